@@ -1,0 +1,22 @@
+"""charloom trains recurrent character-level language models on any text, and writes text with them.
+
+`charloom.train` and `charloom.load` are all that most programs need; both give a `charloom.Model`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from charloom.api import Model, load, train
+
+__all__ = ["Model", "load", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the API when it is first used, so that `import charloom` costs nothing."""
+    if name in __all__:
+        from charloom import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'charloom' has no attribute {name!r}")

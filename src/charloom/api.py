@@ -1,0 +1,66 @@
+"""The Python API: `train` and `load`; what they give is a `Model`.
+
+import charloom
+
+model = charloom.train("my.txt", minutes=5)
+print(model.generate("Once", length=200, seed=1))
+"""
+
+from __future__ import annotations
+
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from charloom.generate.model import Model
+from charloom.training.events import Event, Report
+
+__all__ = ["Model", "load", "train"]
+
+
+def load(path: str | PathLike[str]) -> Model:
+    """The model in a model folder, or the best one of a run folder.
+
+    Raises:
+        ModelError: if it is missing, damaged, from the future, or not a model.
+    """
+    return Model.load(path)
+
+
+def train(
+    *paths: str | PathLike[str],
+    out: str | PathLike[str] | None = None,
+    origin: str | PathLike[str] | None = None,
+    report: Report | None = None,
+    **settings: Any,
+) -> Model:
+    """Trains a model on texts and returns the best one; the run folder is `model.provenance["run"]`.
+
+    Args:
+        paths: files, folders, globs, URLs or names of built-in corpora.
+        out: the run folder, new or empty; by default `runs/<corpus>-<n>`.
+        origin: a model folder to fine-tune.
+        report: called with every event of the run; by default nothing is shown.
+        settings: the names of `charloom.config`, such as `minutes=2, cell="gru", hidden=512`.
+
+    Raises:
+        CharloomError: for every mistake that a person can make.
+        Interrupted: on Ctrl-C, with everything saved.
+    """
+    from charloom.training import start
+    from charloom.training.interrupt import graceful_interrupt
+
+    with graceful_interrupt() as stop:
+        finished = start.start(
+            [fspath(path) for path in paths],
+            settings,
+            Path(out) if out is not None else None,
+            fspath(origin) if origin is not None else None,
+            report or _ignore,
+            stop,
+        )
+    return load(Path(finished.run))
+
+
+def _ignore(event: Event) -> None:
+    """Shows nothing."""

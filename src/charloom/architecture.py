@@ -1,0 +1,66 @@
+"""What a network is made of: its sizes, and the name and shape of every parameter.
+
+Names and layouts are those of `torch.nn.RNN/LSTM/GRU`, `nn.Embedding` and `nn.Linear`, on disk and in every engine, so
+a stock PyTorch module loads a model file by name. Gate order: LSTM i, f, g, o; GRU r, z, n with its separate hidden
+bias.
+
+Shapes: V symbols, E embedding, H hidden, G gates (1 rnn, 3 gru, 4 lstm).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from charloom.config import ModelSettings, Section
+
+GATES = {"rnn": 1, "gru": 3, "lstm": 4}
+
+
+class Architecture(Section):
+    """The part of the settings that fixes the shapes, and the number of symbols."""
+
+    cell: Literal["rnn", "lstm", "gru"]
+    nonlinearity: Literal["tanh", "relu"]
+    layers: int = Field(ge=1, le=64)
+    hidden: int = Field(ge=1, le=65536)
+    input: Literal["embedding", "onehot", "scalar"]
+    embedding: int = Field(ge=1, le=65536)
+    symbols: int = Field(ge=1, le=0x110002)
+
+    @classmethod
+    def of(cls, settings: ModelSettings, symbols: int) -> Architecture:
+        """The architecture that these settings give for a vocabulary of so many symbols (V)."""
+        chosen = {name: getattr(settings, name) for name in cls.model_fields if name != "symbols"}
+        return cls(**chosen, symbols=symbols)
+
+    @property
+    def input_size(self) -> int:
+        """Numbers that enter the first layer at each step."""
+        return {"embedding": self.embedding, "onehot": self.symbols, "scalar": 1}[self.input]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every parameter's name and shape, in a fixed order."""
+        rows = GATES[self.cell] * self.hidden
+        shapes: dict[str, tuple[int, ...]] = {}
+        if self.input == "embedding":
+            shapes["embedding.weight"] = (self.symbols, self.embedding)
+        for layer in range(self.layers):
+            shapes[f"rnn.weight_ih_l{layer}"] = (rows, self.input_size if layer == 0 else self.hidden)
+            shapes[f"rnn.weight_hh_l{layer}"] = (rows, self.hidden)
+            shapes[f"rnn.bias_ih_l{layer}"] = (rows,)
+            shapes[f"rnn.bias_hh_l{layer}"] = (rows,)
+        shapes["head.weight"] = (self.symbols, self.hidden)
+        shapes["head.bias"] = (self.symbols,)
+        return shapes
+
+    @property
+    def size(self) -> int:
+        """How many numbers all parameters hold."""
+        total = 0
+        for shape in self.shapes.values():
+            rows, columns = (*shape, 1)[:2]
+            total += rows * columns
+        return total

@@ -1,0 +1,254 @@
+"""Model folders and what a run needs to go on, written so that a kill at any moment loses nothing.
+
+A folder is written whole under another name, synced to the disk, and renamed into place. POSIX cannot rename over a
+folder that is not empty, so for a moment the old one stands aside as `NAME.old`; who reads looks there second.
+Weights are safetensors, all else is JSON: loading runs no code. Everything read is checked before it is used, and an
+error names the file and the field.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charloom.architecture import Architecture
+from charloom.config import Cleaning, RecordKind, TextSettings, validated
+from charloom.errors import CharloomError, ModelError
+from charloom.text.vocabulary import Vocabulary
+
+FORMAT = 1  # raised whenever an older charloom could misread a folder
+HEADER_SPARE = 1 << 20  # bytes that a weights file may have beyond its numbers
+LARGEST_JSON = 64 << 20
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """Everything a model folder holds.
+
+    records: what one record was in training; provenance: corpus, split, losses and version, for people to read.
+    """
+
+    architecture: Architecture
+    vocabulary: Vocabulary
+    parameters: dict[str, NDArray[np.float32]]
+    cleaning: Cleaning = Cleaning()
+    records: RecordKind = "none"
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def save_model(path: Path, model: ModelFolder, resume: tuple[dict[str, Any], Arrays] | None = None) -> None:
+    """Writes a model folder in place of the one at `path`, if any; with `resume`, its progress and arrays too.
+
+    Raises:
+        OSError: if the disk is full or not writable; what stood at `path` is untouched.
+    """
+    from safetensors.numpy import save
+
+    files = {
+        "config.json": _json(_config(model)),
+        "vocabulary.json": _json(model.vocabulary.to_json()),
+        "README.md": model_card(model).encode(),
+        "model.safetensors": save(model.parameters, metadata={"format": "pt"}),
+    }
+    if resume is not None:
+        progress, arrays = resume
+        files["resume.json"] = _json(progress)
+        files["resume.safetensors"] = save({name: np.ascontiguousarray(a) for name, a in arrays.items()})
+    replace_folder(path, files)
+
+
+def replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """Puts a folder with these files at `path` so that at every moment the old or the new one is there whole."""
+    fresh, old = path.with_name(path.name + ".new"), path.with_name(path.name + ".old")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    try:
+        for name, data in files.items():
+            with (fresh / name).open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        _sync(fresh)
+    except OSError:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    if path.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        path.rename(old)
+    fresh.rename(path)
+    _sync(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    """Makes renames in a folder last through a power cut, where the system lets a folder be opened (not on Windows)."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def find_model(path: str | os.PathLike[str]) -> Path:
+    """The model folder that a person means by a path: itself, or the best (else the last) one of a run folder.
+
+    Raises:
+        ModelError: if there is none.
+    """
+    path = Path(path)
+    candidates = [path, path / "best", path / "last"]
+    for candidate in [*candidates, *(c.with_name(c.name + ".old") for c in candidates)]:
+        if (candidate / "config.json").is_file():
+            return candidate
+    if not path.exists():
+        raise ModelError(f"a model must be a folder that `charloom train` wrote; {path} does not exist")
+    raise ModelError(f"a model must be a folder with a config.json; {path} is not one, nor a run folder that has one")
+
+
+def load_model(path: str | os.PathLike[str]) -> ModelFolder:
+    """Reads and checks a model folder, or the best one of a run folder.
+
+    Raises:
+        ModelError: naming the file and the field that is missing, damaged, from the future or mismatched.
+    """
+    folder = find_model(path)
+    try:
+        return _load(folder)
+    except ModelError as error:
+        raise ModelError(f"{folder}: {error}") from None
+    except CharloomError as error:
+        raise ModelError(f"{folder}: config.json: {error}") from None
+
+
+def _load(folder: Path) -> ModelFolder:
+    config = read_json(folder / "config.json")
+    found = config.get("format")
+    if type(found) is not int or found < 1:
+        raise ModelError(f"config.json: format must be a number from 1; found {found!r}; this is not a charloom model")
+    if found > FORMAT:
+        raise ModelError(f"config.json: format must be at most {FORMAT}; found {found}; update charloom to read it")
+    architecture = validated(Architecture, _section(config, "architecture"))
+    vocabulary = Vocabulary.from_json(read_json(folder / "vocabulary.json"))
+    if vocabulary.size != architecture.symbols:
+        raise ModelError(
+            f"vocabulary.json has {vocabulary.size} symbols, config.json says symbols {architecture.symbols}; "
+            "the files must come from one model"
+        )
+    cleaning = validated(Cleaning, _section(config, "cleaning"))
+    records: RecordKind = validated(TextSettings, {"records": config.get("records"), "field": ""}).records
+    parameters = _load_parameters(folder / "model.safetensors", architecture)
+    return ModelFolder(architecture, vocabulary, parameters, cleaning, records, _section(config, "provenance"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of bounded size.
+
+    Raises:
+        ModelError: if it is missing, too large, not JSON, or not an object.
+    """
+    try:
+        if path.stat().st_size > LARGEST_JSON:
+            raise ModelError(f"{path.name} must be at most {LARGEST_JSON} bytes; it has {path.stat().st_size}")
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{path.name} must be readable; {error.strerror}; was the folder copied whole?") from None
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path.name} must be JSON; it is damaged: {error}") from None
+    if not isinstance(data, dict):
+        raise ModelError(f"{path.name} must hold an object; found {type(data).__name__}")
+    return data
+
+
+def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
+    section = config.get(name)
+    if not isinstance(section, dict):
+        raise ModelError(f"config.json: {name} must be an object; found {section!r}")
+    return section
+
+
+def _load_parameters(path: Path, architecture: Architecture) -> dict[str, NDArray[np.float32]]:
+    """The weights, after their names, shapes, types and values have been checked against the architecture."""
+    largest = architecture.size * 4 + HEADER_SPARE
+    if path.is_file() and path.stat().st_size > largest:
+        raise ModelError(f"{path.name} must have at most {largest} bytes for this model; it has {path.stat().st_size}")
+    arrays = read_arrays(path)
+    if arrays.keys() != architecture.shapes.keys():
+        odd = sorted(arrays.keys() ^ architecture.shapes.keys())[0]
+        raise ModelError(f"{path.name}: {odd} is {'not expected' if odd in arrays else 'missing'}")
+    for name, shape in architecture.shapes.items():
+        array = arrays[name]
+        if array.shape != shape or array.dtype != np.float32:
+            raise ModelError(f"{path.name}: {name} must be float32 {shape}; found {array.dtype} {array.shape}")
+        if not np.isfinite(array).all():
+            raise ModelError(f"{path.name}: {name} must be finite; it holds NaN or infinity")
+    return arrays
+
+
+def read_arrays(path: Path) -> Arrays:
+    """All arrays of a safetensors file.
+
+    Raises:
+        ModelError: if it is missing, truncated or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except OSError as error:
+        reason = error.strerror or "no such file"
+        raise ModelError(f"{path.name} must be readable; {reason}; was the folder copied whole?") from None
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path.name} must be a whole safetensors file; it is damaged: {error}") from None
+
+
+def _config(model: ModelFolder) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "charloom": version("charloom"),
+        "architecture": model.architecture.model_dump(),
+        "cleaning": model.cleaning.model_dump(),
+        "records": model.records,
+        "provenance": model.provenance,
+    }
+
+
+def _json(data: dict[str, Any]) -> bytes:
+    return (json.dumps(data, indent=1, allow_nan=False) + "\n").encode()
+
+
+def model_card(model: ModelFolder) -> str:
+    """A Hugging Face model card."""
+    made, a = model.provenance, model.architecture
+    nats = made.get("validation_nats")
+    loss = f"{nats:.4f} nats and {nats / np.log(2):.4f} bits per {model.vocabulary.unit}" if nats else "not measured"
+    return f"""---
+library_name: charloom
+pipeline_tag: text-generation
+tags: [char-rnn, {a.cell}]
+---
+# A {model.vocabulary.kind[:-1]}-level {a.cell.upper()}
+
+{a.layers} x {a.hidden} units, {a.size:,} parameters, {a.symbols} symbols. Trained with
+[charloom](https://pypi.org/project/charloom/) {version("charloom")}.
+
+- Text: {made.get("corpus", "unknown")}, {made.get("characters", 0):,} characters
+- SHA-256 of the text: `{made.get("sha256", "unknown")}`
+- Validation loss: {loss} (split {made.get("split", "unknown")})
+
+```sh
+charloom generate PATH_OF_THIS_FOLDER --prompt "Once"
+```
+"""

@@ -1,0 +1,1 @@
+"""The command line: parse → call → print. One file a verb; imported only when its verb is used."""

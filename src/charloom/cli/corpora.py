@@ -1,0 +1,22 @@
+"""`charloom corpora`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import click
+
+
+@click.command(short_help="List the texts that have a name.")
+@click.option("--json", "as_json", is_flag=True, help="one JSON object a line")
+def command(as_json: bool) -> None:
+    """List the texts that `charloom train NAME` knows by name, their sizes, and where each comes from."""
+    from charloom.text.named import listing
+
+    for entry in listing():
+        if as_json:
+            click.echo(json.dumps(dataclasses.asdict(entry)))
+            continue
+        size = "not here" if entry.size is None else f"{entry.size:,} bytes"
+        click.echo(f"{entry.name:<18}{size:>18}   {entry.description}\n{'':39}from {entry.origin}")

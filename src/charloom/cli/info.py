@@ -1,0 +1,69 @@
+"""`charloom info`."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import click
+
+PACKAGES = ("numpy", "safetensors", "torch", "tensorboard")
+
+
+@click.command(short_help="Show a model's card, or what this installation can do.")
+@click.argument("model", required=False)
+@click.option("--json", "as_json", is_flag=True, help="one JSON object")
+def command(model: str | None, as_json: bool) -> None:
+    """Show the card of MODEL; without one, what this installation can do."""
+    facts = _installation() if model is None else _model(model)
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    width = max(map(len, facts)) + 2
+    for name, value in facts.items():
+        click.echo(f"{name:<{width}}{value}")
+
+
+def _model(path: str) -> dict[str, Any]:
+    from charloom.checkpoint import find_model, load_model
+
+    folder = load_model(path)
+    a, v = folder.architecture, folder.vocabulary
+    special = [name for name in ("unknown", "boundary") if getattr(v, name)]
+    return {
+        "folder": str(find_model(path)),
+        "network": f"{a.cell}, {a.layers} x {a.hidden}, {a.input} input",
+        "parameters": f"{a.size:,}",
+        "vocabulary": f"{v.plain} {v.kind}" + (f" and {', '.join(special)}" if special else ""),
+        "records": folder.records,
+        "cleaning": ", ".join(f"{k}={x!r}" for k, x in folder.cleaning.model_dump().items() if x) or "none",
+        **{name.replace("_", " "): value for name, value in folder.provenance.items()},
+    }
+
+
+def _installation() -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "charloom": version("charloom"),
+        "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        **{name: _version(name) for name in PACKAGES},
+        "writes with": "NumPy",
+        "trains with": "nothing: pip install 'charloom[torch]'",
+        "kernels": "none in this version",
+    }
+    if importlib.util.find_spec("torch"):
+        from charloom.engines.torch.device import describe
+
+        facts["trains with"] = describe()
+    return facts
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

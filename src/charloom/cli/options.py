@@ -1,0 +1,63 @@
+"""Flags made from the settings in `config.py`.
+
+A flag's value is handed on as typed (a switch as true): the settings check it, so there is one judge and one message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args, get_origin
+
+import click
+from pydantic.fields import FieldInfo
+
+from charloom.config import SECTIONS
+
+SETTING_NAMES = [name for section in SECTIONS.values() for name in section.model_fields]
+METAVARS = {int: "N", float: "X", str: "TEXT"}
+
+
+class SettingsCommand(click.Command):
+    """A command whose help lists its own options first, then those of each section of the settings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Sections of options."""
+        titles = {"": "Options", "text": "Text", "model": "Model", "training": "Training"}
+        for section, title in titles.items():
+            mine = [p for p in self.get_params(ctx) if isinstance(p, click.Option) and _section_of(p.name) == section]
+            rows = [record for p in mine if (record := p.get_help_record(ctx))]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
+def _section_of(name: str | None) -> str:
+    return next((section for section, kind in SECTIONS.items() if name in kind.model_fields), "")
+
+
+def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command a flag for every setting; one that was not passed arrives as None."""
+    for section in reversed(SECTIONS.values()):
+        for name, field in reversed(section.model_fields.items()):
+            command = click.option("--" + name.replace("_", "-"), name, **_looks(field))(command)
+    return command
+
+
+def _looks(field: FieldInfo) -> dict[str, Any]:
+    """How a flag shows in the help."""
+    if field.annotation is bool:
+        return {"is_flag": True, "default": None, "help": field.description}
+    default = "" if field.default is None else f"  [{field.default}]"
+    return {"metavar": _metavar(field.annotation), "help": f"{field.description}{default}"}
+
+
+def _metavar(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return "|".join(get_args(annotation))
+    inner = [_metavar(a) for a in get_args(annotation) if a is not type(None)]
+    return inner[0] if inner else METAVARS.get(annotation, "TEXT")
+
+
+def given_settings(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings among a command's values that were passed."""
+    return {name: values[name] for name in SETTING_NAMES if values.get(name) is not None}

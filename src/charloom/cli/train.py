@@ -1,0 +1,78 @@
+"""`charloom train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from charloom.cli.display import open_display
+from charloom.cli.options import SettingsCommand, given_settings, settings_options
+from charloom.errors import SettingsError
+from charloom.training.events import Finished, Report
+from charloom.training.interrupt import graceful_interrupt
+
+BUDGETS = ("minutes", "epochs", "steps")
+
+
+@click.command(cls=SettingsCommand)
+@click.argument("paths", metavar="[PATH]...", nargs=-1)
+@click.option("--out", metavar="DIR", type=Path, help="the run folder; new or empty  [runs/<corpus>-<n>]")
+@click.option("--resume", metavar="RUN", type=Path, help="go on with a run, exactly where it stopped")
+@click.option("--from", "origin", metavar="MODEL", help="fine-tune this model")
+@click.option("--quiet", is_flag=True, help="show notices and errors alone, and the model's folder at the end")
+@click.option("--json", "as_json", is_flag=True, help="a JSON object a line on stdout for everything that happens")
+@click.option("--tensorboard", is_flag=True, help="also write TensorBoard events into the run folder")
+@settings_options
+def command(
+    paths: tuple[str, ...],
+    out: Path | None,
+    resume: Path | None,
+    origin: str | None,
+    quiet: bool,
+    as_json: bool,
+    tensorboard: bool,
+    **values: Any,
+) -> None:
+    """Train a model on PATH...: files, folders, globs, .gz .bz2 .xz, .jsonl and .csv (with --field), URLs, - for
+    stdin, or a name from `charloom corpora`.
+
+    The folder of the best model is printed on stdout at the end. Ctrl-C saves and prints the command that goes on.
+    """
+    given = given_settings(values)
+    if resume is not None:
+        _check_resume(paths, out, origin, given)
+    elif not paths:
+        raise SettingsError("train needs a text: charloom train PATH (or try: charloom demo)")
+    with open_display(quiet, as_json, tensorboard) as report:
+        finished = run(paths, given, out, resume, origin, report)
+    if not as_json:
+        click.echo(Path(finished.run) / "best")
+
+
+def _check_resume(paths: tuple[str, ...], out: Path | None, origin: str | None, given: dict[str, Any]) -> None:
+    """A run goes on as it was; only its budget can be changed."""
+    others = [name for name in given if name not in BUDGETS]
+    if paths or out or origin or others:
+        odd = "a PATH" if paths else "--out" if out else "--from" if origin else "--" + others[0].replace("_", "-")
+        raise SettingsError(
+            f"--resume goes on with a run as it was, apart from its budget; got {odd} too; leave it out"
+        )
+
+
+def run(
+    paths: tuple[str, ...],
+    given: dict[str, Any],
+    out: Path | None,
+    resume: Path | None,
+    origin: str | None,
+    report: Report,
+) -> Finished:
+    """Starts or resumes a run with Ctrl-C handled."""
+    from charloom.training import start  # PyTorch is imported behind it: not before the arguments are known to be right
+
+    with graceful_interrupt() as stop:
+        if resume is not None:
+            return start.resume(resume, {name: given[name] for name in BUDGETS if name in given}, report, stop)
+        return start.start(paths, given, out, origin, report, stop)

@@ -1,0 +1,48 @@
+"""First values of the parameters, the same in every engine: NumPy makes them from the seed.
+
+Sources: orthogonal recurrent matrices keep the gradient's norm through time (Saxe, McClelland and Ganguli 2014); input
+matrices uniform within sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010); forget-gate bias 1 so that memory is the
+default (Gers, Schmidhuber and Cummins 2000; Jozefowicz, Zaremba and Sutskever 2015); embeddings from N(0, 1), as
+`nn.Embedding` has them; the head starts small, so the first prediction is close to uniform.
+
+Shapes: H hidden, G gates.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charloom.architecture import GATES, Architecture
+
+Matrix = NDArray[np.float32]
+
+
+def initial_parameters(architecture: Architecture, seed: int) -> dict[str, Matrix]:
+    """Every parameter of the architecture, freshly drawn; float32, C-contiguous."""
+    generator = np.random.default_rng(seed)
+    return {name: _initial(name, shape, architecture, generator) for name, shape in architecture.shapes.items()}
+
+
+def _initial(name: str, shape: tuple[int, ...], architecture: Architecture, generator: np.random.Generator) -> Matrix:
+    if name.startswith("rnn.bias_ih") and architecture.cell == "lstm":
+        hidden = architecture.hidden
+        return np.repeat(np.array([0, 1, 0, 0], np.float32), hidden)  # gates i, f, g, o
+    if "bias" in name:
+        return np.zeros(shape, np.float32)
+    if name == "embedding.weight":
+        return generator.standard_normal(shape, np.float32)
+    gates = GATES[architecture.cell] if name.startswith("rnn.") else 1
+    draw = _orthogonal if "weight_hh" in name else _glorot
+    return np.concatenate([draw(shape[0] // gates, shape[1], generator) for _ in range(gates)])
+
+
+def _orthogonal(rows: int, columns: int, generator: np.random.Generator) -> Matrix:
+    """A square matrix drawn evenly from the orthogonal group (Mezzadri 2007: QR, signs from R's diagonal)."""
+    q, r = np.linalg.qr(generator.standard_normal((rows, columns)))
+    return (q * np.sign(np.diag(r))).astype(np.float32)
+
+
+def _glorot(rows: int, columns: int, generator: np.random.Generator) -> Matrix:
+    bound = np.sqrt(6 / (rows + columns))
+    return generator.uniform(-bound, bound, (rows, columns)).astype(np.float32)

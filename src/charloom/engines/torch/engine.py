@@ -1,0 +1,144 @@
+"""The engine contract on PyTorch.
+
+Master weights, state and loss are float32; with bf16 the products run under autocast. Dropout at step s is drawn from
+a generator seeded by (seed, s), so there is no random state to save: a resumed run draws what the straight one did.
+
+Shapes: B texts side by side, T characters, V symbols, N targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from charloom.architecture import Architecture
+from charloom.config import TrainingSettings
+from charloom.engines.torch.device import choose_device, choose_precision
+from charloom.engines.torch.network import Network, State
+
+Array = NDArray[np.int64]
+
+
+class TorchEngine:
+    """Trains and measures one network. See `charloom.engines.engine.Engine` for the contract.
+
+    dtype: float32; float64 makes it the judge of gradients.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        settings: TrainingSettings,
+        dropout: float = 0.0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        self._settings, self._dropout, self._dtype = settings, dropout, dtype
+        self._device = choose_device(settings.device)
+        self._products = choose_precision(settings.precision, self._device, architecture.cell)
+        if dtype != torch.float32:
+            self._products = dtype
+        self.network = Network(architecture, dropout).to(self._device, dtype)
+        self._optimizer = _optimizer(self.network, settings, self._device)
+        self._steps = 0
+
+    @property
+    def description(self) -> str:
+        """Engine, device, precision and threads in a few words."""
+        threads = f", {torch.get_num_threads()} threads" if self._device.type == "cpu" else ""
+        return (
+            f"torch {torch.__version__} on {self._device.type}, {str(self._products).removeprefix('torch.')}{threads}"
+        )
+
+    def step(
+        self, inputs_BT: Array, targets_BT: Array, state: State | None, learning_rate: float
+    ) -> tuple[float, int, State]:
+        """One step of training: (sum of nats over the targets, number of targets, state after it)."""
+        self.network.train()
+        if self._dropout:
+            torch.manual_seed(int(np.random.SeedSequence([self._settings.seed, self._steps]).generate_state(1)[0]))
+        logits_NV, targets_N, state = self._forward(inputs_BT, targets_BT, state)
+        loss = nn.functional.cross_entropy(logits_NV, targets_N)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self._settings.clip:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self._settings.clip)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._optimizer.step()
+        self._steps += 1
+        count = len(targets_N)
+        return loss.item() * count, count, state
+
+    @torch.no_grad()
+    def score(self, inputs_BT: Array, targets_BT: Array, state: State | None) -> tuple[float, int, int, State]:
+        """Measures without learning: (sum of nats, number of targets, how many were the top guess, state after it)."""
+        self.network.eval()
+        logits_NV, targets_N, state = self._forward(inputs_BT, targets_BT, state)
+        nats = nn.functional.cross_entropy(logits_NV, targets_N, reduction="sum")
+        correct = (logits_NV.argmax(1) == targets_N).sum()
+        return nats.item(), len(targets_N), int(correct), state
+
+    def _forward(self, inputs_BT: Array, targets_BT: Array, state: State | None) -> tuple[Tensor, Tensor, State]:
+        """(logits_NV in master precision, targets_N, state cut off from this step's graph)."""
+        inputs, targets = (torch.from_numpy(ids).to(self._device) for ids in (inputs_BT, targets_BT))
+        with torch.autocast(self._device.type, self._products, enabled=self._products == torch.bfloat16):
+            logits_NV, targets_N, state = self.network(inputs, targets, state)
+        return logits_NV.to(self._dtype), targets_N, tuple(part.detach().to(self._dtype) for part in state)
+
+    def parameters(self) -> dict[str, NDArray[np.float32]]:
+        """A copy of all parameters under their names on disk."""
+        named = self.network.named_parameters()
+        return {name: value.detach().float().cpu().numpy().copy() for name, value in named}
+
+    @torch.no_grad()
+    def load(self, parameters: Mapping[str, NDArray[Any]]) -> None:
+        """Takes over parameters; what the optimizer remembers stays."""
+        for name, value in self.network.named_parameters():
+            value.copy_(torch.from_numpy(np.ascontiguousarray(parameters[name])))
+
+    def snapshot(self, state: State | None) -> dict[str, NDArray[Any]]:
+        """What the optimizer remembers of each parameter, the count of steps, and the state."""
+        arrays: dict[str, NDArray[Any]] = {"steps": np.array(self._steps)}
+        for name, parameter in self.network.named_parameters():
+            for key, value in self._optimizer.state[parameter].items():
+                if value is not None:
+                    arrays[f"optimizer.{name}.{key}"] = value.detach().cpu().numpy().copy()
+        for index, part in enumerate(state or ()):
+            arrays[f"state.{index}"] = part.cpu().numpy().copy()
+        return arrays
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> State | None:
+        """Takes over what `snapshot` gave and returns the state that was in it."""
+        tensors = {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
+        self._steps = int(tensors["steps"])
+        self._optimizer.state.clear()
+        for name, parameter in self.network.named_parameters():
+            prefix = f"optimizer.{name}."
+            remembered = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+            for key, value in remembered.items():
+                self._optimizer.state[parameter][key] = value if key == "step" else value.to(self._device)
+        state = tuple(tensors[f"state.{index}"].to(self._device) for index in range(2) if f"state.{index}" in tensors)
+        return state or None
+
+
+def _optimizer(network: Network, settings: TrainingSettings, device: torch.device) -> torch.optim.Optimizer:
+    """The kind of gradient descent asked for; weight decay on matrices only (biases have nothing to lose)."""
+    parameters = list(network.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    lr = settings.lr
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr, settings.momentum)
+    if settings.optimizer == "rmsprop":
+        return torch.optim.RMSprop(groups, lr)
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr, betas=(0.9, 0.99), fused=device.type != "mps")

@@ -1,0 +1,1 @@
+"""Model folder and prompt in, characters out: on NumPy alone, with every state a value."""

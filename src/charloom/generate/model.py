@@ -1,0 +1,290 @@
+"""A trained model that writes and reads: what `charloom.load(path)` returns.
+
+    model = Model.load("runs/alice-1/best")
+    for piece in model.stream("Alice was", length=500, seed=1):
+        print(piece, end="", flush=True)
+
+Everything that writes goes through one loop, `Model._write`: a batch of texts, a symbol each a step, each handed to its
+text's `Assembler`. The state is carried, so a character's cost and the memory do not grow with the length.
+
+Shapes: B texts side by side, T steps, V symbols.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from charloom.architecture import Architecture
+from charloom.config import Cleaning, RecordKind, validated
+from charloom.errors import ModelError, SettingsError, TextError, UnknownCharacterError
+from charloom.evaluate import Score, cross_entropy
+from charloom.generate.assembly import SEPARATORS, Assembler
+from charloom.generate.layers import Floats
+from charloom.generate.network import Integers, Network, State
+from charloom.generate.sampling import Sampling, choose, draw, uniform_rows
+from charloom.text.cleaning import clean
+from charloom.text.vocabulary import UnknownPolicy, Vocabulary
+
+LENGTH = 1000
+"""Characters written where neither a length nor a number of records is asked for: about half a printed page."""
+
+# Surrogates but for U+DC80 … U+DCFF, which carry undecodable bytes, and, in models of records, the boundary.
+LONE = re.compile("[\\ud800-\\udc7f\\udd00-\\udfff]")
+LONE_IN_RECORDS = re.compile("[\\ud801-\\udc7f\\udd00-\\udfff]")
+
+
+class Writing(Sampling):
+    """Everything that can be asked of a text."""
+
+    length: int | None = Field(None, ge=0, description="characters; 1,000 where None and no records are asked for")
+    records: int | None = Field(None, ge=1, description="whole records, of a model trained on records")
+    stop: tuple[str, ...] = Field((), description="end before the first of these strings")
+    seed: int | None = Field(None, ge=0, lt=2**63, description="of the random numbers; None draws one")
+    index: int = Field(0, ge=0, lt=2**63, description="which of a seed's texts: text k of a batch has index + k")
+    unknown: UnknownPolicy = Field("error", description="what to do with a prompt's unknown characters")
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _stop(cls, value: Any) -> Any:
+        value = (value,) if isinstance(value, str) else value
+        if value is not None and "" in value:
+            raise ValueError("a stop string must hold at least one character; found an empty one")
+        return () if value is None else value
+
+
+class Options(TypedDict, total=False):
+    """The keywords of `Model.stream`, `generate` and `generate_many`; `Writing` says what each does."""
+
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    greedy: bool
+    records: int | None
+    stop: str | Sequence[str]
+    seed: int | None
+    index: int
+    unknown: UnknownPolicy
+
+
+class Model:
+    """A network, its vocabulary, and how its text was prepared. Threads may share one: nothing in it changes.
+
+    Args:
+        architecture: sizes and kinds of the network.
+        vocabulary: of `architecture.symbols` symbols.
+        parameters: by PyTorch's names; copied, so a trainer can pass its live ones.
+        cleaning: what prompts and scored texts go through, as the training text did.
+        records: what one record was in training; fixes the separator.
+        provenance: where the model comes from, for people.
+
+    Raises:
+        ModelError: if the vocabulary does not fit the network.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        vocabulary: Vocabulary,
+        parameters: Mapping[str, Floats],
+        cleaning: Cleaning | None = None,
+        records: RecordKind = "none",
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        if vocabulary.size != architecture.symbols:
+            raise ModelError(
+                f"a model's vocabulary must have as many symbols as its network, {architecture.symbols}; "
+                f"found {vocabulary.size}"
+            )
+        self.architecture = architecture
+        self.vocabulary = vocabulary
+        self.cleaning = cleaning or Cleaning()
+        self.records: RecordKind = records
+        self.provenance = dict(provenance or {})
+        self.network = Network(architecture, parameters)
+
+    @staticmethod
+    def load(path: Path | str) -> Model:
+        """The model in a model folder.
+
+        Raises:
+            ModelError: for a folder that is missing, damaged, from the future, or not a model.
+        """
+        from charloom.checkpoint import load_model  # here, so that a model made in memory needs no safetensors
+
+        folder = load_model(path)
+        return Model(
+            folder.architecture,
+            folder.vocabulary,
+            folder.parameters,
+            folder.cleaning,
+            folder.records,
+            folder.provenance,
+        )
+
+    def stream(self, prompt: str = "", length: int | None = None, **options: Unpack[Options]) -> Iterator[str]:
+        """What follows the prompt, in pieces as they are made; the prompt itself is not among them.
+
+        The prompt is cleaned as the training text was. A model of records takes it as the beginning of a record: it
+        always reads a boundary first, and never writes an empty record. Without a prompt, any other model starts after
+        a newline if it knows one, else with a character drawn evenly from all, which is also the first one written.
+
+        Args:
+            prompt: what to continue.
+            length: exactly so many characters (not symbols), separators between records included; None is 1,000, or
+                no limit where `records` is given.
+            options: `temperature` (default 0.8), `top_k`, `top_p`, `min_p`, `greedy`: see `Sampling`. `seed`: the same
+                seed gives the same text, alone, streamed or in a batch. `index`: another text of the same seed.
+                `stop`: ends before the first of these strings, of which nothing is written. `records`: ends after so
+                many whole records; between two of them stands a newline, or a blank line for paragraphs and files; the
+                state is carried from one to the next, as in training. `unknown`: `error`, `skip` or `replace`.
+
+        Raises:
+            SettingsError: for an option out of range; at the call, not at the first piece, as the others.
+            UnknownCharacterError: for a character of the prompt that the model does not know.
+            ModelError: while writing, if the network's output is not finite.
+        """
+        writing = self._writing(length, options)
+        return (piece for _, piece in self._write(self._prompt(prompt, writing.unknown), writing, count=1))
+
+    def generate(self, prompt: str = "", length: int | None = None, **options: Unpack[Options]) -> str:
+        """What follows the prompt, at once: arguments and errors of `stream`."""
+        return "".join(self.stream(prompt, length, **options))
+
+    def generate_many(
+        self, count: int, prompt: str = "", length: int | None = None, **options: Unpack[Options]
+    ) -> list[str]:
+        """So many texts after the same prompt, written as one batch: arguments and errors of `stream`.
+
+        Text k is what `generate` gives with the same seed and `index=index + k`.
+        """
+        if count < 1:
+            raise SettingsError(f"count must be at least 1; got {count}")
+        writing = self._writing(length, options)
+        texts: list[list[str]] = [[] for _ in range(count)]
+        for row, piece in self._write(self._prompt(prompt, writing.unknown), writing, count):
+            texts[row].append(piece)
+        return ["".join(pieces) for pieces in texts]
+
+    def score(self, text: str, unknown: UnknownPolicy = "error") -> Score:
+        """How well the model predicts a text: every character after the first once, the state carried from its start.
+
+        A model of records reads a boundary first and so predicts the first character too; boundaries inside the text
+        (`charloom.text.vocabulary.BOUNDARY`) are predicted as characters. Memory does not grow but for the ids.
+
+        Raises:
+            TextError: for a text too short to predict anything in.
+            UnknownCharacterError: for a character that the model does not know.
+        """
+        ids_T = self._encode(text, unknown, "the text")
+        known = len(self._clean(text)) if self.vocabulary.kind == "bytes" else len(ids_T)
+        if self.vocabulary.boundary_id is not None:
+            ids_T = self._after_boundary(ids_T)
+        else:
+            known -= 1
+        if known < 1 or len(ids_T) < 2:
+            raise TextError("a text to score must hold at least 2 characters, or 1 for a model of records; found fewer")
+        nats, correct, done = 0.0, 0, 1
+        for logits_BTV, _ in self.network.blocks(ids_T[None, :-1], self.network.initial_state(1)):
+            targets_T = ids_T[done : done + logits_BTV.shape[1]]
+            block_nats, block_correct = cross_entropy(logits_BTV[0], targets_T)
+            nats, correct, done = nats + block_nats, correct + block_correct, done + len(targets_T)
+        return Score(len(ids_T) - 1, known, nats, correct)
+
+    def _write(self, prompt_T: Integers, writing: Writing, count: int) -> Iterator[tuple[int, str]]:
+        """The loop: (which text, its next piece), step after step, until every text is done.
+
+        Position p of a text takes random number p, however the text is made.
+        """
+        texts = [self._assembler(writing) for _ in range(count)]
+        rows = [row for row in range(count) if not texts[row].done]
+        seed = secrets.randbits(63) if writing.seed is None else writing.seed
+        ids_B, state = self._read(prompt_T, count)
+        position = 0
+        while rows:
+            for uniform_B in uniform_rows(seed, [writing.index + row for row in rows], position):
+                if len(ids_B) == 0:
+                    ids_B = draw(np.ones((count, self.vocabulary.plain)), uniform_B)
+                else:
+                    logits_BV, state = self.network.step(ids_B, state)
+                    ids_B = self._next(logits_BV, ids_B, uniform_B, writing)
+                position += 1
+                ended = False
+                for row, symbol in zip(rows, ids_B.tolist(), strict=True):
+                    if piece := texts[row].push(symbol):
+                        yield row, piece
+                    ended = ended or texts[row].done
+                if ended:
+                    break
+            going = np.array([n for n, row in enumerate(rows) if not texts[row].done], np.intp)
+            rows, ids_B, state = [rows[n] for n in going], ids_B[going], state.rows(going)
+
+    def _next(self, logits_BV: Floats, ids_B: Integers, uniform_B: Any, writing: Writing) -> Integers:
+        """The next symbols: never the unknown one, and never a boundary after a boundary."""
+        boundary, unknown = self.vocabulary.boundary_id, self.vocabulary.unknown_id
+        if boundary is not None:
+            logits_BV[ids_B == boundary, boundary] = -np.inf
+        return choose(logits_BV, uniform_B, writing, () if unknown is None else (unknown,))
+
+    def _read(self, prompt_T: Integers, count: int) -> tuple[Integers, State]:
+        """The last symbol of the prompt and the state before it, for each text: the prompt is read once for all."""
+        state = self.network.read(prompt_T[None, :-1], self.network.initial_state(1))
+        everyone = np.zeros(count, np.intp)
+        return np.repeat(prompt_T[-1:], count), state.rows(everyone)
+
+    def _assembler(self, writing: Writing) -> Assembler:
+        length = LENGTH if writing.length is None and writing.records is None else writing.length
+        return Assembler(self.vocabulary, SEPARATORS[self.records], length, writing.records, writing.stop)
+
+    def _writing(self, length: int | None, options: Options) -> Writing:
+        writing = validated(Writing, {"length": length, **options})
+        if writing.records is not None and self.vocabulary.boundary_id is None:
+            raise SettingsError(
+                "records need a model that knows where a record ends, trained with --records line, paragraph, file or "
+                "field; this one was not: give a length or stop strings instead"
+            )
+        return writing
+
+    def _prompt(self, prompt: str, unknown: UnknownPolicy) -> Integers:
+        """The symbols that are read before the first one is written; empty where the first one is to be drawn."""
+        prompt_T = self._encode(prompt, unknown, "the prompt")
+        if self.vocabulary.boundary_id is not None:
+            return self._after_boundary(prompt_T)
+        if len(prompt_T) == 0 and (self.vocabulary.kind == "bytes" or "\n" in self.vocabulary.characters):
+            return self.vocabulary.encode("\n")
+        return prompt_T
+
+    def _after_boundary(self, ids_T: Integers) -> Integers:
+        boundary = self.vocabulary.boundary_id
+        if len(ids_T) > 0 and ids_T[0] == boundary:
+            return ids_T
+        return np.concatenate([np.array([boundary], self.vocabulary.dtype), ids_T])
+
+    def _encode(self, text: str, unknown: UnknownPolicy, what: str) -> Integers:
+        text = self._clean(text)
+        if self.vocabulary.kind == "bytes":
+            text = self._without_surrogates(text, unknown, what)
+        return self.vocabulary.encode(text, unknown, what)
+
+    def _clean(self, text: str) -> str:
+        """The text as training saw it: a model of characters knows one kind of line end."""
+        return clean(text, self.cleaning, newlines="keep" if self.vocabulary.kind == "bytes" else "lf")
+
+    def _without_surrogates(self, text: str, unknown: UnknownPolicy, what: str) -> str:
+        """Bytes of UTF-8 exist for all but lone surrogates, such as half an emoji from a cut JSON string."""
+        lone = LONE_IN_RECORDS if self.vocabulary.boundary else LONE
+        if (found := lone.search(text)) is None:
+            return text
+        if unknown == "error":
+            raise UnknownCharacterError(
+                f"{what} must be Unicode text; found the lone surrogate U+{ord(found[0]):04X} at position "
+                f"{found.start()}; pass --unknown skip or --unknown replace"
+            )
+        return lone.sub("" if unknown == "skip" else "\ufffd", text)

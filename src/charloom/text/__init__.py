@@ -1,0 +1,1 @@
+"""Corpus → cleaned text → vocabulary → ids → batches. Never imports an engine."""

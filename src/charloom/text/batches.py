@@ -1,0 +1,210 @@
+"""Ids → batches: what stands beside what in a step of training. Three layouts, each a pure function of a position.
+
+`batch(epoch, index)` gives the same arrays whenever it is asked, so a run resumes from two numbers.
+
+Shapes: B texts side by side, T characters a step.
+inputs_BT: int64, ids; 0 where there is nothing. targets_BT: int64, the id that follows each input, or NOTHING where no
+prediction is asked for (padding, or every step but the last). Positions with NOTHING count in no loss; padding always
+stands at the end of a row after which the state is not used again, so it is masked from the state too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charloom.config import TrainingSettings
+from charloom.errors import TextError
+from charloom.text.dataset import Ids, boundaries
+
+NOTHING = -1
+MEASURED_LENGTH = 256  # characters a step where nothing is learned: long enough that calls cost nothing
+Array = NDArray[np.int64]
+Batch = tuple[Array, Array]
+
+
+class Batches(Protocol):
+    """What the trainer needs of a layout."""
+
+    carries_state: bool  # the state after one batch is the state before the next
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        ...
+
+    def batch(self, epoch: int, index: int) -> Batch:
+        """(inputs_BT, targets_BT) of one step."""
+        ...
+
+
+class Streams:
+    """The ids as B contiguous streams of equal length, T characters a step, one after the other.
+
+    Every character but the first is predicted exactly once an epoch: the last stream may end early and is masked there.
+    """
+
+    def __init__(
+        self, ids: Ids, batch_size: int, seq_length: int, carries_state: bool = True, last: bool = False
+    ) -> None:
+        self._ids, self._seq_length, self._last = ids, seq_length, last
+        self.carries_state = carries_state
+        self._targets = len(ids) - 1
+        self._length = math.ceil(self._targets / batch_size)  # of each stream
+        self.batch_size = math.ceil(self._targets / self._length)  # the last streams may have had nothing left
+
+    def __len__(self) -> int:
+        return math.ceil(self._length / self._seq_length)
+
+    def batch(self, epoch: int, index: int) -> Batch:
+        """(inputs_BT, targets_BT); T is smaller in the last step. The epoch makes no difference."""
+        start = index * self._seq_length
+        starts = np.arange(self.batch_size) * self._length + start
+        width = min(self._seq_length, self._length - start)
+        return _rows(self._ids, starts, np.clip(self._targets - starts, 0, width), width, self._last)
+
+
+class Windows:
+    """Every window of T characters predicts the character after it; shuffled anew each epoch."""
+
+    carries_state = False
+
+    def __init__(self, ids: Ids, batch_size: int, seq_length: int, seed: int | None) -> None:
+        self._ids, self._seed, self._seq_length = ids, seed, seq_length
+        self._windows = len(ids) - seq_length
+        self.batch_size = min(batch_size, self._windows)
+
+    def __len__(self) -> int:
+        return math.ceil(self._windows / self.batch_size)
+
+    def batch(self, epoch: int, index: int) -> Batch:
+        """(inputs_BT, targets_BT) with one target a row, at its end; the last batch of an epoch may be smaller."""
+        rows = np.arange(index * self.batch_size, min((index + 1) * self.batch_size, self._windows))
+        starts = shuffled(rows, self._windows, self._seed, epoch)
+        widths = np.full(len(rows), self._seq_length)
+        return _rows(self._ids, starts, widths, self._seq_length, last=True)
+
+
+class Records:
+    """One record a row, padded to the longest in the batch; longer ones are cut into pieces of T. Shuffled each epoch.
+
+    Every piece starts from a zero state. A text without records is cut into pieces of T.
+    """
+
+    carries_state = False
+
+    def __init__(
+        self, ids: Ids, boundary_id: int | None, batch_size: int, seq_length: int, seed: int | None, last: bool = False
+    ) -> None:
+        self._ids, self._seed, self._last = ids, seed, last
+        marks = np.array([0, len(ids) - 1]) if boundary_id is None else boundaries(ids, boundary_id)
+        self._starts, self._widths = _pieces(marks[:-1], np.diff(marks), seq_length)
+        self.batch_size = min(batch_size, len(self._starts))
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._starts) / self.batch_size)
+
+    def batch(self, epoch: int, index: int) -> Batch:
+        """(inputs_BT, targets_BT), padded at the end of each row; the last batch of an epoch may be smaller."""
+        rows = np.arange(index * self.batch_size, min((index + 1) * self.batch_size, len(self._starts)))
+        chosen = shuffled(rows, len(self._starts), self._seed, epoch)
+        widths = self._widths[chosen].astype(np.int64)
+        return _rows(self._ids, self._starts[chosen], widths, int(widths.max()), self._last)
+
+
+def _pieces(starts: Array, lengths: Array, most: int) -> tuple[Array, NDArray[Any]]:
+    """Cuts runs of ids into pieces of at most `most`: their starts and lengths, in order."""
+    counts = -(-lengths // most)
+    first = np.repeat(np.cumsum(counts) - counts, counts)
+    offset = (np.arange(counts.sum()) - first) * most
+    widths = np.minimum(np.repeat(lengths, counts) - offset, most)
+    return np.repeat(starts, counts) + offset, widths.astype(np.min_scalar_type(most))
+
+
+def _rows(ids: Ids, starts: Array, widths: Array, width: int, last: bool) -> Batch:
+    """Reads one row of `widths[b]` inputs from each start; the targets are the same ids one further on."""
+    view = ids.view()
+    inputs = np.zeros((len(starts), width), np.int64)
+    targets = np.full((len(starts), width), NOTHING, np.int64)
+    for row, (start, count) in enumerate(zip(starts.tolist(), widths.tolist(), strict=True)):
+        inputs[row, :count] = view[start : start + count]
+        targets[row, :count] = view[start + 1 : start + 1 + count]
+    if last:
+        targets[np.arange(width) != widths[:, None] - 1] = NOTHING
+    return inputs, targets
+
+
+def shuffled(positions: Array, size: int, seed: int | None, epoch: int) -> Array:
+    """Where a random permutation of 0 … size-1 sends these positions; without a seed, to themselves.
+
+    A Feistel network of eight rounds over the next power of four, walked until it lands inside (Black and Rogaway 2002,
+    "Ciphers with arbitrary finite domains"): no list of a billion windows ever exists, and any place of it is at hand.
+    """
+    if seed is None:
+        return positions
+    half = max(1, (max(1, size - 1).bit_length() + 1) // 2)
+    mask = np.uint64((1 << half) - 1)
+    keys = np.random.SeedSequence([seed, epoch]).generate_state(8, np.uint64)
+    result, outside = positions.astype(np.uint64), np.ones(len(positions), np.bool_)
+    while outside.any():
+        left, right = result[outside] >> np.uint64(half), result[outside] & mask
+        for key in keys:
+            left, right = right, left ^ (_mixed(right ^ key) & mask)
+        result[outside] = left << np.uint64(half) | right
+        outside = result >= size
+    return result.astype(np.int64)
+
+
+def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finalizer of SplitMix64 (Steele, Lea and Flood 2014): every input bit moves every output bit."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def training_batches(
+    ids: Ids, boundary_id: int | None, settings: TrainingSettings, notice: Callable[[str], None]
+) -> Batches:
+    """The layout that the settings ask for, made smaller where the text is too short for it, with a notice.
+
+    Raises:
+        TextError: if there is nothing to predict.
+    """
+    if len(ids) < 2:
+        raise TextError(f"training needs at least 2 characters; the training split has {len(ids)}")
+    asked_B, asked_T = settings.batch_size, settings.seq_length
+    seq_length = min(asked_T, len(ids) - 1)
+    last = settings.loss == "last"
+    layout: Streams | Windows | Records
+    if settings.batches == "windows":
+        layout = Windows(ids, asked_B, seq_length, settings.seed)
+    elif settings.batches == "records":
+        layout = Records(ids, boundary_id, asked_B, seq_length, settings.seed, last)
+    else:
+        streams = max(1, min(asked_B, (len(ids) - 1) // seq_length))
+        layout = Streams(ids, streams, seq_length, settings.state == "carry", last)
+    if (layout.batch_size, seq_length) != (asked_B, asked_T):
+        notice(
+            f"the training text ({len(ids):,} symbols) is too short for {asked_B} x {asked_T} characters a step; "
+            f"using {layout.batch_size} x {seq_length}"
+        )
+    return layout
+
+
+def validation_batches(ids: Ids, boundary_id: int | None, settings: TrainingSettings, streams: int) -> Batches | None:
+    """The same layout for measuring, with long steps where the state is carried; None for an empty split.
+
+    Every target comes once in epoch 0, in an order that makes any beginning of it a fair sample.
+    """
+    if len(ids) < 2:
+        return None
+    last = settings.loss == "last"
+    if settings.batches == "windows" and len(ids) > settings.seq_length:
+        return Windows(ids, settings.batch_size, settings.seq_length, settings.seed)
+    if settings.batches == "records":
+        return Records(ids, boundary_id, settings.batch_size, settings.seq_length, settings.seed, last)
+    length = settings.seq_length if last or settings.state == "reset" else MEASURED_LENGTH
+    return Streams(ids, max(1, min(streams, (len(ids) - 1) // length)), length, settings.state == "carry", last)

@@ -1,0 +1,243 @@
+"""Files, folders, globs, URLs and named corpora → one clean text that can be read again and again.
+
+The order of things: documents, one a file or value → text or records (`records.py`) → cleaning. Records are split
+first, so that `newlines_to_spaces` works inside a paragraph and not between two.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from charloom.config import Cleaning, TextSettings
+from charloom.errors import SettingsError, TextError
+from charloom.text import named
+from charloom.text.cleaning import cleaned
+from charloom.text.fields import FIELD_ENDINGS, FieldDocument
+from charloom.text.named import TextDocument
+from charloom.text.reading import BinaryFile, FileDocument, Notice, open_document, unheard
+from charloom.text.records import bounded, gathered, joined, lines, paragraphs, tidied
+from charloom.text.sources import COMPRESSIONS, PIECE, find_source, place, shown
+
+Document = FileDocument | FieldDocument | TextDocument
+AnyPath = str | os.PathLike[str]
+SHOWN_NOTICES = 3  # lines about single files of a folder
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text to train on or to score, read anew each time.
+
+    name: short, fit for a folder's name; documents: where the text comes from; settings: field, records and cleaning;
+    size: about how many characters a piece has.
+    """
+
+    name: str
+    documents: tuple[Document, ...] = field(repr=False)
+    settings: TextSettings
+    size: int = PIECE
+
+    def pieces(self) -> Iterator[str]:
+        """The clean text from its start, in pieces whose cuts mean nothing.
+
+        Without records, documents follow each other with a newline between. With records, `BOUNDARY` stands before
+        the first, between any two, and after the last; none is empty, and none has newlines around it.
+
+        Raises:
+            TextError: a file changed since it was opened, or a line of `.jsonl` or `.csv` is not what it must be.
+        """
+        kind = self.settings.records
+        if kind == "none":
+            return cleaned(gathered(joined(self._texts()), self.size), self.settings.cleaning)
+        pieces = gathered(bounded(self._texts()), self.size)
+        if kind == "line":
+            pieces = lines(pieces)
+        elif kind == "paragraph":
+            pieces = paragraphs(pieces)
+        pieces, cleaning = tidied(pieces), self.settings.cleaning
+        # Tidied twice: newlines around a record go before they can become spaces, and cleaning may empty a record.
+        return pieces if cleaning == Cleaning() else tidied(cleaned(pieces, cleaning))
+
+    def text(self) -> str:
+        """All of it as one string, for corpora that fit in memory."""
+        return "".join(self.pieces())
+
+    def _texts(self) -> Iterator[Iterable[str]]:
+        """What a newline or a boundary belongs between: files, or the values of their field."""
+        for document in self.documents:
+            if not isinstance(document, FieldDocument):
+                yield document.pieces(self.size)
+            elif self.settings.records == "file":
+                yield joined([value] for value in document.values(self.size))
+            else:
+                yield from ([value] for value in document.values(self.size))
+
+
+def open_corpus(
+    paths: AnyPath | Sequence[AnyPath],
+    settings: TextSettings | None = None,
+    raw: bool = False,
+    notice: Notice = unheard,
+    size: int = PIECE,
+) -> Corpus:
+    """Finds and checks every text that the paths name.
+
+    A path is `-` (stdin), a URL, a file, a folder (all of it, sorted, without hidden files), the name of a named
+    corpus, or a glob (`**` for any depth). They are tried in this order: what exists under a corpus's name wins over
+    the corpus, with a notice; a path with a slash, such as `./python-docs`, is never a corpus. What is not text is an
+    error where it is named, and passed over, with one notice, where a folder or a glob brings it in.
+
+    Args:
+        paths: one or many.
+        settings: encoding, field, records and cleaning.
+        raw: for byte-level models: read any file, byte for byte (see `open_document`).
+        notice: told, a line at a time, what a person should know: guessed encodings, files passed over.
+        size: bytes a piece.
+
+    Raises:
+        SettingsError: no path, an unknown encoding, or a field of a file that has none.
+        TextError: something missing, unreadable, undecodable, or without any text.
+    """
+    texts = _listed(paths)
+    if texts.count("-") > 1:
+        raise SettingsError("stdin (-) can be read only once")
+    opener = _Opener(settings or TextSettings(), raw, notice, size)
+    documents = tuple(document for path in texts for document in opener.open(path))
+    return Corpus(corpus_name(texts), documents, opener.settings, size)
+
+
+def corpus_of(
+    texts: Iterable[str], settings: TextSettings | None = None, name: str = "text", size: int = PIECE
+) -> Corpus:
+    """A corpus of strings: each is a document, as a file would be."""
+    documents = tuple(TextDocument(name, text) for text in texts)
+    return Corpus(name, documents, settings or TextSettings(), size)
+
+
+def corpus_name(paths: AnyPath | Sequence[AnyPath]) -> str:
+    """A short name for what the paths hold, after the first of them, fit for a folder.
+
+    `stdin`, a folder's name (for a glob, the folder it looks in), or a file's without its endings.
+    """
+    name = _called(_listed(paths)[0])
+    return re.sub(r"[^\w.-]+", "-", name)[:60].strip("-._") or "text"
+
+
+def _called(path: str) -> str:
+    if path == "-":
+        return "stdin"
+    if "://" in path:
+        return _stem(place(path))
+    if os.path.isdir(path):
+        return os.path.basename(os.path.abspath(path))
+    if glob.has_magic(path) and not os.path.exists(path):
+        return os.path.basename(os.path.abspath(os.path.dirname(re.split(r"[*?\[]", path)[0])))
+    return _stem(os.path.basename(path))
+
+
+def _listed(paths: AnyPath | Sequence[AnyPath]) -> list[str]:
+    given = [paths] if isinstance(paths, str | os.PathLike) else paths
+    if not given:
+        raise SettingsError("a corpus needs at least one file, folder, glob, URL, or named corpus")
+    return [os.fspath(path) for path in given]
+
+
+@dataclass(frozen=True)
+class _Opener:
+    settings: TextSettings
+    raw: bool
+    notice: Notice
+    size: int
+
+    def open(self, path: str) -> Iterable[Document]:
+        exists = os.path.lexists(path) if "\0" not in path else False
+        if path in named.NAMES:
+            if not exists:
+                return self._named(path)
+            self.notice(f"reading {path} in this folder, not the named corpus {path}")
+        if os.path.isdir(path):
+            return self._many(path, _walk(path), "the folder")
+        if not exists and path != "-" and "://" not in path and glob.has_magic(path):
+            return self._glob(path)
+        return [self._file(path, self.notice)]
+
+    def _named(self, name: str) -> Iterable[Document]:
+        if self.settings.field is not None:
+            raise SettingsError(f"--field is for .jsonl and .csv files; the corpus {name} has no fields")
+        return named.open_named(name, self.raw, self.notice, self.size)
+
+    def _glob(self, pattern: str) -> Iterable[Document]:
+        found = [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
+        if not found:
+            raise TextError(f"no file matches {shown(pattern)}")
+        return self._many(pattern, sorted(found, key=_order), "the glob")
+
+    def _file(self, path: str, notice: Notice) -> Document:
+        source = find_source(path)
+        if self.settings.field is not None and source.ending not in FIELD_ENDINGS:
+            raise SettingsError(f"--field is for .jsonl and .csv files; {source.shown} is neither")
+        document = open_document(source, self.settings.encoding, self.raw, notice, self.size)
+        return document if self.settings.field is None else FieldDocument(document, self.settings.field)
+
+    def _many(self, where: str, paths: list[str], kind: str) -> list[Document]:
+        """The texts among many files, and a notice that counts the others."""
+        documents, notices = [], list[str]()
+        for path in self._fitting(paths):
+            try:
+                documents.append(self._file(path, notices.append))
+            except BinaryFile:
+                continue
+        wanted = "a text file" if self.settings.field is None else "a .jsonl or .csv file"
+        if not documents:
+            raise TextError(f"{kind} {shown(where)} holds no text: none of its {_files(len(paths))} is {wanted}")
+        self._tell(where, notices)
+        if skipped := len(paths) - len(documents):
+            self.notice(f"{shown(where)}: passed over {_files(skipped)}, not {wanted}")
+        return documents
+
+    def _fitting(self, paths: list[str]) -> list[str]:
+        if self.settings.field is None:
+            return paths
+        return [path for path in paths if _without_compression(path).lower().endswith(FIELD_ENDINGS)]
+
+    def _tell(self, where: str, notices: list[str]) -> None:
+        for line in notices[:SHOWN_NOTICES]:
+            self.notice(line)
+        if (more := len(notices) - SHOWN_NOTICES) > 0:
+            self.notice(f"{shown(where)}: {_files(more)} more not in UTF-8, read likewise")
+
+
+def _walk(folder: str) -> list[str]:
+    """Every file below a folder, in the order of its path; nothing hidden, no pipes or devices."""
+    found = []
+    for parent, folders, files in os.walk(folder, onerror=_unreadable):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [os.path.join(parent, name) for name in files if not name.startswith(".")]
+    return sorted(filter(os.path.isfile, found), key=_order)
+
+
+def _unreadable(error: OSError) -> None:
+    raise TextError(f"{shown(str(error.filename))} cannot be read: {error.strerror}")
+
+
+def _order(path: str) -> tuple[str, ...]:
+    """Sorts a folder's files together, on any system and in any locale."""
+    return Path(path).parts
+
+
+def _files(count: int) -> str:
+    return f"{count:,} file" if count == 1 else f"{count:,} files"
+
+
+def _stem(name: str) -> str:
+    """A file's name without its endings: `notes` of `notes.txt.gz`."""
+    return PurePosixPath(_without_compression(PurePosixPath(name).name)).stem
+
+
+def _without_compression(path: str) -> str:
+    ending = PurePosixPath(path).suffix
+    return path.removesuffix(ending) if ending.lower() in COMPRESSIONS else path

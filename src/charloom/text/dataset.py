@@ -1,0 +1,243 @@
+"""Clean text → ids on disk, with their vocabulary and split.
+
+The text is read twice and is never whole in memory: once to see which characters there are, once to write an id for
+each. The split is then a matter of positions; where counting on the training part alone changes the vocabulary (rare
+characters folded, characters that only validation has), the ids are rewritten in place through a table.
+
+A run keeps its ids (`data/` in the run folder, one or two bytes a character), so that resuming needs neither the
+original files nor luck.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charloom.config import TextSettings
+from charloom.errors import ModelError, TextError
+from charloom.text.corpus import Corpus
+from charloom.text.vocabulary import BOUNDARY, Vocabulary, code_points
+
+Notice = Callable[[str], None]
+SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+
+MAPPED_ABOVE = 64 << 20  # bytes; below, a copy in memory is simpler for the system and as fast
+AUTO_BYTES_ABOVE = 1000  # distinct characters; see LOG.md, "characters or bytes"
+BLOCK = 1 << 22  # ids handled at once
+
+
+class Ids:
+    """A contiguous run of ids, as an array that is there or one that is mapped from a file for a moment.
+
+    A map that lived on would count every page it ever touched as resident memory.
+    """
+
+    def __init__(self, length: int, view: Callable[[], NDArray[Any]]) -> None:
+        self._length = length
+        self.view = view
+        """The ids as a read-only array; hold it no longer than for one batch."""
+
+    @classmethod
+    def of(cls, array: NDArray[Any]) -> Ids:
+        """Ids that are in memory."""
+        return cls(len(array), lambda: array)
+
+    @classmethod
+    def in_file(cls, path: Path, dtype: np.dtype[Any], start: int = 0, stop: int | None = None) -> Ids:
+        """Ids start … stop-1 of a file; a part that is not large is read at once."""
+        length = (path.stat().st_size // dtype.itemsize if stop is None else stop) - start
+        if length * dtype.itemsize <= MAPPED_ABOVE:
+            return cls.of(np.fromfile(path, dtype, length, offset=start * dtype.itemsize))
+        return cls(length, lambda: np.memmap(path, dtype, "r", start * dtype.itemsize, (length,)))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def blocks(self) -> Iterator[tuple[int, NDArray[Any]]]:
+        """(position, ids) in blocks of bounded size."""
+        for start in range(0, self._length, BLOCK):
+            yield start, self.view()[start : start + BLOCK]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The ids of a corpus, in `folder`.
+
+    bounds: for each split its first id and the one after its last (with records, neighbours share a boundary id);
+    characters: code points in the whole text; sha256: of the clean text in UTF-8, records ended by U+001E.
+    """
+
+    folder: Path
+    vocabulary: Vocabulary
+    bounds: dict[SplitName, tuple[int, int]]
+    characters: int
+    sha256: str
+
+    def ids(self, split: SplitName) -> Ids:
+        """The ids of one split; empty if it has none."""
+        return Ids.in_file(self.folder / "ids.bin", self.vocabulary.dtype, *self.bounds[split])
+
+    def save(self) -> None:
+        """Writes what `open_dataset` reads, beside the ids."""
+        data = {
+            "vocabulary": self.vocabulary.to_json(),
+            "bounds": self.bounds,
+            "characters": self.characters,
+            "sha256": self.sha256,
+        }
+        (self.folder / "dataset.json").write_text(json.dumps(data), encoding="utf-8")
+
+
+def open_dataset(folder: Path) -> Dataset:
+    """The dataset that `prepare` wrote.
+
+    Raises:
+        ModelError: if it is not there or its parts do not match.
+    """
+    try:
+        data = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+        vocabulary = Vocabulary.from_json(data["vocabulary"])
+        bounds: dict[SplitName, tuple[int, int]] = {name: tuple(data["bounds"][name]) for name in SPLITS}
+        dataset = Dataset(folder, vocabulary, bounds, data["characters"], data["sha256"])
+        size = (folder / "ids.bin").stat().st_size
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder} must hold a run's data; {error} (was the folder copied whole?)") from None
+    if size != max(stop for _, stop in bounds.values()) * vocabulary.dtype.itemsize:
+        raise ModelError(f"{folder / 'ids.bin'} has {size} bytes, which does not fit dataset.json; it is damaged")
+    return dataset
+
+
+def prepare(
+    corpus: Corpus, settings: TextSettings, folder: Path, notice: Notice, base: Vocabulary | None = None
+) -> Dataset:
+    """Reads, cleans, encodes and splits a corpus into `folder`.
+
+    Args:
+        corpus: opened with the same settings.
+        folder: an existing, empty folder.
+        notice: called with one line for everything that a person should know.
+        base: a vocabulary whose symbols are kept, seen or not (that of a model to fine-tune).
+
+    Raises:
+        TextError: if the text cannot be read, or has fewer than 2 characters.
+    """
+    vocabulary, characters, sha256 = _survey(corpus, settings)
+    if characters < 2:
+        raise TextError(f"a text must have at least 2 characters; {corpus.name} has {characters} after cleaning")
+    path = folder / "ids.bin"
+    with path.open("wb") as file:
+        for piece in corpus.pieces():
+            file.write(vocabulary.encode(piece).tobytes())
+    ids = Ids.in_file(path, vocabulary.dtype)
+    bounds = _split(ids, vocabulary, settings, notice)
+    final = _final_vocabulary(ids, bounds, vocabulary, settings, notice, base)
+    if final != vocabulary:
+        _rewrite(ids, path, vocabulary, final)
+    dataset = Dataset(folder, final, bounds, characters, sha256)
+    dataset.save()
+    return dataset
+
+
+def _survey(corpus: Corpus, settings: TextSettings) -> tuple[Vocabulary, int, str]:
+    """First reading: the whole text's vocabulary, its characters and its hash."""
+    seen = np.zeros(0x110000, np.bool_)
+    digest = hashlib.sha256()
+    characters = 0
+    for piece in corpus.pieces():
+        seen[code_points(piece)] = True
+        characters += len(piece) - piece.count(BOUNDARY)
+        digest.update(piece.replace(BOUNDARY, "\x1e").encode("utf-8", "surrogateescape"))
+    boundary = bool(seen[ord(BOUNDARY)])
+    seen[ord(BOUNDARY)] = False
+    codes = np.flatnonzero(seen)
+    wasteful = settings.vocabulary == "auto" and len(codes) > AUTO_BYTES_ABOVE
+    if settings.vocabulary == "bytes" or wasteful:
+        return Vocabulary("bytes", boundary=boundary), characters, digest.hexdigest()
+    return Vocabulary("characters", tuple(map(chr, codes)), boundary=boundary), characters, digest.hexdigest()
+
+
+def _split(
+    ids: Ids, vocabulary: Vocabulary, settings: TextSettings, notice: Notice
+) -> dict[SplitName, tuple[int, int]]:
+    """Where the splits begin and end; with records, a split begins and ends with a boundary id."""
+    if vocabulary.boundary_id is None:
+        cuts = np.cumsum([0, *_sizes(len(ids), 2, settings, notice)]).tolist()
+        return {name: (cuts[i], cuts[i + 1]) for i, name in enumerate(SPLITS)}
+    marks = boundaries(ids, vocabulary.boundary_id)
+    cuts = np.cumsum([0, *_sizes(len(marks) - 1, 1, settings, notice)]).tolist()
+    return {
+        name: (int(marks[cuts[i]]), int(marks[cuts[i + 1]]) + 1) if cuts[i] < cuts[i + 1] else (0, 0)
+        for i, name in enumerate(SPLITS)
+    }
+
+
+def _sizes(units: int, smallest: int, settings: TextSettings, notice: Notice) -> list[int]:
+    """Characters or records in each split; one smaller than `smallest` goes to training, with a notice."""
+    fractions = settings.fractions
+    first = int(units * fractions[0])
+    second = int(units * (fractions[0] + fractions[1])) if fractions[2] else units
+    sizes = [first, second - first, units - second]
+    for i in (1, 2):
+        if fractions[i] and (sizes[i] < smallest or sizes[0] < smallest):
+            notice(f"the text is too short for a {SPLITS[i]} split; training takes its part")
+            sizes[0], sizes[i] = sizes[0] + sizes[i], 0
+    return sizes
+
+
+def boundaries(ids: Ids, boundary_id: int) -> NDArray[np.int64]:
+    """Positions of all boundary ids."""
+    found = [position + np.flatnonzero(block == boundary_id) for position, block in ids.blocks()]
+    return np.concatenate(found) if found else np.arange(0)
+
+
+def _counts(ids: Ids, start: int, stop: int, size: int) -> NDArray[np.int64]:
+    """How often each id stands in a part of the ids."""
+    total = np.zeros(size, np.int64)
+    for position, block in ids.blocks():
+        total += np.bincount(block[max(0, start - position) : max(0, stop - position)], minlength=size)
+    return total
+
+
+def _final_vocabulary(
+    ids: Ids,
+    bounds: dict[SplitName, tuple[int, int]],
+    whole: Vocabulary,
+    settings: TextSettings,
+    notice: Notice,
+    base: Vocabulary | None,
+) -> Vocabulary:
+    """The vocabulary of the training text alone, seen there at least `min_count` times, and of `base`."""
+    if whole.kind == "bytes":
+        return whole
+    train = _counts(ids, *bounds["train"], whole.size)[: whole.plain]
+    known = set(base.characters) if base else set()
+    kept = {c for c, count in zip(whole.characters, train, strict=True) if count >= settings.min_count} | known
+    unseen = [c for c, count in zip(whole.characters, train, strict=True) if count == 0 and c not in known]
+    if unseen:
+        named = " ".join(map(repr, unseen[:5])) + (" …" if len(unseen) > 5 else "")
+        notice(f"training never sees {len(unseen)} characters of the other splits ({named}); they count as unknown")
+    if not kept:
+        raise TextError(f"no character is seen {settings.min_count} times in training; lower --min-count")
+    unknown = not kept.issuperset(whole.characters) or (base is not None and base.unknown)
+    return Vocabulary("characters", tuple(sorted(kept)), unknown, whole.boundary)
+
+
+def _rewrite(ids: Ids, path: Path, old: Vocabulary, new: Vocabulary) -> None:
+    """Rewrites the file of ids from one vocabulary to a smaller one."""
+    index = {character: i for i, character in enumerate(new.characters)}
+    table = [index.get(character, new.unknown_id) for character in old.characters]
+    table += [new.boundary_id] if old.boundary else []
+    lookup = np.array(table, dtype=new.dtype)
+    fresh = path.with_suffix(".new")
+    with fresh.open("wb") as file:
+        for _, block in ids.blocks():
+            file.write(lookup[block].tobytes())
+    fresh.replace(path)

@@ -1,0 +1,279 @@
+"""Bytes → text: which encoding a file is in, and its characters a piece at a time.
+
+A byte-order mark decides; else UTF-8, which nothing else looks like by accident; else charset-normalizer's guess,
+which is said aloud. Everything streams: a file of any size passes in pieces of a few MiB.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
+
+from charloom.errors import SettingsError, TextError
+from charloom.text.sources import PIECE, Source
+
+Notice = Callable[[str], None]
+
+# UTF-32 first: its little-endian mark begins with UTF-16's.
+MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+# Python calls these text encodings too, but they are made for host names and source code, or write half characters.
+NOT_FOR_FILES = {"idna", "punycode", "undefined", "utf-7", "unicode-escape", "raw-unicode-escape"}
+# What a browser may take a page for (WHATWG Encoding Standard, §4.2), by Python's names. A longer list only adds
+# mistakes: with all of Python's encodings, German in cp1252 is taken for Turkish on a Macintosh.
+CANDIDATES = [
+    *("cp866", "cp874", "cp932", "cp949", *(f"cp{number}" for number in range(1250, 1259))),
+    *(f"iso8859_{part}" for part in (2, 3, 4, 5, 6, 7, 8, 10, 13, 14, 15, 16)),
+    *("koi8_r", "koi8_u", "mac_roman", "mac_cyrillic", "gb18030", "big5", "big5hkscs", "euc_jp", "shift_jis"),
+]
+SAMPLE = 256 << 10  # bytes looked at around the first one that is not UTF-8
+LEAD = 64 << 10  # how many of them lie before it
+# Control characters that no text has, in any encoding that keeps ASCII; random bytes hold 10% of them.
+CONTROLS = bytes([*range(0x08), *range(0x0E, 0x1A), *range(0x1C, 0x20), 0x7F])
+
+
+def unheard(_line: str) -> None:
+    """A `Notice` for those who want none."""
+
+
+class BinaryFile(TextError):
+    """A file that is not text at all; folders skip it."""
+
+
+@dataclass(frozen=True)
+class Codec:
+    """How bytes become characters: Python's codec, its error handler, and the length of the mark to skip."""
+
+    name: str = "utf-8"
+    errors: str = "strict"
+    skip: int = 0
+
+    @property
+    def wide(self) -> bool:
+        """Whether it is UTF-16 or UTF-32, where NUL bytes are part of ordinary text."""
+        return self.name.startswith(("utf-16", "utf-32"))
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The first byte that a codec cannot decode."""
+
+    offset: int
+    byte: int
+
+    def __str__(self) -> str:
+        return f"byte 0x{self.byte:02X} at offset {self.offset:,}"
+
+
+@dataclass(frozen=True)
+class FileDocument:
+    """One text of a corpus that is a file."""
+
+    source: Source
+    codec: Codec
+    raw: bool
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return self.source.shown
+
+    def pieces(self, size: int = PIECE) -> Iterator[str]:
+        """The text, from its start, `size` bytes at a time; line ends are LF unless the document is raw.
+
+        Raises:
+            TextError: the file changed or vanished since it was opened.
+        """
+        decoding = _Decoding(self.source, self.codec, size)
+        yield from decoding.pieces() if self.raw else unix_newlines(decoding.pieces())
+        if decoding.fault:
+            raise TextError(f"{self.name} changed since it was opened: {decoding.fault} is not {self.codec.name}")
+
+
+def open_document(
+    source: Source,
+    encoding: str | None = None,
+    raw: bool = False,
+    notice: Notice = unheard,
+    size: int = PIECE,
+) -> FileDocument:
+    """A source as text, checked to its end.
+
+    Args:
+        encoding: insist on this one; a mark at the start that agrees with it is skipped.
+        raw: for byte-level models: nothing is guessed or refused. UTF-16 and UTF-32 with a mark are converted, a given
+            encoding is honoured; all else is UTF-8 with every other byte as a surrogate escape (PEP 383), so that any
+            file comes out byte for byte. Line ends stay as they are.
+        notice: told in one line where the encoding was guessed.
+        size: bytes a piece.
+
+    Raises:
+        SettingsError: there is no such encoding.
+        TextError: bytes that are not text in it, with file and offset; `BinaryFile` where it looks like no text at all.
+    """
+    head = source.sample(0, 4)
+    codec = _raw_codec(source, encoding, head, size) if raw else _text_codec(source, encoding, head, size, notice)
+    return FileDocument(source, codec, raw)
+
+
+def unix_newlines(pieces: Iterable[str]) -> Iterator[str]:
+    """CRLF and lone CR as LF, also where a CRLF is cut in two."""
+    decoder = io.IncrementalNewlineDecoder(None, translate=True)
+    yield from filter(None, (decoder.decode(piece) for piece in pieces))
+    yield from filter(None, (decoder.decode("", final=True),))
+
+
+def _raw_codec(source: Source, encoding: str | None, head: bytes, size: int) -> Codec:
+    if encoding is not None:
+        codec = _insisted(encoding, head)
+        # The bytes of half a UTF-16 unit are ASCII more often than not, and those cannot be escaped.
+        return replace(codec, errors="replace" if codec.wide else "surrogateescape")
+    marked = _marked(head)
+    # A file that only happens to begin like a mark (many sound files do) is not converted.
+    if marked and marked.wide and _first_fault(source, marked, size) is None:
+        return marked
+    return Codec(errors="surrogateescape")
+
+
+def _text_codec(source: Source, encoding: str | None, head: bytes, size: int, notice: Notice) -> Codec:
+    marked = _marked(head)
+    codec = _insisted(encoding, head) if encoding is not None else marked or Codec()
+    fault = _first_fault(source, codec, size, refuse_nul=True)
+    if fault is None:
+        return codec
+    if encoding is None and marked is None:
+        return _guessed(source, fault, size, notice)
+    raise TextError(
+        f"{source.shown}: {fault} is not {codec.name}; pass --encoding with another one, or --vocabulary bytes"
+    )
+
+
+def _marked(head: bytes) -> Codec | None:
+    """The encoding that a byte-order mark names."""
+    return next((Codec(name, skip=len(mark)) for mark, name in MARKS if head.startswith(mark)), None)
+
+
+def _insisted(encoding: str, head: bytes) -> Codec:
+    """The encoding a person names; `utf-16` and `utf-32` without a mark are little-endian, as on nearly any machine."""
+    try:
+        info = codecs.lookup(encoding)
+    except (LookupError, ValueError):
+        raise SettingsError(
+            f"encoding {encoding!r} is unknown; pass a name that Python knows, such as utf-8 or cp1252"
+        ) from None
+    name = info.name.removesuffix("-sig")
+    if not info._is_text_encoding or name in NOT_FOR_FILES:
+        raise SettingsError(f"encoding {encoding!r} is not for text files; pass one such as utf-8 or cp1252")
+    marked = _marked(head)
+    if marked and name in (marked.name, marked.name[:6]):
+        return marked
+    return Codec({"utf-16": "utf-16-le", "utf-32": "utf-32-le"}.get(name, name))
+
+
+class _Decoding:
+    """One pass over a source; afterwards `fault` tells whether and where it had to stop."""
+
+    def __init__(self, source: Source, codec: Codec, size: int) -> None:
+        self.source, self.codec, self.size = source, codec, size
+        self.fault: Fault | None = None
+        self.begin = codec.skip  # offset of the first byte behind the latest piece of text
+
+    def pieces(self) -> Iterator[str]:
+        decoder = codecs.getincrementaldecoder(self.codec.name)(self.codec.errors)
+        position = self.codec.skip
+        for block in chain(self.source.blocks(self.size, position), [b""]):
+            self.begin = position - len(decoder.getstate()[0])
+            try:
+                text = decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                self.fault = Fault(self.begin + error.start, error.object[error.start])
+                return
+            position += len(block)
+            if text:
+                yield text
+
+
+def _first_fault(source: Source, codec: Codec, size: int, refuse_nul: bool = False) -> Fault | None:
+    """Decodes everything once; with `refuse_nul`, also makes sure that no NUL is in it."""
+    decoding = _Decoding(source, codec, size)
+    for text in decoding.pieces():
+        if refuse_nul and (at := text.find("\0")) >= 0:
+            raise _binary(source, decoding.begin + len(text[:at].encode(codec.name)))
+    return decoding.fault
+
+
+def _binary(source: Source, offset: int) -> BinaryFile:
+    return BinaryFile(
+        f"{source.shown} looks binary: a NUL byte at offset {offset:,}; pass --vocabulary bytes to read it as bytes, "
+        "or --encoding utf-16-le or utf-16-be if it is UTF-16 without a byte-order mark"
+    )
+
+
+def _guessed(source: Source, fault: Fault, size: int, notice: Notice) -> Codec:
+    """The encoding of a file that is not UTF-8, or the error that tells why it has none."""
+    _refuse_nul(source, size)
+    start = max(0, fault.offset - LEAD)
+    sample = source.sample(start, SAMPLE)
+    if _damaged(sample):
+        raise TextError(
+            f"{source.shown}: {fault} is damaged UTF-8; pass --vocabulary bytes to read it all the same, or "
+            "--encoding if the text is in another encoding"
+        )
+    name = None if _mostly_controls(sample) else _detected(sample)
+    if name is None:
+        raise BinaryFile(
+            f"{source.shown} looks binary: {fault} is not UTF-8, and no other encoding fits; pass --vocabulary bytes "
+            "to read it as bytes, or --encoding to insist on one"
+        )
+    later = _first_fault(source, Codec(name), size)
+    if later is not None:
+        raise TextError(
+            f"{source.shown} is not UTF-8 and looks like {name}, but {later} is not; pass --encoding with another one, "
+            "or --vocabulary bytes"
+        )
+    notice(f"{source.shown} is not UTF-8; reading it as {name} (pass --encoding to insist)")
+    return Codec(name)
+
+
+def _refuse_nul(source: Source, size: int) -> None:
+    position = 0
+    for block in source.blocks(size):
+        if (at := block.find(0)) >= 0:
+            raise _binary(source, position + at)
+        position += len(block)
+
+
+def _damaged(sample: bytes) -> bool:
+    """Whether this is UTF-8 with a few bad bytes: more whole multi-byte characters than bytes outside of any."""
+    begin = next((i for i in range(min(4, len(sample))) if sample[i] & 0xC0 != 0x80), 0)
+    text = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode(sample[begin:])
+    bad = len(re.findall("[\udc80-\udcff]", text))
+    return len(re.findall("[^\0-\x7f]", text)) - bad > bad
+
+
+def _mostly_controls(sample: bytes) -> bool:
+    return len(sample) - len(sample.translate(None, CONTROLS)) > len(sample) // 100
+
+
+def _detected(sample: bytes) -> str | None:
+    """charset-normalizer's guess; where cp1252 reads as well as its first choice, cp1252, the commonest by far."""
+    from charset_normalizer import from_bytes
+
+    matches = from_bytes(sample, cp_isolation=CANDIDATES, enable_fallback=False)
+    best = matches.best()
+    if best is None:
+        return None
+    for match in matches:
+        if "cp1252" in match.could_be_from_charset:
+            near = match.chaos <= best.chaos + 0.02 and match.coherence >= best.coherence - 0.1
+            return "cp1252" if near else best.encoding
+    return best.encoding

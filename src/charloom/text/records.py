@@ -1,0 +1,105 @@
+"""Documents → one stream of text, or of records with `BOUNDARY` before the first, between, and after the last.
+
+Pieces are cut anywhere, so each step holds back what the next piece may still change. All work is done by string
+methods and regular expressions on whole pieces: a corpus may have tens of millions of lines.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from charloom.text.vocabulary import BOUNDARY
+
+BLANK_LINES = re.compile(r"\n\s*\n")
+EMPTY_RECORDS = re.compile(rf"{BOUNDARY}(?:\s*{BOUNDARY})+")
+NEWLINES_AFTER = re.compile(rf"{BOUNDARY}[\r\n]+")
+# The look-behind makes a long run of newlines cost its length, not its square.
+NEWLINES_BEFORE = re.compile(rf"(?<![\r\n])[\r\n]+{BOUNDARY}")
+
+
+def joined(documents: Iterable[Iterable[str]]) -> Iterator[str]:
+    """One text: each document ends with a newline before the next begins."""
+    last = "\n"
+    for document in documents:
+        begun = False
+        for piece in filter(None, document):
+            if not begun and last != "\n":
+                yield "\n"
+            yield piece
+            begun, last = True, piece[-1]
+
+
+def bounded(documents: Iterable[Iterable[str]]) -> Iterator[str]:
+    """A boundary before each document and after the last."""
+    for document in documents:
+        yield BOUNDARY
+        yield from document
+    yield BOUNDARY
+
+
+def gathered(pieces: Iterable[str], size: int) -> Iterator[str]:
+    """The same text in pieces of at least half `size` characters, so that many short ones cost no more than few."""
+    waiting: list[str] = []
+    length = 0
+    for piece in pieces:
+        waiting.append(piece)
+        length += len(piece)
+        if length >= size // 2:
+            yield "".join(waiting)
+            waiting, length = [], 0
+    if length:
+        yield "".join(waiting)
+
+
+def lines(pieces: Iterable[str]) -> Iterator[str]:
+    """A boundary for every newline."""
+    return (piece.replace("\n", BOUNDARY) for piece in pieces)
+
+
+def paragraphs(pieces: Iterable[str]) -> Iterator[str]:
+    """A boundary for every run of blank lines, which are those of whitespace alone."""
+    held = ""
+    for piece in pieces:
+        text = held + piece
+        end = len(text.rstrip())
+        held = text[end:]
+        yield BLANK_LINES.sub(BOUNDARY, text[:end])
+    yield BLANK_LINES.sub(BOUNDARY, held)
+
+
+def tidied(pieces: Iterable[str]) -> Iterator[str]:
+    """Records without the newlines around them, and none that is only whitespace: never two boundaries in a row.
+
+    Where no record is left, nothing comes out.
+    """
+    held, anything = "", False
+    for piece in pieces:
+        text = held + piece
+        end = _solid(text)
+        held = EMPTY_RECORDS.sub(BOUNDARY, text[end:])  # or a million empty lines would wait, and be seen each time
+        if end:
+            anything = True
+            yield _tidy(text[:end])
+    if anything:
+        yield _tidy(held)
+
+
+def _solid(text: str) -> int:
+    """Where the whitespace and boundaries at the end begin: what follows decides what becomes of those."""
+    end = len(text)
+    while end and (text[end - 1] == BOUNDARY or text[end - 1].isspace()):
+        end -= 1
+    return end
+
+
+def _tidy(text: str) -> str:
+    if BOUNDARY not in text:
+        return text
+    text = EMPTY_RECORDS.sub(BOUNDARY, text)
+    # Looking first is several times faster than substituting, and mostly there is nothing.
+    if f"{BOUNDARY}\n" in text or f"{BOUNDARY}\r" in text:
+        text = NEWLINES_AFTER.sub(BOUNDARY, text)
+    if f"\n{BOUNDARY}" in text or f"\r{BOUNDARY}" in text:
+        text = NEWLINES_BEFORE.sub(BOUNDARY, text)
+    return text

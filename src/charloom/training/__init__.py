@@ -1,0 +1,1 @@
+"""The loop: budget → schedule → steps → records and checkpoints. Prints nothing; reports events."""

@@ -1,0 +1,67 @@
+"""How far a run is, when it ends, and the learning rate in between.
+
+The schedule follows the budget that will end first, so a run of two minutes cools down in two minutes. With a budget in
+steps or epochs alone nothing here depends on a clock, and a run repeats bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from charloom.config import TrainingSettings
+
+VALIDATIONS = 20  # in a budget, where nothing else is asked: a curve to look at for about 2% of the time
+FLOOR = 0.01  # of the highest rate: the rate never falls to nothing
+
+
+@dataclass
+class Progress:
+    """Where a run is: everything that resuming needs and the engine does not hold. Goes to `resume.json`.
+
+    epoch, index: the next batch; seconds: spent in training so far; best_nats: of the quick validations; waited:
+    validations since the best; marks: how many parts of the budget were validated; lr_factor: halved by a rewind.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    index: int = 0
+    symbols: int = 0
+    seconds: float = 0.0
+    best_nats: float | None = None
+    best_step: int = 0
+    waited: int = 0
+    marks: int = 0
+    lr_factor: float = 1.0
+    log_bytes: int = 0
+    samples_bytes: int = 0
+
+
+def fraction(settings: TrainingSettings, progress: Progress, batches: int) -> float:
+    """How much of the budget is spent, 0 to 1 and beyond: the largest part of any budget.
+
+    Args:
+        batches: in one epoch.
+    """
+    parts = [0.0]
+    if settings.minutes is not None:
+        parts.append(progress.seconds / (60 * settings.minutes))
+    if settings.epochs is not None:
+        parts.append((progress.epoch + progress.index / batches) / settings.epochs)
+    if settings.steps is not None:
+        parts.append(progress.step / settings.steps)
+    return max(parts)
+
+
+def learning_rate(settings: TrainingSettings, spent: float) -> float:
+    """The rate at a fraction of the budget: a linear rise, then a plateau or half a cosine.
+
+    Source: Loshchilov and Hutter 2017, "SGDR", equation 5, without restarts.
+    """
+    if spent < settings.warmup:
+        shape = spent / settings.warmup
+    elif settings.schedule == "constant":
+        shape = 1.0
+    else:
+        shape = 0.5 * (1 + math.cos(math.pi * min(1.0, (spent - settings.warmup) / (1 - settings.warmup))))
+    return settings.lr * (FLOOR + (1 - FLOOR) * shape)

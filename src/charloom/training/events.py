@@ -1,0 +1,103 @@
+"""What a run reports while it goes: values for a display, and lines of `log.jsonl`.
+
+Losses are nats per symbol (a character, or a byte of a byte-level model), so whoever shows them can say bits too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened in a run."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The event as one flat object, with its name and, beside each loss in nats, the same in bits."""
+        record: dict[str, Any] = {"event": type(self).__name__.lower()}
+        for name, value in dataclasses.asdict(self).items():
+            record[name] = value
+            if name.endswith("nats") and value is not None:
+                record[name.removesuffix("nats") + "bits"] = value / math.log(2)
+        return record
+
+
+@dataclass(frozen=True)
+class Notice(Event):
+    """One line that a person should read."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Started(Event):
+    """Training is about to begin, or to go on."""
+
+    run: str
+    engine: str
+    cell: str
+    layers: int
+    hidden: int
+    parameters: int
+    symbols: int
+    unit: str
+    train_symbols: int
+    validation_symbols: int
+    step: int
+    resumed: bool
+
+
+@dataclass(frozen=True)
+class Step(Event):
+    """Where training is; reported every second or two. train_nats: mean since the last report."""
+
+    step: int
+    epoch: int
+    train_nats: float
+    learning_rate: float
+    symbols_per_second: float
+    seconds: float
+    seconds_left: float | None
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Validation(Event):
+    """A quick validation: many streams over at most 200,000 symbols. best: whether it beats all before it."""
+
+    step: int
+    epoch: int
+    train_nats: float | None
+    validation_nats: float
+    accuracy: float
+    best: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Sample(Event):
+    """Text that the model writes at this moment."""
+
+    step: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """The end. Losses are of the best weights over the whole split, state carried from its start."""
+
+    run: str
+    step: int
+    epoch: int
+    seconds: float
+    best_step: int
+    validation_nats: float | None
+    accuracy: float | None
+    test_nats: float | None
+
+
+Report = Callable[[Event], None]

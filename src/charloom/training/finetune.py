@@ -1,0 +1,78 @@
+"""Fine-tuning: a model's weights under a new text's vocabulary.
+
+Symbols are matched by what they are, never by index: a known character keeps its rows, a new one gets fresh ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charloom.checkpoint import ModelFolder
+from charloom.config import ModelSettings
+from charloom.errors import SettingsError
+from charloom.text.vocabulary import BOUNDARY, Vocabulary
+
+
+def settings_like(base: ModelFolder, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, with all that the model fixes: its network, its cleaning, its kind of vocabulary and of records.
+
+    Raises:
+        SettingsError: for a value that contradicts the model.
+    """
+    fixed: dict[str, Any] = {"vocabulary": base.vocabulary.kind, **base.cleaning.model_dump()}
+    fixed |= {name: getattr(base.architecture, name) for name in ModelSettings.model_fields if name != "dropout"}
+    if base.vocabulary.boundary:
+        fixed["records"] = base.records
+    for name, value in fixed.items():
+        if name in values and values[name] != value:
+            raise SettingsError(f"{name} must be as in the model given by --from, {value!r}; got {values[name]!r}")
+    return {**values, **fixed}
+
+
+def adapt(base: ModelFolder, fresh: ModelFolder, notice: Callable[[str], None]) -> ModelFolder:
+    """`fresh` with the weights of `base`, row by row where a parameter has a row (or column) for each symbol.
+
+    Raises:
+        SettingsError: if a model with scalar input would need new symbols, which would change what each number means.
+    """
+    places = _places(base.vocabulary, fresh.vocabulary)
+    known, new = len(places), fresh.vocabulary.size - len(places)
+    if new and base.architecture.input == "scalar":
+        raise SettingsError(f"a model with scalar input cannot learn new characters; the text has {new}; train anew")
+    notice(f"fine-tuning: {known} known symbols keep their weights, {new} new ones start fresh")
+    onehot = base.architecture.input == "onehot"
+    parameters = {
+        name: _adapted(name, base.parameters[name], value, places, onehot) for name, value in fresh.parameters.items()
+    }
+    return dataclasses.replace(fresh, parameters=parameters)
+
+
+def _places(old: Vocabulary, new: Vocabulary) -> list[tuple[int, int]]:
+    """(id in the old vocabulary, id in the new one) of every symbol that both have."""
+    ids = {symbol: index for index, symbol in enumerate(_symbols(old))}
+    return [(ids[symbol], index) for index, symbol in enumerate(_symbols(new)) if symbol in ids]
+
+
+def _symbols(vocabulary: Vocabulary) -> list[str]:
+    plain = vocabulary.characters or [f"byte {value}" for value in range(256)]
+    return [*plain] + ["unknown"] * vocabulary.unknown + [BOUNDARY] * vocabulary.boundary
+
+
+def _adapted(
+    name: str, old: NDArray[Any], fresh: NDArray[Any], places: list[tuple[int, int]], onehot: bool
+) -> NDArray[np.float32]:
+    """One parameter: for each known symbol its row, its column where one-hot characters enter, else copied whole."""
+    before, after = (list(ids) for ids in zip(*places, strict=True))
+    result = fresh.copy()
+    if name.startswith(("embedding.", "head.")):
+        result[after] = old[before]
+    elif name == "rnn.weight_ih_l0" and onehot:
+        result[:, after] = old[:, before]
+    else:
+        result[...] = old
+    return result

@@ -1,0 +1,153 @@
+"""Beginning a run: fresh, from a model, or from where another stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from charloom.architecture import Architecture
+from charloom.checkpoint import Arrays, ModelFolder, load_model
+from charloom.config import Settings, TrainingSettings, validated
+from charloom.engines.engine import Engine, check_engine, open_engine
+from charloom.engines.initial import initial_parameters
+from charloom.text.batches import training_batches, validation_batches
+from charloom.text.corpus import open_corpus
+from charloom.text.dataset import SPLITS, Dataset, Ids, open_dataset, prepare
+from charloom.training.budget import Progress
+from charloom.training.events import Finished, Notice, Report, Started
+from charloom.training.finetune import adapt, settings_like
+from charloom.training.run import Run
+from charloom.training.trainer import Plan, Trainer
+
+STREAM = 200_000  # symbols; a split of more is measured in several streams, each cold only at its start
+MOST_STREAMS = 64
+
+Stop = Callable[[], bool]
+
+
+def start(
+    paths: Sequence[str],
+    values: Mapping[str, Any],
+    out: Path | None,
+    origin: str | None,
+    report: Report,
+    stop: Stop,
+) -> Finished:
+    """A new run on the text at these paths, to the end of its budget.
+
+    Args:
+        paths: as `text.corpus.open_corpus` takes them.
+        values: settings by their flat names; the others have their defaults.
+        out: the run folder; by default `runs/<corpus>-<n>`.
+        origin: a model folder to fine-tune.
+
+    Raises:
+        CharloomError: for every mistake that a person can make.
+    """
+    base = load_model(origin) if origin else None
+    settings = Settings.from_flat(settings_like(base, values) if base else values)
+    check_engine(settings.training)  # before the text is read, which may take long
+
+    def notice(text: str) -> None:
+        report(Notice(text))
+
+    corpus = open_corpus(paths, settings.text, settings.text.vocabulary == "bytes", notice)
+    source = {"paths": list(paths), "charloom": version("charloom")} | ({"from": origin} if origin else {})
+    run = Run.create(out, corpus.name, settings, source)
+    with run.abandoned_on_error():
+        dataset = prepare(corpus, settings.text, run.data, notice, base.vocabulary if base else None)
+    architecture = Architecture.of(settings.model, dataset.vocabulary.size)
+    model = ModelFolder(
+        architecture,
+        dataset.vocabulary,
+        initial_parameters(architecture, settings.training.seed),
+        settings.text.cleaning,
+        settings.text.records,
+        _provenance(run, corpus.name, dataset),
+    )
+    if base:
+        model = adapt(base, model, notice)
+    return _go(run, dataset, model, Progress(), None, report, stop)
+
+
+def resume(folder: Path, budgets: Mapping[str, Any], report: Report, stop: Stop) -> Finished:
+    """Goes on with a run, exactly as if it had never stopped.
+
+    Args:
+        folder: the run folder.
+        budgets: minutes, epochs or steps to replace the run's own with; empty for none.
+
+    Raises:
+        CharloomError: if the folder is not a run, is damaged, or its budget is spent.
+    """
+    run = Run.open(folder)
+    if budgets:
+        training = run.settings.training.model_dump() | {"minutes": None, "epochs": None, "steps": None} | dict(budgets)
+        run.settings = run.settings.model_copy(update={"training": validated(TrainingSettings, training)})
+    model, progress, arrays = run.load_last()
+    return _go(run, open_dataset(run.data), model, progress, arrays, report, stop)
+
+
+def _go(
+    run: Run,
+    dataset: Dataset,
+    model: ModelFolder,
+    progress: Progress,
+    arrays: Arrays | None,
+    report: Report,
+    stop: Stop,
+) -> Finished:
+    """Builds what the trainer needs and lets it run."""
+    settings = run.settings
+    plan = _plan(dataset, settings.training, lambda text: report(Notice(text)))
+    engine = open_engine(model.architecture, settings.training, settings.model.dropout)
+    engine.load(model.parameters)
+    state = engine.restore(arrays) if arrays is not None else None
+    report(_started(run, dataset, model, engine, progress))
+    return Trainer(engine, plan, run, model, progress, state, report, stop).train()
+
+
+def _plan(dataset: Dataset, settings: TrainingSettings, notice: Callable[[str], None]) -> Plan:
+    boundary = dataset.vocabulary.boundary_id
+    train, validation, test = (dataset.ids(name) for name in SPLITS)
+    return Plan(
+        training_batches(train, boundary, settings, notice),
+        validation_batches(validation, boundary, settings, MOST_STREAMS),
+        validation_batches(validation, boundary, settings, _streams(validation)),
+        validation_batches(test, boundary, settings, _streams(test)),
+    )
+
+
+def _streams(ids: Ids) -> int:
+    return max(1, min(MOST_STREAMS, len(ids) // STREAM))
+
+
+def _provenance(run: Run, corpus: str, dataset: Dataset) -> dict[str, Any]:
+    """Where the model comes from, for people."""
+    return {
+        "corpus": corpus,
+        "characters": dataset.characters,
+        "sha256": dataset.sha256,
+        "split": run.settings.text.split,
+        "run": str(run.folder),
+    }
+
+
+def _started(run: Run, dataset: Dataset, model: ModelFolder, engine: Engine, progress: Progress) -> Started:
+    a = model.architecture
+    return Started(
+        str(run.folder),
+        engine.description,
+        a.cell,
+        a.layers,
+        a.hidden,
+        a.size,
+        a.symbols,
+        dataset.vocabulary.unit,
+        len(dataset.ids("train")),
+        len(dataset.ids("validation")),
+        progress.step,
+        progress.step > 0,
+    )

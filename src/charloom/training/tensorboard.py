@@ -1,0 +1,47 @@
+"""Events as TensorBoard scalars, in `tensorboard/` of the run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from charloom.errors import DeviceError
+from charloom.training.events import Event, Finished, Started, Step, Validation
+
+
+class TensorBoard:
+    """A listener; its file is opened when a run has started.
+
+    Raises:
+        DeviceError: where the package is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from tensorboard.summary import Writer  # type: ignore[import-untyped]
+        except ImportError:
+            raise DeviceError("--tensorboard needs a package; run: pip install 'charloom[tensorboard]'") from None
+        self._open: Any = Writer
+        self._writer: Any = None
+
+    def report(self, event: Event) -> None:
+        """Writes what is a curve in this event."""
+        if isinstance(event, Started):
+            self._writer = self._open(str(Path(event.run) / "tensorboard"))
+        elif isinstance(event, Step):
+            self._add(event, "train_nats", "learning_rate", "symbols_per_second")
+        elif isinstance(event, Validation):
+            self._add(event, "validation_nats", "accuracy")
+        elif isinstance(event, Finished):
+            self._writer.flush()
+
+    def _add(self, event: Step | Validation, *names: str) -> None:
+        for name in names:
+            self._writer.add_scalar(name, getattr(event, name), event.step)
+
+    def __enter__(self) -> TensorBoard:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._writer is not None:
+            self._writer.close()

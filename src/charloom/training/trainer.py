@@ -1,0 +1,292 @@
+"""The training loop. It knows batches, an engine, a budget and a run folder, and no framework.
+
+After every step the whole state of training is (parameters, what the engine remembers, hidden state, `Progress`); a
+checkpoint writes exactly that, and resuming reads exactly that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from charloom.checkpoint import ModelFolder, load_model
+from charloom.engines.engine import Engine, State
+from charloom.errors import Interrupted, TrainingError
+from charloom.evaluate import Score
+from charloom.generate.model import Model
+from charloom.text.batches import Batches
+from charloom.training import budget
+from charloom.training.budget import Progress
+from charloom.training.events import Event, Finished, Notice, Report, Sample, Step, Validation
+from charloom.training.run import Run
+
+REPORT_EVERY = 1.0  # seconds between two `Step` events
+QUICK_VALIDATION = 200_000  # symbols; the standard error of their mean is below 0.005 nats
+CHECKPOINT_EVERY = 60.0  # seconds that a power cut may cost at most, however long the budget
+SAMPLE_LENGTH = 240  # characters
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run trains and measures on; None where the split is empty.
+
+    quick: the validation split in many streams, of which the curve takes a part; whole, test: from start to end.
+    """
+
+    training: Batches
+    quick: Batches | None
+    whole: Batches | None
+    test: Batches | None
+
+
+@dataclass
+class Recent:
+    """Sums since the last report."""
+
+    nats: float = 0.0
+    symbols: int = 0
+    seconds: float = 0.0
+
+    @property
+    def mean(self) -> float | None:
+        """Nats per symbol, if there was any."""
+        return self.nats / self.symbols if self.symbols else None
+
+
+class Trainer:
+    """One run, from where `progress` stands to the end of its budget.
+
+    engine: with its parameters loaded (and restored, when resuming); model: the folder to write, whose parameters the
+    engine's replace at every checkpoint; state: the hidden state before the next batch; stop: asked after every step,
+    true ends the run with everything saved; clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        plan: Plan,
+        run: Run,
+        model: ModelFolder,
+        progress: Progress,
+        state: State,
+        report: Report,
+        stop: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine, self._plan, self._run, self._model = engine, plan, run, model
+        self._settings = run.settings.training
+        self._progress, self._state = progress, state
+        self._listener, self._stop, self._clock = report, stop, clock
+        self._recent, self._since_validation = Recent(), Recent()
+        self._start_clock()
+
+    def train(self) -> Finished:
+        """Runs to the end of the budget; `best/` then holds the best weights and their exact losses.
+
+        Raises:
+            Interrupted: if asked to stop; everything is saved.
+            TrainingError: if the loss is not finite twice, or the disk is full.
+        """
+        if self._progress.step == 0:
+            self._save_best()
+            self._checkpoint()
+        while self._fraction() < 1 and not self._out_of_patience():
+            if self._step():
+                self._report_step()
+                validated = self._validation_due()
+                if validated:
+                    self._validate()
+                if self._checkpoint_due(validated):
+                    self._checkpoint()
+            if self._stop():
+                self._checkpoint()
+                raise Interrupted(f"stopped at step {self._progress.step}; go on with: {self._run.resume_command}")
+        return self._finish()
+
+    def _step(self) -> bool:
+        """One step; false if it had to be undone because the loss was not finite."""
+        progress = self._progress
+        if progress.index == 0 or not self._plan.training.carries_state:
+            self._state = None
+        inputs_BT, targets_BT = self._plan.training.batch(progress.epoch, progress.index)
+        rate = budget.learning_rate(self._settings, self._fraction()) * progress.lr_factor
+        nats, count, self._state = self._engine.step(inputs_BT, targets_BT, self._state, rate)
+        if not math.isfinite(nats):
+            self._rewind()
+            return False
+        self._advance(nats, count)
+        return True
+
+    def _advance(self, nats: float, count: int) -> None:
+        progress = self._progress
+        progress.step, progress.index, progress.symbols = (
+            progress.step + 1,
+            progress.index + 1,
+            progress.symbols + count,
+        )
+        if progress.index == len(self._plan.training):
+            progress.epoch, progress.index = progress.epoch + 1, 0
+        for part in (self._recent, self._since_validation):
+            part.nats, part.symbols = part.nats + nats, part.symbols + count
+        progress.seconds = self._clock() - self._started
+
+    def _rewind(self) -> None:
+        """Back to the last checkpoint with half the learning rate; the second time is the end.
+
+        Raises:
+            TrainingError: if the rate was halved before.
+        """
+        if self._progress.lr_factor < 1:
+            raise TrainingError(
+                f"the loss stopped being finite again at step {self._progress.step}, with the learning rate already "
+                f"halved; start anew with a smaller --lr or --clip; {self._run.folder / 'best'} holds the best so far"
+            )
+        step = self._progress.step
+        self._model, self._progress, arrays = self._run.load_last()
+        self._engine.load(self._model.parameters)
+        self._state = self._engine.restore(arrays)
+        self._progress.lr_factor = 0.5
+        self._recent, self._since_validation = Recent(), Recent()
+        self._start_clock()
+        back = f"back to step {self._progress.step}, with half the learning rate"
+        self._emit(Notice(f"the loss was not finite at step {step}: {back}"))
+
+    def _start_clock(self) -> None:
+        self._started = self._clock() - self._progress.seconds
+        self._saved_at = self._reported_at = self._progress.seconds
+
+    def _fraction(self) -> float:
+        return budget.fraction(self._settings, self._progress, len(self._plan.training))
+
+    def _out_of_patience(self) -> bool:
+        return self._settings.patience is not None and self._progress.waited >= self._settings.patience
+
+    def _validation_due(self) -> bool:
+        if self._settings.validate_every:
+            return self._progress.step % self._settings.validate_every == 0
+        marks = int(self._fraction() * budget.VALIDATIONS)
+        due, self._progress.marks = marks > self._progress.marks, marks
+        return due
+
+    def _checkpoint_due(self, validated: bool) -> bool:
+        """With every validation and every minute, or every so many steps."""
+        if self._settings.checkpoint_every:
+            return self._progress.step % self._settings.checkpoint_every == 0
+        return validated or self._progress.seconds - self._saved_at >= CHECKPOINT_EVERY
+
+    def _checkpoint(self) -> None:
+        """Writes `last/`; weights that are not finite are never written but rewound."""
+        parameters = self._engine.parameters()
+        if not all(np.isfinite(value).all() for value in parameters.values()):
+            self._rewind()
+            return
+        model = dataclasses.replace(self._model, parameters=parameters)
+        self._run.save_last(model, self._progress, self._engine.snapshot(self._state))
+        self._saved_at = self._progress.seconds
+
+    def _save_best(self, figures: dict[str, float | int] | None = None) -> None:
+        """Writes `best/` with the engine's weights, and these figures in its provenance."""
+        provenance = {**self._model.provenance, "step": self._progress.best_step, **(figures or {})}
+        self._run.save_best(
+            dataclasses.replace(self._model, parameters=self._engine.parameters(), provenance=provenance)
+        )
+
+    def _validate(self) -> None:
+        """Measures, keeps the best weights, and shows what they write; training's own state stays where it is."""
+        progress, train_nats = self._progress, self._since_validation.mean
+        self._since_validation = Recent()
+        if self._plan.quick is None:
+            progress.best_step = progress.step
+            self._save_best()
+        else:
+            score = measure(self._engine, self._plan.quick, QUICK_VALIDATION)
+            nats = score.nats_per_char
+            if not math.isfinite(nats):
+                self._rewind()
+                return
+            best = progress.best_nats is None or nats < progress.best_nats
+            progress.waited += 1
+            if best:
+                progress.best_nats, progress.best_step, progress.waited = nats, progress.step, 0
+                self._save_best({"validation_nats": nats})
+            self._emit(
+                Validation(progress.step, progress.epoch, train_nats, nats, score.accuracy, best, progress.seconds)
+            )
+        self._sample()
+        progress.seconds = self._clock() - self._started
+
+    def _sample(self) -> None:
+        """A few lines from the weights as they are, drawn without touching training's own randomness."""
+        made = self._model
+        model = Model(made.architecture, made.vocabulary, self._engine.parameters(), made.cleaning, made.records)
+        records = 1 if made.vocabulary.boundary else None
+        text = model.generate(length=SAMPLE_LENGTH, records=records, temperature=0.7, seed=self._settings.seed)
+        self._progress.samples_bytes = self._run.add_sample(self._progress.step, text)
+        self._emit(Sample(self._progress.step, text))
+
+    def _report_step(self) -> None:
+        progress, recent = self._progress, self._recent
+        passed = progress.seconds - self._reported_at
+        if passed < REPORT_EVERY or recent.mean is None:
+            return
+        spent = self._fraction()
+        rate = budget.learning_rate(self._settings, spent) * progress.lr_factor
+        left = progress.seconds / spent * (1 - spent) if spent > 0 else None
+        speed = recent.symbols / passed
+        self._recent, self._reported_at = Recent(), progress.seconds
+        self._emit(
+            Step(progress.step, progress.epoch, recent.mean, rate, speed, progress.seconds, left, min(1.0, spent))
+        )
+
+    def _emit(self, event: Event) -> None:
+        self._progress.log_bytes = self._run.log(event)
+        self._listener(event)
+
+    def _finish(self) -> Finished:
+        """The last checkpoint; then the best weights, measured over the whole split and kept with those figures."""
+        progress = self._progress
+        self._checkpoint()
+        best = load_model(self._run.folder / "best") if self._plan.whole else None
+        if best is None:
+            progress.best_step = progress.step
+        else:
+            self._engine.load(best.parameters)
+        whole = measure(self._engine, self._plan.whole) if self._plan.whole else None
+        test = measure(self._engine, self._plan.test) if self._plan.test else None
+        figures = {"validation_nats": whole, "test_nats": test}
+        self._save_best({name: score.nats_per_char for name, score in figures.items() if score})
+        finished = Finished(
+            str(self._run.folder),
+            progress.step,
+            progress.epoch,
+            progress.seconds,
+            progress.best_step,
+            whole.nats_per_char if whole else None,
+            whole.accuracy if whole else None,
+            test.nats_per_char if test else None,
+        )
+        self._emit(finished)
+        return finished
+
+
+def measure(engine: Engine, batches: Batches, most: float = math.inf) -> Score:
+    """The engine's loss over a layout, the state carried where the layout carries it.
+
+    most: ends once so many symbols have been read.
+    """
+    state: State = None
+    total, symbols, correct, read = 0.0, 0, 0, 0
+    for index in range(len(batches)):
+        if read >= most:
+            break
+        inputs_BT, targets_BT = batches.batch(0, index)
+        before = state if batches.carries_state else None
+        nats, count, right, state = engine.score(inputs_BT, targets_BT, before)
+        total, symbols, correct = total + nats, symbols + count, correct + right
+        read += inputs_BT.size
+    return Score(symbols=symbols, characters=symbols, nats=total, correct=correct)

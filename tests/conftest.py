@@ -1,0 +1,62 @@
+"""What every test shares: a home of its own, small fixed texts, one thread."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+# Before NumPy or torch is loaded, and inherited by the commands that tests start: the models here are so small that
+# threads only wait for each other. A test about threads sets its own number.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+# A shared machine is no stopwatch; and where nobody watches, the same examples each time.
+hypothesis.settings.register_profile("charloom", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("charloom")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty home: no test reads or changes that of the person who runs it."""
+    place = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(place))
+        for name in [name for name in os.environ if name.startswith(("CHARLOOM_", "XDG_"))]:
+            patch.delenv(name)
+        yield place
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache for each test: no fetched corpus is left for the next one."""
+    place = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("CHARLOOM_CACHE", str(place))
+    return place
+
+
+@pytest.fixture(scope="session")
+def zen() -> str:
+    """The Zen of Python: 856 characters of English that every Python carries."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        import this
+    return codecs.decode(this.s, "rot13")
+
+
+@pytest.fixture(scope="session")
+def corpus(zen: str) -> str:
+    """20 copies of the Zen, lines and paragraphs: enough for batches, and learnt by heart in seconds."""
+    return f"{zen}\n\n" * 20
+
+
+@pytest.fixture
+def corpus_file(tmp_path: Path, corpus: str) -> Path:
+    """The corpus as a UTF-8 file."""
+    path = tmp_path / "corpus.txt"
+    path.write_text(corpus, encoding="utf-8")
+    return path

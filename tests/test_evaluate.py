@@ -1,0 +1,54 @@
+"""Scores and the compressor beside them."""
+
+from __future__ import annotations
+
+import io
+import lzma
+import math
+
+import numpy as np
+import pytest
+
+from charloom.evaluate import Score, cross_entropy, xz_bits
+
+
+def test_figures_by_hand():
+    """Catches bits taken for nats, and characters taken for symbols (bytes)."""
+    score = Score(symbols=6, characters=4, nats=4 * math.log(8), correct=3)
+    assert score.nats_per_char == pytest.approx(math.log(8))
+    assert score.bits_per_char == pytest.approx(3)
+    assert score.perplexity == pytest.approx(8)
+    assert score.accuracy == 0.5
+    assert score + score == Score(12, 8, 8 * math.log(8), 6)
+
+
+def test_a_hopeless_model_has_infinite_perplexity():
+    """Catches an OverflowError where a model gives the text next to no chance."""
+    assert Score(1, 1, 1000.0, 0).perplexity == math.inf
+
+
+def test_cross_entropy_by_hand():
+    """Catches a softmax in float32, overflow at large logits, and argmax compared with the wrong row."""
+    logits_TV = np.array([[0, 0, 0, 0], [1e4, 0, 0, 0], [0, 20, 0, 0]], np.float32)
+    nats, correct = cross_entropy(logits_TV, np.array([3, 0, 0]))
+    assert nats == pytest.approx(math.log(4) + 0 + 20 + math.log1p(3 * math.exp(-20)), rel=1e-12)
+    assert correct == 1
+
+
+def test_cross_entropy_equals_torch():
+    """Catches a mistake that both of our own lines share."""
+    torch = pytest.importorskip("torch")
+    generator = np.random.default_rng(0)
+    logits_TV, targets_T = generator.standard_normal((50, 9)), generator.integers(0, 9, 50)
+    expected = torch.nn.functional.cross_entropy(torch.tensor(logits_TV), torch.tensor(targets_T), reduction="sum")
+    assert cross_entropy(logits_TV, targets_T)[0] == pytest.approx(expected.item(), rel=1e-13)
+
+
+def test_xz_bits_are_those_of_xz_9e(tmp_path):
+    """Catches another preset, a missing tail of the stream, and bytes taken for bits."""
+    data = b"".join(b"line %d of a text\n" % (n * n) for n in range(3000))
+    expected = 8 * len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
+    path = tmp_path / "text"
+    path.write_bytes(data)
+    assert xz_bits(data) == xz_bits(path) == xz_bits(io.BytesIO(data)) == expected
+    assert xz_bits(b"") == 8 * 32  # the container alone

@@ -1,0 +1,322 @@
+"""Paths, fields and records: what becomes one text, and what is said about the rest."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+import sys
+from pathlib import Path
+
+import fsspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charloom.config import TextSettings
+from charloom.errors import SettingsError, TextError
+from charloom.text.corpus import corpus_name, corpus_of, open_corpus
+from charloom.text.vocabulary import BOUNDARY as B
+
+KINDS = ("none", "line", "paragraph", "file")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Writes files into the current folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(**files: str | bytes) -> Path:
+        for name, data in files.items():
+            path = tmp_path / name.replace("__", "/").replace("_", ".")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data.encode() if isinstance(data, str) else data)
+        return tmp_path
+
+    return write
+
+
+def text_of(*paths: str, raw: bool = False, **settings) -> str:
+    return open_corpus(paths, TextSettings(**settings), raw).text()
+
+
+def records_of(texts: list[str], kind: str) -> list[str]:
+    """The records of plain texts, said as simply as can be."""
+    if kind == "line":
+        found = [line for text in texts for line in text.split("\n")]
+    elif kind == "paragraph":
+        found = [part for text in texts for part in re.split(r"\n\s*\n", text)]
+    else:
+        found = texts
+    return [record.strip("\r\n") for record in found if record.strip()]
+
+
+documents = st.lists(st.text(st.sampled_from("ab \t\n\n\r\u2028é漢🙂"), max_size=30), max_size=4)
+
+
+@given(documents, st.sampled_from(KINDS[1:]), st.integers(1, 12), st.booleans())
+def test_records_at_any_piece_size(texts: list[str], kind: str, size: int, raw: bool):
+    """Catches records that a piece's end splits, merges, trims or empties."""
+    corpus = corpus_of(texts, TextSettings(records=kind), size=size)
+    expected = records_of(texts, kind)
+    assert corpus.text() == (B + B.join(expected) + B if expected else "")
+    assert corpus.text() == corpus.text()
+
+
+@given(documents, st.sampled_from(KINDS), st.integers(1, 12), st.data())
+def test_cleaned_records_at_any_piece_size(texts: list[str], kind: str, size: int, data: st.DataObject):
+    """Catches two boundaries in a row where cleaning empties a record, and any result that depends on the pieces."""
+    cleaning = {
+        "newlines_to_spaces": data.draw(st.booleans()),
+        "collapse_spaces": data.draw(st.booleans()),
+        "allow": data.draw(st.sampled_from([None, "a", "b \n"])),
+    }
+    settings = TextSettings(records=kind, **cleaning)
+    text = corpus_of(texts, settings, size=size).text()
+    assert text == corpus_of(texts, settings).text()
+    assert not re.search(rf"{B}\s*{B}|{B}[\r\n]|[\r\n]{B}", text)
+    assert kind == "none" or not text or (text[0] == text[-1] == B)
+
+
+@given(st.binary(max_size=60), st.sampled_from(KINDS), st.integers(1, 7), st.booleans())
+def test_files_at_any_piece_size(tmp_path_factory, data: bytes, kind: str, size: int, raw: bool):
+    """Catches a file whose text, or whose error, depends on how it is read."""
+    path = tmp_path_factory.mktemp("any") / "any.txt"
+    path.write_bytes(data)
+
+    def outcome(size: int) -> str:
+        try:
+            return open_corpus(path, TextSettings(records=kind), raw, size=size).text()
+        except TextError as error:
+            return str(error)
+
+    assert outcome(size) == outcome(1 << 20)
+
+
+def test_documents_are_joined_by_a_newline(folder):
+    """Catches the last word of one file run into the first of the next, and a newline added where there is one."""
+    folder(a_txt="one", b_txt="two\n", c_txt="", d_txt="three")
+    assert text_of("a.txt", "b.txt", "c.txt", "d.txt") == "one\ntwo\nthree"
+    assert text_of("c.txt") == ""
+    assert text_of("a.txt", "c.txt", raw=True) == "one"
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("line", ["  one", "two", "three", "four"]),
+        ("paragraph", ["  one\ntwo", "three", "four"]),
+        ("file", ["  one\ntwo\n \t\n\n\nthree", "four"]),
+    ],
+)
+def test_records(folder, kind: str, expected: list[str]):
+    """Catches blank lines kept as records, indentation lost, and a file's last record merged with the next file's."""
+    folder(a_txt="\n\r\n  one\r\ntwo\n \t\n\n\nthree\n\n", b_txt="four", c_txt=" \n ")
+    assert text_of("a.txt", "b.txt", "c.txt", records=kind) == B + B.join(expected) + B
+
+
+def test_newlines_become_spaces_inside_records_only(folder):
+    """Catches cleaning before splitting, which leaves no paragraphs to split, and spaces made of newlines around."""
+    folder(a_txt="one\ntwo\n\n\nthree\n")
+    assert text_of("a.txt", records="paragraph", newlines_to_spaces=True) == f"{B}one two{B}three{B}"
+    assert text_of("a.txt", records="line", allow="one\n") == f"{B}one{B}o{B}ee{B}"
+    assert text_of("a.txt", records="line", allow="xyz") == ""
+
+
+def test_pieces_start_again_each_time(folder):
+    """Catches a second epoch without text."""
+    folder(a_txt="line\n" * 100)
+    corpus = open_corpus("a.txt", TextSettings(records="line", lowercase=True), size=16)
+    begun = corpus.pieces()
+    next(begun)
+    assert "".join(corpus.pieces()) == "".join(corpus.pieces()) == B + f"line{B}" * 100
+
+
+def test_folders(folder):
+    """Catches files missed in depth, read in the file system's order, hidden ones read, and a notice each."""
+    folder(
+        docs__b_txt="b\n", docs__a_txt="a\n", docs__sub__c_md="c\n", docs__image_png=b"\x89PNG\0\0", docs__x_bin=b"\0",
+        docs__sub__noise_gz=gzip.compress(b"\0"), docs__packed_txt_gz=gzip.compress(b"p\n"),
+    )  # fmt: skip
+    (Path("docs") / ".hidden.txt").write_text("hidden")
+    (Path("docs") / ".git").mkdir()
+    (Path("docs") / ".git" / "config").write_text("hidden")
+    lines: list[str] = []
+    corpus = open_corpus("docs", notice=lines.append)
+    assert corpus.text() == "a\nb\np\nc\n"
+    assert corpus.name == "docs"
+    assert lines == ["docs: passed over 3 files, not a text file"]
+    assert "\0" in open_corpus("docs", raw=True).text()
+
+
+def test_folders_tell_of_a_few_guesses_and_count_the_rest(folder):
+    """Catches a thousand lines about a thousand files in one old encoding."""
+    folder(**{f"old__{i}_txt": "caf\u00e9 ol\u00e9\n".encode("cp1252") for i in range(5)})
+    lines: list[str] = []
+    open_corpus("old", notice=lines.append)
+    assert len(lines) == 4
+    assert lines[-1] == "old: 2 files more not in UTF-8, read likewise"
+
+
+def test_folders_without_text(folder):
+    """Catches an empty corpus where a person should hear that the folder holds pictures."""
+    folder(pictures__a_png=b"\0")
+    with pytest.raises(TextError, match="the folder pictures holds no text: none of its 1 file is a text file"):
+        open_corpus("pictures")
+    (Path("pictures") / "a.png").unlink()
+    with pytest.raises(TextError, match="none of its 0 files"):
+        open_corpus("pictures")
+
+
+def test_damaged_text_in_a_folder_is_no_binary_file(folder):
+    """Catches a text with one bad byte that is passed over in silence."""
+    folder(docs__a_txt="good", docs__b_txt="ééé".encode() + b"\xff")
+    with pytest.raises(TextError, match=r"docs/b.txt: byte 0xFF at offset 6 is damaged UTF-8"):
+        open_corpus("docs")
+
+
+def test_globs(folder):
+    """Catches `**` that does not go deep, folders opened as files, and an order that is the file system's."""
+    folder(t__b_txt="b\n", t__a_txt="a\n", t__deep__er__c_txt="c\n", t__n_md="n\n")
+    assert text_of("t/*.txt") == "a\nb\n"
+    assert text_of("t/**/*.txt") == "a\nb\nc\n"
+    assert text_of("t/**") == "a\nb\nc\nn\n"
+    assert text_of("t/[an].*") == "a\nn\n"
+    with pytest.raises(TextError, match=r"no file matches t/\*.rst"):
+        open_corpus("t/*.rst")
+
+
+def test_a_file_whose_name_looks_like_a_glob(folder):
+    """Catches a file that exists and cannot be named."""
+    path = folder() / "a[1].txt"
+    path.write_text("here")
+    assert text_of("a[1].txt") == "here"
+    assert corpus_name("a[1].txt") == "a-1"
+
+
+def test_stdin_and_urls(folder, monkeypatch: pytest.MonkeyPatch):
+    """Catches stdin that is empty on its second reading, or silently read twice over."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"from a pipe\r\n")))
+    corpus = open_corpus("-")
+    assert (corpus.name, corpus.text(), corpus.text()) == ("stdin", "from a pipe\n", "from a pipe\n")
+    with pytest.raises(SettingsError, match="only once"):
+        open_corpus(["-", "-"])
+    with fsspec.open("memory://far/away.txt", "wb") as file:
+        file.write(b"from afar")
+    assert open_corpus("memory://far/away.txt").text() == "from afar"
+
+
+ROWS = [{"text": "one\r\ntwo", "n": 1}, {"text": ""}, {"text": None}, {"text": "a\u2028b \ud800 🙂"}]
+
+
+def test_jsonl(folder):
+    """Catches U+2028 taken for a line's end, half a surrogate pair let in, and null read as `None`."""
+    lines = "\n".join(map(json.dumps, ROWS)) + "\n\n"
+    folder(a_jsonl=lines, b_jsonl_gz=gzip.compress(lines.encode()))
+    expected = ["one\ntwo", "a\u2028b \ufffd 🙂"]
+    for name in ("a.jsonl", "b.jsonl.gz"):
+        assert text_of(name, field="text") == "\n".join(expected)
+        assert text_of(name, field="text", records="field") == B + B.join(expected) + B
+        assert text_of(name, field="text", records="line") == B + B.join(["one", "two", expected[1]]) + B
+        assert text_of(name, field="text", records="file") == B + "\n".join(expected) + B
+    assert text_of("a.jsonl") == lines
+    raw = json.dumps(ROWS[3], ensure_ascii=False).replace("\ud800", "").encode() + b"\n" + b'{"text": "\xff"}'
+    folder(c_jsonl=raw)
+    assert text_of("c.jsonl", field="text", raw=True).encode("utf-8", "surrogateescape").endswith(b"\n\xff")
+
+
+def test_csv(folder):
+    """Catches a text with commas, quotes or newlines cut apart, and Python's limit of 128 KiB a value."""
+    long = "x" * 200_000
+    folder(a_csv=f'id,text\r\n1,"one, ""two""\r\nthree"\r\n\r\n2,\r\n3,{long}\r\n')
+    assert text_of("a.csv", field="text", records="field") == f'{B}one, "two"\nthree{B}{long}{B}'
+    assert open_corpus("a.csv", TextSettings(field="text"), size=3).text() == f'one, "two"\nthree\n{long}'
+    assert text_of("a.csv", field="text", raw=True).startswith('one, "two"\r\nthree')
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "found"),
+    [
+        ("a.jsonl", '{"text": "x"}\n\n{"body": 1, "id": 2}\n', r"line 3 has no field 'text'; it has 'body', 'id'"),
+        ("a.jsonl", '{"text": "x"}\n{"text": \n', r"line 2 is not JSON: Expecting value"),
+        ("a.jsonl", "[1]\n", r"line 1 must hold an object; found list"),
+        ("a.jsonl", "[" * 100_000, r"line 1 is not JSON"),
+        ("a.jsonl", '{"text": 5}', r"line 1 must have text in field 'text'; found int"),
+        ("a.csv", "id,body\n1,x\n", r"line 1 has no column 'text'; it has 'id', 'body'"),
+        ("a.csv", "", r"line 1 has no column 'text'; it has none"),
+        ("a.csv", "id,text\n1,x\n2\n", r"line 3 has 1 columns; 'text' is column 2"),
+        ("a.csv", 'id,text\n1,"x\n', r"line 2 is not CSV: unexpected end of data"),
+    ],
+)
+def test_bad_rows_name_file_and_line(folder, name: str, data: str, found: str):
+    """Catches a traceback, or a message that leaves a person to search a million lines."""
+    (folder() / name).write_text(data)
+    with pytest.raises(TextError, match=rf"{name}, {found}") as caught:
+        text_of(name, field="text")
+    assert "\n" not in str(caught.value)
+
+
+def test_fields_of_files_that_have_none(folder):
+    """Catches `--field` that is silently ignored."""
+    folder(a_txt="x", d__a_txt="x", d__b_jsonl='{"text": "y"}', e__a_txt="x")
+    with pytest.raises(SettingsError, match=r"--field is for .jsonl and .csv files; a.txt is neither"):
+        text_of("a.txt", field="text")
+    with pytest.raises(SettingsError, match="the corpus python-docs has no fields"):
+        text_of("python-docs", field="text")
+    lines: list[str] = []
+    assert open_corpus("d", TextSettings(field="text"), notice=lines.append).text() == "y"
+    assert lines == ["d: passed over 1 file, not a .jsonl or .csv file"]
+    with pytest.raises(TextError, match=r"the folder e holds no text"):
+        text_of("e", field="text")
+
+
+def test_named_corpora_and_files_of_their_name(folder):
+    """Catches a person's own folder shadowed by a corpus, and a corpus shadowed without a word."""
+    lines: list[str] = []
+    assert "assert" in open_corpus("python-docs", notice=lines.append).text()
+    assert not lines
+    (folder() / "python-docs").write_text("mine")
+    assert open_corpus("python-docs", notice=lines.append).text() == "mine"
+    assert lines == ["reading python-docs in this folder, not the named corpus python-docs"]
+    with pytest.raises(TextError, match="python-source: no such file"):
+        open_corpus("./python-source")
+
+
+@pytest.mark.parametrize("path", ["missing.txt", "", "a\0b", "a\0*"])
+def test_missing(path: str):
+    """Catches a traceback for a path that is not there, or cannot be one."""
+    with pytest.raises(TextError):
+        open_corpus(path)
+    with pytest.raises(SettingsError, match="at least one"):
+        open_corpus([])
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("-", "stdin"),
+        ("books/tiny-shakespeare.txt", "tiny-shakespeare"),
+        ("v1.2 notes (final).txt.gz", "v1.2-notes-final"),
+        ("messages.jsonl.xz", "messages"),
+        ("s3://bucket/my/key.txt?version=3", "key"),
+        ("memory://notes.csv", "notes"),
+        ("/data/letters/*.txt", "letters"),
+        ("/data/letters/**/a?.txt", "letters"),
+        ("война и мир.txt", "война-и-мир"),
+        ("...", "text"),
+        ("🙂.txt", "text"),
+        ("x" * 300, "x" * 60),
+        (".bashrc", "bashrc"),
+        ("python-docs", "python-docs"),
+    ],
+)
+def test_names(path: str, name: str):
+    """Catches a run folder that cannot be made, or is called `input-txt`."""
+    assert corpus_name([path, "other.txt"]) == corpus_name(path) == name
+
+
+def test_one_path_is_not_a_list_of_letters(folder):
+    """Catches a bare string taken for as many paths as it has letters; and that a Path will do."""
+    folder(ab_txt="text")
+    assert open_corpus("ab.txt").text() == open_corpus(Path("ab.txt")).text() == "text"
