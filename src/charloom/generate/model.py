@@ -12,10 +12,10 @@ Shapes: B texts side by side, T steps, V symbols.
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -111,7 +111,7 @@ class Model:
         self.network = Network(architecture, parameters)
 
     @staticmethod
-    def load(path: Path | str) -> Model:
+    def load(path: str | os.PathLike[str]) -> Model:
         """The model in a model folder.
 
         Raises:

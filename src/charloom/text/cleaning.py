@@ -122,7 +122,7 @@ def _starts_anew(character: str) -> bool:
     """
     if character.isascii():
         return True
-    first = unicodedata.normalize("NFKD", character)[0]  # ﾞ stands alone, but becomes a mark
+    first = unicodedata.normalize("NFKD", character)[0]  # what it is made of decides, under NFKC too
     kind = unicodedata.category(first)
     return "\u4e00" <= first <= "\u9fff" or (kind[0] in "LNPSZC" and kind not in ("Lo", "Lm"))
 

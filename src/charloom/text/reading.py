@@ -37,8 +37,7 @@ CANDIDATES = [
 ]
 SAMPLE = 256 << 10  # bytes looked at around the first one that is not UTF-8
 LEAD = 64 << 10  # how many of them lie before it
-# Control characters that no text has, in any encoding that keeps ASCII; random bytes hold 10% of them.
-CONTROLS = bytes([*range(0x08), *range(0x0E, 0x1A), *range(0x1C, 0x20), 0x7F])
+CONTEXT = 64  # how many of those the detector gets to see
 
 
 def unheard(_line: str) -> None:
@@ -228,7 +227,7 @@ def _guessed(source: Source, fault: Fault, size: int, notice: Notice) -> Codec:
             f"{source.shown}: {fault} is damaged UTF-8; pass --vocabulary bytes to read it all the same, or "
             "--encoding if the text is in another encoding"
         )
-    name = None if _mostly_controls(sample) else _detected(sample)
+    name = _detected(sample[_word_before(sample, fault.offset - start) :])
     if name is None:
         raise BinaryFile(
             f"{source.shown} looks binary: {fault} is not UTF-8, and no other encoding fits; pass --vocabulary bytes "
@@ -260,12 +259,19 @@ def _damaged(sample: bytes) -> bool:
     return len(re.findall("[^\0-\x7f]", text)) - bad > bad
 
 
-def _mostly_controls(sample: bytes) -> bool:
-    return len(sample) - len(sample.translate(None, CONTROLS)) > len(sample) // 100
+def _word_before(sample: bytes, at: int) -> int:
+    """The start of a word a little before `at`: the detector looks at a few places only, so plain ASCII dilutes them.
+
+    A word's start, because a space or newline is never half of a character.
+    """
+    return max(sample.rfind(space, 0, max(0, at - CONTEXT)) for space in (b" ", b"\n")) + 1
 
 
 def _detected(sample: bytes) -> str | None:
-    """charset-normalizer's guess; where cp1252 reads as well as its first choice, cp1252, the commonest by far."""
+    """charset-normalizer's guess; where cp1252 reads as well as its first choice, cp1252, the commonest by far.
+
+    None for what is not text: control characters and noise speak against every encoding.
+    """
     from charset_normalizer import from_bytes
 
     matches = from_bytes(sample, cp_isolation=CANDIDATES, enable_fallback=False)
