@@ -9,6 +9,7 @@ Shapes: V symbols, E embedding, H hidden, G gates (1 rnn, 3 gru, 4 lstm).
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field
@@ -59,8 +60,4 @@ class Architecture(Section):
     @property
     def size(self) -> int:
         """How many numbers all parameters hold."""
-        total = 0
-        for shape in self.shapes.values():
-            rows, columns = (*shape, 1)[:2]
-            total += rows * columns
-        return total
+        return sum(map(math.prod, self.shapes.values()))

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, Self, TypeVar
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from charloom.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 RecordKind = Literal["none", "line", "paragraph", "file", "field"]
 
@@ -30,7 +34,7 @@ class Cleaning(Section):
     allow: str | None = Field(None, description="keep only these characters, drop all others")
     newlines_to_spaces: bool = Field(False, description="turn every newline into a space")
     collapse_spaces: bool = Field(False, description="turn every run of spaces into one")
-    normalize: Literal["nfc", "nfkc"] | None = Field(None, description="Unicode normal form")
+    normalize: Literal["nfc", "nfkc"] | None = Field(None, description="bring the text into this Unicode normal form")
 
 
 class TextSettings(Cleaning):
@@ -38,12 +42,16 @@ class TextSettings(Cleaning):
 
     field: str | None = Field(None, description="the field (.jsonl) or column (.csv) that holds the text")
     encoding: str | None = Field(None, description="insist on this encoding; otherwise UTF-8, else detected")
-    records: RecordKind = Field("none", description="what one short text is; a boundary symbol marks its start and end")
-    vocabulary: Literal["auto", "characters", "bytes"] = Field(
-        "auto", description="characters; bytes (any language, any file); auto: bytes above 1,000 distinct characters"
+    records: RecordKind = Field(
+        "none", description="read many short texts, each of this kind; the model learns where one begins and ends"
     )
-    min_count: int = Field(1, ge=1, description="fold characters seen fewer times in training into one unknown symbol")
-    split: str = Field("90/10/0", description="train/validation/test in parts of the text, or of the records")
+    vocabulary: Literal["auto", "characters", "bytes"] = Field(
+        "auto", description="what one symbol is; auto takes bytes above 4,000 distinct characters"
+    )
+    min_count: int = Field(
+        1, ge=1, description="fold characters seen fewer than N times in training into one unknown symbol"
+    )
+    split: str = Field("90/10/0", description="train/validation/test, in parts of the text or of its records")
 
     @property
     def cleaning(self) -> Cleaning:
@@ -51,19 +59,22 @@ class TextSettings(Cleaning):
         return Cleaning.model_validate({name: getattr(self, name) for name in Cleaning.model_fields})
 
     @property
-    def fractions(self) -> tuple[float, float, float]:
-        """The split as train, validation and test fractions that sum to 1."""
-        parts = [*map(float, self.split.split("/")), 0.0]
-        total = sum(parts[:3])
-        return parts[0] / total, parts[1] / total, parts[2] / total
+    def fractions(self) -> tuple[Fraction, Fraction, Fraction]:
+        """The split as train, validation and test fractions that sum to 1. Exact: in floats 0.7 + 0.2 is below 0.9."""
+        train, validation, test = [*map(Fraction, self.split.split("/")), Fraction(0)][:3]
+        total = train + validation + test
+        return train / total, validation / total, test / total
+
+    @field_validator("split")
+    @classmethod
+    def _two_or_three(cls, split: str) -> str:
+        number = r"\d{1,18}(\.\d{1,18})?"
+        if not re.fullmatch(rf"{number}(/{number}){{1,2}}", split) or Fraction(split.split("/")[0]) == 0:
+            raise ValueError(f"split must be two or three numbers such as 80/10/10, the first above 0; got {split!r}")
+        return split
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
-        number = r"\d+(\.\d+)?"
-        if not re.fullmatch(rf"{number}(/{number}){{1,2}}", self.split) or float(self.split.split("/")[0]) <= 0:
-            raise ValueError(
-                f"split must be two or three numbers such as 80/10/10, the first above 0; got {self.split!r}"
-            )
+    def _field_for_records(self) -> Self:
         if self.records == "field" and self.field is None:
             raise ValueError("records field needs a field: pass --field NAME")
         return self
@@ -76,44 +87,56 @@ class ModelSettings(Section):
     """
 
     cell: Literal["rnn", "lstm", "gru"] = Field("lstm", description="the recurrent cell")
-    nonlinearity: Literal["tanh", "relu"] = Field("tanh", description="of the rnn cell")
+    nonlinearity: Literal["tanh", "relu"] = Field("tanh", description="activation of --cell rnn")
     layers: int = Field(1, ge=1, le=64, description="recurrent layers, one above the other")
     hidden: int = Field(256, ge=1, le=65536, description="units in each layer")
     input: Literal["embedding", "onehot", "scalar"] = Field(
-        "embedding", description="a learned vector for each character; one-hot; or its index/V as one number"
+        "embedding", description="how a character enters: as a learned vector, one-hot, or its index/V as one number"
     )
-    embedding: int = Field(64, ge=1, le=65536, description="size of that vector, with --input embedding")
-    dropout: float = Field(0.0, ge=0, lt=1, description="between layers and before the head, while training")
+    embedding: int = Field(64, ge=1, le=65536, description="size of the learned vector, with --input embedding")
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of units dropped between layers and before the head, while training"
+    )
 
 
 class TrainingSettings(Section):
     """How the network is trained, for how long, and on what."""
 
-    minutes: float | None = Field(None, gt=0, description="budget: so many minutes (5 where no budget is given)")
-    epochs: int | None = Field(None, ge=1, description="budget: so many passes over the training text")
-    steps: int | None = Field(None, ge=1, description="budget: so many steps; the budget that ends first counts")
+    minutes: float | None = Field(None, gt=0, description="train for X minutes  [5 where no budget is given]")
+    epochs: int | None = Field(None, ge=1, description="train for N passes over the training text")
+    steps: int | None = Field(
+        None, ge=1, description="train for N steps; of several budgets the one that ends first counts"
+    )
     batches: Literal["streams", "windows", "records"] = Field(
         "streams", description="parallel streams with carried state; every window, shuffled; or one record a row"
     )
-    state: Literal["carry", "reset"] = Field("carry", description="from step to step, with --batches streams")
-    loss: Literal["every", "last"] = Field("every", description="predict after every step, or after the last one only")
+    state: Literal["carry", "reset"] = Field(
+        "carry", description="what becomes of the hidden state from step to step, with --batches streams"
+    )
+    loss: Literal["every", "last"] = Field(
+        "every", description="predict after every character of a step, or after the last one only"
+    )
     batch_size: int = Field(32, ge=1, description="texts side by side in a step")
     seq_length: int = Field(64, ge=1, description="characters a step; gradients reach back this far")
     optimizer: Literal["adamw", "adam", "rmsprop", "sgd"] = Field("adamw", description="the kind of gradient descent")
-    lr: float = Field(0.01, gt=0, description="the highest learning rate, after the warm-up")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="of the learning rate, after the warm-up")
-    warmup: float = Field(0.03, ge=0, lt=1, description="part of the budget in which the learning rate rises")
-    weight_decay: float = Field(0.01, ge=0, description="on matrices only, never on biases")
-    clip: float = Field(1.0, ge=0, description="largest norm of the gradient; 0 never clips")
-    seed: int = Field(0, ge=0, lt=2**63, description="of everything random")
-    validate_every: int | None = Field(None, ge=1, description="steps; by default 20 times a budget")
-    checkpoint_every: int | None = Field(None, ge=1, description="steps; by default with each validation")
-    patience: int | None = Field(None, ge=1, description="stop after so many validations without a better one")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of the products")
+    lr: float = Field(0.01, gt=0, description="highest learning rate, reached at the end of the warm-up")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of --optimizer sgd")
+    schedule: Literal["cosine", "constant"] = Field(
+        "cosine", description="course of the learning rate after the warm-up"
+    )
+    warmup: float = Field(0.03, ge=0, lt=1, description="share of the budget in which the learning rate rises")
+    weight_decay: float = Field(0.01, ge=0, description="weight decay, on matrices only, never on biases")
+    clip: float = Field(1.0, ge=0, description="clip the gradient to this norm; 0 never clips")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of everything random")
+    validate_every: int | None = Field(None, ge=1, description="validate every N steps  [20 times a budget]")
+    checkpoint_every: int | None = Field(
+        None, ge=1, description="save every N steps  [with each validation, and every minute]"
+    )
+    patience: int | None = Field(None, ge=1, description="stop after N validations without a better one  [never]")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="number format of the matrix products")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to train")
-    engine: Literal["auto", "torch"] = Field("auto", description="what trains")
-    threads: int | None = Field(None, ge=1, description="CPU threads; by default all cores")
+    engine: Literal["auto", "torch"] = Field("auto", description="what computes")
+    threads: int | None = Field(None, ge=1, description="CPU threads  [all cores]")
 
     @model_validator(mode="before")
     @classmethod
@@ -162,10 +185,20 @@ def validated(kind: type[S], values: Mapping[str, Any]) -> S:
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
-        first = error.errors()[0]
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "value_error":
-            raise SettingsError(message) from None
-        name = str(first["loc"][-1]) if first["loc"] else kind.__name__
-        must = message.removeprefix("Input should be ").removeprefix("Input should ")
-        raise SettingsError(f"{name} must be {must[0].lower()}{must[1:]}; got {first['input']!r}", name) from None
+        raise _in_one_line(error.errors(include_url=False)[0], kind.__name__) from None
+
+
+def _in_one_line(error: ErrorDetails, kind: str) -> SettingsError:
+    """What pydantic found, in our words; the message begins with the setting's name."""
+    name = next((part for part in reversed(error["loc"]) if isinstance(part, str)), kind)
+    message = error["msg"]
+    if error["type"] == "value_error":
+        message = message.removeprefix("Value error, ")
+        return SettingsError(message, name if message.startswith(f"{name} ") else None)
+    if error["type"] == "missing":
+        return SettingsError(f"{name} must be given; it is missing", name)
+    if error["type"] == "extra_forbidden":
+        return SettingsError(f"{name} must not be given; there is no such setting", name)
+    must = message[0].lower() + message[1:]
+    must = must.removeprefix("input should ") if must.startswith("input should ") else f"be otherwise: {must}"
+    return SettingsError(f"{name} must {must}; got {error['input']!r}", name)

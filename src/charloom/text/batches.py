@@ -42,9 +42,10 @@ class Batches(Protocol):
 
 
 class Streams:
-    """The ids as B contiguous streams of equal length, T characters a step, one after the other.
+    """The ids as B contiguous streams, T characters a step, one after the other.
 
-    Every character but the first is predicted exactly once an epoch: the last stream may end early and is masked there.
+    Every character but the first is predicted exactly once an epoch: streams differ by one character at most, and those
+    that end early are masked there.
     """
 
     def __init__(
@@ -52,19 +53,19 @@ class Streams:
     ) -> None:
         self._ids, self._seq_length, self._last = ids, seq_length, last
         self.carries_state = carries_state
-        self._targets = len(ids) - 1
-        self._length = math.ceil(self._targets / batch_size)  # of each stream
-        self.batch_size = math.ceil(self._targets / self._length)  # the last streams may have had nothing left
+        self.batch_size = min(batch_size, len(ids) - 1)
+        self._starts = np.arange(self.batch_size + 1) * (len(ids) - 1) // self.batch_size
+        self._length = math.ceil((len(ids) - 1) / self.batch_size)  # of the longest stream
 
     def __len__(self) -> int:
         return math.ceil(self._length / self._seq_length)
 
     def batch(self, epoch: int, index: int) -> Batch:
         """(inputs_BT, targets_BT); T is smaller in the last step. The epoch makes no difference."""
-        start = index * self._seq_length
-        starts = np.arange(self.batch_size) * self._length + start
-        width = min(self._seq_length, self._length - start)
-        return _rows(self._ids, starts, np.clip(self._targets - starts, 0, width), width, self._last)
+        begin = index * self._seq_length
+        width = min(self._seq_length, self._length - begin)
+        starts = self._starts[:-1] + begin
+        return _rows(self._ids, starts, np.minimum(self._starts[1:] - starts, width), width, self._last)
 
 
 class Windows:
@@ -201,10 +202,10 @@ def validation_batches(ids: Ids, boundary_id: int | None, settings: TrainingSett
     """
     if len(ids) < 2:
         return None
-    last = settings.loss == "last"
+    last, seq_length = settings.loss == "last", min(settings.seq_length, len(ids) - 1)
     if settings.batches == "windows" and len(ids) > settings.seq_length:
-        return Windows(ids, settings.batch_size, settings.seq_length, settings.seed)
+        return Windows(ids, settings.batch_size, seq_length, settings.seed)
     if settings.batches == "records":
-        return Records(ids, boundary_id, settings.batch_size, settings.seq_length, settings.seed, last)
-    length = settings.seq_length if last or settings.state == "reset" else MEASURED_LENGTH
+        return Records(ids, boundary_id, settings.batch_size, seq_length, settings.seed, last)
+    length = seq_length if last or settings.state == "reset" else MEASURED_LENGTH
     return Streams(ids, max(1, min(streams, (len(ids) - 1) // length)), length, settings.state == "carry", last)

@@ -19,8 +19,9 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import NonNegativeInt
 
-from charloom.config import TextSettings
+from charloom.config import Section, TextSettings, validated
 from charloom.errors import ModelError, TextError
 from charloom.text.corpus import Corpus
 from charloom.text.vocabulary import BOUNDARY, Vocabulary, code_points
@@ -30,7 +31,7 @@ SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 MAPPED_ABOVE = 64 << 20  # bytes; below, a copy in memory is simpler for the system and as fast
-AUTO_BYTES_ABOVE = 1000  # distinct characters; see LOG.md, "characters or bytes"
+AUTO_BYTES_ABOVE = 4000  # distinct characters; see LOG.md, "characters or bytes"
 BLOCK = 1 << 22  # ids handled at once
 
 
@@ -72,7 +73,7 @@ class Dataset:
     """The ids of a corpus, in `folder`.
 
     bounds: for each split its first id and the one after its last (with records, neighbours share a boundary id);
-    characters: code points in the whole text; sha256: of the clean text in UTF-8, records ended by U+001E.
+    characters: code points in the whole text; sha256: of the clean text in UTF-8, U+001E for every boundary.
     """
 
     folder: Path
@@ -96,6 +97,21 @@ class Dataset:
         (self.folder / "dataset.json").write_text(json.dumps(data), encoding="utf-8")
 
 
+class _Bounds(Section):
+    train: tuple[NonNegativeInt, NonNegativeInt]
+    validation: tuple[NonNegativeInt, NonNegativeInt]
+    test: tuple[NonNegativeInt, NonNegativeInt]
+
+
+class _Stored(Section):
+    """What `dataset.json` holds."""
+
+    vocabulary: dict[str, Any]
+    bounds: _Bounds
+    characters: NonNegativeInt
+    sha256: str
+
+
 def open_dataset(folder: Path) -> Dataset:
     """The dataset that `prepare` wrote.
 
@@ -103,16 +119,19 @@ def open_dataset(folder: Path) -> Dataset:
         ModelError: if it is not there or its parts do not match.
     """
     try:
-        data = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-        vocabulary = Vocabulary.from_json(data["vocabulary"])
-        bounds: dict[SplitName, tuple[int, int]] = {name: tuple(data["bounds"][name]) for name in SPLITS}
-        dataset = Dataset(folder, vocabulary, bounds, data["characters"], data["sha256"])
         size = (folder / "ids.bin").stat().st_size
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder} must hold a run's data; {error} (was the folder copied whole?)") from None
-    if size != max(stop for _, stop in bounds.values()) * vocabulary.dtype.itemsize:
-        raise ModelError(f"{folder / 'ids.bin'} has {size} bytes, which does not fit dataset.json; it is damaged")
-    return dataset
+        stored = validated(_Stored, json.loads((folder / "dataset.json").read_text(encoding="utf-8")))
+        vocabulary = Vocabulary.from_json(stored.vocabulary)
+    except OSError as error:
+        reason = f"{Path(error.filename).name}: {error.strerror}"
+        raise ModelError(f"{folder} must hold a run's data; {reason}; was the folder copied whole?") from None
+    except (ValueError, TypeError, RecursionError, ModelError) as error:
+        raise ModelError(f"{folder / 'dataset.json'} must be as a run left it; it is damaged: {error}") from None
+    bounds: dict[SplitName, tuple[int, int]] = {name: getattr(stored.bounds, name) for name in SPLITS}
+    ordered = all(start <= stop for start, stop in bounds.values())
+    if not ordered or size != max(stop for _, stop in bounds.values()) * vocabulary.dtype.itemsize:
+        raise ModelError(f"{folder / 'ids.bin'} has {size} bytes, which does not fit dataset.json; one is damaged")
+    return Dataset(folder, vocabulary, bounds, stored.characters, stored.sha256)
 
 
 def prepare(
@@ -132,6 +151,10 @@ def prepare(
     vocabulary, characters, sha256 = _survey(corpus, settings)
     if characters < 2:
         raise TextError(f"a text must have at least 2 characters; {corpus.name} has {characters} after cleaning")
+    if vocabulary.kind == "bytes" and settings.vocabulary == "auto":
+        notice(f"more than {AUTO_BYTES_ABOVE:,} distinct characters: training on bytes (or pass --vocabulary characters)")
+    if vocabulary.kind == "bytes" and settings.min_count > 1:
+        notice("--min-count changes nothing: a byte-level vocabulary is always all 256 bytes")
     path = folder / "ids.bin"
     with path.open("wb") as file:
         for piece in corpus.pieces():
@@ -182,8 +205,7 @@ def _split(
 def _sizes(units: int, smallest: int, settings: TextSettings, notice: Notice) -> list[int]:
     """Characters or records in each split; one smaller than `smallest` goes to training, with a notice."""
     fractions = settings.fractions
-    first = int(units * fractions[0])
-    second = int(units * (fractions[0] + fractions[1])) if fractions[2] else units
+    first, second = int(units * fractions[0]), int(units * (fractions[0] + fractions[1]))
     sizes = [first, second - first, units - second]
     for i in (1, 2):
         if fractions[i] and (sizes[i] < smallest or sizes[0] < smallest):
@@ -198,11 +220,11 @@ def boundaries(ids: Ids, boundary_id: int) -> NDArray[np.int64]:
     return np.concatenate(found) if found else np.arange(0)
 
 
-def _counts(ids: Ids, start: int, stop: int, size: int) -> NDArray[np.int64]:
-    """How often each id stands in a part of the ids."""
+def _counts(ids: Ids, stop: int, size: int) -> NDArray[np.int64]:
+    """How often each id stands before `stop`."""
     total = np.zeros(size, np.int64)
     for position, block in ids.blocks():
-        total += np.bincount(block[max(0, start - position) : max(0, stop - position)], minlength=size)
+        total += np.bincount(block[: max(0, stop - position)], minlength=size)
     return total
 
 
@@ -217,13 +239,14 @@ def _final_vocabulary(
     """The vocabulary of the training text alone, seen there at least `min_count` times, and of `base`."""
     if whole.kind == "bytes":
         return whole
-    train = _counts(ids, *bounds["train"], whole.size)[: whole.plain]
+    train = _counts(ids, bounds["train"][1], whole.size)[: whole.plain]
     known = set(base.characters) if base else set()
     kept = {c for c, count in zip(whole.characters, train, strict=True) if count >= settings.min_count} | known
     unseen = [c for c, count in zip(whole.characters, train, strict=True) if count == 0 and c not in known]
     if unseen:
         named = " ".join(map(repr, unseen[:5])) + (" …" if len(unseen) > 5 else "")
-        notice(f"training never sees {len(unseen)} characters of the other splits ({named}); they count as unknown")
+        count = "1 character" if len(unseen) == 1 else f"{len(unseen):,} characters"
+        notice(f"training never sees {count} of the other splits ({named}); counted as unknown")
     if not kept:
         raise TextError(f"no character is seen {settings.min_count} times in training; lower --min-count")
     unknown = not kept.issuperset(whole.characters) or (base is not None and base.unknown)
@@ -231,7 +254,7 @@ def _final_vocabulary(
 
 
 def _rewrite(ids: Ids, path: Path, old: Vocabulary, new: Vocabulary) -> None:
-    """Rewrites the file of ids from one vocabulary to a smaller one."""
+    """Rewrites the file of ids from one vocabulary to another."""
     index = {character: i for i, character in enumerate(new.characters)}
     table = [index.get(character, new.unknown_id) for character in old.characters]
     table += [new.boundary_id] if old.boundary else []

@@ -88,7 +88,8 @@ class Vocabulary:
         """Text to ids.
 
         Args:
-            text: cleaned text; may hold `BOUNDARY` where the vocabulary has a boundary.
+            text: cleaned text; may hold `BOUNDARY` where the vocabulary has a boundary. For bytes it holds no other
+                surrogates than those that stand for bytes.
             unknown: what to do with a character that is not in the vocabulary.
             what: names the text in an error, such as `the prompt`.
 
@@ -159,8 +160,12 @@ class Vocabulary:
             raise ModelError(f"vocabulary.json: kind must be 'characters' or 'bytes'; found {kind!r}")
         if not isinstance(characters, list) or not all(isinstance(c, str) and len(c) == 1 for c in characters):
             raise ModelError("vocabulary.json: characters must be a list of single characters")
-        if characters != sorted(set(characters)):
-            raise ModelError("vocabulary.json: characters must be in code point order, each once")
+        if characters != sorted({*characters} - {BOUNDARY}):
+            raise ModelError("vocabulary.json: characters must be in code point order, each once, none U+D800")
+        if bool(characters) != (kind == "characters"):
+            raise ModelError(
+                f"vocabulary.json: characters must be {'empty' if characters else 'there'} for kind {kind}"
+            )
         for name in ("unknown", "boundary"):
             if not isinstance(data.get(name), bool):
                 raise ModelError(f"vocabulary.json: {name} must be true or false; found {data.get(name)!r}")
@@ -190,9 +195,7 @@ class Decoder:
 
     def finish(self) -> str:
         """What an unfinished character at the end comes out as: U+FFFD, or nothing."""
-        text = self._utf8.decode(b"", final=True)
-        self._utf8.reset()
-        return text
+        return self._utf8.decode(b"", final=True)
 
 
 def _named(character: str) -> str:

@@ -1,0 +1,238 @@
+"""Settings: what is refused and in which words, defaults, and the ways in and out."""
+
+from __future__ import annotations
+
+import tomllib
+from fractions import Fraction
+from typing import Any, get_args
+
+import pydantic
+import pytest
+import tomli_w
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charloom.config import SECTIONS, Cleaning, ModelSettings, Settings, TextSettings, TrainingSettings, validated
+from charloom.errors import SettingsError
+
+BUDGETS = ("minutes", "epochs", "steps")
+
+
+def refused(**values: Any) -> str:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_flat(values)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+def through_toml(settings: Settings) -> Settings:
+    return validated(Settings, tomllib.loads(tomli_w.dumps(settings.model_dump(exclude_none=True))))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "must"),
+    [
+        ("min_count", 0, "greater than or equal to 1"),
+        ("layers", 0, "greater than or equal to 1"),
+        ("layers", 65, "less than or equal to 64"),
+        ("hidden", 0, "greater than or equal to 1"),
+        ("hidden", 65537, "less than or equal to 65536"),
+        ("embedding", 0, "greater than or equal to 1"),
+        ("embedding", 65537, "less than or equal to 65536"),
+        ("dropout", -0.1, "greater than or equal to 0"),
+        ("dropout", 1.0, "less than 1"),
+        ("minutes", 0, "greater than 0"),
+        ("epochs", 0, "greater than or equal to 1"),
+        ("steps", 0, "greater than or equal to 1"),
+        ("batch_size", 0, "greater than or equal to 1"),
+        ("seq_length", 0, "greater than or equal to 1"),
+        ("lr", 0.0, "greater than 0"),
+        ("momentum", -0.5, "greater than or equal to 0"),
+        ("momentum", 1, "less than 1"),
+        ("warmup", -1, "greater than or equal to 0"),
+        ("warmup", 1, "less than 1"),
+        ("weight_decay", -1, "greater than or equal to 0"),
+        ("clip", -1, "greater than or equal to 0"),
+        ("seed", -1, "greater than or equal to 0"),
+        ("seed", 2**63, f"less than {2**63}"),
+        ("validate_every", 0, "greater than or equal to 1"),
+        ("checkpoint_every", 0, "greater than or equal to 1"),
+        ("patience", 0, "greater than or equal to 1"),
+        ("threads", 0, "greater than or equal to 1"),
+    ],
+)
+def test_numbers_outside_their_range(name: str, value: float, must: str):
+    """Catches a lost or shifted bound, and a message without the name, the rule or what was found."""
+    assert refused(**{name: value}) == f"{name} must be {must}; got {value!r}"
+
+
+def test_every_number_has_a_range():
+    """Catches a new number that the table above does not know: -1 means nothing to any of them."""
+    for kind in SECTIONS.values():
+        for name, field in kind.model_fields.items():
+            if {int, float} & {field.annotation, *get_args(field.annotation)}:
+                assert refused(**{name: -1}).startswith(f"{name} must be greater than ")
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "-inf"])
+@pytest.mark.parametrize("name", ["minutes", "lr", "dropout", "weight_decay", "clip"])
+def test_infinities(name: str, value: str):
+    """Catches a budget that never ends and a learning rate that is no number."""
+    assert refused(**{name: value}) == f"{name} must be a finite number; got {value!r}"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"cell": "elman"}, "cell must be 'rnn', 'lstm' or 'gru'; got 'elman'"),
+        ({"normalize": "nfd"}, "normalize must be 'nfc' or 'nfkc'; got 'nfd'"),
+        ({"device": "tpu"}, "device must be 'auto', 'cpu', 'cuda' or 'mps'; got 'tpu'"),
+        (
+            {"hidden": "many\n"},
+            "hidden must be a valid integer, unable to parse string as an integer; got 'many\\n'",
+        ),
+        ({"layers": 1.5}, "layers must be a valid integer, got a number with a fractional part; got 1.5"),
+        ({"lowercase": "perhaps"}, "lowercase must be a valid boolean, unable to interpret input; got 'perhaps'"),
+        ({"hidden": None}, "hidden must be a valid integer; got None"),
+        ({"records": "field"}, "records field needs a field: pass --field NAME"),
+    ],
+)
+def test_values_of_another_kind(values: dict[str, Any], message: str):
+    """Catches pydantic's own several lines, a lost choice, and a value of several lines that breaks the one."""
+    assert refused(**values) == message
+
+
+def test_a_number_of_5000_digits():
+    """Catches words that do not fit: 'must be unable to parse'."""
+    assert refused(hidden="9" * 5000).startswith("hidden must be otherwise: unable to parse")
+
+
+def test_unknown_names():
+    """Catches a misspelt keyword or line that is silently ignored."""
+    assert refused(hiden=3) == "hiden is not a setting; `charloom train --help` lists them"
+    for values in ({"model": {"hiden": 3}}, {"hiden": {}}):
+        with pytest.raises(SettingsError, match=r"^hiden must not be given; there is no such setting$"):
+            validated(Settings, values)
+    with pytest.raises(SettingsError, match=r"^model must be a valid dictionary or instance of ModelSettings; got 3$"):
+        validated(Settings, {"model": 3})
+
+
+def test_an_error_carries_its_setting():
+    """Catches an error that the command line cannot show as a flag."""
+    for name, value in {"min_count": 0, "split": "x", "cell": "x"}.items():
+        with pytest.raises(SettingsError) as caught:
+            Settings.from_flat({name: value})
+        assert caught.value.setting == name
+
+
+def test_a_missing_field():
+    """Catches 'must be field required'."""
+
+    class Pair(pydantic.BaseModel):
+        left: int
+
+    with pytest.raises(SettingsError, match=r"^left must be given; it is missing$"):
+        validated(Pair, {})
+
+
+def test_names_are_unique():
+    """Catches a flag that would set two things."""
+    names = [name for kind in SECTIONS.values() for name in kind.model_fields]
+    assert len(names) == len(set(names))
+
+
+def test_from_flat_finds_the_section():
+    """Catches a value that lands in another section or is lost."""
+    settings = Settings.from_flat({"lowercase": True, "cell": "gru", "steps": 3})
+    assert settings.text == TextSettings(lowercase=True)
+    assert settings.model == ModelSettings(cell="gru")
+    assert settings.training == TrainingSettings(steps=3)
+
+
+@pytest.mark.parametrize("kind", [Settings, *SECTIONS.values()])
+def test_frozen(kind: type[pydantic.BaseModel]):
+    """Catches a setting that changes after it was checked."""
+    settings = kind()
+    for name in kind.model_fields:
+        with pytest.raises(pydantic.ValidationError, match="frozen"):
+            setattr(settings, name, None)
+
+
+@pytest.mark.parametrize("given", [{}, dict.fromkeys(BUDGETS), {"seed": 3}])
+def test_five_minutes_where_no_budget_is_given(given: dict[str, Any]):
+    """Catches training without end."""
+    settings = TrainingSettings(**given)
+    assert (settings.minutes, settings.epochs, settings.steps) == (5.0, None, None)
+
+
+@pytest.mark.parametrize("given", [{"minutes": 1.0}, {"epochs": 2}, {"steps": 3}, {"epochs": 2, "steps": 3}])
+def test_a_given_budget_stands_alone(given: dict[str, Any]):
+    """Catches five minutes that cut a run short whose epochs or steps were asked for, also after a resume."""
+    for settings in (Settings.from_flat(given), through_toml(Settings.from_flat(given))):
+        assert {name: getattr(settings.training, name) for name in BUDGETS} == {**dict.fromkeys(BUDGETS), **given}
+    again = TrainingSettings(**Settings.from_flat(given).training.model_dump())
+    assert again == Settings.from_flat(given).training
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "allow": st.text(st.characters(exclude_categories=["Cs"])),
+            "field": st.text("a\"'\\\n\r\t\0\x7f\u2028é", min_size=1),
+            "records": st.sampled_from(["none", "line"]),
+            "split": st.sampled_from(["100/0", "80/10/10", "0.7/0.2/0.1"]),
+            "lr": st.floats(1e-300, 1e300),
+            "seed": st.integers(0, 2**63 - 1),
+            "steps": st.integers(1, 10**30),
+            "dropout": st.floats(0, 1, exclude_max=True),
+            "patience": st.none() | st.integers(1),
+        },
+    )
+)
+def test_settings_come_back_from_toml(values: dict[str, Any]):
+    """Catches a run that resumes with other settings than it began with."""
+    settings = Settings.from_flat(values)
+    assert through_toml(settings) == settings
+
+
+@pytest.mark.parametrize(
+    ("split", "fractions"),
+    [
+        ("90/10/0", (90, 10, 0)),
+        ("80/10/10", (80, 10, 10)),
+        ("90/10", (90, 10, 0)),
+        ("100/0", (1, 0, 0)),
+        ("3/0/1", (3, 0, 1)),
+        ("50/50/50", (1, 1, 1)),
+        ("0.7/0.2/0.1", (7, 2, 1)),
+    ],
+)
+def test_split_as_fractions(split: str, fractions: tuple[int, int, int]):
+    """Catches parts that are not of 100 taken for percent, a lost third part, and rounding (0.7 + 0.2 < 0.9)."""
+    settings = TextSettings(split=split)
+    assert settings.fractions == tuple(Fraction(part, sum(fractions)) for part in fractions)
+    assert sum(settings.fractions) == 1
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        *["0/100", "0.0/1/1", "90", "a/b", "", "90/", "/90", "1/2/3/4", "-90/10", "90/-10", "90 / 10", "90:10"],
+        *["nan/1", "inf/1", "1e2/1", "90/10\n", "9" * 400 + "/1", "9" * 5000 + "/1"],
+    ],
+    ids=lambda split: split[:8],
+)
+def test_splits_that_mean_nothing(split: str):
+    """Catches a training part of nothing, and an overflow or traceback for odd numbers."""
+    must = "split must be two or three numbers such as 80/10/10, the first above 0"
+    assert refused(split=split) == f"{must}; got {split!r}"
+
+
+def test_cleaning_is_what_goes_with_the_model():
+    """Catches a cleaning step that prompts would not get, and text settings that leak into a model."""
+    cleaning = Cleaning(lowercase=True, allow="ab", newlines_to_spaces=True, collapse_spaces=True, normalize="nfkc")
+    settings = TextSettings(**cleaning.model_dump(), records="line", min_count=2)
+    assert settings.cleaning == cleaning
+    assert type(settings.cleaning) is Cleaning
