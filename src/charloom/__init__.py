@@ -20,3 +20,8 @@ def __getattr__(name: str) -> Any:
 
         return getattr(api, name)
     raise AttributeError(f"module 'charloom' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What completion shows: the API, imported or not."""
+    return sorted({*globals(), *__all__})

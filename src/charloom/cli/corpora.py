@@ -9,7 +9,9 @@ import click
 
 
 @click.command(short_help="List the texts that have a name.")
-@click.option("--json", "as_json", is_flag=True, help="one JSON object a line")
+@click.option(
+    "--json", "as_json", is_flag=True, help="print a JSON object a line: name, description, size in bytes, origin"
+)
 def command(as_json: bool) -> None:
     """List the texts that `charloom train NAME` knows by name, their sizes, and where each comes from."""
     from charloom.text.named import listing

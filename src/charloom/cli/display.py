@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,22 +22,23 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from charloom.cli.screen import shown
 from charloom.training.events import Event, Finished, Notice, Report, Sample, Started, Step, Validation
 
-PLAIN_EVERY = 10.0  # seconds between two lines off a terminal
+PLAIN_EVERY = 10.0  # seconds between two lines about steps, or two samples, off a terminal
+SAMPLE_ROWS = 6  # of the panel: fixed, so that nothing below it jumps
 
 
 @contextmanager
 def open_display(quiet: bool = False, as_json: bool = False, tensorboard: bool = False) -> Iterator[Report]:
     """The function that shows events, open for the length of a run."""
     with ExitStack() as stack:
-        console = Console(stderr=True, highlight=False)
         reports: list[Report] = []
         if as_json:
-            reports.append(_write_json)
+            reports.append(JsonDisplay().report)
         elif quiet:
             reports.append(_notice_only)
-        elif console.is_terminal and not console.is_dumb_terminal:
+        elif (console := animated()) is not None:
             reports.append(stack.enter_context(LiveDisplay(console)).report)
         else:
             reports.append(PlainDisplay().report)
@@ -52,53 +54,101 @@ def open_display(quiet: bool = False, as_json: bool = False, tensorboard: bool =
         yield report
 
 
+def animated() -> Console | None:
+    """The terminal on stderr, if it is one that can change lines in place and the person wants that."""
+    if os.environ.get("NO_COLOR") or not sys.stderr.isatty():
+        return None
+    console = Console(stderr=True, highlight=False)
+    return console if console.is_terminal and not console.is_dumb_terminal else None
+
+
 def _notice_only(event: Event) -> None:
     if isinstance(event, Notice):
         click.echo(event.text, err=True)
 
 
-def _write_json(event: Event) -> None:
-    sys.stdout.write(json.dumps(event.to_json(), ensure_ascii=False) + "\n")
-    sys.stdout.flush()
+class JsonDisplay:
+    """An event a line on stdout. Once nobody reads them any more, training goes on without."""
+
+    def __init__(self) -> None:
+        self._read = True
+
+    def report(self, event: Event) -> None:
+        """Writes an event; in ASCII, which every reader takes."""
+        if not self._read:
+            return
+        try:
+            sys.stdout.write(json.dumps(event.to_json()) + "\n")
+            sys.stdout.flush()
+        except OSError as error:
+            self._read = False
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            click.echo(f"stdout cannot be written: {error.strerror}; training goes on, see log.jsonl", err=True)
 
 
-def lines_of(event: Event, unit: str) -> list[str]:
-    """What a person reads of an event that stays on the screen; empty for one that passes."""
-    if isinstance(event, Notice):
-        return [event.text]
-    if isinstance(event, Started):
-        return _started(event)
-    if isinstance(event, Validation):
-        train = "" if event.train_nats is None else f"train {loss(event.train_nats, unit)} · "
-        star = " · best" if event.best else ""
-        return [
-            f"step {event.step:,} · epoch {event.epoch + 1} · {clock(event.seconds)} · {train}"
-            f"validation {loss(event.validation_nats, unit)}{star}"
-        ]
-    if isinstance(event, Finished):
-        return _finished(event, unit)
-    return []
+class Lines:
+    """What stays on the screen of each event: none for one that passes."""
+
+    def __init__(self) -> None:
+        self.unit = "char"
+        self._headed = False
+
+    def of(self, event: Event) -> list[str]:
+        """The lines of an event."""
+        if isinstance(event, Notice):
+            return [event.text]
+        if isinstance(event, Started):
+            self.unit = event.unit
+            return _started(event)
+        if isinstance(event, Validation):
+            head = [] if self._headed else [validation_head(self.unit)]
+            self._headed = True
+            return [*head, validation_row(event)]
+        if isinstance(event, Finished):
+            return _finished(event, self.unit)
+        return []
 
 
 def _started(event: Started) -> list[str]:
     verb = f"going on at step {event.step:,}" if event.resumed else "training"
     return [
-        f"{verb}: {event.cell} {event.layers} x {event.hidden}, {event.parameters:,} parameters, "
-        f"{event.symbols} symbols · {event.train_symbols:,} {event.unit}s to train on, "
+        f"{verb} in {event.run}: {event.cell}, {event.layers} x {event.hidden} units, {event.parameters:,} parameters",
+        f"text: {event.symbols:,} symbols; {event.train_symbols:,} {event.unit}s to train on, "
         f"{event.validation_symbols:,} to validate",
-        f"{event.engine} · {event.run}",
+        f"with: {event.engine}",
     ]
+
+
+def validation_head(unit: str) -> str:
+    """Labels for the rows below; 79 columns at most."""
+    measure = f"nats/{unit} (bits)"
+    return f"{'step':>9} {'epoch':>5} {'time':>8} {'train ' + measure:>23} {'validation ' + measure:>28}"
+
+
+def validation_row(event: Validation) -> str:
+    """A validation in one row; a star where it is the best so far."""
+    train = "" if event.train_nats is None else _both(event.train_nats)
+    star = " *" if event.best else ""
+    return (
+        f"{event.step:>9,} {event.epoch + 1:>5} {clock(event.seconds):>8} {train:>23} "
+        f"{_both(event.validation_nats):>28}{star}"
+    )
 
 
 def _finished(event: Finished, unit: str) -> list[str]:
     lines = [
-        f"done: {event.step:,} steps, {event.epoch} whole epochs, {clock(event.seconds)}; best at {event.best_step:,}"
+        f"done: {event.step:,} steps, {event.epoch:,} whole epochs, {clock(event.seconds)}; "
+        f"best at step {event.best_step:,}"
     ]
     if event.validation_nats is not None:
         lines.append(f"validation, whole split: {loss(event.validation_nats, unit)}, accuracy {event.accuracy:.1%}")
     if event.test_nats is not None:
         lines.append(f"test, whole split: {loss(event.test_nats, unit)}")
     return lines
+
+
+def _both(nats: float) -> str:
+    return f"{nats:.4f} ({nats / math.log(2):.3f})"
 
 
 def loss(nats: float, unit: str) -> str:
@@ -111,37 +161,39 @@ def clock(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def shown(text: str) -> str:
-    """A sample for the screen: characters that could steer a terminal become dots."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "·" for c in text)
+def step_line(event: Step, unit: str) -> str:
+    """Where training is, in one line."""
+    return (
+        f"step {event.step:,} · epoch {event.epoch + 1} · train {loss(event.train_nats, unit)} · "
+        f"{event.symbols_per_second:,.0f} {unit}s/s"
+    )
+
+
+def left(event: Step) -> str:
+    """The time that is left, if that can be told."""
+    return "" if event.seconds_left is None else f"{clock(event.seconds_left)} left"
 
 
 class PlainDisplay:
     """A line for what happened, for logs and pipes."""
 
     def __init__(self) -> None:
-        self._unit, self._last = "char", -math.inf
+        self._lines = Lines()
+        self._last_step = self._last_sample = -math.inf
+        self._seconds = 0.0
 
     def report(self, event: Event) -> None:
         """Shows an event."""
-        if isinstance(event, Started):
-            self._unit = event.unit
-        for line in lines_of(event, self._unit):
+        for line in self._lines.of(event):
             click.echo(line, err=True)
-        if isinstance(event, Step) and event.seconds - self._last >= PLAIN_EVERY:
-            self._last = event.seconds
-            click.echo(step_line(event, self._unit), err=True)
-        if isinstance(event, Sample):
+        if isinstance(event, Step | Validation):
+            self._seconds = event.seconds
+        if isinstance(event, Step) and event.seconds - self._last_step >= PLAIN_EVERY:
+            self._last_step = event.seconds
+            click.echo(" · ".join(filter(None, (step_line(event, self._lines.unit), left(event)))), err=True)
+        if isinstance(event, Sample) and self._seconds - self._last_sample >= PLAIN_EVERY:
+            self._last_sample = self._seconds
             click.echo("\n".join("    " + line for line in shown(event.text).splitlines()), err=True)
-
-
-def step_line(event: Step, unit: str) -> str:
-    """Where training is, in one line."""
-    left = "" if event.seconds_left is None else f" · {clock(event.seconds_left)} left"
-    return (
-        f"step {event.step:,} · epoch {event.epoch + 1} · train {loss(event.train_nats, unit)} · "
-        f"{event.symbols_per_second:,.0f} {unit}s/s{left}"
-    )
 
 
 class LiveDisplay:
@@ -149,7 +201,8 @@ class LiveDisplay:
 
     def __init__(self, console: Console) -> None:
         self._live = Live(console=console, refresh_per_second=4, transient=True)
-        self._unit, self._sample = "char", Text("")
+        self._lines = Lines()
+        self._sample: Text | None = None
         self._step: Step | None = None
 
     def __enter__(self) -> LiveDisplay:
@@ -161,24 +214,26 @@ class LiveDisplay:
 
     def report(self, event: Event) -> None:
         """Shows an event."""
-        if isinstance(event, Started):
-            self._unit = event.unit
-        for line in lines_of(event, self._unit):
+        for line in self._lines.of(event):
             self._live.console.print(Text(line, style="yellow" if isinstance(event, Notice) else ""))
         if isinstance(event, Step):
             self._step = event
         elif isinstance(event, Sample):
-            self._sample = Text(shown(event.text))
+            self._sample = Text(shown(event.text).expandtabs().replace("\r", "").strip("\n"))
         self._live.update(self._view())
 
     def _view(self) -> Group:
         parts: list[Any] = []
-        if self._sample:
-            parts.append(Panel(self._sample, title="what it writes now", title_align="left", border_style="dim"))
+        if self._sample is not None:
+            title = "what it writes now"
+            parts.append(
+                Panel(self._sample, title=title, title_align="left", border_style="dim", height=SAMPLE_ROWS + 2)
+            )
         if self._step is not None:
             row = Table.grid(padding=(0, 1), expand=True)
-            row.add_column(width=30)
             row.add_column(ratio=1)
-            row.add_row(ProgressBar(1.0, self._step.fraction), step_line(self._step, self._unit))
+            row.add_column(justify="right", no_wrap=True)
+            row.add_row(ProgressBar(1.0, self._step.fraction), left(self._step))
             parts.append(row)
+            parts.append(Text(step_line(self._step, self._lines.unit), no_wrap=True, overflow="ellipsis"))
         return Group(*parts)

@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import json
+import secrets
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from charloom.cli.screen import write
 from charloom.errors import SettingsError, TextError
 
-MODEL_HELP = "a model folder, or a run folder"
+SEED_BITS = 32  # of a seed that is drawn: short enough to be typed again, and exact in any program's JSON
 
 
-@click.command(short_help="Write text with a model.")
+@click.command(
+    epilog="""\b
+    Examples:
+      charloom generate runs/my-1 --prompt "Once upon"
+      charloom generate runs/my-1 --prompt @start.txt --length 5000 > story.txt
+      charloom generate runs/my-1 --count 3 --seed 7 --stop "." --json
+    """
+)
 @click.argument("model")
-@click.option("--prompt", default="", metavar="TEXT|@FILE|-", help="what to continue; from a file; or from stdin")
+@click.option("--prompt", default="", metavar="TEXT|@FILE|-", help="what to continue: a text, a file's, or stdin's")
 @click.option("--length", metavar="N", help="characters to write  [1000, or no limit with --records]")
-@click.option("--records", metavar="N", help="write so many whole records, of a model trained with --records")
-@click.option("--temperature", metavar="X", help="0 is greedy, 1 is the model's own distribution  [0.8]")
-@click.option("--top-k", metavar="N", help="draw from the N likeliest characters")
-@click.option("--top-p", metavar="X", help="draw from the likeliest that together have probability X")
-@click.option("--min-p", metavar="X", help="draw from those at least X times as likely as the likeliest")
-@click.option("--greedy", is_flag=True, help="always the likeliest character")
-@click.option("--seed", metavar="N", help="the same seed writes the same text")
-@click.option("--stop", multiple=True, metavar="TEXT", help="end before this text; may be given again")
-@click.option("--count", default=1, metavar="N", type=click.IntRange(1), help="so many texts, as one batch")
-@click.option("--unknown", metavar="error|skip|replace", help="characters of the prompt that the model does not know")
-@click.option("--json", "as_json", is_flag=True, help="one JSON object a text")
+@click.option("--records", metavar="N", help="write N whole records, with a model that was trained with --records")
+@click.option("--temperature", metavar="X", help="below 1 safer, above 1 bolder, 0 like --greedy  [0.8]")
+@click.option("--top-k", metavar="N", help="draw from the N likeliest characters only")
+@click.option("--top-p", metavar="X", help="draw from the fewest characters that together have probability X")
+@click.option("--min-p", metavar="X", help="draw from characters at least X times as likely as the likeliest")
+@click.option("--greedy", is_flag=True, help="always take the likeliest character")
+@click.option("--seed", metavar="N", type=int, help="the same seed writes the same text  [drawn; --json shows it]")
+@click.option("--stop", multiple=True, metavar="TEXT", help="end before this text; may be given several times")
+@click.option("--count", default=1, metavar="N", type=int, help="write N texts, as one batch  [1]")
+@click.option("--unknown", metavar="error|skip|replace", help="prompt characters that the model does not know  [error]")
+@click.option("--json", "as_json", is_flag=True, help="print a JSON object a text: index, seed, prompt, text")
 def command(model: str, prompt: str, count: int, as_json: bool, **options: Any) -> None:
     """Write text with MODEL, a model folder or a run folder, as it is made.
 
@@ -36,41 +45,42 @@ def command(model: str, prompt: str, count: int, as_json: bool, **options: Any) 
     """
     from charloom.generate.model import Model
 
-    given = {name: value for name, value in options.items() if value is not None and value != () and value is not False}
+    given = {name: value for name, value in options.items() if value not in (None, (), False)}
+    given.setdefault("seed", secrets.randbits(SEED_BITS))
     loaded = Model.load(model)
     prompt = _prompt(prompt)
-    if count > 1 or as_json:
-        _write_texts(prompt, loaded.generate_many(count, prompt, **given), as_json)
+    if count != 1 or as_json:
+        _write_texts(prompt, given["seed"], loaded.generate_many(count, prompt, **given), as_json)
         return
     stream = loaded.stream(prompt, **given)
-    sys.stdout.write(prompt)
+    write(prompt)
     for piece in stream:
-        sys.stdout.write(piece)
-        sys.stdout.flush()
-    sys.stdout.write("\n")
+        write(piece)
+    write("\n")
 
 
 def _prompt(prompt: str) -> str:
     """The prompt itself, or what the file (@FILE) or stdin (-) that it names holds, less one last newline."""
+    if prompt != "-" and not prompt.startswith("@"):
+        return prompt
     try:
-        if prompt == "-":
-            prompt = sys.stdin.read().removesuffix("\n")
-        elif prompt.startswith("@"):
-            prompt = Path(prompt[1:]).read_text(encoding="utf-8").removesuffix("\n")
-    except OSError as error:
+        data = sys.stdin.buffer.read() if prompt == "-" else Path(prompt[1:]).read_bytes()
+        text = data.decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            found = f"byte 0x{error.object[error.start]:02X} at offset {error.start:,} is not"
+            raise TextError(f"--prompt {prompt} must be UTF-8; {found}") from None
+        reason = error.strerror if isinstance(error, OSError) else error
         raise SettingsError(
-            f"--prompt @FILE must name a file that can be read; {prompt[1:]}: {error.strerror}"
+            f"--prompt @FILE must name a file that can be read; {prompt[1:]}: {reason}; "
+            "a prompt that begins with @ can come from stdin: --prompt -"
         ) from None
-    except UnicodeDecodeError as error:
-        raise TextError(
-            f"the prompt must be UTF-8; byte {error.object[error.start]:#04x} at offset {error.start}"
-        ) from None
-    return prompt
+    return text.replace("\r\n", "\n").removesuffix("\n")
 
 
-def _write_texts(prompt: str, texts: list[str], as_json: bool) -> None:
-    for number, text in enumerate(texts):
+def _write_texts(prompt: str, seed: int, texts: list[str], as_json: bool) -> None:
+    for index, text in enumerate(texts):
         if as_json:
-            click.echo(json.dumps({"index": number, "prompt": prompt, "text": text}, ensure_ascii=False))
+            write(json.dumps({"index": index, "seed": seed, "prompt": prompt, "text": text}) + "\n")
         else:
-            click.echo(f"--- {number + 1}\n{prompt}{text}")
+            write(f"--- {index + 1}\n{prompt}{text}\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -11,21 +12,31 @@ from typing import Any
 
 import click
 
+from charloom.cli.screen import shown
+
 PACKAGES = ("numpy", "safetensors", "torch", "tensorboard")
 
 
 @click.command(short_help="Show a model's card, or what this installation can do.")
 @click.argument("model", required=False)
-@click.option("--json", "as_json", is_flag=True, help="one JSON object")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def command(model: str | None, as_json: bool) -> None:
     """Show the card of MODEL; without one, what this installation can do."""
     facts = _installation() if model is None else _model(model)
     if as_json:
         click.echo(json.dumps(facts))
         return
-    width = max(map(len, facts)) + 2
-    for name, value in facts.items():
-        click.echo(f"{name:<{width}}{value}")
+    rows = facts | facts.pop("provenance", {})
+    width = max(map(len, rows)) + 2
+    for name, value in rows.items():
+        click.echo(f"{shown(name).replace('_', ' '):<{width}}{_readable(name, value)}")
+
+
+def _readable(name: str, value: Any) -> str:
+    """A fact as a person reads it: digits grouped, losses with their bits. A stranger's model may hold anything."""
+    if name.endswith("_nats") and isinstance(value, float):
+        return f"{value:.4f} nats ({value / math.log(2):.3f} bits)"
+    return f"{value:,}" if isinstance(value, int) else " ".join(shown(str(value)).split())
 
 
 def _model(path: str) -> dict[str, Any]:
@@ -37,11 +48,11 @@ def _model(path: str) -> dict[str, Any]:
     return {
         "folder": str(find_model(path)),
         "network": f"{a.cell}, {a.layers} x {a.hidden}, {a.input} input",
-        "parameters": f"{a.size:,}",
+        "parameters": a.size,
         "vocabulary": f"{v.plain} {v.kind}" + (f" and {', '.join(special)}" if special else ""),
         "records": folder.records,
         "cleaning": ", ".join(f"{k}={x!r}" for k, x in folder.cleaning.model_dump().items() if x) or "none",
-        **{name.replace("_", " "): value for name, value in folder.provenance.items()},
+        "provenance": folder.provenance,
     }
 
 
@@ -51,14 +62,14 @@ def _installation() -> dict[str, Any]:
         "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
         **{name: _version(name) for name in PACKAGES},
-        "writes with": "NumPy",
-        "trains with": "nothing: pip install 'charloom[torch]'",
+        "writes_with": "NumPy",
+        "trains_with": "nothing: pip install 'charloom[torch]'",
         "kernels": "none in this version",
     }
     if importlib.util.find_spec("torch"):
         from charloom.engines.torch.device import describe
 
-        facts["trains with"] = describe()
+        facts["trains_with"] = describe()
     return facts
 
 

@@ -7,10 +7,13 @@ take.
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any, TextIO
 
 import click
 
@@ -33,6 +36,13 @@ class Verbs(click.Group):
         """The verbs in the order in which a newcomer meets them."""
         return list(VERBS)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Without any argument, the help, as what was missing."""
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(2)
+        return super().parse_args(ctx, args)
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The verb's command, from `charloom.cli.<verb>`."""
         if cmd_name not in VERBS:
@@ -40,56 +50,99 @@ class Verbs(click.Group):
         command: click.Command = importlib.import_module(f"charloom.cli.{cmd_name}").command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The verb that a person means; for a wrong one, the nearest is suggested."""
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], VERBS, 1)
+            known = f"did you mean {near[0]}?" if near else f"the verbs are {', '.join(VERBS)}"
+            raise click.UsageError(f"{args[0]!r} is not a verb of charloom; {known}")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the verb; a setting that a message begins with is shown as the flag that sets it."""
+        try:
+            return super().invoke(ctx)
+        except SettingsError as error:
+            verb = self.get_command(ctx, ctx.invoked_subcommand or "")
+            raise SettingsError(_as_flag(str(error), verb.params if verb else [])) from None
+        except BrokenPipeError:
+            ctx.exit(0)  # whoever read us has enough (`| head`); click would make that a failure
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list in `--help`."""
         with formatter.section("Verbs"):
             formatter.write_dl(list(VERBS.items()))
 
 
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="charloom", message="charloom %(version)s")
-def cli() -> None:
-    r"""Train a recurrent language model on any text, character by character, and write text with it.
+def _as_flag(message: str, parameters: Sequence[click.Parameter]) -> str:
+    name, _, rest = message.partition(" ")
+    flag = next((p.opts[0] for p in parameters if isinstance(p, click.Option) and p.name == name), name)
+    return f"{flag} {rest}"
 
-    \b
+
+@click.group(
+    cls=Verbs,
+    subcommand_metavar="VERB ...",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""\b
+    Begin with:
       charloom demo
       charloom train my.txt --minutes 5
       charloom generate runs/my-1 --prompt "Once"
-    """
+    """,
+)
+@click.version_option(package_name="charloom", message="charloom %(version)s")
+def cli() -> None:
+    """Train a recurrent language model on any text, character by character, and write text with it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits: 0 done, 1 our error, 2 usage, 130 interrupted."""
     # NumPy's products here are one row each: a second BLAS thread gains nothing, and on a busy machine costs a lot.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    _write_anything(sys.stdout)
     try:
         status = cli.main(arguments, prog_name="charloom", standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read us has enough (`| head`). Python would complain once more when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
     except (KeyboardInterrupt, click.Abort):
         status = _complain("interrupted", 130)
     except click.ClickException as error:
-        status = _complain(error.format_message(), error.exit_code)
+        status = _complain(_with_hint(error), error.exit_code)
     except CharloomError as error:
-        status = _complain(_as_flags(error), error.exit_status)
+        status = _complain(str(error), error.exit_status)
     except MemoryError:
         status = _complain("out of memory; lower --batch-size, --seq-length or --hidden", 1)
     except OSError as error:
-        status = _complain(f"{error.filename or 'the system'}: {error.strerror or error}", 1)
+        status = _complain(f"{error.filename or 'reading or writing failed'}: {error.strerror or error}", 1)
+    _finish_stdout()
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _write_anything(stdout: TextIO) -> None:
+    """Lets stdout take every string: bytes of the command line that are not UTF-8 go out as they came in, and what a
+    terminal's old encoding lacks becomes a question mark.
+    """
+    if isinstance(stdout, io.TextIOWrapper):
+        stdout.reconfigure(errors="surrogateescape" if stdout.encoding.lower() == "utf-8" else "replace")
+
+
+def _finish_stdout() -> None:
+    """Where stdout cannot be written, drops what waits: Python would try, and complain, once more when it closes it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _with_hint(error: click.ClickException) -> str:
+    message = error.format_message().rstrip(".")
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        return f"{message}; `{error.ctx.command_path} --help` says how"
+    return message
 
 
 def _complain(message: str, status: int) -> int:
     click.echo(f"charloom: {' '.join(message.split())}", err=True)
     return status
-
-
-def _as_flags(error: CharloomError) -> str:
-    """The message, with a setting's name as the flag that the person typed."""
-    message = str(error)
-    if isinstance(error, SettingsError) and error.setting:
-        return message.replace(error.setting, "--" + error.setting.replace("_", "-"), 1)
-    return message

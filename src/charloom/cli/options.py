@@ -22,7 +22,12 @@ class SettingsCommand(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Sections of options."""
-        titles = {"": "Options", "text": "Text", "model": "Model", "training": "Training"}
+        titles = {
+            "": "Options",
+            "text": "Text (what is read, and how it is prepared)",
+            "model": "Model (--from keeps its own)",
+            "training": "Training (how long, and how)",
+        }
         for section, title in titles.items():
             mine = [p for p in self.get_params(ctx) if isinstance(p, click.Option) and _section_of(p.name) == section]
             rows = [record for p in mine if (record := p.get_help_record(ctx))]
@@ -47,7 +52,8 @@ def _looks(field: FieldInfo) -> dict[str, Any]:
     """How a flag shows in the help."""
     if field.annotation is bool:
         return {"is_flag": True, "default": None, "help": field.description}
-    default = "" if field.default is None else f"  [{field.default}]"
+    shown = f"{field.default:g}" if isinstance(field.default, float) else field.default
+    default = "" if field.default is None else f"  [{shown}]"
     return {"metavar": _metavar(field.annotation), "help": f"{field.description}{default}"}
 
 

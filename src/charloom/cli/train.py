@@ -16,13 +16,30 @@ from charloom.training.interrupt import graceful_interrupt
 BUDGETS = ("minutes", "epochs", "steps")
 
 
-@click.command(cls=SettingsCommand)
-@click.argument("paths", metavar="[PATH]...", nargs=-1)
+@click.command(
+    cls=SettingsCommand,
+    epilog="""\b
+    Examples:
+      charloom train my.txt --minutes 5
+      charloom train letters/ notes.txt.gz --hidden 512 --dropout 0.2 --minutes 30
+      charloom train names.txt --records line --out names
+      charloom train --resume runs/my-1 --minutes 20
+      charloom train new.txt --from runs/my-1 --lr 0.002
+    """,
+)
+@click.argument("paths", metavar="[PATH...]", nargs=-1)
 @click.option("--out", metavar="DIR", type=Path, help="the run folder; new or empty  [runs/<corpus>-<n>]")
-@click.option("--resume", metavar="RUN", type=Path, help="go on with a run, exactly where it stopped")
-@click.option("--from", "origin", metavar="MODEL", help="fine-tune this model")
-@click.option("--quiet", is_flag=True, help="show notices and errors alone, and the model's folder at the end")
-@click.option("--json", "as_json", is_flag=True, help="a JSON object a line on stdout for everything that happens")
+@click.option(
+    "--resume",
+    metavar="RUN",
+    type=Path,
+    help="go on with a run exactly where it stopped; only its budget can be changed",
+)
+@click.option("--from", "origin", metavar="MODEL", help="fine-tune this model (or the best one of a run) on PATH")
+@click.option("--quiet", is_flag=True, help="show only notices and errors, and at the end the model's folder")
+@click.option(
+    "--json", "as_json", is_flag=True, help="print a JSON object a line for everything that happens, and nothing else"
+)
 @click.option("--tensorboard", is_flag=True, help="also write TensorBoard events into the run folder")
 @settings_options
 def command(
@@ -35,10 +52,13 @@ def command(
     tensorboard: bool,
     **values: Any,
 ) -> None:
-    """Train a model on PATH...: files, folders, globs, .gz .bz2 .xz, .jsonl and .csv (with --field), URLs, - for
-    stdin, or a name from `charloom corpora`.
+    """Train a model on PATH: a file, folder, glob or URL, - for stdin, or a name from `charloom corpora`.
 
-    The folder of the best model is printed on stdout at the end. Ctrl-C saves and prints the command that goes on.
+    Reads text, .jsonl and .csv (with --field), each also as .gz, .bz2 or .xz; several PATHs are one text. No option
+    is needed: every one has a default that suits most texts.
+
+    At the end the folder of the best model is printed on stdout. Ctrl-C saves everything and prints the command that
+    goes on.
     """
     given = given_settings(values)
     if resume is not None:

@@ -1,0 +1,24 @@
+"""`charloom demo`, for a second instead of a minute."""
+
+from __future__ import annotations
+
+
+def test_it_trains_writes_measures_and_tells_what_next(charloom, tmp_path):
+    """A demo that ends without text, without a figure to compare, or with commands that do not work."""
+    ended = charloom("demo", "--minutes", "0.01", "--out", "run")
+    assert ended.status == 0, ended.err
+    assert len(ended.out) > 100
+    assert ended.out.startswith("The ")
+    assert "bits per character; xz -9e needs" in ended.err
+    commands = [line.strip() for line in ended.err.splitlines() if line.startswith("  charloom ")]
+    assert len(commands) == 3
+    assert commands[0] == 'charloom generate run --prompt "A function "'
+    assert charloom("generate", "run", "--prompt", "A function ", "--length", "10").status == 0
+
+
+def test_a_wrong_budget(charloom, tmp_path):
+    """The demo's own flags must be checked as those of train."""
+    ended = charloom("demo", "--minutes", "soon")
+    assert ended.status == 2
+    assert "--minutes must be" in ended.complaint
+    assert not (tmp_path / "runs").exists()

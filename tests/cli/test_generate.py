@@ -1,0 +1,107 @@
+"""`charloom generate`: what comes out, when, and in what form."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from charloom.generate.model import Model
+
+
+def test_the_prompt_comes_first_then_the_models_text(charloom, tiny):
+    """A prompt printed twice or not at all; or options that do not reach the model."""
+    ended = charloom("generate", tiny, "--prompt", "Now ", "--length", "40", "--seed", "3", "--temperature", "0.5")
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.out == "Now " + Model.load(tiny).generate("Now ", 40, seed=3, temperature=0.5) + "\n"
+
+
+def test_a_prompt_from_a_file_or_stdin(charloom, tmp_path, tiny):
+    """The last newline of a file, its CRs or its byte-order mark read as part of the prompt."""
+    asked = ("--length", "10", "--seed", "1")
+    expected = charloom("generate", tiny, *asked, "--prompt", "Now\nis").out
+    (tmp_path / "prompt.txt").write_bytes(b"\xef\xbb\xbfNow\r\nis\r\n")
+    assert charloom("generate", tiny, *asked, "--prompt", "@prompt.txt").out == expected
+    assert charloom("generate", tiny, *asked, "--prompt", "-", stdin="Now\nis\n").out == expected
+
+
+def test_the_same_seed_writes_the_same_text(charloom, tiny):
+    """A seed that is not used; or texts that are the same without one."""
+    first, again, other, drawn, redrawn = (
+        charloom("generate", tiny, "--length", "60", *seed).out
+        for seed in (["--seed", "1"], ["--seed", "1"], ["--seed", "2"], [], [])
+    )
+    assert first == again
+    assert len({first, other, drawn, redrawn}) == 4
+
+
+def test_json_holds_all_that_is_needed_to_write_it_again(charloom, tiny):
+    """A drawn seed that is lost; anything but JSON on stdout."""
+    ended = charloom("generate", tiny, "--prompt", "Now", "--count", "3", "--length", "30", "--json")
+    texts = [json.loads(line) for line in ended.out.splitlines()]
+    assert [text["index"] for text in texts] == [0, 1, 2]
+    assert len({text["text"] for text in texts}) == 3
+    model = Model.load(tiny)
+    for text in texts:
+        again = model.generate(text["prompt"], 30, seed=text["seed"], index=text["index"])
+        assert text["text"] == again
+    assert charloom("generate", tiny, "--json", "--length", "30", "--seed", "9").out.count("\n") == 1
+
+
+def test_several_texts_are_told_apart(charloom, tiny):
+    """Texts that run into each other."""
+    lines = charloom("generate", tiny, "--prompt", "Now", "--count", "2", "--length", "0").out
+    assert lines == "--- 1\nNow\n--- 2\nNow\n"
+
+
+def test_it_ends_before_the_first_of_several_stops(charloom, tiny):
+    """Only one --stop heeded, or the stop itself written."""
+    asked = ("--seed", "5", "--length", "400")
+    whole = charloom("generate", tiny, *asked).out
+    a, b = whole[20], whole[10]
+    ended = charloom("generate", tiny, *asked, "--stop", a, "--stop", b)
+    assert ended.out == whole[: min(whole.index(a), whole.index(b))] + "\n"
+
+
+def test_greedy_is_temperature_0(charloom, tiny):
+    """A switch that does nothing."""
+    asked = ("--length", "50", "--seed", "1")
+    greedy = charloom("generate", tiny, *asked, "--greedy").out
+    assert greedy == charloom("generate", tiny, *asked, "--temperature", "0").out
+    assert greedy != charloom("generate", tiny, *asked).out
+
+
+def test_so_many_whole_records(charloom, tiny_records):
+    """A record more, or an end that is not a record's."""
+    ended = charloom("generate", tiny_records, "--records", "2", "--seed", "1", "--length", "2000")
+    assert ended.out == Model.load(tiny_records).generate(records=2, seed=1, length=2000) + "\n"
+
+
+@pytest.mark.parametrize("policy", ["skip", "replace"])
+def test_unknown_characters_of_a_prompt(charloom, tiny, policy):
+    """A policy that is accepted and ignored; the prompt itself is shown as it was given."""
+    asked = ("--length", "20", "--seed", "1")
+    ended = charloom("generate", tiny, *asked, "--prompt", "Nowé", "--unknown", policy)
+    expected = Model.load(tiny).generate("Nowé", 20, seed=1, unknown=policy)
+    assert ended.out == f"Nowé{expected}\n"
+
+
+def test_text_appears_as_it_is_made(tiny):
+    """Everything held back until the end: a million characters would show nothing for a minute."""
+    command = [sys.executable, "-m", "charloom", "generate", tiny, "--length", "100000000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        try:
+            assert len(process.stdout.read(20)) == 20
+        finally:
+            process.kill()
+
+
+def test_a_terminal_sees_no_control_characters():
+    """A model of bytes that steers the terminal; or emoji, ideographic and no-break spaces shown as dots."""
+    from charloom.cli.screen import shown
+
+    assert shown("a\x1b[31mb\x07\r\n\t") == "a·[31mb·\r\n\t"
+    whole = "👩\u200d👧 名\u3000前 a\u00a0b שָׁ e\u0301"
+    assert shown(whole) == whole

@@ -1,0 +1,41 @@
+"""`charloom info`: a model's card, and what this installation can do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.metadata import version
+
+
+def test_a_models_card(charloom, tiny):
+    """A fact that is missing, unlabelled, or of another model."""
+    facts = json.loads(charloom("info", tiny, "--json").out)
+    assert facts["network"] == "lstm, 1 x 8, embedding input"
+    weights = (tiny / "best" / "model.safetensors").stat().st_size
+    assert 0 < weights - 4 * facts["parameters"] < 2000
+    assert facts["provenance"]["corpus"] == "corpus"
+    lines = charloom("info", tiny).out.splitlines()
+    assert any(line.startswith("validation nats") and line.endswith("bits)") for line in lines)
+    starts = {len(line) - len(line.partition("  ")[2].lstrip()) for line in lines}
+    assert len(starts) == 1, "the values must stand below each other"
+
+
+def test_this_installation(charloom):
+    """Versions that are made up, or a trainer that is not the one which would train."""
+    facts = json.loads(charloom("info", "--json").out)
+    assert facts["charloom"] == version("charloom")
+    assert facts["numpy"] == version("numpy")
+    assert facts["trains_with"].startswith("torch on ")
+    assert "trains with" in charloom("info").out
+
+
+def test_a_strangers_card_cannot_steer_the_terminal(charloom, tmp_path, tiny):
+    """Escape codes, newlines or odd types in what anyone may write into a model's provenance."""
+    shutil.copytree(tiny / "best", tmp_path / "model")
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    config["provenance"] = {"corpus": "\x1b[2Jgone\nfree", "validation_nats": "low", "characters": [1, None]}
+    (tmp_path / "model/config.json").write_text(json.dumps(config))
+    ended = charloom("info", "model")
+    assert ended.status == 0
+    assert "\x1b" not in ended.out
+    assert "·[2Jgone free" in ended.out

@@ -1,0 +1,47 @@
+"""Flags made from the settings."""
+
+from __future__ import annotations
+
+import click
+
+from charloom.cli.options import SETTING_NAMES, given_settings
+from charloom.cli.train import command
+from charloom.config import SECTIONS, Settings
+
+OPTIONS = {parameter.name: parameter for parameter in command.params if isinstance(parameter, click.Option)}
+
+
+def test_every_setting_is_a_flag_with_a_description():
+    """A setting that cannot be reached from the command line, or that the help leaves to be guessed."""
+    for name in SETTING_NAMES:
+        assert OPTIONS[name].opts == ["--" + name.replace("_", "-")]
+        assert len(OPTIONS[name].help) > 8
+
+
+def test_names_are_settings_or_the_verbs_own_never_both():
+    """A section with a name of another one: a flag would set the first alone."""
+    assert len(SETTING_NAMES) == len({*SETTING_NAMES})
+    assert not {"out", "resume", "origin", "quiet", "as_json", "tensorboard"} & {*SETTING_NAMES}
+
+
+def test_the_help_shows_every_default(charloom):
+    """A default in the help that is not the one which counts."""
+    text = " ".join(charloom("train", "--help").out.split())
+    for section in SECTIONS.values():
+        for name, field in section.model_fields.items():
+            if field.default not in (None, False):
+                shown = f"{field.default:g}" if isinstance(field.default, float) else field.default
+                after = text[text.index(f" --{name.replace('_', '-')} ") :]
+                assert after[: after.index("]") + 1].endswith(f"[{shown}]"), name
+
+
+def test_what_was_not_passed_is_not_given():
+    """Defaults handed on as if the person had asked for them: --from and --resume would refuse them."""
+    parsed = command.make_context("train", ["x.txt", "--hidden", "9", "--lowercase"]).params
+    assert given_settings(parsed) == {"hidden": "9", "lowercase": True}
+
+
+def test_flags_arrive_as_the_settings_type():
+    """A number that stays a string."""
+    settings = Settings.from_flat({"hidden": "9", "lr": "1e-3", "lowercase": True})
+    assert (settings.model.hidden, settings.training.lr, settings.text.lowercase) == (9, 0.001, True)

@@ -1,0 +1,153 @@
+"""`charloom train`: what it prints where, how it stops, and how it goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+START = [sys.executable, "-m", "charloom", "train"]
+
+
+def test_the_folder_on_stdout_and_all_else_on_stderr(charloom, corpus_file, smallest):
+    """`model=$(charloom train x.txt)` that catches more, or less, than the folder."""
+    ended = charloom("train", corpus_file, *smallest)
+    assert (ended.status, ended.out) == (0, "runs/corpus-1/best\n")
+    assert "training in runs/corpus-1: lstm, 1 x 8 units" in ended.err
+    assert "nats/char (bits)" in ended.err
+    assert re.search(r"validation, whole split: \d\.\d{4} nats/char \(\d\.\d{3} bits\), accuracy", ended.err)
+    assert "\x1b" not in ended.err
+    assert charloom("train", corpus_file, *smallest, "--quiet").out == "runs/corpus-2/best\n"
+
+
+def test_json_lines_and_nothing_else(charloom, tmp_path, corpus_file, smallest):
+    """A line that is not JSON; a notice that is told on stderr instead."""
+    ended = charloom("train", corpus_file, *smallest, "--batch-size", "9999", "--out", "run", "--json")
+    assert (ended.status, ended.err) == (0, "")
+    events = [json.loads(line) for line in ended.out.splitlines()]
+    kinds = [event["event"] for event in events]
+    assert (kinds[0], kinds[-1]) == ("notice", "finished")
+    assert {"started", "validation", "sample"} <= {*kinds}
+    assert events[-1]["run"] == "run"
+    logged = [json.loads(line)["event"] for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert set(logged) <= {*kinds}
+
+
+def test_stdin_globs_and_compressed_files(charloom, tmp_path, corpus, smallest):
+    """A reader that is there but cannot be reached from the command line."""
+    import gzip
+
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(corpus.encode()))
+    assert charloom("train", "-", *smallest, "--quiet", stdin=corpus).out == "runs/stdin-1/best\n"
+    assert charloom("train", "*.gz", *smallest, "--quiet").status == 0
+    runs = [json.loads((path / "best/config.json").read_text()) for path in (tmp_path / "runs").iterdir()]
+    assert len({run["provenance"]["sha256"] for run in runs}) == 1
+
+
+def test_a_run_is_never_overwritten(charloom, tmp_path, corpus_file, smallest):
+    """The second run with the same --out must leave the first one as it was."""
+    assert charloom("train", corpus_file, *smallest, "--out", "run").status == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    ended = charloom("train", corpus_file, *smallest, "--out", "run")
+    assert ended.status == 2
+    assert "--out must be a new or empty folder; run holds files" in ended.complaint
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+
+def test_fine_tuning_tells_both_counts(charloom, tmp_path, tiny, smallest):
+    """--from that trains anew, or that keeps to itself how many characters are new."""
+    (tmp_path / "new.txt").write_text("Now is better than #never#.\n" * 30)
+    ended = charloom("train", "new.txt", "--from", tiny, "--steps", "2", "--quiet")
+    assert ended.status == 0
+    assert re.search(r"fine-tuning: \d+ known symbols keep their weights, 1 new", ended.err)
+    ended = charloom("train", "new.txt", "--from", tiny, "--hidden", "9")
+    assert ended.status == 2
+    assert "--hidden must be as in the model given by --from, 8; got" in ended.complaint
+
+
+def test_tensorboard_events(charloom, tmp_path, corpus_file, smallest):
+    """A flag that writes nothing."""
+    pytest.importorskip("tensorboard")
+    assert charloom("train", corpus_file, *smallest, "--tensorboard", "--out", "run", "--quiet").status == 0
+    assert list((tmp_path / "run/tensorboard").glob("events.*"))
+
+
+def _wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} did not come"
+        time.sleep(0.05)
+
+
+def test_ctrl_c_saves_and_prints_the_command_that_goes_on(charloom, tmp_path, corpus_file):
+    """A traceback, a lost run, status 1, or a command that does not work."""
+    flags = ["--hidden", "8", "--steps", "1000000", "--validate-every", "5", "--out", "my run"]
+    with subprocess.Popen([*START, corpus_file, *flags], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        _wait_for(tmp_path / "my run" / "samples.txt")
+        process.send_signal(signal.SIGINT)
+        err = process.communicate()[1]
+    assert process.returncode == 130
+    last = err.splitlines()[-1]
+    step = int(re.fullmatch(r"charloom: stopped at step ([\d,]+); go on with: .*", last)[1].replace(",", ""))
+    assert last.endswith("charloom train --resume 'my run'")
+    assert charloom("generate", "my run", "--length", "3").status == 0
+    ended = charloom("train", "--resume", "my run", "--steps", str(step + 2))
+    assert ended.status == 0
+    assert f"going on at step {step:,}" in ended.err
+    assert f"done: {step + 2:,} steps" in ended.err
+
+
+class Terminal:
+    """A run on a terminal of its own."""
+
+    def __init__(self, folder: Path, *arguments: str | os.PathLike[str]) -> None:
+        self.folder = folder
+        self._leader, follower = pty.openpty()
+        self.process = subprocess.Popen(
+            [*START, *map(os.fspath, arguments)],
+            cwd=folder,
+            env={**os.environ, "COLUMNS": "80", "LINES": "24", "TERM": "xterm"},
+            stdin=follower,
+            stdout=subprocess.DEVNULL,
+            stderr=follower,
+            start_new_session=True,
+        )
+        os.close(follower)
+        self.seen = b""
+
+    def read_until(self, text: bytes, seconds: float = 60) -> None:
+        """Reads until a text has come; the text b"" never does, so that is until the end."""
+        deadline = time.monotonic() + seconds
+        while not text or text not in self.seen:
+            assert time.monotonic() < deadline, self.seen
+            if select.select([self._leader], [], [], 0.1)[0]:
+                try:
+                    self.seen += os.read(self._leader, 65536)
+                except OSError:  # Linux's way to tell that the other side is closed
+                    break
+        if not text:
+            os.close(self._leader)
+            self.process.wait()
+
+
+def test_the_live_display_and_ctrl_c_in_it(tmp_path, corpus_file):
+    """A cursor that stays hidden, or a bar left behind, when training is stopped."""
+    terminal = Terminal(
+        tmp_path, corpus_file, "--hidden", "8", "--minutes", "9", "--validate-every", "5", "--out", "run"
+    )
+    terminal.read_until(b"left")
+    assert "what it writes now" in terminal.seen.decode()
+    terminal.process.send_signal(signal.SIGINT)
+    terminal.read_until(b"")
+    assert terminal.process.returncode == 130
+    assert terminal.seen.rfind(b"\x1b[?25h") > terminal.seen.rfind(b"\x1b[?25l") >= 0
+    assert terminal.seen.rstrip().endswith(b"go on with: charloom train --resume run")
