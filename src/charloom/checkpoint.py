@@ -58,13 +58,13 @@ def save_model(path: Path, model: ModelFolder, resume: tuple[dict[str, Any], Arr
     files = {
         "config.json": _json(_config(model)),
         "vocabulary.json": _json(model.vocabulary.to_json()),
-        "README.md": model_card(model).encode(),
+        "README.md": model_card(model).encode(errors="replace"),  # a corpus may be named after a file that is no UTF-8
         "model.safetensors": save(model.parameters, metadata={"format": "pt"}),
     }
     if resume is not None:
         progress, arrays = resume
         files["resume.json"] = _json(progress)
-        files["resume.safetensors"] = save({name: np.ascontiguousarray(a) for name, a in arrays.items()})
+        files["resume.safetensors"] = save({name: np.asarray(a, order="C") for name, a in arrays.items()})
     replace_folder(path, files)
 
 
@@ -75,10 +75,7 @@ def replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
     fresh.mkdir(parents=True)
     try:
         for name, data in files.items():
-            with (fresh / name).open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            _write(fresh / name, data)
         _sync(fresh)
     except OSError:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -89,6 +86,22 @@ def replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
     fresh.rename(path)
     _sync(path.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Puts a file with this content at `path` so that at every moment the old or the new one is there whole."""
+    fresh = path.with_name(path.name + ".new")
+    _write(fresh, data)
+    fresh.replace(path)
+    _sync(path.parent)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Writes a file through to the disk."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _sync(folder: Path) -> None:
@@ -108,11 +121,11 @@ def find_model(path: str | os.PathLike[str]) -> Path:
         ModelError: if there is none.
     """
     path = Path(path)
-    candidates = [path, path / "best", path / "last"]
-    for candidate in [*candidates, *(c.with_name(c.name + ".old") for c in candidates)]:
-        if (candidate / "config.json").is_file():
-            return candidate
-    if not path.exists():
+    for place in (path, path / "best", path / "last"):
+        folder = place if os.path.lexists(place) else place.parent / (place.name + ".old")
+        if os.path.isfile(folder / "config.json"):  # unlike Path.is_file, never an OSError: this may be any string
+            return folder
+    if not os.path.lexists(path):
         raise ModelError(f"a model must be a folder that `charloom train` wrote; {path} does not exist")
     raise ModelError(f"a model must be a folder with a config.json; {path} is not one, nor a run folder that has one")
 
@@ -232,8 +245,12 @@ def _json(data: dict[str, Any]) -> bytes:
 def model_card(model: ModelFolder) -> str:
     """A Hugging Face model card."""
     made, a = model.provenance, model.architecture
-    nats = made.get("validation_nats")
-    loss = f"{nats:.4f} nats and {nats / np.log(2):.4f} bits per {model.vocabulary.unit}" if nats else "not measured"
+    nats, characters = made.get("validation_nats"), made.get("characters")
+    loss, length = "not measured", "unknown"  # provenance is read back from a file: anything may be in it
+    if isinstance(nats, float):
+        loss = f"{nats:.4f} nats and {nats / np.log(2):.4f} bits per {model.vocabulary.unit}"
+    if isinstance(characters, int):
+        length = f"{characters:,}"
     return f"""---
 library_name: charloom
 pipeline_tag: text-generation
@@ -244,7 +261,7 @@ tags: [char-rnn, {a.cell}]
 {a.layers} x {a.hidden} units, {a.size:,} parameters, {a.symbols} symbols. Trained with
 [charloom](https://pypi.org/project/charloom/) {version("charloom")}.
 
-- Text: {made.get("corpus", "unknown")}, {made.get("characters", 0):,} characters
+- Text: {made.get("corpus", "unknown")}, {length} characters
 - SHA-256 of the text: `{made.get("sha256", "unknown")}`
 - Validation loss: {loss} (split {made.get("split", "unknown")})
 

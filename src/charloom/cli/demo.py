@@ -11,11 +11,9 @@ from charloom.cli.screen import write
 from charloom.cli.train import run
 
 CORPUS = "python-docs"
-PROMPTS = ("The ", "If the ", "This is ")
-STOP = ("\n\n", "\n*", "|", "+-")  # a paragraph's end, or a list or table: half of the reference is prose
+BEGIN = "The "
 TEMPERATURE = 0.5  # a model of one minute spells well enough up to here
-LENGTH = 300  # characters a paragraph, at most
-DRAFTS = 4  # of each, of which the longest is shown: a table or a list ends one early
+LENGTH = 800  # characters: half a page
 
 
 @click.command()
@@ -36,23 +34,13 @@ def command(minutes: str, out: Path | None) -> None:
 
 
 def _write_passage(folder: Path) -> None:
-    """A few paragraphs: each begins as one of the reference does, and runs to its end, a list or a table."""
     from charloom.generate.model import Model
 
-    model = Model.load(folder)
-    for number, prompt in enumerate(PROMPTS):
-        begin = "\n\n" + prompt  # as a paragraph begins in the reference
-        drafts = model.generate_many(
-            DRAFTS, begin, LENGTH, temperature=TEMPERATURE, seed=0, index=number * DRAFTS, stop=STOP
-        )
-        text = prompt + max(drafts, key=len)
-        write(f"{_whole(text) if len(text) == len(prompt) + LENGTH else text.rstrip()}\n\n")
-
-
-def _whole(text: str) -> str:
-    """A text that was cut by its length, less the sentence (or the word, in the first sentence) that was cut."""
-    sentences, stop, _ = text.rpartition(". ")
-    return sentences + "." if stop else text.rpartition(" ")[0] + " …"
+    write(BEGIN)
+    # After a blank line, as a paragraph begins in the reference.
+    for piece in Model.load(folder).stream("\n\n" + BEGIN, LENGTH, temperature=TEMPERATURE, seed=0):
+        write(piece)
+    write("\n")
 
 
 def _beside_xz(folder: Path, nats: float) -> str:

@@ -23,8 +23,8 @@ Arrays = dict[str, NDArray[Any]]
 State = Any
 
 # How long an idle OpenMP thread of PyTorch's spins before it sleeps. By default it spins for milliseconds, and with one
-# other busy process on two cores a step takes 50 times as long; with this, twice (LOG.md, "a busy machine").
-SPINS = "1000"
+# other busy process on two cores a step takes 50 times as long; with this, half as long again (LOG.md).
+SPINS = "300"
 
 
 class Engine(Protocol):

@@ -21,6 +21,7 @@ RAW_GITHUB = "https://raw.githubusercontent.com"
 TIMEOUT = 30  # seconds without a byte
 TESTS_AND_GUESTS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
 UNDERLINES = re.compile(r"^([*=\-~^\"])\1{2,}\n", re.MULTILINE)
+TABLE_ROWS = re.compile(r"^ *[|+].*[|+]\n", re.MULTILINE)
 RELATED = re.compile(r"\n*^Related help topics:.*\n*\Z", re.MULTILINE)
 
 
@@ -118,9 +119,9 @@ def _topics() -> Mapping[str, str]:
 
 
 def python_docs(topics: Mapping[str, str] | None = None) -> tuple[TextDocument, ...]:
-    """Each topic of `help()` that stands for a chapter of the language reference, without underlines and links."""
+    """Each topic of `help()` that stands for a chapter of the language reference, without underlines, tables and links."""
     topics = _topics() if topics is None else topics
-    texts = ((name, RELATED.sub("", UNDERLINES.sub("", topics[name])).strip()) for name in sorted(topics))
+    texts = ((name, RELATED.sub("", TABLE_ROWS.sub("", UNDERLINES.sub("", topics[name]))).strip()) for name in sorted(topics))
     return tuple(TextDocument(name, text + "\n\n") for name, text in texts if text)
 
 

@@ -7,7 +7,8 @@ steps or epochs alone nothing here depends on a clock, and a run repeats bit for
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from charloom.config import TrainingSettings
 
@@ -15,26 +16,30 @@ VALIDATIONS = 20  # in a budget, where nothing else is asked: a curve to look at
 FLOOR = 0.01  # of the highest rate: the rate never falls to nothing
 
 
-@dataclass
-class Progress:
+class Progress(BaseModel):
     """Where a run is: everything that resuming needs and the engine does not hold. Goes to `resume.json`.
 
     epoch, index: the next batch; seconds: spent in training so far; best_nats: of the quick validations; waited:
-    validations since the best; marks: how many parts of the budget were validated; lr_factor: halved by a rewind.
+    validations since the best; marks: how many parts of the budget were validated; train_nats, train_symbols: sums
+    since the last validation; lr_factor: halved by a rewind.
     """
 
-    step: int = 0
-    epoch: int = 0
-    index: int = 0
-    symbols: int = 0
-    seconds: float = 0.0
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    step: int = Field(0, ge=0)
+    epoch: int = Field(0, ge=0)
+    index: int = Field(0, ge=0)
+    symbols: int = Field(0, ge=0)
+    seconds: float = Field(0.0, ge=0)
     best_nats: float | None = None
-    best_step: int = 0
-    waited: int = 0
-    marks: int = 0
-    lr_factor: float = 1.0
-    log_bytes: int = 0
-    samples_bytes: int = 0
+    best_step: int = Field(0, ge=0)
+    waited: int = Field(0, ge=0)
+    marks: int = Field(0, ge=0)
+    train_nats: float = Field(0.0, ge=0)
+    train_symbols: int = Field(0, ge=0)
+    lr_factor: float = Field(1.0, gt=0, le=1)
+    log_bytes: int = Field(0, ge=0)
+    samples_bytes: int = Field(0, ge=0)
 
 
 def fraction(settings: TrainingSettings, progress: Progress, batches: int) -> float:

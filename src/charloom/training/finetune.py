@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charloom.checkpoint import ModelFolder
-from charloom.config import ModelSettings
+from charloom.config import ModelSettings, Settings
 from charloom.errors import SettingsError
 from charloom.text.vocabulary import BOUNDARY, Vocabulary
 
@@ -28,9 +28,11 @@ def settings_like(base: ModelFolder, values: Mapping[str, Any]) -> dict[str, Any
     fixed |= {name: getattr(base.architecture, name) for name in ModelSettings.model_fields if name != "dropout"}
     if base.vocabulary.boundary:
         fixed["records"] = base.records
+    asked = {name: value for _, section in Settings.from_flat(values) for name, value in section}
     for name, value in fixed.items():
-        if name in values and values[name] != value:
-            raise SettingsError(f"{name} must be as in the model given by --from, {value!r}; got {values[name]!r}")
+        if name in values and asked[name] not in (value, "auto"):
+            message = f"{name} must be as in the model given by --from, {value!r}; got {asked[name]!r}"
+            raise SettingsError(message, name)
     return {**values, **fixed}
 
 
@@ -67,7 +69,7 @@ def _adapted(
     name: str, old: NDArray[Any], fresh: NDArray[Any], places: list[tuple[int, int]], onehot: bool
 ) -> NDArray[np.float32]:
     """One parameter: for each known symbol its row, its column where one-hot characters enter, else copied whole."""
-    before, after = (list(ids) for ids in zip(*places, strict=True))
+    before, after = [was for was, _ in places], [now for _, now in places]
     result = fresh.copy()
     if name.startswith(("embedding.", "head.")):
         result[after] = old[before]

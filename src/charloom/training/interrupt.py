@@ -1,4 +1,7 @@
-"""Ctrl-C that loses nothing: the first asks training to stop after its step, the second quits at once."""
+"""Ctrl-C that loses nothing: the first asks training to stop after its step, the second quits at once.
+
+Before training begins there is nothing to save, and the first quits at once too.
+"""
 
 from __future__ import annotations
 
@@ -30,3 +33,16 @@ def graceful_interrupt() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def prompt_interrupt() -> Iterator[None]:
+    """Within it, and within `graceful_interrupt`, SIGINT raises KeyboardInterrupt as it does in any program."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -6,19 +6,29 @@ is there already.
 
 from __future__ import annotations
 
-import dataclasses
+import itertools
 import json
 import os
+import shlex
 import shutil
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from charloom.checkpoint import Arrays, ModelFolder, find_model, load_model, read_arrays, read_json, save_model
+from charloom.checkpoint import (
+    Arrays,
+    ModelFolder,
+    find_model,
+    load_model,
+    read_arrays,
+    read_json,
+    replace_file,
+    save_model,
+)
 from charloom.config import Settings, validated
 from charloom.errors import ModelError, SettingsError, TrainingError
 from charloom.training.budget import Progress
@@ -42,7 +52,7 @@ class Run:
     @property
     def resume_command(self) -> str:
         """What goes on with this run."""
-        return f"charloom train --resume {self.folder}"
+        return f"charloom train --resume {shlex.quote(str(self.folder))}"
 
     @classmethod
     def create(cls, out: Path | None, name: str, settings: Settings, source: dict[str, Any]) -> Run:
@@ -51,15 +61,11 @@ class Run:
         Raises:
             SettingsError: if `out` is there and not empty, or cannot be made.
         """
-        folder = out or _first_free(name)
         try:
-            folder.mkdir(parents=True, exist_ok=out is not None)
-            if any(folder.iterdir()):
-                raise SettingsError(f"--out must be a new or empty folder; {folder} holds files; choose another name")
+            folder = _first_free(name) if out is None else _empty(out)
             (folder / "data").mkdir()
-            sections = {section: values.model_dump(exclude_none=True) for section, values in settings}
-            (folder / "run.toml").write_text(tomli_w.dumps({"source": source, **sections}), encoding="utf-8")
         except OSError as error:
+            folder = Path(error.filename or out or "runs")
             raise SettingsError(f"--out must be a folder that can be written; {folder}: {error.strerror}") from None
         return cls(folder, settings, source)
 
@@ -68,14 +74,24 @@ class Run:
         """A run to go on with.
 
         Raises:
-            ModelError: if it is not a run folder, or was stopped before training began.
+            ModelError: if it is not a run folder, or its settings are damaged.
         """
+        path = folder / "run.toml"
         try:
-            data = tomllib.loads((folder / "run.toml").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ModelError(f"--resume needs a run folder with a run.toml; {folder}: {error}") from None
-        source = data.pop("source", {})
-        return cls(folder, validated(Settings, data), source)
+            data = tomllib.loads(path.read_text(encoding="utf-8"))
+            source = data.pop("source", {})
+            return cls(folder, validated(Settings, data), source)
+        except OSError as error:
+            raise ModelError(f"--resume needs a run folder with a run.toml; {path}: {error.strerror}") from None
+        except ValueError as error:  # not TOML, or a setting outside its range
+            raise ModelError(f"{path} must hold the settings of a run; it is damaged: {error}") from None
+
+    def save_settings(self) -> None:
+        """Writes `run.toml`."""
+        sections = {section: values.model_dump(exclude_none=True) for section, values in self.settings}
+        text = tomli_w.dumps({"source": self.source, **sections})
+        with self._writing():  # "replace": a path may hold bytes that are no UTF-8
+            replace_file(self.folder / "run.toml", text.encode(errors="replace"))
 
     def save_best(self, model: ModelFolder) -> None:
         """Writes `best/`."""
@@ -85,7 +101,7 @@ class Run:
     def save_last(self, model: ModelFolder, progress: Progress, arrays: Arrays) -> None:
         """Writes `last/`, with all that resuming needs."""
         with self._writing():
-            save_model(self.folder / "last", model, (dataclasses.asdict(progress), arrays))
+            save_model(self.folder / "last", model, (progress.model_dump(), arrays))
 
     def load_last(self) -> tuple[ModelFolder, Progress, Arrays]:
         """What `save_last` wrote. Lines written to the log and the samples since then are taken back.
@@ -97,11 +113,12 @@ class Run:
             folder = find_model(self.folder / "last")
         except ModelError:
             raise ModelError(f"{self.folder} was stopped before training began; start it again") from None
-        model, arrays = load_model(folder), read_arrays(folder / "resume.safetensors")
+        model = load_model(folder)
         try:
-            progress = Progress(**read_json(folder / "resume.json"))
-        except TypeError as error:
-            raise ModelError(f"{folder / 'resume.json'} does not fit this version of charloom: {error}") from None
+            arrays = read_arrays(folder / "resume.safetensors")
+            progress = _progress(read_json(folder / "resume.json"))
+        except ModelError as error:
+            raise ModelError(f"{folder}: {error}") from None
         for name, size in (("log.jsonl", progress.log_bytes), ("samples.txt", progress.samples_bytes)):
             if (self.folder / name).exists():
                 os.truncate(self.folder / name, min(size, (self.folder / name).stat().st_size))
@@ -122,12 +139,13 @@ class Run:
 
     @contextmanager
     def abandoned_on_error(self) -> Iterator[None]:
-        """Takes the folder away again if the text turns out to be unusable."""
+        """Takes the folder away again if training cannot begin; one with a checkpoint stays."""
         try:
             with self._writing():
                 yield
         except BaseException:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            if not os.path.lexists(self.folder / "last"):
+                shutil.rmtree(self.folder, ignore_errors=True)
             raise
 
     @contextmanager
@@ -135,14 +153,38 @@ class Run:
         try:
             yield
         except OSError as error:
+            begun = os.path.lexists(self.folder / "last")
+            then = f"the last checkpoint is whole; make room, then: {self.resume_command}"
             raise TrainingError(
-                f"{self.folder} cannot be written: {error.strerror}; the last checkpoint is whole; make room, then: "
-                f"{self.resume_command}"
+                f"{self.folder} cannot be written: {error.strerror}; {then if begun else 'make room, then start again'}"
             ) from None
 
 
 def _first_free(name: str) -> Path:
-    number = 1
-    while (folder := Path("runs") / f"{name}-{number}").exists():
-        number += 1
+    """Makes `runs/<name>-<n>`; of two runs that start at once, each gets its own."""
+    runs = Path("runs")
+    runs.mkdir(exist_ok=True)
+    for number in itertools.count(1):
+        folder = runs / f"{name}-{number}"
+        with suppress(FileExistsError):
+            folder.mkdir()
+            break
     return folder
+
+
+def _empty(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise SettingsError(f"--out must be a new or empty folder; {folder} holds files; choose another name")
+    return folder
+
+
+def _progress(data: dict[str, Any]) -> Progress:
+    """What `resume.json` holds, every field of it there and in its range."""
+    missing = [name for name in Progress.model_fields if name not in data]
+    if missing:
+        raise ModelError(f"resume.json: {missing[0]} is missing; was it written by another version of charloom?")
+    try:
+        return validated(Progress, data)
+    except SettingsError as error:
+        raise ModelError(f"resume.json: {error}") from None

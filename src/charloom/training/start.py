@@ -12,17 +12,20 @@ from charloom.checkpoint import Arrays, ModelFolder, load_model
 from charloom.config import Settings, TrainingSettings, validated
 from charloom.engines.engine import Engine, check_engine, open_engine
 from charloom.engines.initial import initial_parameters
+from charloom.errors import ModelError
 from charloom.text.batches import training_batches, validation_batches
 from charloom.text.corpus import open_corpus
 from charloom.text.dataset import SPLITS, Dataset, Ids, open_dataset, prepare
 from charloom.training.budget import Progress
-from charloom.training.events import Finished, Notice, Report, Started
+from charloom.training.events import Event, Finished, Notice, Report, Started
 from charloom.training.finetune import adapt, settings_like
+from charloom.training.interrupt import prompt_interrupt
 from charloom.training.run import Run
 from charloom.training.trainer import Plan, Trainer
 
 STREAM = 200_000  # symbols; a split of more is measured in several streams, each cold only at its start
 MOST_STREAMS = 64
+BUDGETS = ("minutes", "epochs", "steps")
 
 Stop = Callable[[], bool]
 
@@ -45,31 +48,43 @@ def start(
 
     Raises:
         CharloomError: for every mistake that a person can make.
+        Interrupted: if asked to stop; everything is saved.
+        KeyboardInterrupt: on Ctrl-C before the first step; nothing is left behind.
     """
+    with prompt_interrupt():
+        trainer = _begin(paths, values, out, origin, report, stop)
+    return trainer.train()
+
+
+def _begin(
+    paths: Sequence[str],
+    values: Mapping[str, Any],
+    out: Path | None,
+    origin: str | None,
+    report: Report,
+    stop: Stop,
+) -> Trainer:
+    """Reads the text and makes the run folder and the first model."""
     base = load_model(origin) if origin else None
     settings = Settings.from_flat(settings_like(base, values) if base else values)
     check_engine(settings.training)  # before the text is read, which may take long
 
+    said: list[Notice] = []
+
     def notice(text: str) -> None:
-        report(Notice(text))
+        said.append(Notice(text))
+        report(said[-1])
 
     corpus = open_corpus(paths, settings.text, settings.text.vocabulary == "bytes", notice)
     source = {"paths": list(paths), "charloom": version("charloom")} | ({"from": origin} if origin else {})
     run = Run.create(out, corpus.name, settings, source)
     with run.abandoned_on_error():
+        run.save_settings()
         dataset = prepare(corpus, settings.text, run.data, notice, base.vocabulary if base else None)
-    architecture = Architecture.of(settings.model, dataset.vocabulary.size)
-    model = ModelFolder(
-        architecture,
-        dataset.vocabulary,
-        initial_parameters(architecture, settings.training.seed),
-        settings.text.cleaning,
-        settings.text.records,
-        _provenance(run, corpus.name, dataset),
-    )
-    if base:
-        model = adapt(base, model, notice)
-    return _go(run, dataset, model, Progress(), None, report, stop)
+        model = _fresh(run, corpus.name, dataset)
+        if base:
+            model = adapt(base, model, notice)
+        return _trainer(run, dataset, model, Progress(), None, report, stop, notice, said)
 
 
 def resume(folder: Path, budgets: Mapping[str, Any], report: Report, stop: Stop) -> Finished:
@@ -80,17 +95,35 @@ def resume(folder: Path, budgets: Mapping[str, Any], report: Report, stop: Stop)
         budgets: minutes, epochs or steps to replace the run's own with; empty for none.
 
     Raises:
-        CharloomError: if the folder is not a run, is damaged, or its budget is spent.
+        CharloomError: if the folder is not a run, or is damaged.
     """
-    run = Run.open(folder)
-    if budgets:
-        training = run.settings.training.model_dump() | {"minutes": None, "epochs": None, "steps": None} | dict(budgets)
-        run.settings = run.settings.model_copy(update={"training": validated(TrainingSettings, training)})
-    model, progress, arrays = run.load_last()
-    return _go(run, open_dataset(run.data), model, progress, arrays, report, stop)
+    with prompt_interrupt():
+        run = Run.open(folder)
+        if budgets:
+            training = run.settings.training.model_dump() | dict.fromkeys(BUDGETS) | dict(budgets)
+            run.settings = run.settings.model_copy(update={"training": validated(TrainingSettings, training)})
+        model, progress, arrays = run.load_last()
+        trainer = _trainer(run, open_dataset(run.data), model, progress, arrays, report, stop)
+        if budgets:
+            run.save_settings()  # so that the next --resume goes on to the same end
+    return trainer.train()
 
 
-def _go(
+def _fresh(run: Run, corpus: str, dataset: Dataset) -> ModelFolder:
+    """The model that training begins with."""
+    settings = run.settings
+    architecture = Architecture.of(settings.model, dataset.vocabulary.size)
+    return ModelFolder(
+        architecture,
+        dataset.vocabulary,
+        initial_parameters(architecture, settings.training.seed),
+        settings.text.cleaning,
+        settings.text.records,
+        _provenance(run, corpus, dataset),
+    )
+
+
+def _trainer(
     run: Run,
     dataset: Dataset,
     model: ModelFolder,
@@ -98,15 +131,25 @@ def _go(
     arrays: Arrays | None,
     report: Report,
     stop: Stop,
-) -> Finished:
-    """Builds what the trainer needs and lets it run."""
+    notice: Callable[[str], None] = lambda _: None,
+    said: Sequence[Event] = (),
+) -> Trainer:
+    """Builds what training needs, and reports that it begins.
+
+    notice, said: where the layout's notices go (a resumed run has shown them), and all of them, for the log.
+    """
     settings = run.settings
-    plan = _plan(dataset, settings.training, lambda text: report(Notice(text)))
+    plan = _plan(dataset, settings.training, notice)
+    if progress.index >= len(plan.training):
+        raise ModelError(f"resume.json: index must be below {len(plan.training)}, the batches; found {progress.index}")
     engine = open_engine(model.architecture, settings.training, settings.model.dropout)
     engine.load(model.parameters)
     state = engine.restore(arrays) if arrays is not None else None
-    report(_started(run, dataset, model, engine, progress))
-    return Trainer(engine, plan, run, model, progress, state, report, stop).train()
+    started = _started(run, dataset, model, engine, progress)
+    for event in (*said, started):
+        progress.log_bytes = run.log(event)
+    report(started)
+    return Trainer(engine, plan, run, model, progress, state, report, stop)
 
 
 def _plan(dataset: Dataset, settings: TrainingSettings, notice: Callable[[str], None]) -> Plan:

@@ -11,12 +11,13 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from charloom.checkpoint import ModelFolder, load_model
 from charloom.engines.engine import Engine, State
-from charloom.errors import Interrupted, TrainingError
+from charloom.errors import Interrupted, ModelError, TrainingError
 from charloom.evaluate import Score
 from charloom.generate.model import Model
 from charloom.text.batches import Batches
@@ -42,6 +43,10 @@ class Plan:
     quick: Batches | None
     whole: Batches | None
     test: Batches | None
+
+
+class NotFinite(Exception):
+    """The loss or a weight became infinite or NaN; never leaves this file."""
 
 
 @dataclass
@@ -82,7 +87,7 @@ class Trainer:
         self._settings = run.settings.training
         self._progress, self._state = progress, state
         self._listener, self._stop, self._clock = report, stop, clock
-        self._recent, self._since_validation = Recent(), Recent()
+        self._recent = Recent()
         self._start_clock()
 
     def train(self) -> Finished:
@@ -93,23 +98,35 @@ class Trainer:
             TrainingError: if the loss is not finite twice, or the disk is full.
         """
         if self._progress.step == 0:
-            self._save_best()
-            self._checkpoint()
-        while self._fraction() < 1 and not self._out_of_patience():
-            if self._step():
-                self._report_step()
-                validated = self._validation_due()
-                if validated:
-                    self._validate()
-                if self._checkpoint_due(validated):
-                    self._checkpoint()
-            if self._stop():
+            with self._run.abandoned_on_error():
+                self._save_best()
                 self._checkpoint()
-                raise Interrupted(f"stopped at step {self._progress.step}; go on with: {self._run.resume_command}")
-        return self._finish()
+        while True:
+            try:
+                while self._fraction() < 1 and not self._out_of_patience():
+                    self._turn()
+                self._checkpoint()
+                return self._finish()
+            except NotFinite:
+                self._rewind()
 
-    def _step(self) -> bool:
-        """One step; false if it had to be undone because the loss was not finite."""
+    def _turn(self) -> None:
+        """One step, and all that is due after it."""
+        self._step()
+        self._report_step()
+        validation_due = self._validation_due()
+        if validation_due:
+            self._validate()
+        stop = self._stop()
+        if stop or self._checkpoint_due(validation_due):
+            self._checkpoint()
+        if stop:
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        raise Interrupted(f"stopped at step {self._progress.step}; go on with: {self._run.resume_command}")
+
+    def _step(self) -> None:
         progress = self._progress
         if progress.index == 0 or not self._plan.training.carries_state:
             self._state = None
@@ -117,10 +134,8 @@ class Trainer:
         rate = budget.learning_rate(self._settings, self._fraction()) * progress.lr_factor
         nats, count, self._state = self._engine.step(inputs_BT, targets_BT, self._state, rate)
         if not math.isfinite(nats):
-            self._rewind()
-            return False
+            raise NotFinite
         self._advance(nats, count)
-        return True
 
     def _advance(self, nats: float, count: int) -> None:
         progress = self._progress
@@ -131,8 +146,9 @@ class Trainer:
         )
         if progress.index == len(self._plan.training):
             progress.epoch, progress.index = progress.epoch + 1, 0
-        for part in (self._recent, self._since_validation):
-            part.nats, part.symbols = part.nats + nats, part.symbols + count
+        recent = self._recent
+        recent.nats, recent.symbols = recent.nats + nats, recent.symbols + count
+        progress.train_nats, progress.train_symbols = progress.train_nats + nats, progress.train_symbols + count
         progress.seconds = self._clock() - self._started
 
     def _rewind(self) -> None:
@@ -151,7 +167,7 @@ class Trainer:
         self._engine.load(self._model.parameters)
         self._state = self._engine.restore(arrays)
         self._progress.lr_factor = 0.5
-        self._recent, self._since_validation = Recent(), Recent()
+        self._recent = Recent()
         self._start_clock()
         back = f"back to step {self._progress.step}, with half the learning rate"
         self._emit(Notice(f"the loss was not finite at step {step}: {back}"))
@@ -167,11 +183,12 @@ class Trainer:
         return self._settings.patience is not None and self._progress.waited >= self._settings.patience
 
     def _validation_due(self) -> bool:
-        if self._settings.validate_every:
-            return self._progress.step % self._settings.validate_every == 0
-        marks = int(self._fraction() * budget.VALIDATIONS)
-        due, self._progress.marks = marks > self._progress.marks, marks
-        return due
+        """After every so many steps or every twentieth of the budget, and at its end."""
+        spent = self._fraction()
+        marks = int(spent * budget.VALIDATIONS)
+        passed, self._progress.marks = marks > self._progress.marks, marks
+        every = self._settings.validate_every
+        return spent >= 1 or (self._progress.step % every == 0 if every else passed)
 
     def _checkpoint_due(self, validated: bool) -> bool:
         """With every validation and every minute, or every so many steps."""
@@ -180,26 +197,32 @@ class Trainer:
         return validated or self._progress.seconds - self._saved_at >= CHECKPOINT_EVERY
 
     def _checkpoint(self) -> None:
-        """Writes `last/`; weights that are not finite are never written but rewound."""
-        parameters = self._engine.parameters()
-        if not all(np.isfinite(value).all() for value in parameters.values()):
-            self._rewind()
-            return
-        model = dataclasses.replace(self._model, parameters=parameters)
+        """Writes `last/`."""
+        model = dataclasses.replace(self._model, parameters=self._parameters())
         self._run.save_last(model, self._progress, self._engine.snapshot(self._state))
         self._saved_at = self._progress.seconds
 
-    def _save_best(self, figures: dict[str, float | int] | None = None) -> None:
+    def _parameters(self) -> dict[str, Any]:
+        """The engine's parameters, fit to be written.
+
+        Raises:
+            NotFinite: if they are not: a step may have spoilt them and its own loss not shown it yet.
+        """
+        parameters = self._engine.parameters()
+        if not all(np.isfinite(value).all() for value in parameters.values()):
+            raise NotFinite
+        return parameters
+
+    def _save_best(self, figures: dict[str, float] | None = None) -> None:
         """Writes `best/` with the engine's weights, and these figures in its provenance."""
         provenance = {**self._model.provenance, "step": self._progress.best_step, **(figures or {})}
-        self._run.save_best(
-            dataclasses.replace(self._model, parameters=self._engine.parameters(), provenance=provenance)
-        )
+        self._run.save_best(dataclasses.replace(self._model, parameters=self._parameters(), provenance=provenance))
 
     def _validate(self) -> None:
         """Measures, keeps the best weights, and shows what they write; training's own state stays where it is."""
-        progress, train_nats = self._progress, self._since_validation.mean
-        self._since_validation = Recent()
+        progress = self._progress
+        train_nats = progress.train_nats / progress.train_symbols if progress.train_symbols else None
+        progress.train_nats, progress.train_symbols = 0.0, 0
         if self._plan.quick is None:
             progress.best_step = progress.step
             self._save_best()
@@ -207,8 +230,7 @@ class Trainer:
             score = measure(self._engine, self._plan.quick, QUICK_VALIDATION)
             nats = score.nats_per_char
             if not math.isfinite(nats):
-                self._rewind()
-                return
+                raise NotFinite
             best = progress.best_nats is None or nats < progress.best_nats
             progress.waited += 1
             if best:
@@ -223,9 +245,13 @@ class Trainer:
     def _sample(self) -> None:
         """A few lines from the weights as they are, drawn without touching training's own randomness."""
         made = self._model
-        model = Model(made.architecture, made.vocabulary, self._engine.parameters(), made.cleaning, made.records)
+        model = Model(made.architecture, made.vocabulary, self._parameters(), made.cleaning, made.records)
         records = 1 if made.vocabulary.boundary else None
-        text = model.generate(length=SAMPLE_LENGTH, records=records, temperature=0.7, seed=self._settings.seed)
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):
+                text = model.generate(length=SAMPLE_LENGTH, records=records, temperature=0.7, seed=self._settings.seed)
+        except ModelError:  # a relu network's state may still explode by itself: no text today, and no reason to end
+            return
         self._progress.samples_bytes = self._run.add_sample(self._progress.step, text)
         self._emit(Sample(self._progress.step, text))
 
@@ -248,16 +274,13 @@ class Trainer:
         self._listener(event)
 
     def _finish(self) -> Finished:
-        """The last checkpoint; then the best weights, measured over the whole split and kept with those figures."""
+        """The best weights, measured over the whole splits and kept with those figures."""
         progress = self._progress
-        self._checkpoint()
-        best = load_model(self._run.folder / "best") if self._plan.whole else None
-        if best is None:
-            progress.best_step = progress.step
+        if self._plan.whole:
+            self._engine.load(load_model(self._run.folder / "best").parameters)
         else:
-            self._engine.load(best.parameters)
-        whole = measure(self._engine, self._plan.whole) if self._plan.whole else None
-        test = measure(self._engine, self._plan.test) if self._plan.test else None
+            progress.best_step = progress.step
+        whole, test = self._measured("validation", self._plan.whole), self._measured("test", self._plan.test)
         figures = {"validation_nats": whole, "test_nats": test}
         self._save_best({name: score.nats_per_char for name, score in figures.items() if score})
         finished = Finished(
@@ -273,11 +296,28 @@ class Trainer:
         self._emit(finished)
         return finished
 
+    def _measured(self, name: str, batches: Batches | None) -> Score | None:
+        """The score over a whole split; None if it is empty, or the loss not finite."""
+        if batches is None:
+            return None
+        score = measure(self._engine, batches, watch=self._stop_measuring)
+        if math.isfinite(score.nats):
+            return score
+        self._emit(Notice(f"the loss over the whole {name} split is not finite: carried so far, the state explodes"))
+        return None
 
-def measure(engine: Engine, batches: Batches, most: float = math.inf) -> Score:
+    def _stop_measuring(self) -> None:
+        """Ctrl-C while a large split is measured: `last/` is written, and resuming comes straight back here."""
+        if self._stop():
+            self._interrupt()
+
+
+def measure(
+    engine: Engine, batches: Batches, most: float = math.inf, watch: Callable[[], None] = lambda: None
+) -> Score:
     """The engine's loss over a layout, the state carried where the layout carries it.
 
-    most: ends once so many symbols have been read.
+    most: ends once so many symbols have been read; watch: called after every batch.
     """
     state: State = None
     total, symbols, correct, read = 0.0, 0, 0, 0
@@ -289,4 +329,5 @@ def measure(engine: Engine, batches: Batches, most: float = math.inf) -> Score:
         nats, count, right, state = engine.score(inputs_BT, targets_BT, before)
         total, symbols, correct = total + nats, symbols + count, correct + right
         read += inputs_BT.size
+        watch()
     return Score(symbols=symbols, characters=symbols, nats=total, correct=correct)

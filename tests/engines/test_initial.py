@@ -1,0 +1,71 @@
+"""First values of the parameters: what the papers ask for, and the same from the same seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from charloom.architecture import GATES, Architecture
+from charloom.engines import initial
+from charloom.engines.initial import initial_parameters
+
+
+def architecture(cell="lstm", layers=2, entry="embedding"):
+    return Architecture(cell=cell, nonlinearity="tanh", layers=layers, hidden=16, input=entry, embedding=6, symbols=11)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+def test_each_gate_has_an_orthogonal_recurrent_matrix_of_its_own(cell):
+    """One matrix cut into gates has orthogonal columns, but no gate of it is orthogonal."""
+    parameters = initial_parameters(architecture(cell), seed=3)
+    blocks = [
+        block for layer in range(2) for block in np.split(parameters[f"rnn.weight_hh_l{layer}"], GATES[cell], axis=0)
+    ]
+    for block in blocks:
+        np.testing.assert_allclose(block @ block.T, np.eye(16), atol=1e-5)
+    distinct = {block.tobytes() for block in blocks}
+    assert len(distinct) == len(blocks)
+
+
+def test_orthogonal_matrices_are_drawn_evenly():
+    """Without the signs from R's diagonal, QR gives matrices whose first column leans one way (Mezzadri 2007)."""
+    generator = np.random.default_rng(0)
+    corner = [initial._orthogonal(2, 2, generator)[0, 0] for _ in range(2000)]
+    assert abs(np.mean(corner)) < 0.08  # standard error 0.016; without the signs -0.64
+
+
+def test_the_forget_gate_alone_starts_open():
+    """A bias of 1 on another gate, on both bias vectors (2 in all), or in the lower layer only."""
+    parameters = initial_parameters(architecture("lstm"), seed=0)
+    for layer in range(2):
+        total = parameters[f"rnn.bias_ih_l{layer}"] + parameters[f"rnn.bias_hh_l{layer}"]
+        assert total.reshape(4, 16).tolist() == [[0.0] * 16, [1.0] * 16, [0.0] * 16, [0.0] * 16]
+    for cell in ("rnn", "gru"):
+        parameters = initial_parameters(architecture(cell), seed=0)
+        assert not any(value.any() for name, value in parameters.items() if "bias" in name)
+
+
+@pytest.mark.parametrize("entry", ["embedding", "onehot", "scalar"])
+def test_every_parameter_is_there_as_float32_in_its_shape(entry):
+    made = architecture(entry=entry)
+    parameters = initial_parameters(made, seed=0)
+    assert {name: value.shape for name, value in parameters.items()} == made.shapes
+    assert all(value.dtype == np.float32 and value.flags.c_contiguous for value in parameters.values())
+
+
+def test_the_seed_alone_decides():
+    """A draw from NumPy's global generator, or from a set's order, would differ from call to call."""
+    np.random.seed(1)  # noqa: NPY002  what must not matter
+    one = initial_parameters(architecture(), seed=5)
+    np.random.seed(2)  # noqa: NPY002
+    two = initial_parameters(architecture(), seed=5)
+    other = initial_parameters(architecture(), seed=6)
+    assert all(one[name].tobytes() == two[name].tobytes() for name in one)
+    assert not any(np.array_equal(one[name], other[name]) for name in one if "bias" not in name)
+
+
+def test_the_input_matrices_are_within_glorot_bounds_gate_by_gate():
+    """Taking all gates for the fan-out makes an LSTM's input weights half as large as they should be."""
+    weight = initial_parameters(architecture("lstm"), seed=0)["rnn.weight_ih_l1"]
+    bound = np.sqrt(6 / (16 + 16))
+    assert 0.95 * bound < np.abs(weight).max() <= bound

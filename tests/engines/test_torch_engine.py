@@ -1,0 +1,380 @@
+"""The PyTorch engine: its gradients against finite differences, its steps against a stock loop, exact resuming."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from charloom.architecture import Architecture
+from charloom.config import TrainingSettings
+from charloom.engines.engine import check_engine, open_engine
+from charloom.engines.initial import initial_parameters
+from charloom.engines.torch.engine import TorchEngine
+from charloom.errors import DeviceError, ModelError
+from charloom.evaluate import cross_entropy
+from charloom.generate.network import Network
+
+CELLS = [("lstm", "tanh"), ("gru", "tanh"), ("rnn", "tanh"), ("rnn", "relu")]
+OPTIMIZERS = ["adamw", "adam", "rmsprop", "sgd"]
+V, H, NOTHING = 5, 3, -1
+
+
+def architecture(cell="lstm", nonlinearity="tanh", layers=1, entry="embedding", hidden=H):
+    return Architecture(
+        cell=cell, nonlinearity=nonlinearity, layers=layers, hidden=hidden, input=entry, embedding=2, symbols=V
+    )
+
+
+def settings(**values):
+    return TrainingSettings(**{"steps": 10, "device": "cpu", "precision": "fp32", **values})
+
+
+def made(shape, dropout=0.0, dtype=torch.float32, scale=1.0, **values):
+    """An engine with parameters large enough that no gate is linear."""
+    engine = TorchEngine(shape, settings(**values), dropout, dtype)
+    generator = np.random.default_rng(7)
+    engine.load({name: scale * generator.normal(0, 0.7, size) for name, size in shape.shapes.items()})
+    return engine
+
+
+def batch(seed=0, rows=3, width=4):
+    generator = np.random.default_rng(seed)
+    return generator.integers(0, V, (rows, width)), generator.integers(0, V, (rows, width))
+
+
+def random_state(shape, rows, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(1)
+    size = (shape.layers, rows, shape.hidden)
+    return tuple(torch.rand(size, generator=generator, dtype=dtype) - 0.5 for _ in range(1 + (shape.cell == "lstm")))
+
+
+def gradients(engine):
+    return {name: parameter.grad.numpy().copy() for name, parameter in engine.network.named_parameters()}
+
+
+def slopes(engine, inputs_BT, targets_BT, state, width=1e-6):
+    """The judge: central differences of the mean loss, one number of one parameter at a time."""
+
+    def loss():
+        nats, count, _, _ = engine.score(inputs_BT, targets_BT, state)
+        return nats / count
+
+    found = {}
+    for name, parameter in engine.network.named_parameters():
+        flat, result = parameter.data.view(-1), np.empty(parameter.numel())
+        for index in range(parameter.numel()):
+            value = flat[index].item()
+            flat[index] = value + width
+            above = loss()
+            flat[index] = value - width
+            result[index] = (above - loss()) / (2 * width)
+            flat[index] = value
+        found[name] = result.reshape(parameter.shape)
+    return found
+
+
+def assert_gradients(engine, inputs_BT, targets_BT, state):
+    engine.step(inputs_BT, targets_BT, state, learning_rate=0.0)
+    exact, judged = gradients(engine), slopes(engine, inputs_BT, targets_BT, state)
+    for name, value in judged.items():
+        np.testing.assert_allclose(exact[name], value, rtol=1e-5, atol=1e-8, err_msg=name)
+    assert all(value.any() for value in judged.values()), "a gradient of nothing but zeros proves nothing"
+
+
+@pytest.mark.parametrize(("cell", "layers", "entry"), [*product(CELLS, [1, 2], ["embedding", "onehot", "scalar"])])
+def test_gradients_are_the_slopes_of_the_loss(cell, layers, entry):
+    """A layer cut off, an input kind without a way back, a mask or a count that training sees and the loss does not."""
+    shape = architecture(*cell, layers=layers, entry=entry)
+    engine = made(shape, dtype=torch.float64, optimizer="sgd", clip=0)
+    inputs, targets = batch()
+    targets[0, 2:] = targets[2, :1] = NOTHING
+    assert_gradients(engine, inputs, targets, random_state(shape, rows=3))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("rows", [1, 2])
+def test_gradients_of_a_single_step(cell, rows):
+    """T=1 and B=1: a squeezed axis, a state taken for a batch."""
+    shape = architecture(*cell, layers=2)
+    engine = made(shape, dtype=torch.float64, optimizer="sgd", clip=0)
+    inputs, targets = batch(rows=rows, width=1)
+    assert_gradients(engine, inputs, targets, random_state(shape, rows))
+
+
+def stock(shape, weights):
+    """The judge: PyTorch's own modules, weights loaded by the names on disk."""
+    kind = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[shape.cell]
+    options = {"nonlinearity": shape.nonlinearity} if shape.cell == "rnn" else {}
+    network = nn.Module()
+    network.embedding = nn.Embedding(shape.symbols, shape.embedding)
+    network.rnn = kind(shape.embedding, shape.hidden, shape.layers, batch_first=True, **options)
+    network.head = nn.Linear(shape.hidden, shape.symbols)
+    network.load_state_dict({name: torch.tensor(value) for name, value in weights.items()})
+    return network
+
+
+@pytest.mark.parametrize(("cell", "layers"), [*product(CELLS, [1, 2])])
+def test_three_steps_are_those_of_a_stock_loop(cell, layers):
+    """A state not carried, a gradient that reaches into the last batch, a rate taken a step late, a wrong clip."""
+    shape = architecture(*cell, layers=layers)
+    engine = made(shape, weight_decay=0.1, clip=0.3)
+    network = stock(shape, engine.parameters())
+    matrices = [p for p in network.parameters() if p.dim() == 2]
+    biases = [p for p in network.parameters() if p.dim() == 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.1}, {"params": biases, "weight_decay": 0.0}], betas=(0.9, 0.99)
+    )
+    mine = theirs = None
+    for step, rate in enumerate([0.01, 0.05, 0.02]):
+        inputs, targets = batch(seed=step)
+        out, theirs = network.rnn(network.embedding(torch.tensor(inputs)), theirs)
+        theirs = tuple(part.detach() for part in theirs) if shape.cell == "lstm" else theirs.detach()
+        loss = nn.functional.cross_entropy(network.head(out).flatten(0, 1), torch.tensor(targets).flatten())
+        nats, count, mine = engine.step(inputs, targets, mine, rate)
+        assert count == targets.size
+        assert nats / count == pytest.approx(loss.item(), rel=1e-5)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 0.3)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+    for name, value in engine.parameters().items():
+        np.testing.assert_allclose(value, network.state_dict()[name].numpy(), rtol=2e-4, atol=2e-6, err_msg=name)
+
+
+def test_score_counts_nats_targets_and_top_guesses():
+    """A mean where a sum is promised, guesses counted at masked places, a state not carried on."""
+    shape = architecture()
+    engine = made(shape)
+    network = stock(shape, engine.parameters())
+    inputs, targets = batch()
+    targets[1, 1:] = NOTHING
+    state = random_state(shape, 3, torch.float32)
+    with torch.no_grad():
+        out, after = network.rnn(network.embedding(torch.tensor(inputs)), state)
+        logits = network.head(out)
+    wanted = torch.tensor(targets != NOTHING)
+    expected = nn.functional.cross_entropy(logits[wanted], torch.tensor(targets)[wanted], reduction="sum")
+    nats, count, correct, (h, c) = engine.score(inputs, targets, state)
+    assert (nats, count) == (pytest.approx(expected.item(), rel=1e-6), 9)
+    assert correct == int((logits.argmax(-1)[wanted] == torch.tensor(targets)[wanted]).sum())
+    torch.testing.assert_close((h, c), after)
+
+
+@pytest.mark.parametrize(("cell", "entry"), [*product(CELLS, ["embedding", "onehot", "scalar"])])
+def test_score_is_what_the_generator_makes_of_the_same_weights(cell, entry):
+    """Training and generation that disagree about an input kind: a model that is good on paper and writes nonsense."""
+    shape = architecture(*cell, layers=2, entry=entry)
+    engine = made(shape)
+    network = Network(shape, engine.parameters())
+    inputs, targets = batch()
+    logits_BTV, _ = network.sequence(inputs, network.initial_state(3))
+    nats, correct = cross_entropy(logits_BTV.reshape(-1, V), targets.reshape(-1))
+    assert engine.score(inputs, targets, None)[:3] == (pytest.approx(nats, rel=1e-5), targets.size, correct)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_padding_changes_neither_loss_nor_gradient(cell):
+    """Padding that is predicted, counted in the mean, or read before the text it follows."""
+    shape = architecture(*cell, layers=2)
+    inputs, targets = batch(rows=2, width=5)
+    targets[1, 3:] = NOTHING
+    inputs[1, 3:] = 0
+    other = inputs.copy()
+    other[1, 3:] = V - 1
+    engine = made(shape, dtype=torch.float64, clip=0)
+    nats, count, _ = engine.step(inputs, targets, None, 0.0)
+    whole = gradients(engine)
+    same, _, _ = engine.step(other, targets, None, 0.0)
+    for name, value in gradients(engine).items():
+        np.testing.assert_array_equal(value, whole[name], err_msg=name)
+    alone = [engine.step(inputs[:1], targets[:1], None, 0.0), gradients(engine)]
+    cut = [engine.step(inputs[1:, :3], targets[1:, :3], None, 0.0), gradients(engine)]
+    assert (nats, count) == (same, 8)
+    assert nats == pytest.approx(alone[0][0] + cut[0][0], rel=1e-12)
+    for name, value in whole.items():
+        np.testing.assert_allclose(value, (5 * alone[1][name] + 3 * cut[1][name]) / 8, atol=1e-12, err_msg=name)
+
+
+def test_scoring_leaves_training_as_it_was():
+    """A validation that draws from dropout's generator, leaves the network in evaluation mode or moves the state."""
+    shape = architecture(layers=2)
+    straight, measured = made(shape, dropout=0.3), made(shape, dropout=0.3)
+    ends = []
+    for engine, scores in ((straight, False), (measured, True)):
+        state = None
+        for step in range(3):
+            _, _, state = engine.step(*batch(step), state, 0.02)
+            if scores:
+                torch.manual_seed(99)
+                engine.score(*batch(50), None)
+        ends.append((engine.parameters(), engine.snapshot(state)))
+    assert_same(ends[0][0], ends[1][0])
+    assert_same(ends[0][1], ends[1][1])
+
+
+def test_scoring_is_without_dropout():
+    shape = architecture(layers=2)
+    plain, dropped = made(shape), made(shape, dropout=0.5)
+    assert plain.score(*batch(), None)[:3] == dropped.score(*batch(), None)[:3]
+    assert plain.step(*batch(), None, 0.0)[0] != dropped.step(*batch(), None, 0.0)[0]
+
+
+def test_dropout_differs_by_step_and_by_seed_and_by_nothing_else():
+    """The same units dropped in every step, or others after a resume."""
+    shape = architecture(layers=2, hidden=8)
+
+    def losses(seed):
+        engine = made(shape, dropout=0.5, seed=seed)
+        return [engine.step(*batch(), None, 0.0)[0] for _ in range(3)]
+
+    first = losses(0)
+    torch.manual_seed(5)
+    assert first == losses(0)
+    assert len({*first, *losses(1)}) == 6
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_weight_decay_pulls_matrices_and_no_bias(optimizer):
+    """A bias that decays (or a matrix that does not): seen where the gradient is nothing, on units that are dead."""
+    shape = architecture("rnn", "relu")
+    engine = made(shape, optimizer=optimizer, weight_decay=0.5, clip=0)
+    engine.load(engine.parameters() | {"rnn.bias_ih_l0": np.full(H, -50, np.float32)})
+    before = engine.parameters()
+    engine.step(*batch(), None, 0.001)
+    after = engine.parameters()
+    assert not gradients(engine)["rnn.bias_hh_l0"].any()
+    for name in ("rnn.bias_ih_l0", "rnn.bias_hh_l0"):
+        np.testing.assert_array_equal(after[name], before[name])
+    for name in ("rnn.weight_ih_l0", "rnn.weight_hh_l0", "head.weight"):
+        assert (np.sign(after[name] - before[name]) == -np.sign(before[name])).all(), name
+    if optimizer == "adamw":
+        name = "rnn.weight_hh_l0"
+        np.testing.assert_allclose(after[name], before[name] * (1 - 0.001 * 0.5), rtol=1e-6)
+
+
+def test_clipping_shortens_the_whole_gradient_and_keeps_its_direction():
+    """Clipping each number, clipping each parameter, or before the sum is a mean."""
+    shape = architecture()
+    steps = {}
+    for clip in (0, 0.01, 1000.0):
+        engine = made(shape, optimizer="sgd", momentum=0, weight_decay=0, clip=clip)
+        before = engine.parameters()
+        engine.step(*batch(), None, 1.0)
+        after = engine.parameters()
+        steps[clip] = np.concatenate([(before[name] - after[name]).ravel() for name in before])
+    np.testing.assert_allclose(np.linalg.norm(steps[0.01]), 0.01, rtol=1e-3)
+    np.testing.assert_allclose(steps[0.01] * np.linalg.norm(steps[0]) / 0.01, steps[0], atol=1e-3)
+    np.testing.assert_array_equal(steps[0], steps[1000.0])
+
+
+def assert_same(one, two):
+    assert one.keys() == two.keys()
+    for name in one:
+        assert (one[name].dtype, one[name].shape) == (two[name].dtype, two[name].shape), name
+        assert one[name].tobytes() == two[name].tobytes(), name
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize(("optimizer", "precision"), [*product(OPTIMIZERS, ["fp32", "bf16"])])
+def test_a_restored_engine_goes_on_bit_for_bit(optimizer, precision, cell):
+    """A moment, a count of steps, the state or dropout's place that the snapshot forgets."""
+    shape = architecture(cell, layers=2, hidden=8)
+    options = {"optimizer": optimizer, "precision": precision, "seed": 4}
+    straight, state = made(shape, dropout=0.3, **options), None
+    for step in range(4):
+        if step == 2:
+            parameters, arrays = straight.parameters(), straight.snapshot(state)
+        _, _, state = straight.step(*batch(step), state, 0.02)
+    resumed = TorchEngine(shape, settings(**options), 0.3)
+    resumed.load(parameters)
+    again = resumed.restore(arrays)
+    assert_same(resumed.snapshot(again), arrays)
+    for step in range(2, 4):
+        _, _, again = resumed.step(*batch(step), again, 0.02)
+    assert_same(resumed.parameters(), straight.parameters())
+    assert_same(resumed.snapshot(again), straight.snapshot(state))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_learns(optimizer):
+    """An optimizer whose rate or groups are not wired up: the four patterns are learnt by heart, or not."""
+    engine = TorchEngine(architecture(hidden=16), settings(optimizer=optimizer), 0.0)
+    engine.load(initial_parameters(engine.network.architecture, 0))
+    inputs = np.tile(np.arange(4), (2, 3))
+    rate = {"sgd": 0.5, "rmsprop": 0.01}.get(optimizer, 0.05)
+    for _ in range(60):
+        nats, count, _ = engine.step(inputs, (inputs + 1) % 4, None, rate)
+    assert nats / count < 0.1
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+def test_bf16_is_close_to_fp32_and_keeps_masters_in_float32(cell):
+    """Weights, moments or state rounded to 8 bits of mantissa."""
+    shape = architecture(cell, layers=2, hidden=16)
+    full, half = made(shape, precision="fp32"), made(shape, precision="bf16")
+    nats, count, _ = full.step(*batch(), None, 0.01)
+    rounded, _, state = half.step(*batch(), None, 0.01)
+    assert "bfloat16" in half.description
+    assert nats != rounded
+    assert nats / count == pytest.approx(rounded / count, rel=0.02)
+    assert all(value.dtype == np.float32 for value in half.snapshot(state).values() if value.ndim)
+    for name, value in half.parameters().items():
+        assert not np.array_equal(torch.tensor(value).bfloat16().float().numpy(), value), name
+
+
+def test_a_restored_snapshot_is_checked():
+    """A damaged resume file that ends in a KeyError, or is taken over in silence."""
+    shape = architecture(layers=2)
+    engine = made(shape)
+    _, _, state = engine.step(*batch(), None, 0.01)
+    good = engine.snapshot(state)
+    one = "optimizer.head.bias.exp_avg"
+    damaged = {
+        "steps must": {name: value for name, value in good.items() if name != "steps"},
+        f"{one} is missing": {name: value for name, value in good.items() if name != one},
+        "optimizer.odd.step is not expected": good | {"optimizer.odd.step": np.array(1.0)},
+        f"{one} must be finite": good | {one: np.full(V, np.nan, np.float32)},
+        f"{one} must be": good | {one: np.zeros(V + 1, np.float32)},
+        "state.1 is missing": {name: value for name, value in good.items() if name != "state.1"},
+        "state.0 must": good | {"state.0": good["state.0"][:1]},
+        "state.1 must": good | {"state.1": good["state.1"][0]},
+    }
+    for message, arrays in damaged.items():
+        with pytest.raises(ModelError, match=f"resume.safetensors: {message}"):
+            made(shape).restore(arrays)
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_device_that_is_not_here_is_one_clear_error(device):
+    if {"cuda": torch.cuda, "mps": torch.backends.mps}[device].is_available():
+        pytest.skip(f"{device} is here")
+    for refused in (check_engine, lambda asked: open_engine(architecture(), asked, 0.0)):
+        with pytest.raises(DeviceError, match=f"^--device {device} needs .* here there is: cpu$"):
+            refused(settings(device=device))
+
+
+def test_auto_takes_what_is_here_and_says_so():
+    engine = TorchEngine(architecture(), TrainingSettings(steps=1), 0.0)
+    assert engine.description.startswith(f"torch {torch.__version__} on ")
+    assert any(word in engine.description for word in ("float32", "bfloat16"))
+
+
+def test_without_torch_training_says_what_to_install(tmp_path, corpus_file):
+    """A traceback, or a run folder left behind, where torch is not installed."""
+    program = "import sys; sys.modules['torch'] = None; from charloom.cli.main import main; main()"
+    command = [sys.executable, "-c", program, "train", str(corpus_file), "--steps", "1", "--out", "run"]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "charloom: training needs PyTorch, which is not installed; run: pip install 'charloom[torch]'\n"
+    )
+    assert not (tmp_path / "run").exists()

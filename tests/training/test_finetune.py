@@ -1,0 +1,185 @@
+"""Fine-tuning: symbols are matched by what they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from charloom.architecture import Architecture
+from charloom.checkpoint import ModelFolder, load_model, save_model
+from charloom.config import Cleaning
+from charloom.engines.initial import initial_parameters
+from charloom.errors import SettingsError
+from charloom.text.vocabulary import Vocabulary
+from charloom.training import start
+from charloom.training.events import Notice
+from charloom.training.finetune import adapt, settings_like
+
+CHEAP = {"hidden": 8, "embedding": 4, "batch_size": 4, "seq_length": 8, "device": "cpu", "precision": "fp32"}
+
+
+def folder(vocabulary, entry="embedding", seed=0, cell="lstm"):
+    shape = Architecture(
+        cell=cell, nonlinearity="tanh", layers=2, hidden=8, input=entry, embedding=4, symbols=vocabulary.size
+    )
+    generator = np.random.default_rng(seed)
+    weights = {name: generator.normal(0, 1, size).astype(np.float32) for name, size in shape.shapes.items()}
+    return ModelFolder(shape, vocabulary, weights)
+
+
+def characters(text, **special):
+    return Vocabulary("characters", tuple(sorted(text)), **special)
+
+
+def adapted(old, new, entry="embedding"):
+    base, fresh, said = folder(old, entry, seed=1), folder(new, entry, seed=2), []
+    return base, fresh, adapt(base, fresh, said.append), said
+
+
+def symbols(vocabulary):
+    return [*vocabulary.characters, *["unknown"] * vocabulary.unknown, *["boundary"] * vocabulary.boundary]
+
+
+@pytest.mark.parametrize("entry", ["embedding", "onehot"])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (characters("bcd"), characters("abcdz")),
+        (characters("bcd", unknown=True), characters("abcd", unknown=True, boundary=True)),
+        (characters("bcd", boundary=True), characters("abcd", unknown=True, boundary=True)),
+        (characters("bd"), characters("ac")),
+    ],
+)
+def test_rows_follow_their_character_and_new_ones_start_fresh(old, new, entry):
+    """Rows by index: every weight goes to the wrong letter as soon as the alphabet shifts; special symbols too."""
+    base, fresh, made, said = adapted(old, new, entry)
+    known = [symbol for symbol in symbols(new) if symbol in symbols(old)]
+    assert said == [
+        f"fine-tuning: {len(known)} known symbols keep their weights, {new.size - len(known)} new ones start fresh"
+    ]
+    by_row = ["head.weight", "head.bias"] + ["embedding.weight"] * (entry == "embedding")
+    by_column = ["rnn.weight_ih_l0"] if entry == "onehot" else []
+    for index, symbol in enumerate(symbols(new)):
+        source, place = (base, symbols(old).index(symbol)) if symbol in known else (fresh, index)
+        for name in by_row:
+            assert made.parameters[name][index].tobytes() == source.parameters[name][place].tobytes(), (name, symbol)
+        for name in by_column:
+            column = made.parameters[name][:, index]
+            assert column.tobytes() == source.parameters[name][:, place].tobytes(), (name, symbol)
+    for name in made.architecture.shapes.keys() - {*by_row, *by_column}:
+        assert made.parameters[name].tobytes() == base.parameters[name].tobytes(), name
+    assert made.vocabulary == new
+
+
+def test_bytes_are_known_one_and_all():
+    """A boundary behind the bytes is one new row."""
+    base, fresh, made, said = adapted(Vocabulary("bytes"), Vocabulary("bytes", boundary=True))
+    assert said == ["fine-tuning: 256 known symbols keep their weights, 1 new ones start fresh"]
+    assert made.parameters["head.bias"][:256].tobytes() == base.parameters["head.bias"].tobytes()
+    assert made.parameters["head.bias"][256] == fresh.parameters["head.bias"][256]
+
+
+def test_the_model_that_was_read_is_not_changed():
+    base, fresh, _, _ = adapted(characters("bcd"), characters("abcd"))
+    assert base.parameters["head.bias"].tobytes() == folder(characters("bcd"), seed=1).parameters["head.bias"].tobytes()
+    assert (
+        fresh.parameters["head.bias"].tobytes() == folder(characters("abcd"), seed=2).parameters["head.bias"].tobytes()
+    )
+
+
+def test_scalar_input_cannot_learn_new_characters():
+    """With index/V as input a new symbol changes what every number means; the same alphabet is fine."""
+    with pytest.raises(SettingsError, match="scalar input cannot learn new characters; the text has 1"):
+        adapted(characters("bcd"), characters("abcd"), "scalar")
+    base, _, made, _ = adapted(characters("bcd"), characters("bcd"), "scalar")
+    assert all(made.parameters[name].tobytes() == value.tobytes() for name, value in base.parameters.items())
+
+
+# Settings -------------------------------------------------------------------------------------------------------------
+
+
+def base_model(**values):
+    return replace(folder(characters("abc")), **values)
+
+
+def test_the_model_fixes_network_cleaning_and_vocabulary():
+    """A prompt cleaned one way and a text another; dropout and all of training stay free."""
+    base = base_model(cleaning=Cleaning(lowercase=True))
+    made = settings_like(base, {"lr": 0.5, "dropout": 0.2})
+    assert (made["lowercase"], made["hidden"], made["layers"], made["cell"]) == (True, 8, 2, "lstm")
+    assert (made["lr"], made["dropout"], made["vocabulary"]) == (0.5, 0.2, "characters")
+
+
+@pytest.mark.parametrize(
+    "given", [{"hidden": "16"}, {"cell": "gru"}, {"lowercase": True}, {"vocabulary": "bytes"}, {"input": "onehot"}]
+)
+def test_a_setting_that_contradicts_the_model_is_refused(given):
+    (name,) = given
+    with pytest.raises(SettingsError, match=f"{name} must be as in the model given by --from, .*; got ") as caught:
+        settings_like(base_model(), given)
+    assert caught.value.setting == name
+
+
+def test_a_setting_that_agrees_is_accepted_as_typed():
+    """The command line hands on what was typed: '8' was refused beside a model of 8 units."""
+    made = settings_like(base_model(), {"hidden": "8", "layers": "2", "cell": "lstm", "vocabulary": "auto"})
+    assert (made["hidden"], made["vocabulary"]) == (8, "characters")
+
+
+def test_records_are_fixed_only_where_the_model_knows_a_boundary():
+    with_boundary = replace(folder(characters("abc", boundary=True)), records="line")
+    assert settings_like(with_boundary, {})["records"] == "line"
+    with pytest.raises(SettingsError, match="records must be as in the model"):
+        settings_like(with_boundary, {"records": "paragraph"})
+    assert settings_like(base_model(), {"records": "paragraph"})["records"] == "paragraph"
+
+
+# Through a run --------------------------------------------------------------------------------------------------------
+
+
+def fine_tune(tmp_path, base, text, **values):
+    save_model(tmp_path / "base", base)
+    (tmp_path / "new.txt").write_text(text, encoding="utf-8")
+    events = []
+    values = {
+        "steps": 1,
+        "lr": 1e-12,
+        "weight_decay": 0,
+        **{k: v for k, v in CHEAP.items() if k[:3] in "bat seq dev pre"},
+        **values,
+    }
+    start.start(
+        [str(tmp_path / "new.txt")], values, tmp_path / "run", str(tmp_path / "base"), events.append, lambda: False
+    )
+    return load_model(tmp_path / "run"), [event.text for event in events if isinstance(event, Notice)]
+
+
+def test_a_new_text_with_a_shifted_alphabet_keeps_every_known_row(tmp_path):
+    """End to end: characters the new text lacks stay, those it adds stand among them, and both are counted."""
+    base = folder(characters("cdxyz"), seed=3)
+    made, notices = fine_tune(tmp_path, base, "abcd " * 60)
+    assert made.vocabulary.characters == tuple(" abcdxyz")
+    assert "fine-tuning: 5 known symbols keep their weights, 3 new ones start fresh" in notices
+    fresh = initial_parameters(made.architecture, seed=0)
+    for index, symbol in enumerate(made.vocabulary.characters):
+        if symbol in "cdxyz":
+            expected = base.parameters["embedding.weight"]["cdxyz".index(symbol)]
+        else:
+            expected = fresh["embedding.weight"][index]
+        np.testing.assert_allclose(made.parameters["embedding.weight"][index], expected, atol=1e-9)
+    np.testing.assert_allclose(made.parameters["rnn.weight_hh_l1"], base.parameters["rnn.weight_hh_l1"], atol=1e-9)
+
+
+def test_a_base_with_an_unknown_symbol_keeps_it(tmp_path):
+    base = folder(characters("abc", unknown=True), seed=3)
+    made, _ = fine_tune(tmp_path, base, "abc" * 100)
+    assert made.vocabulary == base.vocabulary
+
+
+def test_a_run_that_cannot_be_is_not_left_behind(tmp_path):
+    """The refusal comes after the text is read: the folder of ids stayed, and --out was taken."""
+    with pytest.raises(SettingsError, match="scalar"):
+        fine_tune(tmp_path, folder(characters("abc"), "scalar"), "abcd" * 100)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,267 @@
+"""A run folder: never overwritten, its settings and log, and what damage to it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tomllib
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from charloom.checkpoint import load_model
+from charloom.config import Settings
+from charloom.errors import CharloomError, Interrupted, ModelError, SettingsError, TextError, TrainingError
+from charloom.training import start
+from charloom.training.budget import Progress
+from charloom.training.events import Finished, Notice, Started
+from charloom.training.run import Run
+
+CHEAP = {
+    "hidden": 6,
+    "embedding": 3,
+    "batch_size": 4,
+    "seq_length": 8,
+    "steps": 3,
+    "device": "cpu",
+    "precision": "fp32",
+}
+
+
+def train(path, out=None, origin=None, report=None, stop=lambda: False, **values):
+    return start.start([str(path)], {**CHEAP, **values}, out, origin, report or (lambda _: None), stop)
+
+
+def resume(folder, events=None, **budgets):
+    return start.resume(folder, budgets, (lambda _: None) if events is None else events.append, lambda: False)
+
+
+def stop_after(steps):
+    asked = iter([False] * (steps - 1))
+    return lambda: next(asked, True)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, zen):
+    """A run that was stopped after three of six steps; to read, not to change."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "corpus.txt").write_text(zen, encoding="utf-8")
+    with pytest.raises(Interrupted):
+        train(folder / "corpus.txt", folder / "run", steps=6, stop=stop_after(3))
+    return folder / "run"
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+# Beginning ------------------------------------------------------------------------------------------------------------
+
+
+def test_each_run_gets_a_folder_of_its_own(tmp_path, monkeypatch, corpus_file):
+    """The second run of a text written over the first."""
+    monkeypatch.chdir(tmp_path)
+    assert [train(corpus_file, steps=1).run for _ in range(2)] == ["runs/corpus-1", "runs/corpus-2"]
+    (tmp_path / "runs" / "x-1").write_text("a file of somebody else's")
+    assert Run.create(None, "x", Settings(), {}).folder.name == "x-2"
+
+
+def test_out_takes_a_new_or_an_empty_folder_and_nothing_else(tmp_path, corpus_file):
+    """A person's files, or an earlier run, written over."""
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    train(corpus_file, mine, steps=1)
+    before = (mine / "best" / "model.safetensors").read_bytes()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(SettingsError, match=f"--out must be a new or empty folder; {mine} holds files"):
+        train(corpus_file, mine, seed=1)
+    with pytest.raises(SettingsError, match=r"--out must be a folder that can be written; .*file: File exists"):
+        train(corpus_file, tmp_path / "file")
+    with pytest.raises(SettingsError, match=r"--out must be a folder that can be written; .*: Not a directory"):
+        train(corpus_file, tmp_path / "file" / "below")
+    assert (mine / "best" / "model.safetensors").read_bytes() == before
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_text_that_cannot_be_used_leaves_no_folder(tmp_path):
+    (tmp_path / "one.txt").write_text("x")
+    with pytest.raises(TextError, match="at least 2 characters"):
+        train(tmp_path / "one.txt", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_full_disk_before_the_first_checkpoint_is_not_called_resumable(tmp_path, corpus_file, monkeypatch):
+    """The advice to go on with a run that is no longer there."""
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("charloom.training.start.prepare", full)
+    with pytest.raises(TrainingError, match="run cannot be written: No space left on device; make room, then start"):
+        train(corpus_file, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_text_whose_name_is_no_utf_8_can_be_trained_on(tmp_path, zen):
+    """run.toml and the model card are UTF-8: a name in Latin-1 ended in a UnicodeEncodeError."""
+    path = os.path.join(os.fsencode(tmp_path), b"caf\xe9.txt")
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(zen)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    finished = train(os.fsdecode(path), tmp_path / "run", steps=2)
+    assert finished.step == 2
+    assert load_model(tmp_path / "run").vocabulary.size > 10
+    assert resume(tmp_path / "run").step == 2
+
+
+def test_run_toml_holds_every_setting_resolved(finished):
+    """A default that changes in the next version must not change an old run."""
+    data = tomllib.loads((finished / "run.toml").read_text())
+    source = data.pop("source")
+    assert Settings.model_validate(data).training.steps == 6
+    assert data["training"]["lr"] == Settings().training.lr
+    assert source["paths"] == [str(finished.parent / "corpus.txt")]
+
+
+def test_everything_reported_is_in_the_log(tmp_path, zen):
+    """Notices and the first line were shown and not written; losses without bits."""
+    (tmp_path / "a.txt").write_text(zen, encoding="utf-8")
+    events = []
+    train(tmp_path / "a.txt", tmp_path / "run", report=events.append, batch_size=500, split="80/10/10")
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    shown = sorted(json.dumps(event.to_json(), sort_keys=True) for event in events)
+    assert sorted(json.dumps(line, sort_keys=True) for line in log) == shown
+    assert any(isinstance(event, Notice) and "too short for 500 x 8" in event.text for event in events)
+    end = log[-1]
+    assert end["event"] == "finished"
+    for name in ("validation", "test"):
+        assert end[f"{name}_bits"] == pytest.approx(end[f"{name}_nats"] / np.log(2))
+    provenance = load_model(tmp_path / "run").provenance
+    assert (provenance["test_nats"], provenance["split"]) == (end["test_nats"], "80/10/10")
+
+
+# Going on -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_budget_holds_for_the_next_resume_too(copy):
+    """Interrupted after `--resume RUN --steps 9`, the printed command ended the run at the old six."""
+    events = []
+    asked = iter([False, False, True])
+    with pytest.raises(Interrupted):
+        start.resume(copy, {"steps": "9"}, events.append, lambda: next(asked))
+    assert [event.step for event in events if isinstance(event, Started)] == [3]
+    assert resume(copy).step == 9
+
+
+def test_a_spent_budget_only_measures_again(copy):
+    """A finished run that is resumed must not train on, double its last line, or lose its best weights."""
+    resume(copy)
+    before = {name: (copy / name).read_bytes() for name in ("best/model.safetensors", "last/resume.safetensors")}
+    events = []
+    assert resume(copy, events).step == 6
+    assert {name: (copy / name).read_bytes() for name in before} == before
+    log = [json.loads(line)["event"] for line in (copy / "log.jsonl").read_text().splitlines()]
+    assert log.count("finished") == 1
+    assert sum(isinstance(event, Finished) for event in events) == 1
+
+
+def test_lines_written_after_the_checkpoint_are_taken_back(copy):
+    """What a kill leaves behind, half a line of it, would stand twice or break every reader of the log."""
+    size = (copy / "log.jsonl").stat().st_size
+    with (copy / "log.jsonl").open("ab") as file:
+        file.write(b'{"event": "validation", "step": 4}\n{"eve')
+    Run.open(copy).load_last()
+    assert (copy / "log.jsonl").stat().st_size == size
+    os.truncate(copy / "samples.txt", 3)  # and a power cut may have lost some
+    Run.open(copy).load_last()
+    assert (copy / "samples.txt").stat().st_size == 3
+
+
+# Damage ---------------------------------------------------------------------------------------------------------------
+
+
+def progress(**fields):
+    def damage(folder):
+        path = folder / "last" / "resume.json"
+        data = json.loads(path.read_text()) | fields
+        path.write_text(json.dumps({name: value for name, value in data.items() if value != "gone"}))
+
+    return damage
+
+
+DAMAGE = {
+    "no run.toml": (lambda folder: (folder / "run.toml").unlink(), "needs a run folder with a run.toml"),
+    "run.toml not TOML": (lambda folder: (folder / "run.toml").write_text("= 3"), "run.toml must hold the settings"),
+    "run.toml not UTF-8": (lambda folder: (folder / "run.toml").write_bytes(b"\xff"), "run.toml must hold"),
+    "run.toml odd": (lambda folder: (folder / "run.toml").write_text("[training]\nlr = -1"), "run.toml .*lr must be"),
+    "never began": (lambda folder: (folder / "last").rename(folder / "gone"), "was stopped before training began"),
+    "resume.json gone": (lambda folder: (folder / "last" / "resume.json").unlink(), "last: resume.json must be"),
+    "arrays gone": (lambda folder: (folder / "last" / "resume.safetensors").unlink(), "last: resume.safetensors must"),
+    "arrays cut": (lambda f: os.truncate(f / "last" / "resume.safetensors", 600), "last: resume.safetensors must"),
+    "step missing": (progress(step="gone"), "last: resume.json: step is missing"),
+    "step negative": (progress(step=-1), "last: resume.json: step must be"),
+    "step a word": (progress(step="many"), "last: resume.json: step must be"),
+    "seconds NaN": (progress(seconds=float("nan")), "last: resume.json: seconds must be"),
+    "rate doubled": (progress(lr_factor=2), "last: resume.json: lr_factor must be"),
+    "odd field": (progress(mood=1), "last: resume.json: mood must"),
+    "index beyond": (progress(index=10**6), "resume.json: index must be below"),
+    "ids cut": (lambda folder: os.truncate(folder / "data" / "ids.bin", 10), "ids.bin has 10 bytes"),
+    "dataset gone": (lambda folder: (folder / "data" / "dataset.json").unlink(), "must hold a run's data"),
+    "another optimizer": (
+        lambda folder: (folder / "run.toml").write_text((folder / "run.toml").read_text().replace("adamw", "sgd")),
+        "resume.safetensors: .* is (missing|not expected)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_run_is_one_error_that_names_the_file(copy, damage):
+    change, message = DAMAGE[damage]
+    change(copy)
+    with pytest.raises(ModelError, match=message):
+        resume(copy)
+
+
+def test_a_folder_that_is_no_run_is_one_error(tmp_path):
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(ModelError, match=r"--resume needs a run folder with a run\.toml"):
+            resume(folder)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=st.sampled_from(["resume.json", "resume.safetensors", "config.json"]),
+    edits=st.lists(st.tuples(st.integers(0, 900), st.integers(0, 255)), min_size=1, max_size=3),
+    length=st.integers(0, 3000),
+)
+def test_damage_anywhere_in_last_is_found_or_harmless(finished, name, edits, length):
+    """A KeyError in the optimizer, a count that is a word: whatever is damaged, the engine goes on or says so."""
+    from charloom.engines.engine import open_engine
+
+    path = finished / "last" / name
+    whole = path.read_bytes()
+    data = bytearray(whole[: length if length > 1000 else None])
+    for place, value in edits:
+        data[place % len(data)] = value
+    path.write_bytes(data)
+    log = (finished / "log.jsonl").read_bytes()
+    try:
+        run = Run.open(finished)
+        model, found, arrays = run.load_last()
+        assert isinstance(found, Progress)
+        engine = open_engine(model.architecture, run.settings.training, 0.0)
+        engine.load(model.parameters)
+        state = engine.restore(arrays)
+        rows = 4 if state is None else state[0].shape[1]
+        engine.step(np.zeros((rows, 2), np.int64), np.zeros((rows, 2), np.int64), state, 0.0)
+    except CharloomError:
+        pass
+    finally:
+        path.write_bytes(whole)
+        (finished / "log.jsonl").write_bytes(log)

@@ -1,0 +1,349 @@
+"""The loop, driven by an engine that does what it is told: what is validated, kept, rewound, and when it ends."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+
+from charloom.architecture import Architecture
+from charloom.checkpoint import ModelFolder, load_model
+from charloom.config import Settings
+from charloom.engines.initial import initial_parameters
+from charloom.errors import Interrupted, TrainingError
+from charloom.text.batches import Streams
+from charloom.text.dataset import Ids
+from charloom.text.vocabulary import Vocabulary
+from charloom.training.budget import FLOOR, Progress
+from charloom.training.events import Finished, Notice, Sample, Step, Validation
+from charloom.training.run import Run
+from charloom.training.trainer import Plan, Trainer, measure
+
+SYMBOLS = Vocabulary("characters", ("a", "b"))
+SHAPE = Architecture(cell="rnn", nonlinearity="tanh", layers=1, hidden=2, input="onehot", embedding=1, symbols=2)
+BATCHES = 5
+
+
+class Scripted:
+    """An engine whose loss is told: `losses[k]` in training step k+1, `scores[k]` where it stands after k steps.
+
+    Its parameters carry the count of steps, so a saved model tells when it was saved.
+    """
+
+    description = "scripted"
+
+    def __init__(self, losses=(), scores=(), spoilt=()):
+        self.losses, self.scores, self.spoilt = dict(losses), dict(scores), set(spoilt)
+        self.count, self.calls, self.rates, self.states = 0, 0, [], []
+
+    def step(self, inputs_BT, targets_BT, state, learning_rate):
+        self.count += 1
+        self.calls += 1
+        self.rates.append(learning_rate)
+        self.states.append(state)
+        return self.losses.get(self.calls, 1.0) * targets_BT.size, targets_BT.size, (state or 0) + 1
+
+    def score(self, inputs_BT, targets_BT, state):
+        return self.scores.get(self.count, 1.0) * targets_BT.size, targets_BT.size, 0, "measuring"
+
+    def parameters(self):
+        made = initial_parameters(SHAPE, 0)
+        made["head.bias"] = np.full(2, np.nan if self.calls in self.spoilt else self.count, np.float32)
+        return made
+
+    def load(self, parameters):
+        self.count = int(parameters["head.bias"][0])
+
+    def snapshot(self, state):
+        return {"state": np.array(state or 0)}
+
+    def restore(self, arrays):
+        return int(arrays["state"]) or None
+
+
+class Clock:
+    """Seconds that pass as told: `pace` at each look."""
+
+    def __init__(self, pace=0.0):
+        self.now, self.pace = 0.0, pace
+
+    def __call__(self):
+        self.now += self.pace
+        return self.now
+
+
+def saved_at(folder):
+    return int(load_model(folder).parameters["head.bias"][0])
+
+
+class Session:
+    """A trainer over five batches an epoch, and what it reported."""
+
+    def __init__(self, tmp_path, engine, stop=lambda: False, clock=None, validation=True, resumed=False, **values):
+        self.engine, self.events, self.folder = engine, [], tmp_path / "run"
+        values = {"steps": 10, "warmup": 0, "lr": 1.0, "schedule": "constant", **values}
+        settings = Settings.from_flat(values)
+        split = Streams(Ids.of(np.zeros(9, np.uint8)), 2, 4)
+        plan = Plan(Streams(Ids.of(np.zeros(21, np.uint8)), 2, 2), *[split if validation else None] * 3)
+        assert len(plan.training) == BATCHES
+        if resumed:
+            run = Run(self.folder, settings, {})
+            model, progress, arrays = run.load_last()
+            engine.load(model.parameters)
+            state = engine.restore(arrays)
+        else:
+            run = Run.create(self.folder, "x", settings, {})
+            model, progress, state = ModelFolder(SHAPE, SYMBOLS, initial_parameters(SHAPE, 0)), Progress(), None
+        self.trainer = Trainer(engine, plan, run, model, progress, state, self.events.append, stop, clock or Clock())
+
+    def seen(self, kind):
+        return [event for event in self.events if isinstance(event, kind)]
+
+    @property
+    def progress(self):
+        return json.loads((self.folder / "last" / "resume.json").read_text())
+
+
+def trained(tmp_path, engine, **values):
+    session = Session(tmp_path, engine, **values)
+    session.finished = session.trainer.train()
+    return session
+
+
+def test_best_holds_the_weights_of_the_best_validation_not_the_last(tmp_path):
+    """Best as "latest", a comparison the wrong way round, or the whole split measured with the last weights."""
+    engine = Scripted(scores={2: 0.9, 4: 0.5, 6: 0.7, 8: 0.6, 10: 0.8})
+    session = trained(tmp_path, engine, validate_every=2)
+    assert [(event.step, event.best) for event in session.seen(Validation)] == [
+        (2, True),
+        (4, True),
+        (6, False),
+        (8, False),
+        (10, False),
+    ]
+    assert (saved_at(session.folder / "best"), saved_at(session.folder / "last")) == (4, 10)
+    assert (session.finished.best_step, session.finished.validation_nats) == (4, 0.5)
+    provenance = load_model(session.folder / "best").provenance
+    assert (provenance["validation_nats"], provenance["test_nats"], provenance["step"]) == (0.5, 0.5, 4)
+
+
+@pytest.mark.parametrize(("steps", "every"), [(7, 3), (3, 100)])
+def test_the_last_weights_are_validated_too(tmp_path, steps, every):
+    """A run shorter than --validate-every handed back the untrained weights as its best."""
+    session = trained(tmp_path, Scripted(scores={steps: 0.1}), steps=steps, validate_every=every)
+    assert session.seen(Validation)[-1].step == steps
+    assert saved_at(session.folder / "best") == steps
+
+
+def test_twenty_validations_in_a_budget(tmp_path):
+    """None at all where the budget has fewer steps than twenty, or one after every step where it has many."""
+    assert [event.step for event in trained(tmp_path / "a", Scripted(), steps=40).seen(Validation)] == [
+        *range(2, 41, 2)
+    ]
+    assert [event.step for event in trained(tmp_path / "b", Scripted(), steps=3).seen(Validation)] == [1, 2, 3]
+
+
+def test_patience_stops_after_so_many_validations_without_a_better_one(tmp_path):
+    """Off by one, a count that a better one does not reset, an equal one that counts as better."""
+    scores = {1: 0.9, 2: 0.95, 3: 0.8, 4: 0.8, 5: 0.81, 6: 0.82, 7: 0.1}
+    session = trained(tmp_path, Scripted(scores=scores), steps=20, validate_every=1, patience=3)
+    assert (session.finished.step, session.finished.best_step) == (6, 3)
+    again = Session(tmp_path, Scripted(scores=scores), resumed=True, steps=20, validate_every=1, patience=3)
+    assert again.trainer.train().step == 6
+
+
+def test_without_a_validation_split_the_last_weights_are_the_best(tmp_path):
+    session = trained(tmp_path, Scripted(), steps=4, validation=False, patience=1)
+    assert session.seen(Validation) == []
+    assert session.finished == Finished(str(session.folder), 4, 0, 0.0, 4, None, None, None)
+    assert saved_at(session.folder / "best") == 4
+    assert session.seen(Sample), "samples need no validation split"
+
+
+def test_the_state_is_carried_through_an_epoch_and_starts_anew(tmp_path):
+    """A state that crosses into the next epoch, is lost at a validation, or comes back from measuring."""
+    session = trained(tmp_path, Scripted(), steps=7, validate_every=1)
+    assert session.engine.states == [None, 1, 2, 3, 4, None, 1]
+
+
+def test_a_loss_that_is_not_finite_rewinds_once_and_halves_the_rate(tmp_path):
+    """A step that counts though it was undone, a rate halved in one step alone, lines of the log that come twice."""
+    engine = Scripted(losses={6: math.nan})
+    session = trained(tmp_path, engine, validate_every=2, checkpoint_every=2, epochs=2)
+    assert [event.text for event in session.seen(Notice)] == [
+        "the loss was not finite at step 5: back to step 4, with half the learning rate"
+    ]
+    assert engine.rates == [1.0] * 6 + [0.5] * 6
+    assert engine.states[6] == 4, "the state of the checkpoint"
+    assert (session.finished.step, engine.calls, saved_at(session.folder / "last")) == (10, 12, 10)
+    assert session.progress["lr_factor"] == 0.5
+    log = [json.loads(line) for line in (session.folder / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log if line["event"] == "validation"] == [2, 4, 6, 8, 10]
+
+
+@pytest.mark.parametrize("second", [8, 12])
+def test_a_second_loss_that_is_not_finite_is_the_end(tmp_path, second):
+    """Rewinding for ever; a message that does not say what to do; a best model lost."""
+    engine = Scripted(losses={6: math.inf, second: math.nan}, scores={2: 0.5})
+    session = Session(tmp_path, engine, validate_every=2, checkpoint_every=2, steps=20)
+    with pytest.raises(TrainingError, match=r"again at step \d+, .* smaller --lr or --clip; .*best holds the best"):
+        session.trainer.train()
+    assert saved_at(session.folder / "best") == 2
+    assert len(session.seen(Notice)) == 1
+
+
+def test_the_halved_rate_outlives_an_interruption(tmp_path):
+    """A resumed run that forgets that it was rewound would rewind for ever, at the full rate."""
+    ask = itertools.chain([False] * 6, itertools.repeat(True))
+    engine = Scripted(losses={4: math.nan})
+    session = Session(tmp_path, engine, stop=lambda: next(ask), checkpoint_every=2, validate_every=100)
+    with pytest.raises(Interrupted):
+        session.trainer.train()
+    again = Session(tmp_path, Scripted(losses={1: math.nan}), resumed=True)
+    with pytest.raises(TrainingError, match="again"):
+        again.trainer.train()
+
+
+@pytest.mark.parametrize("validation", [True, False])
+@pytest.mark.parametrize("moment", [3, 4, 10])
+def test_spoilt_weights_are_never_saved(tmp_path, moment, validation):
+    """A step's own loss is that before its update: spoilt weights were saved as the best, or ended the run early."""
+    engine = Scripted(spoilt={moment}, scores={3: 0.5, 4: 0.4})
+    session = trained(tmp_path, engine, validate_every=1, checkpoint_every=2, validation=validation)
+    assert len(session.seen(Notice)) == 1
+    assert (session.finished.step, saved_at(session.folder / "last")) == (10, 10)
+    assert saved_at(session.folder / "best") == (4 if validation else 10)
+
+
+def test_a_validation_that_is_not_finite_rewinds_too(tmp_path):
+    engine = Scripted(scores={4: math.nan})
+    session = Session(tmp_path, engine, validate_every=2, checkpoint_every=2)
+    with pytest.raises(TrainingError):  # the script says NaN again where it stands again after 4 steps
+        session.trainer.train()
+    assert (saved_at(session.folder / "best"), saved_at(session.folder / "last")) == (2, 2)
+    assert engine.rates == [1.0] * 4 + [0.5] * 2
+
+
+def test_a_state_that_explodes_over_the_whole_split_is_said_and_not_written(tmp_path):
+    """NaN is no JSON: the run ended in a traceback after its last step."""
+    engine = Scripted()
+    session = Session(tmp_path, engine, validate_every=10)
+    measured = []
+    engine.score = lambda inputs, targets, state: (
+        measured.append(1) or (1.0 if len(measured) == 1 else math.inf, targets.size, 0, state)
+    )
+    finished = session.trainer.train()
+    assert (finished.validation_nats, finished.test_nats) == (None, None)
+    assert "validation_nats" not in load_model(session.folder / "best").provenance
+    assert "not finite" in session.seen(Notice)[0].text
+
+
+def test_weights_that_write_nothing_are_no_reason_to_end(tmp_path):
+    """A relu network whose state explodes by itself: the sample failed, and the run with it."""
+    engine = Scripted()
+    huge = {"rnn.weight_hh_l0": np.full((2, 2), 3e38, np.float32), "rnn.bias_hh_l0": np.ones(2, np.float32)}
+    made = engine.parameters
+    engine.parameters = lambda: made() | huge | {"head.weight": np.full((2, 2), 3e38, np.float32)}
+    session = trained(tmp_path, engine, steps=2)
+    assert (session.finished.step, session.seen(Sample), session.seen(Notice)) == (2, [], [])
+
+
+def test_stopping_saves_says_how_to_go_on_and_going_on_ends_as_if_it_had_not(tmp_path):
+    """A step lost or done twice; a folder whose name the shell cuts in two."""
+    folder = tmp_path / "a b"
+    folder.mkdir()
+    ask = iter([False, False, True])
+    session = Session(folder, Scripted(), stop=lambda: next(ask), validate_every=2)
+    with pytest.raises(Interrupted, match=f"stopped at step 3; go on with: charloom train --resume '{folder}/run'$"):
+        session.trainer.train()
+    assert (session.progress["step"], saved_at(session.folder / "last")) == (3, 3)
+    again = Session(folder, Scripted(), resumed=True, validate_every=2)
+    assert again.trainer.train().step == 10
+    assert again.engine.states == [3, 4, None, 1, 2, 3, 4]
+
+
+def test_stopping_while_the_whole_split_is_measured(tmp_path):
+    """Minutes of a last measurement in which Ctrl-C was not heard; resuming comes straight back to it."""
+    ask = itertools.chain([False] * 10, itertools.repeat(True))
+    session = Session(tmp_path, Scripted(), stop=lambda: next(ask))
+    with pytest.raises(Interrupted, match="stopped at step 10"):
+        session.trainer.train()
+    again = Session(tmp_path, Scripted(), resumed=True)
+    assert again.trainer.train().step == 10
+    assert again.engine.calls == 0
+
+
+def test_a_budget_in_minutes_goes_on_with_the_minutes_that_are_left(tmp_path):
+    """A clock that starts anew gives each part of a run all minutes; the time between two parts is nobody's."""
+    ask = itertools.chain([False] * 9, [True])
+    session = Session(tmp_path, Scripted(), lambda: next(ask), Clock(1.0), steps=None, minutes=0.5, validate_every=99)
+    with pytest.raises(Interrupted):
+        session.trainer.train()
+    before = session.progress
+    assert (before["step"], before["seconds"]) == (10, pytest.approx(10, abs=1.5))
+    late = Clock(1.0)
+    late.now = 5000.0
+    again = Session(tmp_path, Scripted(), clock=late, resumed=True, steps=None, minutes=0.5, validate_every=99)
+    finished = again.trainer.train()
+    assert finished.seconds == pytest.approx(30, abs=2)
+    assert 16 <= again.engine.calls <= 22
+
+
+def test_measuring_counts_as_time_spent(tmp_path):
+    """A run of two minutes that validates for one of them must not take three."""
+    clock, engine = Clock(1.0), Scripted()
+    score = engine.score
+
+    def slow(*arguments):
+        clock.now += 10
+        return score(*arguments)
+
+    engine.score = slow
+    session = trained(tmp_path, engine, clock=clock, steps=None, minutes=1.0, validate_every=5)
+    assert session.finished.step < 40
+    assert session.finished.seconds >= 60
+    late = Session(tmp_path / "late", engine, clock=clock, stop=lambda: True, validate_every=1)
+    with pytest.raises(Interrupted):
+        late.trainer.train()
+    assert late.progress["seconds"] > 10, "what the checkpoint keeps"
+
+
+def test_reports_come_every_second_with_rates_and_what_is_left(tmp_path):
+    """Symbols a second of a whole run instead of since the last report; time left from the wrong budget."""
+    session = trained(tmp_path, Scripted(), clock=Clock(0.5), steps=20, validate_every=99, schedule="cosine")
+    reports = session.seen(Step)
+    assert [event.step for event in reports] == [*range(2, 21, 2)]
+    for event in reports:
+        assert event.train_nats == 1.0
+        assert event.symbols_per_second == pytest.approx(2 * 4 / 1.0)  # two steps of 2 x 2 symbols a second
+        assert event.seconds_left == pytest.approx((20 - event.step) / 2)
+    assert reports[-1].learning_rate == pytest.approx(FLOOR)
+
+
+def test_a_checkpoint_a_minute_however_long_the_budget(tmp_path):
+    """A power cut in a run of ten hours cost half an hour: a twentieth of it."""
+    saves = []
+    session = Session(tmp_path, Scripted(), clock=Clock(10.0), steps=1000, stop=lambda: len(saves) > 3)
+    save = session.trainer._run.save_last
+    session.trainer._run.save_last = lambda model, progress, arrays: (
+        saves.append(progress.seconds), save(model, progress, arrays)
+    )  # fmt: skip
+    with pytest.raises(Interrupted):
+        session.trainer.train()
+    assert np.diff(saves[:3]).tolist() == [60, 60]
+
+
+def test_a_measurement_ends_when_enough_is_read():
+    """`most` counted in batches, or a state carried where the layout says that it is not."""
+    split, states, engine = Streams(Ids.of(np.zeros(101, np.uint8)), 2, 5), [], Scripted()
+    score = engine.score
+    engine.score = lambda inputs, targets, state: (states.append(state), score(inputs, targets, state))[1]
+    assert measure(engine, split, most=15).symbols == 20
+    assert measure(engine, split).symbols == 100
+    assert states[:2] == [None, "measuring"]
+    states.clear()
+    measure(engine, Streams(Ids.of(np.zeros(101, np.uint8)), 2, 5, carries_state=False))
+    assert set(states) == {None}
