@@ -1,7 +1,7 @@
 """A gigabyte of text: how soon training starts, and how much memory it ever holds.
 
 Makes 1 GiB of text, runs `charloom train` on it through the real command line for a minute, then interrupts it as
-Ctrl-C does. The memory is what the kernel counts for the process (VmHWM: the most that was ever resident), with PyTorch.
+Ctrl-C does. The memory is what the kernel counts for the process (VmHWM, the most ever resident), PyTorch included.
 
     python benchmarks/memory.py [MiB of text, 1024]
 """

@@ -33,6 +33,7 @@ def with_charloom(path: Path, hidden: int, steps: int) -> float:
     """Characters/s of a whole run, from its first step to its last."""
     settings = {
         "hidden": hidden,
+        "dropout": 0,
         "steps": steps,
         "batch_size": B,
         "seq_length": T,

@@ -95,7 +95,7 @@ class ModelSettings(Section):
     )
     embedding: int = Field(64, ge=1, le=65536, description="size of the learned vector, with --input embedding")
     dropout: float = Field(
-        0.0, ge=0, lt=1, description="share of units dropped between layers and before the head, while training"
+        0.3, ge=0, lt=1, description="share of units dropped between layers and before the head, while training"
     )
 
 

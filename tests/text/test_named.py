@@ -122,7 +122,11 @@ def test_the_cache_is_where_the_person_says(monkeypatch: pytest.MonkeyPatch, tmp
 
 def test_python_docs_are_english_without_ornaments():
     """Catches a corpus of underlines, and topics in an order that differs between machines."""
-    topics = {"b": "Title\n*****\n\nText.\n\n+--+\n| t |\n+==+\n\nRelated help topics: a, c\n", "a": "First\n\n   x = 1\n", "c": "\n"}
+    topics = {
+        "b": "Title\n*****\n\nText.\n\n+--+\n| t |\n+==+\n\nRelated help topics: a, c\n",
+        "a": "First\n\n   x = 1\n",
+        "c": "\n",
+    }
     assert [document.text for document in python_docs(topics)] == ["First\n\n   x = 1\n\n", "Title\n\nText.\n\n"]
     whole = "".join(document.text for document in python_docs())
     assert len(whole) > 200_000

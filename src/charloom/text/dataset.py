@@ -152,7 +152,9 @@ def prepare(
     if characters < 2:
         raise TextError(f"a text must have at least 2 characters; {corpus.name} has {characters} after cleaning")
     if vocabulary.kind == "bytes" and settings.vocabulary == "auto":
-        notice(f"more than {AUTO_BYTES_ABOVE:,} distinct characters: training on bytes (or pass --vocabulary characters)")
+        notice(
+            f"more than {AUTO_BYTES_ABOVE:,} distinct characters: training on bytes (or pass --vocabulary characters)"
+        )
     if vocabulary.kind == "bytes" and settings.min_count > 1:
         notice("--min-count changes nothing: a byte-level vocabulary is always all 256 bytes")
     path = folder / "ids.bin"

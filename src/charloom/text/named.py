@@ -119,9 +119,11 @@ def _topics() -> Mapping[str, str]:
 
 
 def python_docs(topics: Mapping[str, str] | None = None) -> tuple[TextDocument, ...]:
-    """Each topic of `help()` that stands for a chapter of the language reference, without underlines, tables and links."""
+    """Each topic of `help()` that stands for a chapter of the reference, without underlines, tables and links."""
     topics = _topics() if topics is None else topics
-    texts = ((name, RELATED.sub("", TABLE_ROWS.sub("", UNDERLINES.sub("", topics[name]))).strip()) for name in sorted(topics))
+    texts = (
+        (name, RELATED.sub("", TABLE_ROWS.sub("", UNDERLINES.sub("", topics[name]))).strip()) for name in sorted(topics)
+    )
     return tuple(TextDocument(name, text + "\n\n") for name, text in texts if text)
 
 

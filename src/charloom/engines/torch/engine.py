@@ -70,8 +70,7 @@ class TorchEngine:
     ) -> tuple[float, int, State]:
         """One step of training: (sum of nats over the targets, number of targets, state after it)."""
         self.network.train()
-        if self._dropout:
-            torch.manual_seed(int(np.random.SeedSequence([self._settings.seed, self._steps]).generate_state(1)[0]))
+        self._seed_dropout()
         logits_NV, targets_N, state = self._forward(inputs_BT, targets_BT, state)
         loss = nn.functional.cross_entropy(logits_NV, targets_N)
         self._optimizer.zero_grad(set_to_none=True)
@@ -84,6 +83,13 @@ class TorchEngine:
         self._steps += 1
         count = len(targets_N)
         return loss.item() * count, count, state
+
+    def _seed_dropout(self) -> None:
+        """Makes what this step drops a matter of (seed, step): ours before the head, PyTorch's between layers."""
+        if self._dropout:
+            self.network.dropout.draw = np.random.Generator(np.random.Philox(key=[self._settings.seed, self._steps]))
+            if self.network.rnn.dropout or self._device.type != "cpu":
+                torch.manual_seed(int(np.random.SeedSequence([self._settings.seed, self._steps]).generate_state(1)[0]))
 
     @torch.no_grad()
     def score(self, inputs_BT: Array, targets_BT: Array, state: State | None) -> tuple[float, int, int, State]:
