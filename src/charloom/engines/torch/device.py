@@ -26,7 +26,7 @@ def choose_precision(asked: str, device: torch.device, cell: str) -> torch.dtype
     """The precision asked for; `auto` takes bfloat16 products only where the hardware makes them faster.
 
     On a CPU that is an LSTM with bf16 matrix units (AMX): PyTorch has a fused kernel for the LSTM alone, and its GRU
-    and RNN were slower in bf16 than in fp32 (LOG.md, "bf16 by cell").
+    and RNN gained nothing from bf16 (LOG.md, "bf16 by cell").
     """
     if asked != "auto":
         return torch.bfloat16 if asked == "bf16" else torch.float32

@@ -8,7 +8,8 @@ Shapes: B texts side by side, T characters, V symbols, N targets.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -33,12 +34,24 @@ REMEMBERED: dict[str, tuple[str, ...]] = {
 }
 
 
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """PyTorch says that memory is full with a RuntimeError; Python has a name for it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "memory" in str(error):
+            raise MemoryError(str(error)) from None
+        raise
+
+
 class TorchEngine:
     """Trains and measures one network. See `charloom.engines.engine.Engine` for the contract.
 
     dtype: float32; float64 makes it the judge of gradients.
     """
 
+    @_memory_errors()
     def __init__(
         self,
         architecture: Architecture,
@@ -65,6 +78,7 @@ class TorchEngine:
             f"torch {torch.__version__} on {self._device.type}, {str(self._products).removeprefix('torch.')}{threads}"
         )
 
+    @_memory_errors()
     def step(
         self, inputs_BT: Array, targets_BT: Array, state: State | None, learning_rate: float
     ) -> tuple[float, int, State]:
@@ -91,6 +105,7 @@ class TorchEngine:
             if self.network.rnn.dropout or self._device.type != "cpu":
                 torch.manual_seed(int(np.random.SeedSequence([self._settings.seed, self._steps]).generate_state(1)[0]))
 
+    @_memory_errors()
     @torch.no_grad()
     def score(self, inputs_BT: Array, targets_BT: Array, state: State | None) -> tuple[float, int, int, State]:
         """Measures without learning: (sum of nats, number of targets, how many were the top guess, state after it)."""
