@@ -27,7 +27,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     place = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(place))
-        for name in [name for name in os.environ if name.startswith(("CHARLOOM_", "XDG_"))]:
+        for name in [name for name in os.environ if name.startswith(("CHARLOOM_", "XDG_", "PYTHONUNBUFFERED"))]:
             patch.delenv(name)
         yield place
 

@@ -11,6 +11,7 @@ from charloom.cli.screen import write
 from charloom.cli.train import run
 
 CORPUS = "python-docs"
+CLEANING = {"collapse_spaces": True}  # the reference is indented, and English is not
 BEGIN = "The "
 TEMPERATURE = 0.5  # a model of one minute spells well enough up to here
 LENGTH = 800  # characters: half a page
@@ -24,7 +25,7 @@ def command(minutes: str, out: Path | None) -> None:
     it. Nothing is downloaded.
     """
     with open_display() as report:
-        finished = run((CORPUS,), {"minutes": minutes}, out, None, None, report)
+        finished = run((CORPUS,), {"minutes": minutes, **CLEANING}, out, None, None, report)
     folder = Path(finished.run)
     click.echo("\nWhat the best model writes after it:\n", err=True)
     _write_passage(folder)

@@ -112,6 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         status = _complain(_with_hint(error), error.exit_code)
     except CharloomError as error:
         status = _complain(str(error), error.exit_status)
+    except BrokenPipeError:  # what waited for whoever has enough; `Verbs.invoke` has the usual case
+        status = 0
     except MemoryError:
         status = _complain("out of memory; lower --batch-size, --seq-length or --hidden", 1)
     except OSError as error:
