@@ -128,11 +128,11 @@ def _pieces(starts: Array, lengths: Array, most: int) -> tuple[Array, NDArray[An
 def _rows(ids: Ids, starts: Array, widths: Array, width: int, last: bool) -> Batch:
     """Reads one row of `widths[b]` inputs from each start; the targets are the same ids one further on."""
     view = ids.view()
-    inputs = np.zeros((len(starts), width), np.int64)
-    targets = np.full((len(starts), width), NOTHING, np.int64)
-    for row, (start, count) in enumerate(zip(starts.tolist(), widths.tolist(), strict=True)):
-        inputs[row, :count] = view[start : start + count]
-        targets[row, :count] = view[start + 1 : start + 1 + count]
+    places = starts[:, None] + np.arange(width + 1)
+    block = view[np.minimum(places, len(view) - 1)].astype(np.int64)
+    inside = np.arange(width) < widths[:, None]
+    inputs = np.where(inside, block[:, :-1], 0)
+    targets = np.where(inside, block[:, 1:], NOTHING)
     if last:
         targets[np.arange(width) != widths[:, None] - 1] = NOTHING
     return inputs, targets
