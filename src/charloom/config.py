@@ -118,15 +118,24 @@ class TrainingSettings(Section):
     )
     batch_size: int = Field(32, ge=1, description="texts side by side in a step")
     seq_length: int = Field(64, ge=1, description="characters a step; gradients reach back this far")
-    optimizer: Literal["adamw", "adam", "rmsprop", "sgd"] = Field("adamw", description="the kind of gradient descent")
+    optimizer: Literal["adamw", "adam", "rmsprop", "adagrad", "sgd"] = Field(
+        "adamw", description="the kind of gradient descent"
+    )
     lr: float = Field(0.01, gt=0, description="highest learning rate, reached at the end of the warm-up")
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of --optimizer sgd")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of --optimizer sgd; 0 is plain descent")
+    nesterov: bool = Field(False, description="Nesterov's form of that momentum")
+    beta2: float = Field(
+        0.99, ge=0, lt=1, description="share of the mean squared gradient that adamw, adam and rmsprop keep a step"
+    )
     schedule: Literal["cosine", "constant"] = Field(
         "cosine", description="course of the learning rate after the warm-up"
     )
     warmup: float = Field(0.03, ge=0, lt=1, description="share of the budget in which the learning rate rises")
     weight_decay: float = Field(0.01, ge=0, description="weight decay, on matrices only, never on biases")
     clip: float = Field(1.0, ge=0, description="clip the gradient to this norm; 0 never clips")
+    clip_value: float = Field(
+        0.0, ge=0, description="before that, clip each of its numbers to this size; 0 never clips"
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of everything random")
     validate_every: int | None = Field(None, ge=1, description="validate every N steps  [20 times a budget]")
     checkpoint_every: int | None = Field(
@@ -137,6 +146,12 @@ class TrainingSettings(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to train")
     engine: Literal["auto", "torch"] = Field("auto", description="what computes")
     threads: int | None = Field(None, ge=1, description="CPU threads  [all cores]")
+
+    @model_validator(mode="after")
+    def _momentum_for_nesterov(self) -> Self:
+        if self.nesterov and not (self.optimizer == "sgd" and self.momentum):
+            raise ValueError(f"nesterov needs optimizer sgd with a momentum above 0; got {self.optimizer}")
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -22,7 +22,7 @@ from charloom.evaluate import cross_entropy
 from charloom.generate.network import Network
 
 CELLS = [("lstm", "tanh"), ("gru", "tanh"), ("rnn", "tanh"), ("rnn", "relu")]
-OPTIMIZERS = ["adamw", "adam", "rmsprop", "sgd"]
+OPTIMIZERS = ["adamw", "adam", "rmsprop", "adagrad", "sgd"]
 V, H, NOTHING = 5, 3, -1
 
 
@@ -276,6 +276,31 @@ def test_clipping_shortens_the_whole_gradient_and_keeps_its_direction():
     np.testing.assert_array_equal(steps[0], steps[1000.0])
 
 
+def test_clipping_by_value_stops_each_number_before_the_norm_is_taken():
+    """Clipping the norm first, or numbers that are already small."""
+    shape = architecture()
+    found = {}
+    for options in ({"clip_value": 0}, {"clip_value": 0.01}, {"clip_value": 0.01, "clip": 0.02}):
+        engine = made(shape, optimizer="sgd", momentum=0, weight_decay=0, **{"clip": 0, **options})
+        before = engine.parameters()
+        engine.step(*batch(), None, 1.0)
+        after = engine.parameters()
+        found[len(found)] = np.concatenate([(before[name] - after[name]).ravel() for name in before])
+    assert abs(found[0]).max() > 0.02
+    np.testing.assert_allclose(found[1], found[0].clip(-0.01, 0.01), atol=1e-6)
+    np.testing.assert_allclose(found[2], found[1] * 0.02 / np.linalg.norm(found[1]), atol=1e-6)
+
+
+def test_nesterov_looks_ahead_by_one_momentum():
+    """A flag that is not handed on: the first step is (1 + momentum) times a plain one (Sutskever et al. 2013)."""
+    plain, nesterov = (made(architecture(), optimizer="sgd", clip=0, weight_decay=0, nesterov=n) for n in (False, True))
+    before = plain.parameters()["head.bias"]
+    for engine in (plain, nesterov):
+        engine.step(*batch(), None, 0.1)
+    step = before - plain.parameters()["head.bias"]
+    np.testing.assert_allclose(before - nesterov.parameters()["head.bias"], 1.9 * step, rtol=1e-4, atol=1e-6)
+
+
 def assert_same(one, two):
     assert one.keys() == two.keys()
     for name in one:
@@ -310,7 +335,7 @@ def test_every_optimizer_learns(optimizer):
     engine = TorchEngine(architecture(hidden=16), settings(optimizer=optimizer), 0.0)
     engine.load(initial_parameters(engine.network.architecture, 0))
     inputs = np.tile(np.arange(4), (2, 3))
-    rate = {"sgd": 0.5, "rmsprop": 0.01}.get(optimizer, 0.05)
+    rate = {"sgd": 0.5, "adagrad": 0.2, "rmsprop": 0.01}.get(optimizer, 0.05)
     for _ in range(60):
         nats, count, _ = engine.step(inputs, (inputs + 1) % 4, None, rate)
     assert nats / count < 0.1

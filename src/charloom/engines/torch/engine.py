@@ -30,6 +30,7 @@ REMEMBERED: dict[str, tuple[str, ...]] = {
     "adamw": ("step", "exp_avg", "exp_avg_sq"),
     "adam": ("step", "exp_avg", "exp_avg_sq"),
     "rmsprop": ("step", "square_avg"),
+    "adagrad": ("step", "sum"),
     "sgd": ("momentum_buffer",),
 }
 
@@ -89,6 +90,8 @@ class TorchEngine:
         loss = nn.functional.cross_entropy(logits_NV, targets_N)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        if self._settings.clip_value:
+            nn.utils.clip_grad_value_(self.network.parameters(), self._settings.clip_value)
         if self._settings.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), self._settings.clip)
         for group in self._optimizer.param_groups:
@@ -170,7 +173,8 @@ class TorchEngine:
 
     def _remembered(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every array that the optimizer has by now."""
-        keys = REMEMBERED[self._settings.optimizer] if self._steps else ()
+        begun = self._steps or self._settings.optimizer == "adagrad"  # whose sums are there from the beginning
+        keys = REMEMBERED[self._settings.optimizer] if begun else ()
         if self._settings.optimizer == "sgd" and not self._settings.momentum:
             keys = ()
         return {
@@ -208,8 +212,10 @@ def _optimizer(network: Network, settings: TrainingSettings, device: torch.devic
     ]
     lr = settings.lr
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr, settings.momentum)
+        return torch.optim.SGD(groups, lr, settings.momentum, nesterov=settings.nesterov)
+    if settings.optimizer == "adagrad":
+        return torch.optim.Adagrad(groups, lr)
     if settings.optimizer == "rmsprop":
-        return torch.optim.RMSprop(groups, lr)
+        return torch.optim.RMSprop(groups, lr, settings.beta2)
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr, betas=(0.9, 0.99), fused=device.type != "mps")
+    return kind(groups, lr, betas=(0.9, settings.beta2), fused=device.type != "mps")
