@@ -26,6 +26,8 @@ State = Any
 # other busy process on two cores a step takes 50 times as long; with this, half as long again (LOG.md).
 SPINS = "300"
 
+PYTORCH = "PyTorch, which is not installed; run: pip install 'charloom[torch]'"
+
 
 class Engine(Protocol):
     """What trains and measures a network. Shapes: B texts side by side, T characters."""
@@ -60,18 +62,41 @@ class Engine(Protocol):
         ...
 
 
+def chosen_engine(settings: TrainingSettings) -> str:
+    """`numpy` or `torch`: the engine asked for, where `auto` is torch if it is installed."""
+    if settings.engine != "auto":
+        return settings.engine
+    return "torch" if _torch_is_here() else "numpy"
+
+
 def check_engine(settings: TrainingSettings) -> None:
     """Makes sure that the engine and the device asked for are here.
 
     Raises:
         DeviceError: if not, with what to do.
     """
-    if importlib.util.find_spec("torch") is None:
-        raise DeviceError("training needs PyTorch, which is not installed; run: pip install 'charloom[torch]'")
+    if chosen_engine(settings) == "numpy":
+        _check_numpy(settings)
+        return
+    if not _torch_is_here():
+        raise DeviceError(f"--engine torch needs {PYTORCH}")
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read once, when torch is first imported
     from charloom.engines.torch.device import choose_device
 
     choose_device(settings.device)
+
+
+def _check_numpy(settings: TrainingSettings) -> None:
+    """The hand-written engine computes in float32 on the CPU; what needs PyTorch, it refuses."""
+    need = "--engine torch; --engine numpy computes on the CPU in fp32" if settings.engine == "numpy" else PYTORCH
+    if settings.device in ("cuda", "mps"):
+        raise DeviceError(f"--device {settings.device} needs {need}")
+    if settings.precision == "bf16":
+        raise DeviceError(f"--precision bf16 needs {need}")
+
+
+def _torch_is_here() -> bool:
+    return importlib.util.find_spec("torch") is not None
 
 
 def open_engine(architecture: Architecture, settings: TrainingSettings, dropout: float) -> Engine:
@@ -81,6 +106,10 @@ def open_engine(architecture: Architecture, settings: TrainingSettings, dropout:
         DeviceError: if it, or its device, is not here.
     """
     check_engine(settings)
+    if chosen_engine(settings) == "numpy":
+        from charloom.engines.bptt.engine import NumpyEngine
+
+        return NumpyEngine(architecture, settings, dropout)
     from charloom.engines.torch.engine import TorchEngine
 
     return TorchEngine(architecture, settings, dropout)

@@ -19,20 +19,11 @@ from torch import Tensor, nn
 
 from charloom.architecture import Architecture
 from charloom.config import TrainingSettings
+from charloom.engines.resume import checked_steps, state_parts
 from charloom.engines.torch.device import choose_device, choose_precision
 from charloom.engines.torch.network import Network, State
-from charloom.errors import ModelError
 
 Array = NDArray[np.int64]
-
-# What PyTorch's optimizers keep of each parameter: a number (`step`), and arrays of the parameter's shape.
-REMEMBERED: dict[str, tuple[str, ...]] = {
-    "adamw": ("step", "exp_avg", "exp_avg_sq"),
-    "adam": ("step", "exp_avg", "exp_avg_sq"),
-    "rmsprop": ("step", "square_avg"),
-    "adagrad": ("step", "sum"),
-    "sgd": ("momentum_buffer",),
-}
 
 
 @contextmanager
@@ -153,42 +144,9 @@ class TorchEngine:
         Raises:
             ModelError: naming the array that is missing, not expected, of another shape, or not finite.
         """
-        steps = arrays.get("steps", np.array(-1))
-        if steps.shape or steps.dtype.kind != "i" or steps < 0:
-            raise ModelError("resume.safetensors: steps must be a count; it is missing or damaged")
-        self._steps = int(steps)
-        state = {name: array for name, array in arrays.items() if name.startswith("state.")}
-        shapes = self._remembered() | self._state_shapes(state)
-        if arrays.keys() - {"steps"} != shapes.keys():
-            odd = sorted((arrays.keys() - {"steps"}) ^ shapes.keys())[0]
-            raise ModelError(f"resume.safetensors: {odd} is {'not expected' if odd in arrays else 'missing'}")
-        for name, shape in shapes.items():
-            found = arrays[name]
-            if found.shape != shape or found.dtype.kind != "f" or not np.isfinite(found).all():
-                raise ModelError(
-                    f"resume.safetensors: {name} must be finite {shape}; found {found.dtype} {found.shape}"
-                )
+        self._steps = checked_steps(arrays, self.network.architecture, self._settings)
         self._restore_optimizer(arrays)
-        return tuple(torch.from_numpy(part.copy()).to(self._device) for _, part in sorted(state.items())) or None
-
-    def _remembered(self) -> dict[str, tuple[int, ...]]:
-        """Name and shape of every array that the optimizer has by now."""
-        begun = self._steps or self._settings.optimizer == "adagrad"  # whose sums are there from the beginning
-        keys = REMEMBERED[self._settings.optimizer] if begun else ()
-        if self._settings.optimizer == "sgd" and not self._settings.momentum:
-            keys = ()
-        return {
-            f"optimizer.{name}.{key}": () if key == "step" else tuple(parameter.shape)
-            for name, parameter in self.network.named_parameters()
-            for key in keys
-        }
-
-    def _state_shapes(self, found: Mapping[str, NDArray[Any]]) -> dict[str, tuple[int, ...]]:
-        """The shapes that a state must have, if there is one: (L, B, H) with any B."""
-        a = self.network.architecture
-        batch = next(iter(found.values())).shape[1:2] if found else ()
-        names = ("state.0", "state.1") if a.cell == "lstm" else ("state.0",)
-        return {name: (a.layers, *batch, a.hidden) for name in names if found}
+        return tuple(torch.from_numpy(part.copy()).to(self._device) for part in state_parts(arrays)) or None
 
     def _restore_optimizer(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Through PyTorch's own way, which knows on which device each kind of optimizer wants each array."""

@@ -78,7 +78,7 @@ class Network(nn.Module):
             return self.embedding(inputs_BT)  # type: ignore[no-any-return]
         if self.architecture.input == "onehot":
             return nn.functional.embedding(inputs_BT, self.get_buffer("identity"))
-        return (inputs_BT / self.architecture.symbols).unsqueeze(-1).to(self.head.weight.dtype)
+        return (inputs_BT.to(self.head.weight.dtype) / self.architecture.symbols).unsqueeze(-1)
 
     def _unroll(self, x_BTE: Tensor, state: State | None) -> tuple[Tensor, State]:
         if self.architecture.cell == "lstm":

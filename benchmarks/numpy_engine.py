@@ -1,0 +1,172 @@
+"""What the hand-written engine gains and costs: characters/s against the classic loop, and against PyTorch.
+
+Two ratios, each of the same model on both sides:
+
+- to the classic program: an LSTM on one-hot vectors trained by Adagrad one character at a time, one text, 25 characters
+  a step, float64, as short NumPy programs that teach it are written. Ours: 32 texts side by side, 64 characters a step.
+  Beside it stands ours with one text and 25 characters: what is left when nothing is batched.
+- to the PyTorch engine in fp32: LSTM, embedding 64, AdamW, no dropout, 32 texts, 64 characters, 65 symbols.
+
+Contenders take turns in one process; a round's figure is its whole time, a ratio the median over the rounds.
+
+    python benchmarks/numpy_engine.py             all cores
+    python benchmarks/numpy_engine.py 1           one thread on every side
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the program does it, before NumPy is loaded
+
+import numpy as np
+
+from charloom.architecture import Architecture
+from charloom.config import TrainingSettings, validated
+from charloom.engines.engine import check_engine, open_engine
+from charloom.engines.initial import initial_parameters
+
+THREADS = int(sys.argv[1]) if len(sys.argv) > 1 else None
+ROUNDS = 7
+SECONDS = 0.5  # a contender's turn lasts about as long
+V, RATE = 65, 0.001
+
+Step = Callable[[], int]  # trains a step, says how many characters it had
+
+
+def classic(hidden: int, length: int = 25) -> Step:
+    """The classic program: every character a one-hot vector, every step of time a product of its own."""
+    random = np.random.default_rng(0)
+    text = random.integers(0, V, 100_000)
+    W = random.standard_normal((4 * hidden, hidden + V)) * 0.05  # all gates, over [h, x]
+    Wy = random.standard_normal((V, hidden)) * 0.05
+    b, by = np.zeros((4 * hidden, 1)), np.zeros((V, 1))
+    weights = [W, Wy, b, by]
+    memory = [np.zeros_like(p) for p in weights]
+    carried = [np.zeros((hidden, 1)), np.zeros((hidden, 1))]
+    place = 0
+
+    def loss_and_gradients(inputs: np.ndarray, targets: np.ndarray) -> tuple[float, list[np.ndarray]]:
+        zs, gates, ps = {}, {}, {}
+        hs, cs = {-1: carried[0]}, {-1: carried[1]}
+        loss = 0.0
+        for t in range(len(inputs)):
+            x = np.zeros((V, 1))
+            x[inputs[t]] = 1
+            zs[t] = np.vstack((hs[t - 1], x))
+            a = W @ zs[t] + b
+            i, f, o = (1 / (1 + np.exp(-a[n * hidden : (n + 1) * hidden])) for n in (0, 1, 3))
+            g = np.tanh(a[2 * hidden : 3 * hidden])
+            gates[t] = i, f, g, o
+            cs[t] = f * cs[t - 1] + i * g
+            hs[t] = o * np.tanh(cs[t])
+            y = Wy @ hs[t] + by
+            ps[t] = np.exp(y) / np.sum(np.exp(y))
+            loss += -np.log(ps[t][targets[t], 0])
+        dW, dWy, db, dby = (np.zeros_like(p) for p in weights)
+        dh, dc = np.zeros_like(hs[0]), np.zeros_like(cs[0])
+        for t in reversed(range(len(inputs))):
+            dy = np.copy(ps[t])
+            dy[targets[t]] -= 1
+            dWy += dy @ hs[t].T
+            dby += dy
+            i, f, g, o = gates[t]
+            squashed = np.tanh(cs[t])
+            dh = Wy.T @ dy + dh
+            dc = dh * o * (1 - squashed**2) + dc
+            da = np.vstack(
+                (dc * g * i * (1 - i), dc * cs[t - 1] * f * (1 - f), dc * i * (1 - g**2), dh * squashed * o * (1 - o))
+            )
+            dW += da @ zs[t].T
+            db += da
+            dh = (W.T @ da)[:hidden]
+            dc = f * dc
+        carried[:] = hs[len(inputs) - 1], cs[len(inputs) - 1]
+        return loss, [dW, dWy, db, dby]
+
+    def step() -> int:
+        nonlocal place
+        _, gradients = loss_and_gradients(text[place : place + length], text[place + 1 : place + length + 1])
+        for n, d in enumerate(gradients):
+            np.clip(d, -5, 5, out=d)
+            memory[n] += d * d
+            weights[n] -= 0.01 * d / np.sqrt(memory[n] + 1e-8)
+        place = (place + length) % (len(text) - 2 * length)
+        return length
+
+    return step
+
+
+def ours(engine: str, hidden: int, entry: str, optimizer: str, rows: int = 32, length: int = 64) -> Step:
+    """An engine of charloom's on random streams, the state carried."""
+    model = {"cell": "lstm", "nonlinearity": "tanh", "layers": 1, "hidden": hidden, "input": entry}
+    shape = validated(Architecture, {**model, "embedding": 64, "symbols": V})
+    how = {"steps": 1, "engine": engine, "optimizer": optimizer, "device": "cpu", "precision": "fp32"}
+    settings = validated(TrainingSettings, {**how, "threads": THREADS})
+    made = open_engine(shape, settings, 0.0)
+    made.load(initial_parameters(shape, 0))
+    text = np.random.default_rng(0).integers(0, V, (rows, 20 * length + 1))
+    state, turn = None, 0
+
+    def step() -> int:
+        nonlocal state, turn
+        at, turn = turn % 20 * length, turn + 1
+        _, count, state = made.step(text[:, at : at + length], text[:, at + 1 : at + length + 1], state, RATE)
+        return count
+
+    return step
+
+
+def rates(contenders: dict[str, Step]) -> dict[str, list[float]]:
+    """Characters/s of each contender in each round; in every round each has its turn."""
+    for step in contenders.values():
+        for _ in range(3):
+            step()
+    found: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(ROUNDS):
+        for name, step in contenders.items():
+            characters, began = 0, time.perf_counter()
+            while time.perf_counter() - began < SECONDS:
+                characters += step()
+            found[name].append(characters / (time.perf_counter() - began))
+    return found
+
+
+def compare(title: str, contenders: dict[str, Step]) -> None:
+    """Prints each contender's rate, and the ratio of each to the last one."""
+    found = rates(contenders)
+    print(title)
+    *_, peer = found
+    for name, values in found.items():
+        ratios = sorted(a / b for a, b in zip(values, found[peer], strict=True))
+        spread = f" = {statistics.median(ratios):.2f} x ({ratios[0]:.2f} to {ratios[-1]:.2f})" if name != peer else ""
+        print(f"  {name:<34} {statistics.median(values):>9,.0f} chars/s{spread}", flush=True)
+
+
+def main() -> None:
+    """Prints a block for each comparison."""
+    check_engine(TrainingSettings(engine="torch"))  # before PyTorch is imported, as the program does it
+    threads = "all cores" if THREADS is None else f"{THREADS} thread{'s' * (THREADS > 1)}"
+    print(f"{threads}; medians of {ROUNDS} rounds in turns")
+    for hidden in (100, 256):
+        compare(
+            f"LSTM {hidden}, one-hot, {V} symbols, Adagrad: to the classic loop",
+            {
+                "numpy engine, 32 texts x 64": ours("numpy", hidden, "onehot", "adagrad"),
+                "numpy engine, 1 text x 25": ours("numpy", hidden, "onehot", "adagrad", 1, 25),
+                "classic loop, 1 text x 25": classic(hidden),
+            },
+        )
+    for hidden in (128, 256, 512):
+        compare(
+            f"LSTM {hidden}, embedding 64, {V} symbols, AdamW, 32 texts x 64, fp32: to the PyTorch engine",
+            {engine: ours(engine, hidden, "embedding", "adamw") for engine in ("numpy", "torch")},
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""A batch over several threads: each takes some of its rows, forward and back, and the gradients are summed in order.
+
+Rows do not know of each other until their gradients are summed, and NumPy lets other Python threads run while it
+multiplies. BLAS itself stays at one thread: its products here are small, and where another program wanted a core,
+OpenBLAS with two threads was 7 to 37 times slower than with one (LOG.md), because its threads spin while they wait.
+
+Shapes: see `arrays.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from charloom.engines.bptt.arrays import Floats, Integers, State
+from charloom.engines.bptt.network import Masks, count
+
+FEWEST = 8
+"""Rows that a thread takes at least. A step's two products of 4 rows took 0.87 of the time of 8 at H 256, and 0.95 at
+H 512: BLAS spends it on laying out the weights, which every thread does for itself.
+"""
+
+R = TypeVar("R")
+
+
+class Rows(NamedTuple):
+    """Some rows of a batch: what `Network.forward` takes."""
+
+    inputs_BT: Integers
+    targets_BT: Integers
+    state: State | None
+    masks: Masks | None
+
+    def cut(self, first: int, last: int) -> Rows:
+        """The rows from first up to last. The head's mask lies row by row, so its part is in one piece."""
+        state, masks = self.state, self.masks
+        if state is not None:
+            state = tuple(part_LBH[:, first:last] for part_LBH in state)
+        if masks is not None:
+            start, end = count(self.targets_BT[:first]), count(self.targets_BT[:last])
+            masks = Masks([mask_TBH[:, first:last] for mask_TBH in masks.between], masks.head_NH[start:end])
+        return Rows(self.inputs_BT[first:last], self.targets_BT[first:last], state, masks)
+
+
+class Crew:
+    """Threads that share a batch."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._others = ThreadPoolExecutor(max(1, threads - 1))  # starts none before it has work
+
+    def share(self, work: Callable[[Rows], R], batch: Rows) -> list[R]:
+        """What `work` makes of the rows, cut into as many parts as there are threads; in the order of the rows."""
+        size = len(batch.inputs_BT)
+        parts = max(1, min(self._threads, size // FEWEST))
+        edges = [size * n // parts for n in range(parts + 1)]
+        first, *rest = (batch.cut(*edge) for edge in pairwise(edges))
+        waiting = [self._others.submit(_silently, work, rows) for rows in rest]
+        return [_silently(work, first), *(done.result() for done in waiting)]
+
+
+def _silently(work: Callable[[Rows], R], rows: Rows) -> R:
+    """`work(rows)` without a warning where numbers overflow: the trainer looks at the loss. Each thread has to ask."""
+    with np.errstate(all="ignore"):
+        return work(rows)
+
+
+def joined(states: list[State]) -> State:
+    """The states of all rows."""
+    return tuple(np.concatenate(parts_LBH, axis=1) for parts_LBH in zip(*states, strict=True))
+
+
+def summed(gradients: list[dict[str, Floats]]) -> dict[str, Floats]:
+    """The sum of the gradients, from left to right, in the arrays of the first."""
+    first, *rest = gradients
+    for other in rest:
+        for name, gradient in first.items():
+            np.add(gradient, other[name], out=gradient)
+    return first

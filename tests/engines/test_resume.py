@@ -1,0 +1,70 @@
+"""What is checked in a snapshot before an engine takes it over."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from charloom.architecture import Architecture
+from charloom.config import TrainingSettings
+from charloom.engines.resume import REMEMBERED, checked_steps
+from charloom.errors import ModelError
+
+SHAPE = Architecture(cell="lstm", nonlinearity="tanh", layers=2, hidden=3, input="onehot", embedding=2, symbols=5)
+
+
+def snapshot(steps=7, optimizer="adamw"):
+    arrays = {"steps": np.array(steps), **{f"state.{n}": np.zeros((2, 4, 3), np.float32) for n in (0, 1)}}
+    for name, shape in SHAPE.shapes.items():
+        for key in REMEMBERED[optimizer]:
+            arrays[f"optimizer.{name}.{key}"] = np.zeros(() if key == "step" else shape, np.float32)
+    return arrays
+
+
+def checked(arrays, **options):
+    return checked_steps(arrays, SHAPE, TrainingSettings(steps=1, **options))
+
+
+def test_whole_snapshots_are_taken():
+    """A check that refuses what an engine writes: before the first step, without a state, in any precision."""
+    assert checked(snapshot()) == 7
+    assert checked({name: value for name, value in snapshot().items() if "state" not in name}) == 7
+    assert checked({name: np.asarray(v, v.dtype if name == "steps" else float) for name, v in snapshot().items()}) == 7
+    assert checked({"steps": np.array(0)}) == 0
+    assert checked({"steps": np.array(9)}, optimizer="sgd", momentum=0.0) == 9
+    assert checked(snapshot(0, "adagrad"), optimizer="adagrad") == 0
+
+
+@pytest.mark.parametrize(
+    ("message", "name", "value"),
+    [
+        ("steps must be a count; it is missing or damaged", "steps", None),
+        ("steps must be a count; it is missing or damaged", "steps", np.array(-1)),
+        ("steps must be a count; it is missing or damaged", "steps", np.array(1.0)),
+        ("optimizer.head.bias.exp_avg is missing", "optimizer.head.bias.exp_avg", None),
+        ("optimizer.odd.step is not expected", "optimizer.odd.step", np.array(1.0)),
+        (
+            r"optimizer.head.bias.exp_avg must be finite \(5,\); found float64 \(6,\)",
+            "optimizer.head.bias.exp_avg",
+            np.zeros(6),
+        ),
+        ("optimizer.head.bias.exp_avg must be finite", "optimizer.head.bias.exp_avg", np.full(5, np.nan)),
+        ("optimizer.head.bias.step must be finite", "optimizer.head.bias.step", np.array(1)),
+        ("state.1 is missing", "state.1", None),
+        ("state.0 must be finite", "state.0", np.zeros((1, 4, 3))),
+        ("state.1 must be finite", "state.1", np.zeros((2, 5, 3))),
+    ],
+)
+def test_damage_is_named(message, name, value):
+    """A damaged resume file that ends in a KeyError, or is taken over in silence."""
+    arrays = {key: array for key, array in snapshot().items() if key != name}
+    if value is not None:
+        arrays[name] = value
+    with pytest.raises(ModelError, match=f"^resume.safetensors: {message}"):
+        checked(arrays)
+
+
+def test_the_settings_say_what_must_be_there():
+    """Adam's arrays for a run that says rmsprop: taken over, they would be another quantity."""
+    with pytest.raises(ModelError, match=r"is (missing|not expected)"):
+        checked(snapshot(), optimizer="rmsprop")
