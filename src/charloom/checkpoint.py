@@ -258,7 +258,7 @@ tags: [char-rnn, {a.cell}]
 ---
 # A {model.vocabulary.kind[:-1]}-level {a.cell.upper()}
 
-{a.layers} x {a.hidden} units, {a.size:,} parameters, {a.symbols} symbols. Trained with
+{a.layers} x {a.hidden} units, {a.size:,} parameters, {a.symbols} symbols. {_origin(made)} with
 [charloom](https://pypi.org/project/charloom/) {version("charloom")}.
 
 - Text: {made.get("corpus", "unknown")}, {length} characters
@@ -269,3 +269,10 @@ tags: [char-rnn, {a.cell}]
 charloom generate PATH_OF_THIS_FOLDER --prompt "Once"
 ```
 """
+
+
+def _origin(made: dict[str, Any]) -> str:
+    """Whether charloom trained the weights, or took them over from another program's file."""
+    if "imported_from" in made:
+        return f"Imported from `{made['imported_from']}` ({made.get('format', 'unknown format')})"
+    return "Trained"
