@@ -1,12 +1,13 @@
 # The doors of the workshop. `make demo` and `make test` need Python 3.11 or newer, and set up the rest in .venv.
 #
-#   make demo    train a small model for about a minute on text that Python carries, and read from it
-#   make test    everything that must hold: the checks, then the tests
-#   make check   the checks alone: format, lint, types, docs/cli.md
-#   make bench   the programs under benchmarks/
-#   make docs    write docs/cli.md anew
-#   make lock    write requirements.lock anew (needs the network and Python 3.11)
-#   make clean   remove .venv and every cache; runs/ stays
+#   make demo      train a small model for about a minute on text that Python carries, and read from it
+#   make test      everything that must hold: the checks, then the tests
+#   make check     the checks alone: format, lint, types, docs/cli.md
+#   make bench     the programs under benchmarks/
+#   make docs      write docs/cli.md anew
+#   make notebook  execute docs/notebooks/first-steps.ipynb and keep its pictures; two minutes
+#   make lock      write requirements.lock anew (needs the network and Python 3.11)
+#   make clean     remove .venv and every cache; runs/ stays
 
 # The first that is new enough and can make a venv; 3.11 leads because the lock is made with it.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
@@ -27,7 +28,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench docs lock clean
+.PHONY: help demo test check bench docs notebook lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -49,6 +50,9 @@ bench: $(STAMP)
 
 docs: $(STAMP)
 	@$(BIN)/python docs/make_cli_reference.py
+
+notebook: $(STAMP)
+	@$(BIN)/python docs/execute_notebook.py
 
 # The build backend is in the lock, so that the project itself installs without the network.
 $(STAMP): pyproject.toml requirements.lock
