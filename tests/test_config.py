@@ -56,7 +56,13 @@ def through_toml(settings: Settings) -> Settings:
         ("clip", -1, "greater than or equal to 0"),
         ("seed", -1, "greater than or equal to 0"),
         ("seed", 2**63, f"less than {2**63}"),
-        ("validate_every", 0, "greater than or equal to 1"),
+        ("validate_every", 0, "a whole number of at least 1, or epoch"),
+        ("validate_every", "2.5", "a whole number of at least 1, or epoch"),
+        ("keep", "all", "a whole number of at least 1, or best"),
+        ("beta2", 1, "less than 1"),
+        ("clip_value", -1, "greater than or equal to 0"),
+        ("sample_length", -1, "greater than or equal to 0"),
+        ("sample_temperature", -1, "greater than or equal to 0"),
         ("checkpoint_every", 0, "greater than or equal to 1"),
         ("patience", 0, "greater than or equal to 1"),
         ("threads", 0, "greater than or equal to 1"),
@@ -72,7 +78,20 @@ def test_every_number_has_a_range():
     for kind in SECTIONS.values():
         for name, field in kind.model_fields.items():
             if {int, float} & {field.annotation, *get_args(field.annotation)}:
-                assert refused(**{name: -1}).startswith(f"{name} must be greater than ")
+                assert refused(**{name: -1}).startswith((f"{name} must be greater", f"{name} must be a whole number"))
+
+
+def test_counts_that_may_be_a_word():
+    """Catches a flag's text that is not read as a number, and a word that is refused."""
+    training = Settings.from_flat({"validate_every": "epoch", "keep": "10"}).training
+    assert (training.validate_every, training.keep) == ("epoch", 10)
+    assert Settings.from_flat({"validate_every": "7", "keep": "best"}).training.validate_every == 7
+
+
+def test_nesterov_needs_momentum():
+    """Catches a flag without any effect: Adam has no such form here."""
+    assert refused(nesterov=True) == "nesterov needs optimizer sgd with a momentum above 0; got adamw"
+    assert Settings.from_flat({"nesterov": True, "optimizer": "sgd"}).training.nesterov
 
 
 @pytest.mark.parametrize("value", ["inf", "nan", "-inf"])

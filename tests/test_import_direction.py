@@ -17,27 +17,33 @@ SOURCE = Path(__file__).parents[1] / "src" / "charloom"
 # From the roof to the ground. A new room gets its place here and in docs/architecture.md in one change.
 ROOMS = [
     "cli",
+    "lessons",
     "api",
     "training",
     "generate",
     "evaluate",
+    "interop",
     "checkpoint",
     "engines",
     "text",
     "architecture",
+    "presets",
     "config",
     "errors",
 ]
 # The house's front: `charloom` itself hands out the API, and `python -m charloom` runs the commands.
 FRONT = {"": "api", "__main__": "cli"}
-# A room that must not use another, though it lies below: training hands generate its weights as arrays.
-WALLED = {"generate": {"engines"}}
-# Packages that may be used in one place only, and what is used nowhere.
+# A room that must not use another, though it lies below: training hands generate its weights as arrays, and a foreign
+# file becomes arrays.
+WALLED = {"generate": {"engines"}, "interop": {"engines"}}
+# Packages that may be used in a few places only, and what is used nowhere.
 KEPT = {
-    "torch": "engines.torch",
-    "click": "cli",
-    "rich": "cli",
-    "pickle": "nowhere: a model must load without running code",
+    "torch": ("engines.torch", "interop.pytorch"),
+    "h5py": ("interop.keras",),
+    "keras": ("nowhere: its files are read without it",),
+    "click": ("cli",),
+    "rich": ("cli",),
+    "pickle": ("nowhere: a model must load without running code",),
 }
 
 
@@ -83,8 +89,9 @@ def complaint(importer: str, imported: str) -> str | None:
     """
     root, _, rest = imported.partition(".")
     if root != "charloom":
-        where = KEPT.get(root)
-        return f"{root} belongs to {where}" if where and not inside(importer, where) else None
+        where = KEPT.get(root, ())
+        allowed = not where or any(inside(importer, place) for place in where)
+        return None if allowed else f"{root} belongs to {' and '.join(where)}"
     here = FRONT.get(importer, importer.split(".")[0])
     there = rest.split(".")[0]
     if there not in ROOMS:
@@ -148,6 +155,11 @@ def test_every_module_says_what_it_is() -> None:
         ("generate/network.py", "from charloom.engines.bptt import layers", "generate must do without engines"),
         ("checkpoint.py", "if TYPE_CHECKING:\n    from charloom.training import run", "training lies above checkpoint"),
         ("checkpoint.py", "import pickle", "pickle belongs to nowhere"),
+        ("interop/keras.py", "def late():\n    import torch", "torch belongs to engines.torch and interop.pytorch"),
+        ("interop/keras.py", "def late():\n    import keras", "keras belongs to nowhere"),
+        ("interop/pytorch.py", "import h5py", "h5py belongs to interop.keras"),
+        ("interop/pytorch.py", "from charloom.engines.torch import network", "interop must do without engines"),
+        ("interop/importing.py", "from charloom.generate.model import Model", "generate lies above interop"),
         ("utils.py", "import os", "a room without a place"),
     ],
 )
@@ -169,6 +181,7 @@ def test_the_judge_sees(tmp_path: Path, file: str, line: str, why: str) -> None:
         ("cli/main.py", "import click, charloom\nfrom charloom import __version__, training, errors"),
         ("training/loop.py", "from charloom.generate import stream\nfrom charloom.training.schedule import cosine"),
         ("engines/torch/model.py", "import torch.nn.functional as F"),
+        ("interop/pytorch.py", "def late():\n    import torch\nfrom charloom.checkpoint import ModelFolder"),
         ("text/corpus.py", "import fsspec, numpy\nfrom charloom.errors import TextError"),
     ],
 )

@@ -31,6 +31,7 @@ def train(
     *paths: str | PathLike[str],
     out: str | PathLike[str] | None = None,
     origin: str | PathLike[str] | None = None,
+    preset: str | None = None,
     report: Report | None = None,
     **settings: Any,
 ) -> Model:
@@ -40,6 +41,7 @@ def train(
         paths: files, folders, globs, URLs or names of built-in corpora.
         out: the run folder, new or empty; by default `runs/<corpus>-<n>`.
         origin: a model folder to fine-tune.
+        preset: begin from the settings of this name; those beside it win.
         report: called with every event of the run; by default nothing is shown.
         settings: the names of `charloom.config`, such as `minutes=2, cell="gru", hidden=512`.
 
@@ -47,13 +49,14 @@ def train(
         CharloomError: for every mistake that a person can make.
         Interrupted: on Ctrl-C, with everything saved.
     """
+    from charloom.presets import with_preset
     from charloom.training import start
     from charloom.training.interrupt import graceful_interrupt
 
     with graceful_interrupt() as stop:
         finished = start.start(
             [fspath(path) for path in paths],
-            settings,
+            with_preset(preset, settings) if preset else settings,
             Path(out) if out is not None else None,
             fspath(origin) if origin is not None else None,
             report or _ignore,

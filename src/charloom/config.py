@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from charloom.errors import SettingsError
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-RecordKind = Literal["none", "line", "paragraph", "file", "field"]
+RecordKind = Literal["none", "line", "sentence", "paragraph", "file", "field"]
 
 
 class Section(BaseModel):
@@ -116,6 +116,7 @@ class TrainingSettings(Section):
     loss: Literal["every", "last"] = Field(
         "every", description="predict after every character of a step, or after the last one only"
     )
+    wrap: bool = Field(False, description="read the text as a ring: after its last character comes its first")
     batch_size: int = Field(32, ge=1, description="texts side by side in a step")
     seq_length: int = Field(64, ge=1, description="characters a step; gradients reach back this far")
     optimizer: Literal["adamw", "adam", "rmsprop", "adagrad", "sgd"] = Field(
@@ -137,26 +138,53 @@ class TrainingSettings(Section):
         0.0, ge=0, description="before that, clip each of its numbers to this size; 0 never clips"
     )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of everything random")
-    validate_every: int | None = Field(None, ge=1, description="validate every N steps  [20 times a budget]")
+    validate_every: int | Literal["epoch"] | None = Field(
+        None, description="validate every N steps, or after each epoch  [20 times a budget]"
+    )
+    best_by: Literal["validation", "training"] = Field(
+        "validation",
+        description="the loss that tells which model is the best; training loss: the mean since the last one",
+    )
+    keep: int | Literal["best"] | None = Field(
+        None, description="also keep the model of every Nth validation, or each new best, in kept/"
+    )
+    sample_length: int = Field(240, ge=0, description="characters written with each validation; 0 writes none")
+    sample_temperature: float = Field(
+        0.7, ge=0, description="temperature of those; 0 always takes the likeliest character"
+    )
     checkpoint_every: int | None = Field(
         None, ge=1, description="save every N steps  [with each validation, and every minute]"
     )
     patience: int | None = Field(None, ge=1, description="stop after N validations without a better one  [never]")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="number format of the matrix products")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to train")
-    engine: Literal["auto", "torch"] = Field("auto", description="what computes")
+    engine: Literal["auto", "numpy", "torch"] = Field(
+        "auto", description="what computes; auto takes torch where it is installed"
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads  [all cores]")
+
+    @field_validator("validate_every", "keep", mode="before")
+    @classmethod
+    def _count_or_word(cls, value: Any, info: ValidationInfo) -> Any:
+        """One message for both kinds of value, where pydantic would complain of each."""
+        word = {"validate_every": "epoch", "keep": "best"}[str(info.field_name)]
+        if value is None or value == word:
+            return value
+        if isinstance(value, bool) or not re.fullmatch(r"\d{1,18}", str(value)) or int(value) == 0:
+            raise ValueError(f"{info.field_name} must be a whole number of at least 1, or {word}; got {value!r}")
+        return int(value)
 
     @model_validator(mode="after")
     def _momentum_for_nesterov(self) -> Self:
         if self.nesterov and not (self.optimizer == "sgd" and self.momentum):
-            raise ValueError(f"nesterov needs optimizer sgd with a momentum above 0; got {self.optimizer}")
+            found = f"momentum {self.momentum:g}" if self.optimizer == "sgd" else self.optimizer
+            raise ValueError(f"nesterov needs optimizer sgd with a momentum above 0; got {found}")
         return self
 
     @model_validator(mode="before")
     @classmethod
     def _five_minutes(cls, values: Any) -> Any:
-        if isinstance(values, dict) and all(values.get(name) is None for name in ("minutes", "epochs", "steps")):
+        if isinstance(values, dict) and all(values.get(name) is None for name in BUDGETS):
             return {**values, "minutes": 5.0}
         return values
 
@@ -186,6 +214,7 @@ class Settings(Section):
         return validated(cls, sections)
 
 
+BUDGETS = ("minutes", "epochs", "steps")
 SECTIONS: dict[str, type[Section]] = {"text": TextSettings, "model": ModelSettings, "training": TrainingSettings}
 
 S = TypeVar("S", bound=BaseModel)

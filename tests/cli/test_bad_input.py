@@ -374,18 +374,27 @@ def test_a_device_that_is_not_here(charloom, tmp_path, corpus_file, device):
     assert nothing_begun(tmp_path)
 
 
-def test_without_torch(cold, tmp_path, tiny, corpus_file):
-    """The base install generates, evaluates and tells about itself; training says what is missing."""
+def test_without_torch(cold, tmp_path, tiny, corpus_file, smallest):
+    """The base install does all but what needs a GPU: it says once that NumPy trains, and what would be faster."""
     write(tmp_path, "sitecustomize.py", "import sys\nsys.modules['torch'] = None\n" + HIDE)
     env = {"PYTHONPATH": str(tmp_path)}
     assert len(cold("generate", tiny, "--length", "5", env=env).out) == 6
     assert cold("eval", tiny, corpus_file, env=env).status == 0
-    assert "pip install 'charloom[torch]'" in cold("info", env=env).out
-    ended = cold("train", corpus_file, env=env)
-    assert ended.status == 1
-    assert "PyTorch" in ended.complaint
-    assert "pip install 'charloom[torch]'" in ended.complaint
-    assert nothing_begun(tmp_path)
+    info = cold("info", env=env).out
+    assert "NumPy by hand" in info
+    assert "pip install 'charloom[torch]'" in info
+    for wanted in (["--engine", "torch"], ["--device", "cuda"], ["--precision", "bf16"]):
+        ended = cold("train", corpus_file, *wanted, env=env)
+        assert ended.status == 1, wanted
+        assert "PyTorch, which is not installed; run: pip install 'charloom[torch]'" in ended.complaint
+        assert nothing_begun(tmp_path)
+    ended = cold("train", corpus_file, *smallest, env=env)
+    assert ended.status == 0, ended.err
+    assert ended.err.startswith("PyTorch is not installed, so NumPy trains")
+    assert ended.err.count("pip install") == 1
+    assert "with: numpy " in ended.err
+    quiet = cold("train", corpus_file, *smallest, "--engine", "numpy", env=env)
+    assert "pip install" not in quiet.err, "asked for, it is no news"
 
 
 HIDE = """

@@ -214,6 +214,20 @@ def test_who_carries_the_state():
     assert not Records(ids, BOUNDARY, 2, 2, 0).carries_state
 
 
+@FEW
+@given(lengths, sizes, sizes, st.sampled_from(["streams", "records", "windows"]))
+def test_a_ring_predicts_every_character_from_the_one_before(length: int, batch_size: int, steps: int, batches: str):
+    """Catches a ring that is not closed, or closed twice: each character is a target once, the first after the last."""
+    settings = TrainingSettings(
+        batches=batches, batch_size=batch_size, seq_length=steps, wrap=True, steps=1, loss="every"
+    )
+    made = epoch_of(training_batches(counting(length), None, settings, lambda _: None))
+    assert sorted(targets_of(made)) == list(range(length))
+    for inputs, targets in made:
+        asked = targets != NOTHING
+        np.testing.assert_array_equal(targets[asked], (inputs[asked] + 1) % length)
+
+
 def test_shuffled_is_a_permutation_of_every_size():
     """Catches a place that is drawn twice or never, at and beside every power of two."""
     for size in range(1, 301):

@@ -19,7 +19,7 @@ from charloom.errors import SettingsError, TextError
 from charloom.text.corpus import corpus_name, corpus_of, open_corpus
 from charloom.text.vocabulary import BOUNDARY as B
 
-KINDS = ("none", "line", "paragraph", "file")
+KINDS = ("none", "line", "sentence", "paragraph", "file")
 
 
 @pytest.fixture
@@ -47,12 +47,15 @@ def records_of(texts: list[str], kind: str) -> list[str]:
         found = [line for text in texts for line in text.split("\n")]
     elif kind == "paragraph":
         found = [part for text in texts for part in re.split(r"\n\s*\n", text)]
+    elif kind == "sentence":
+        blocks = [part for text in texts for part in re.split(r"\n\s*\n", text)]
+        found = [part for block in blocks for part in re.split(r"""(?<=[.!?])\s+|(?<=[.!?]["”])\s+|(?<=。)""", block)]
     else:
         found = texts
     return [record.strip("\r\n") for record in found if record.strip()]
 
 
-PARTS = ["a", "b c", "é漢🙂", " ", "\t", "\n", "\n\n", "\n \n", "\r", "\u2028"]
+PARTS = ["a", "b c", "d. ", "!?", '."', "。", "é漢🙂", " ", "\t", "\n", "\n\n", "\n \n", "\r", "\u2028"]
 documents = st.lists(st.lists(st.sampled_from(PARTS), max_size=10).map("".join), max_size=3)
 
 
@@ -109,6 +112,7 @@ def test_documents_are_joined_by_a_newline(folder):
         ("line", ["  one", "two", "three", "four"]),
         ("paragraph", ["  one\ntwo", "three", "four"]),
         ("file", ["  one\ntwo\n \t\n\n\nthree", "four"]),
+        ("sentence", ["  one\ntwo", "three", "four"]),
     ],
 )
 def test_records(folder, kind: str, expected: list[str]):
@@ -117,6 +121,14 @@ def test_records(folder, kind: str, expected: list[str]):
     for size in range(1, 40):
         corpus = open_corpus(["a.txt", "b.txt", "c.txt"], TextSettings(records=kind), size=size)
         assert corpus.text() == B + B.join(expected) + B
+
+
+def test_sentences_end_after_their_closing_quotes(folder):
+    """Catches a quote that opens the next sentence, 3.14 cut in two, and scripts whose sentences have no space."""
+    folder(a_txt="“Why?” she\nasked. Pi is 3.14! (So.)  Yes... no\n\nEnd 終わり。はい？」次\n")
+    text = text_of("a.txt", records="sentence", newlines_to_spaces=True)
+    expected = ["“Why?”", "she asked.", "Pi is 3.14!", "(So.)", "Yes...", "no", "End 終わり。", "はい？」", "次"]
+    assert text.strip(B).split(B) == expected
 
 
 def test_newlines_become_spaces_inside_records_only(folder):

@@ -157,10 +157,58 @@ def test_patience_stops_after_so_many_validations_without_a_better_one(tmp_path)
 
 def test_without_a_validation_split_the_last_weights_are_the_best(tmp_path):
     session = trained(tmp_path, Scripted(), steps=4, validation=False, patience=1)
-    assert session.seen(Validation) == []
+    assert {event.validation_nats for event in session.seen(Validation)} == {None}
     assert session.finished == Finished(str(session.folder), 4, 0, 0.0, 4, None, None, None)
     assert saved_at(session.folder / "best") == 4
     assert session.seen(Sample), "samples need no validation split"
+
+
+@pytest.mark.parametrize("validation", [True, False])
+def test_best_by_training_loss(tmp_path, validation):
+    """Best by the other loss, by the loss of one step, or by a sum that began before the last validation."""
+    engine = Scripted(losses=dict(enumerate([3, 5, 1, 2, 4, 4], 1)), scores={6: 0.1})
+    session = trained(tmp_path, engine, steps=6, validate_every=2, best_by="training", validation=validation)
+    assert [(e.train_nats, e.best) for e in session.seen(Validation)] == [(4, True), (1.5, True), (4, False)]
+    assert (saved_at(session.folder / "best"), session.finished.best_step) == (4, 4)
+    assert load_model(session.folder / "best").provenance["step"] == 4
+
+
+def test_validating_after_each_epoch(tmp_path):
+    """A validation at the epoch's start, one in its midst, or one named after the next epoch."""
+    events = trained(tmp_path, Scripted(), steps=12, validate_every="epoch").seen(Validation)
+    assert [(event.step, event.epoch) for event in events] == [(BATCHES, 0), (2 * BATCHES, 1), (12, 2)]
+
+
+@pytest.mark.parametrize(
+    ("keep", "names"),
+    [
+        ("best", ["epoch-0001-loss-0.9000", "epoch-0002-loss-0.5000"]),
+        (2, ["epoch-0002-loss-0.5000", "epoch-0004-loss-0.8000"]),
+        (None, []),
+    ],
+)
+def test_models_that_are_kept_for_good(tmp_path, keep, names):
+    """One that is kept too often or never, under another epoch's name, or with other weights."""
+    engine = Scripted(scores={5: 0.9, 10: 0.5, 15: 0.7, 20: 0.8})
+    session = trained(tmp_path, engine, steps=20, validate_every="epoch", keep=keep)
+    assert [path.name for path in sorted((session.folder / "kept").glob("*"))] == names
+    assert [event.kept for event in session.seen(Validation) if event.kept] == [
+        str(session.folder / "kept" / name) for name in names
+    ]
+    for name in names:
+        kept = session.folder / "kept" / name
+        assert saved_at(kept) == load_model(kept).provenance["step"] == BATCHES * int(name[6:10])
+
+
+def test_samples_as_they_are_asked_for(tmp_path):
+    """A length or temperature that is not handed on; greedy texts that all begin with the same character."""
+    assert not trained(tmp_path / "a", Scripted(), sample_length=0).seen(Sample)
+    greedy = trained(tmp_path / "b", Scripted(), steps=10, sample_length=3, sample_temperature=0, validate_every=1)
+    assert {len(event.text) for event in greedy.seen(Sample)} == {3}
+    assert {event.text[0] for event in greedy.seen(Sample)} == {"a", "b"}
+    cold = trained(tmp_path / "c", Scripted(), sample_temperature=0.01).seen(Sample)[0].text
+    assert len(set(cold[9:])) == 1
+    assert len(set(trained(tmp_path / "d", Scripted(), sample_temperature=9).seen(Sample)[0].text)) == 2
 
 
 def test_the_state_is_carried_through_an_epoch_and_starts_anew(tmp_path):

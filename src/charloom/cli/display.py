@@ -127,12 +127,9 @@ def validation_head(unit: str) -> str:
 
 def validation_row(event: Validation) -> str:
     """A validation in one row; a star where it is the best so far."""
-    train = "" if event.train_nats is None else _both(event.train_nats)
+    train, validation = ("" if nats is None else _both(nats) for nats in (event.train_nats, event.validation_nats))
     star = " *" if event.best else ""
-    return (
-        f"{event.step:>9,} {event.epoch + 1:>5} {clock(event.seconds):>8} {train:>23} "
-        f"{_both(event.validation_nats):>28}{star}"
-    )
+    return f"{event.step:>9,} {event.epoch + 1:>5} {clock(event.seconds):>8} {train:>23} {validation:>28}{star}"
 
 
 def _finished(event: Finished, unit: str) -> list[str]:

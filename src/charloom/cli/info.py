@@ -63,7 +63,7 @@ def _installation() -> dict[str, Any]:
         "cores": os.cpu_count(),
         **{name: _version(name) for name in PACKAGES},
         "writes_with": "NumPy",
-        "trains_with": "nothing: pip install 'charloom[torch]'",
+        "trains_with": "NumPy by hand; faster with PyTorch: pip install 'charloom[torch]'",
         "kernels": "none in this version",
     }
     if importlib.util.find_spec("torch"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import io
+import keyword
 import os
 import sys
 from collections.abc import Sequence
@@ -24,7 +25,9 @@ VERBS = {
     "generate": "Write text with a model.",
     "eval": "Measure how well a model predicts a text.",
     "info": "Show a model's card, or what this installation can do.",
+    "import": "Turn an old PyTorch or Keras checkpoint into a model folder.",
     "demo": "Train for a minute on text that Python carries, and read what it writes.",
+    "lesson": "Run one of the five classic programs and see its proof.",
     "corpora": "List the texts that have a name.",
 }
 
@@ -44,10 +47,11 @@ class Verbs(click.Group):
         return super().parse_args(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The verb's command, from `charloom.cli.<verb>`."""
+        """The verb's command, from `charloom.cli.<verb>`, or `<verb>_` where Python keeps the word to itself."""
         if cmd_name not in VERBS:
             return None
-        command: click.Command = importlib.import_module(f"charloom.cli.{cmd_name}").command
+        module = cmd_name + "_" * keyword.iskeyword(cmd_name)
+        command: click.Command = importlib.import_module(f"charloom.cli.{module}").command
         return command
 
     def resolve_command(

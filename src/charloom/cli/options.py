@@ -44,14 +44,17 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Gives a command a flag for every setting; one that was not passed arrives as None."""
     for section in reversed(SECTIONS.values()):
         for name, field in reversed(section.model_fields.items()):
-            command = click.option("--" + name.replace("_", "-"), name, **_looks(field))(command)
+            flag = "--" + name.replace("_", "-")
+            if field.annotation is bool:
+                flag = f"{flag}/--no-{flag[2:]}"
+            command = click.option(flag, name, **_looks(field))(command)
     return command
 
 
 def _looks(field: FieldInfo) -> dict[str, Any]:
     """How a flag shows in the help."""
     if field.annotation is bool:
-        return {"is_flag": True, "default": None, "help": field.description}
+        return {"default": None, "help": field.description}  # a preset may have it on
     shown = f"{field.default:g}" if isinstance(field.default, float) else field.default
     default = "" if field.default is None else f"  [{shown}]"
     return {"metavar": _metavar(field.annotation), "help": f"{field.description}{default}"}
@@ -61,7 +64,7 @@ def _metavar(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return "|".join(get_args(annotation))
     inner = [_metavar(a) for a in get_args(annotation) if a is not type(None)]
-    return inner[0] if inner else METAVARS.get(annotation, "TEXT")
+    return "|".join(inner) or METAVARS.get(annotation, "TEXT")
 
 
 def given_settings(values: dict[str, Any]) -> dict[str, Any]:

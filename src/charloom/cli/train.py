@@ -9,11 +9,11 @@ import click
 
 from charloom.cli.display import open_display
 from charloom.cli.options import SettingsCommand, given_settings, settings_options
+from charloom.config import BUDGETS
 from charloom.errors import SettingsError
+from charloom.presets import NAMES, with_preset
 from charloom.training.events import Finished, Report
 from charloom.training.interrupt import graceful_interrupt
-
-BUDGETS = ("minutes", "epochs", "steps")
 
 
 @click.command(
@@ -23,6 +23,7 @@ BUDGETS = ("minutes", "epochs", "steps")
       charloom train my.txt --minutes 5
       charloom train letters/ notes.txt.gz --hidden 512 --dropout 0.2 --minutes 30
       charloom train names.txt --records line --out names
+      charloom train my.txt --preset anna --cell gru
       charloom train --resume runs/my-1 --minutes 20
       charloom train new.txt --from runs/my-1 --lr 0.002
     """,
@@ -36,6 +37,11 @@ BUDGETS = ("minutes", "epochs", "steps")
     help="go on with a run exactly where it stopped; only its budget can be changed",
 )
 @click.option("--from", "origin", metavar="MODEL", help="fine-tune this model (or the best one of a run) on PATH")
+@click.option(
+    "--preset",
+    metavar="|".join(NAMES),
+    help="begin from the settings of this name; flags beside it win (docs/lessons/ tells where they come from)",
+)
 @click.option("--quiet", is_flag=True, help="show only notices and errors, and at the end the model's folder")
 @click.option(
     "--json", "as_json", is_flag=True, help="print a JSON object a line for everything that happens, and nothing else"
@@ -47,6 +53,7 @@ def command(
     out: Path | None,
     resume: Path | None,
     origin: str | None,
+    preset: str | None,
     quiet: bool,
     as_json: bool,
     tensorboard: bool,
@@ -62,20 +69,26 @@ def command(
     """
     given = given_settings(values)
     if resume is not None:
-        _check_resume(paths, out, origin, given)
+        _check_resume(paths, out, origin, preset, given)
     elif not paths:
         raise SettingsError("train needs a text: charloom train PATH (or try: charloom demo)")
+    if preset is not None:
+        given = with_preset(preset, given)
     with open_display(quiet, as_json, tensorboard) as report:
         finished = run(paths, given, out, resume, origin, report)
     if not as_json:
         click.echo(Path(finished.run) / "best")
 
 
-def _check_resume(paths: tuple[str, ...], out: Path | None, origin: str | None, given: dict[str, Any]) -> None:
+def _check_resume(
+    paths: tuple[str, ...], out: Path | None, origin: str | None, preset: str | None, given: dict[str, Any]
+) -> None:
     """A run goes on as it was; only its budget can be changed."""
-    others = [name for name in given if name not in BUDGETS]
-    if paths or out or origin or others:
-        odd = "a PATH" if paths else "--out" if out else "--from" if origin else "--" + others[0].replace("_", "-")
+    asked = {"a PATH": paths, "--out": out, "--from": origin, "--preset": preset}
+    others = [flag for flag, value in asked.items() if value]
+    others += ["--" + name.replace("_", "-") for name in given if name not in BUDGETS]
+    if others:
+        odd = others[0]
         raise SettingsError(
             f"--resume goes on with a run as it was, apart from its budget; got {odd} too; leave it out"
         )

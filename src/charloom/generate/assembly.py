@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from charloom.config import RecordKind
 from charloom.text.vocabulary import BOUNDARY, Decoder, Vocabulary
 
-SEPARATORS: dict[RecordKind, str] = {"none": "\n", "line": "\n", "field": "\n", "paragraph": "\n\n", "file": "\n\n"}
+SEPARATORS: dict[RecordKind, str] = {
+    "none": "\n",
+    "line": "\n",
+    "sentence": " ",
+    "field": "\n",
+    "paragraph": "\n\n",
+    "file": "\n\n",
+}
 """What is written between two records of a kind."""
 
 

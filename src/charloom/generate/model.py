@@ -143,8 +143,9 @@ class Model:
             options: `temperature` (default 0.8), `top_k`, `top_p`, `min_p`, `greedy`: see `Sampling`. `seed`: the same
                 seed gives the same text, alone, streamed or in a batch. `index`: another text of the same seed.
                 `stop`: ends before the first of these strings, of which nothing is written. `records`: ends after so
-                many whole records; between two of them stands a newline, or a blank line for paragraphs and files; the
-                state is carried from one to the next, as in training. `unknown`: `error`, `skip` or `replace`.
+                many whole records; between two of them stands a newline, a space for sentences, or a blank line for
+                paragraphs and files; the state is carried from one to the next, as in training. `unknown`: `error`,
+                `skip` or `replace`.
 
         Raises:
             SettingsError: for an option out of range; at the call, not at the first piece, as the others.
@@ -184,7 +185,7 @@ class Model:
             UnknownCharacterError: for a character that the model does not know.
         """
         ids_T = self._encode(text, unknown, "the text")
-        known = len(self._clean(text)) if self.vocabulary.kind == "bytes" else len(ids_T)
+        known = len(self.clean(text)) if self.vocabulary.kind == "bytes" else len(ids_T)
         if self.vocabulary.boundary_id is not None:
             ids_T = self._after_boundary(ids_T)
         else:
@@ -247,8 +248,8 @@ class Model:
         writing = validated(Writing, {"length": length, **options})
         if writing.records is not None and self.vocabulary.boundary_id is None:
             raise SettingsError(
-                "records need a model that knows where a record ends, trained with --records line, paragraph, file or "
-                "field; this one was not: give a length or stop strings instead"
+                "records need a model that knows where a record ends, trained with --records line, sentence, "
+                "paragraph, file or field; this one was not: give a length or stop strings instead"
             )
         return writing
 
@@ -268,12 +269,12 @@ class Model:
         return np.concatenate([np.array([boundary], self.vocabulary.dtype), ids_T])
 
     def _encode(self, text: str, unknown: UnknownPolicy, what: str) -> Integers:
-        text = self._clean(text)
+        text = self.clean(text)
         if self.vocabulary.kind == "bytes":
             text = self._without_surrogates(text, unknown, what)
         return self.vocabulary.encode(text, unknown, what)
 
-    def _clean(self, text: str) -> str:
+    def clean(self, text: str) -> str:
         """The text as training saw it: a model of characters knows one kind of line end."""
         return clean(text, self.cleaning, newlines="keep" if self.vocabulary.kind == "bytes" else "lf")
 

@@ -6,6 +6,8 @@ Shapes: B texts side by side, T characters a step.
 inputs_BT: int64, ids; 0 where there is nothing. targets_BT: int64, the id that follows each input, or NOTHING where no
 prediction is asked for (padding, or every step but the last). Positions with NOTHING count in no loss; padding always
 stands at the end of a row after which the state is not used again, so it is masked from the state too.
+
+With `wrap` the text is a ring: its last character has a target too, its first.
 """
 
 from __future__ import annotations
@@ -49,13 +51,20 @@ class Streams:
     """
 
     def __init__(
-        self, ids: Ids, batch_size: int, seq_length: int, carries_state: bool = True, last: bool = False
+        self,
+        ids: Ids,
+        batch_size: int,
+        seq_length: int,
+        carries_state: bool = True,
+        last: bool = False,
+        wrap: bool = False,
     ) -> None:
         self._ids, self._seq_length, self._last = ids, seq_length, last
         self.carries_state = carries_state
-        self.batch_size = min(batch_size, len(ids) - 1)
-        self._starts = np.arange(self.batch_size + 1) * (len(ids) - 1) // self.batch_size
-        self._length = math.ceil((len(ids) - 1) / self.batch_size)  # of the longest stream
+        targets = predicted(ids, wrap)
+        self.batch_size = min(batch_size, targets)
+        self._starts = np.arange(self.batch_size + 1) * targets // self.batch_size
+        self._length = math.ceil(targets / self.batch_size)  # of the longest stream
 
     def __len__(self) -> int:
         return math.ceil(self._length / self._seq_length)
@@ -73,9 +82,9 @@ class Windows:
 
     carries_state = False
 
-    def __init__(self, ids: Ids, batch_size: int, seq_length: int, seed: int | None) -> None:
+    def __init__(self, ids: Ids, batch_size: int, seq_length: int, seed: int | None, wrap: bool = False) -> None:
         self._ids, self._seed, self._seq_length = ids, seed, seq_length
-        self._windows = len(ids) - seq_length
+        self._windows = len(ids) if wrap else len(ids) - seq_length
         self.batch_size = min(batch_size, self._windows)
 
     def __len__(self) -> int:
@@ -92,16 +101,24 @@ class Windows:
 class Records:
     """One record a row, padded to the longest in the batch; longer ones are cut into pieces of T. Shuffled each epoch.
 
-    Every piece starts from a zero state. A text without records is cut into pieces of T.
+    Every piece starts from a zero state. A text without records is cut into pieces of T; one with records begins and
+    ends at a boundary, so there is nothing to wrap.
     """
 
     carries_state = False
 
     def __init__(
-        self, ids: Ids, boundary_id: int | None, batch_size: int, seq_length: int, seed: int | None, last: bool = False
+        self,
+        ids: Ids,
+        boundary_id: int | None,
+        batch_size: int,
+        seq_length: int,
+        seed: int | None,
+        last: bool = False,
+        wrap: bool = False,
     ) -> None:
         self._ids, self._seed, self._last = ids, seed, last
-        marks = np.array([0, len(ids) - 1]) if boundary_id is None else boundaries(ids, boundary_id)
+        marks = np.array([0, predicted(ids, wrap)]) if boundary_id is None else boundaries(ids, boundary_id)
         self._starts, self._widths = _pieces(marks[:-1], np.diff(marks), seq_length)
         self.batch_size = min(batch_size, len(self._starts))
 
@@ -114,6 +131,11 @@ class Records:
         chosen = shuffled(rows, len(self._starts), self._seed, epoch)
         widths = self._widths[chosen].astype(np.int64)
         return _rows(self._ids, self._starts[chosen], widths, int(widths.max()), self._last)
+
+
+def predicted(ids: Ids, wrap: bool) -> int:
+    """How many characters have one that follows."""
+    return len(ids) if wrap else len(ids) - 1
 
 
 def _pieces(starts: Array, lengths: Array, most: int) -> tuple[Array, NDArray[Any]]:
@@ -129,7 +151,7 @@ def _rows(ids: Ids, starts: Array, widths: Array, width: int, last: bool) -> Bat
     """Reads one row of `widths[b]` inputs from each start; the targets are the same ids one further on."""
     view = ids.view()
     places = starts[:, None] + np.arange(width + 1)
-    block = view[np.minimum(places, len(view) - 1)].astype(np.int64)
+    block = view[places % len(view)].astype(np.int64)
     inside = np.arange(width) < widths[:, None]
     inputs = np.where(inside, block[:, :-1], 0)
     targets = np.where(inside, block[:, 1:], NOTHING)
@@ -177,16 +199,17 @@ def training_batches(
     if len(ids) < 2:
         raise TextError(f"training needs at least 2 characters; the training split has {len(ids)}")
     asked_B, asked_T = settings.batch_size, settings.seq_length
-    seq_length = min(asked_T, len(ids) - 1)
-    last = settings.loss == "last"
+    targets = predicted(ids, settings.wrap)
+    seq_length = min(asked_T, targets)
+    last, wrap = settings.loss == "last", settings.wrap
     layout: Streams | Windows | Records
     if settings.batches == "windows":
-        layout = Windows(ids, asked_B, seq_length, settings.seed)
+        layout = Windows(ids, asked_B, seq_length, settings.seed, wrap)
     elif settings.batches == "records":
-        layout = Records(ids, boundary_id, asked_B, seq_length, settings.seed, last)
+        layout = Records(ids, boundary_id, asked_B, seq_length, settings.seed, last, wrap)
     else:
-        streams = max(1, min(asked_B, (len(ids) - 1) // seq_length))
-        layout = Streams(ids, streams, seq_length, settings.state == "carry", last)
+        streams = max(1, min(asked_B, targets // seq_length))
+        layout = Streams(ids, streams, seq_length, settings.state == "carry", last, wrap)
     if (layout.batch_size, seq_length) != (asked_B, asked_T):
         notice(
             f"the training text ({len(ids):,} symbols) is too short for {asked_B} x {asked_T} characters a step; "

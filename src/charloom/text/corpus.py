@@ -20,11 +20,12 @@ from charloom.text.cleaning import cleaned
 from charloom.text.fields import FIELD_ENDINGS, FieldDocument
 from charloom.text.named import TextDocument
 from charloom.text.reading import BinaryFile, FileDocument, Notice, open_document, unheard
-from charloom.text.records import bounded, gathered, joined, lines, paragraphs, tidied
+from charloom.text.records import bounded, gathered, joined, lines, paragraphs, sentences, tidied
 from charloom.text.sources import COMPRESSIONS, PIECE, find_source, place, shown
 
 Document = FileDocument | FieldDocument | TextDocument
 AnyPath = str | os.PathLike[str]
+SPLITTERS = {"line": lines, "sentence": sentences, "paragraph": paragraphs}
 SHOWN_NOTICES = 3  # lines about single files of a folder
 
 
@@ -54,10 +55,8 @@ class Corpus:
         if kind == "none":
             return cleaned(gathered(joined(self._texts()), self.size), self.settings.cleaning)
         pieces = gathered(bounded(self._texts()), self.size)
-        if kind == "line":
-            pieces = lines(pieces)
-        elif kind == "paragraph":
-            pieces = paragraphs(pieces)
+        if kind in SPLITTERS:
+            pieces = SPLITTERS[kind](pieces)
         pieces, cleaning = tidied(pieces), self.settings.cleaning
         # Tidied twice: newlines around a record go before they can become spaces, and cleaning may empty a record.
         return pieces if cleaning == Cleaning() else tidied(cleaned(pieces, cleaning))

@@ -1,4 +1,4 @@
-"""Named corpora: two that every Python installation carries, and two well-known ones that are fetched on demand."""
+"""Named corpora: two that every Python installation carries, and three well-known ones that are fetched on demand."""
 
 from __future__ import annotations
 
@@ -59,6 +59,13 @@ class TextDocument:
 
 
 REMOTES = (
+    Remote(
+        "alice",
+        "nlp100/nlp100.github.io/49ebefb8b924c3dc81a8811be3eb70ff88f25a32/data/alice.txt",
+        "8b8d36f2187e4782567dcf13dfd2b1ee75da695310844c7f6b98b091d682898d",
+        147_881,
+        "Alice's Adventures in Wonderland, the corpus of many Keras lessons",
+    ),
     Remote(
         "tiny-shakespeare",
         "karpathy/char-rnn/master/data/tinyshakespeare/input.txt",

@@ -12,6 +12,10 @@ from collections.abc import Iterable, Iterator
 from charloom.text.vocabulary import BOUNDARY
 
 BLANK_LINES = re.compile(r"\n\s*\n")
+# A full stop, its closing quotes or brackets, and the space after them; East Asian stops need none. Abbreviations end
+# a sentence too: telling them apart needs a dictionary for each language.
+SENTENCE_END = re.compile(r"""([.!?…]["'”’»)\]]*)\s+|([。！？]["'”’」』）]*)\s*""")
+SENTENCE_END_BEGUN = re.compile(r"""[.!?…。！？]["'”’»)\]」』）]*\s*\Z""")
 EMPTY_RECORDS = re.compile(rf"{BOUNDARY}(?:\s*{BOUNDARY})+")
 NEWLINES_AFTER = re.compile(rf"{BOUNDARY}[\r\n]+")
 # The look-behind makes a long run of newlines cost its length, not its square.
@@ -55,6 +59,18 @@ def gathered(pieces: Iterable[str], size: int) -> Iterator[str]:
 def lines(pieces: Iterable[str]) -> Iterator[str]:
     """A boundary for every newline."""
     return (piece.replace("\n", BOUNDARY) for piece in pieces)
+
+
+def sentences(pieces: Iterable[str]) -> Iterator[str]:
+    """A boundary after every sentence, in place of the space there, and for every run of blank lines."""
+    held = ""
+    for piece in paragraphs(pieces):
+        text = held + piece
+        begun = SENTENCE_END_BEGUN.search(text)
+        end = begun.start() if begun else len(text)
+        held = text[end:]
+        yield SENTENCE_END.sub(rf"\1\2{BOUNDARY}", text[:end])
+    yield SENTENCE_END.sub(rf"\1\2{BOUNDARY}", held)
 
 
 def paragraphs(pieces: Iterable[str]) -> Iterator[str]:

@@ -19,8 +19,9 @@ FLOOR = 0.01  # of the highest rate: the rate never falls to nothing
 class Progress(BaseModel):
     """Where a run is: everything that resuming needs and the engine does not hold. Goes to `resume.json`.
 
-    epoch, index: the next batch; seconds: spent in training so far; best_nats: of the quick validations; waited:
-    validations since the best; marks: how many parts of the budget were validated; train_nats, train_symbols: sums
+    epoch, index: the next batch; seconds: spent in training so far; best_nats: the best model's loss, of the kind
+    that `best_by` names; waited: validations since the best; validations: how many there were; marks: how many parts of
+    the budget were validated; train_nats, train_symbols: sums
     since the last validation; lr_factor: halved by a rewind.
     """
 
@@ -34,6 +35,7 @@ class Progress(BaseModel):
     best_nats: float | None = None
     best_step: int = Field(0, ge=0)
     waited: int = Field(0, ge=0)
+    validations: int = Field(0, ge=0)
     marks: int = Field(0, ge=0)
     train_nats: float = Field(0.0, ge=0)
     train_symbols: int = Field(0, ge=0)

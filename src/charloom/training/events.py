@@ -67,15 +67,19 @@ class Step(Event):
 
 @dataclass(frozen=True)
 class Validation(Event):
-    """A quick validation: many streams over at most 200,000 symbols. best: whether it beats all before it."""
+    """A quick validation: many streams over at most 200,000 symbols; without a validation split, training's loss alone.
+
+    best: whether it beats all before it; kept: the folder of the model that was kept for good, if one was.
+    """
 
     step: int
     epoch: int
     train_nats: float | None
-    validation_nats: float
-    accuracy: float
+    validation_nats: float | None
+    accuracy: float | None
     best: bool
     seconds: float
+    kept: str | None = None
 
 
 @dataclass(frozen=True)

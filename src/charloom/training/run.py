@@ -1,7 +1,7 @@
-"""A run folder: `run.toml`, `log.jsonl`, `samples.txt`, `data/`, `best/` and `last/`.
+"""A run folder: `run.toml`, `log.jsonl`, `samples.txt`, `data/`, `best/`, `last/` and, where asked for, `kept/`.
 
-`best/` is a model folder; `last/` is one too, with what resuming needs beside it. A run never writes into a folder that
-is there already.
+`best/` is a model folder; `last/` is one too, with what resuming needs beside it; `kept/` holds one a kept epoch. A run
+never writes into a folder that is there already.
 """
 
 from __future__ import annotations
@@ -56,17 +56,9 @@ class Run:
 
     @classmethod
     def create(cls, out: Path | None, name: str, settings: Settings, source: dict[str, Any]) -> Run:
-        """A new folder: `out`, or the first free `runs/<name>-<n>`.
-
-        Raises:
-            SettingsError: if `out` is there and not empty, or cannot be made.
-        """
-        try:
-            folder = _first_free(name) if out is None else _empty(out)
-            (folder / "data").mkdir()
-        except OSError as error:
-            folder = Path(error.filename or out or "runs")
-            raise SettingsError(f"--out must be a folder that can be written; {folder}: {error.strerror}") from None
+        """A run in a new folder: see `new_folder`."""
+        folder = new_folder(out, name)
+        (folder / "data").mkdir()
         return cls(folder, settings, source)
 
     @classmethod
@@ -97,6 +89,13 @@ class Run:
         """Writes `best/`."""
         with self._writing():
             save_model(self.folder / "best", model)
+
+    def save_kept(self, name: str, model: ModelFolder) -> Path:
+        """Writes `kept/<name>/`, a model folder that nothing replaces."""
+        folder = self.folder / "kept" / name
+        with self._writing():
+            save_model(folder, model)
+        return folder
 
     def save_last(self, model: ModelFolder, progress: Progress, arrays: Arrays) -> None:
         """Writes `last/`, with all that resuming needs."""
@@ -158,6 +157,19 @@ class Run:
             raise TrainingError(
                 f"{self.folder} cannot be written: {error.strerror}; {then if begun else 'make room, then start again'}"
             ) from None
+
+
+def new_folder(out: Path | None, name: str) -> Path:
+    """Makes `out`, or the first free `runs/<name>-<n>`.
+
+    Raises:
+        SettingsError: if `out` is there and not empty, or cannot be made.
+    """
+    try:
+        return _first_free(name) if out is None else _empty(out)
+    except OSError as error:
+        folder = error.filename or out or "runs"
+        raise SettingsError(f"--out must be a folder that can be written; {folder}: {error.strerror}") from None
 
 
 def _first_free(name: str) -> Path:

@@ -9,8 +9,8 @@ from typing import Any
 
 from charloom.architecture import Architecture
 from charloom.checkpoint import Arrays, ModelFolder, load_model
-from charloom.config import Settings, TrainingSettings, validated
-from charloom.engines.engine import Engine, check_engine, open_engine
+from charloom.config import BUDGETS, Settings, TrainingSettings, validated
+from charloom.engines.engine import Engine, check_engine, chosen_engine, open_engine
 from charloom.engines.initial import initial_parameters
 from charloom.errors import ModelError
 from charloom.text.batches import training_batches, validation_batches
@@ -25,7 +25,7 @@ from charloom.training.trainer import Plan, Trainer
 
 STREAM = 200_000  # symbols; a split of more is measured in several streams, each cold only at its start
 MOST_STREAMS = 64
-BUDGETS = ("minutes", "epochs", "steps")
+SLOWER = "PyTorch is not installed, so NumPy trains, which is slower; run: pip install 'charloom[torch]'"
 
 Stop = Callable[[], bool]
 
@@ -75,6 +75,8 @@ def _begin(
         said.append(Notice(text))
         report(said[-1])
 
+    if settings.training.engine == "auto" and chosen_engine(settings.training) == "numpy":
+        notice(SLOWER)
     corpus = open_corpus(paths, settings.text, settings.text.vocabulary == "bytes", notice)
     source = {"paths": list(paths), "charloom": version("charloom")} | ({"from": origin} if origin else {})
     run = Run.create(out, corpus.name, settings, source)

@@ -37,7 +37,8 @@ class TensorBoard:
 
     def _add(self, event: Step | Validation, *names: str) -> None:
         for name in names:
-            self._writer.add_scalar(name, getattr(event, name), event.step)
+            if (value := getattr(event, name)) is not None:
+                self._writer.add_scalar(name, value, event.step)
 
     def __enter__(self) -> TensorBoard:
         return self

@@ -19,7 +19,7 @@ from charloom.checkpoint import ModelFolder, load_model
 from charloom.engines.engine import Engine, State
 from charloom.errors import Interrupted, ModelError, TrainingError
 from charloom.evaluate import Score
-from charloom.generate.model import Model
+from charloom.generate.model import Model, Options
 from charloom.text.batches import Batches
 from charloom.training import budget
 from charloom.training.budget import Progress
@@ -29,7 +29,6 @@ from charloom.training.run import Run
 REPORT_EVERY = 1.0  # seconds between two `Step` events
 QUICK_VALIDATION = 200_000  # symbols; the standard error of their mean is below 0.005 nats
 CHECKPOINT_EVERY = 60.0  # seconds that a power cut may cost at most, however long the budget
-SAMPLE_LENGTH = 240  # characters
 
 
 @dataclass(frozen=True)
@@ -183,12 +182,16 @@ class Trainer:
         return self._settings.patience is not None and self._progress.waited >= self._settings.patience
 
     def _validation_due(self) -> bool:
-        """After every so many steps or every twentieth of the budget, and at its end."""
+        """After every so many steps, every epoch or every twentieth of the budget, and at its end."""
         spent = self._fraction()
         marks = int(spent * budget.VALIDATIONS)
         passed, self._progress.marks = marks > self._progress.marks, marks
         every = self._settings.validate_every
-        return spent >= 1 or (self._progress.step % every == 0 if every else passed)
+        if every == "epoch":
+            passed = self._progress.index == 0
+        elif every:
+            passed = self._progress.step % every == 0
+        return spent >= 1 or passed
 
     def _checkpoint_due(self, validated: bool) -> bool:
         """With every validation and every minute, or every so many steps."""
@@ -215,41 +218,79 @@ class Trainer:
 
     def _save_best(self, figures: dict[str, float] | None = None) -> None:
         """Writes `best/` with the engine's weights, and these figures in its provenance."""
-        provenance = {**self._model.provenance, "step": self._progress.best_step, **(figures or {})}
-        self._run.save_best(dataclasses.replace(self._model, parameters=self._parameters(), provenance=provenance))
+        self._run.save_best(self._as_saved(self._progress.best_step, figures or {}))
+
+    def _as_saved(self, step: int, figures: dict[str, float]) -> ModelFolder:
+        provenance = {**self._model.provenance, "step": step, **figures}
+        return dataclasses.replace(self._model, parameters=self._parameters(), provenance=provenance)
 
     def _validate(self) -> None:
-        """Measures, keeps the best weights, and shows what they write; training's own state stays where it is."""
+        """Measures, keeps what is to be kept, and shows what the weights write; training's own state stays as it is."""
         progress = self._progress
         train_nats = progress.train_nats / progress.train_symbols if progress.train_symbols else None
         progress.train_nats, progress.train_symbols = 0.0, 0
-        if self._plan.quick is None:
-            progress.best_step = progress.step
-            self._save_best()
-        else:
-            score = measure(self._engine, self._plan.quick, QUICK_VALIDATION)
-            nats = score.nats_per_char
-            if not math.isfinite(nats):
-                raise NotFinite
-            best = progress.best_nats is None or nats < progress.best_nats
-            progress.waited += 1
-            if best:
-                progress.best_nats, progress.best_step, progress.waited = nats, progress.step, 0
-                self._save_best({"validation_nats": nats})
-            self._emit(
-                Validation(progress.step, progress.epoch, train_nats, nats, score.accuracy, best, progress.seconds)
+        progress.validations += 1
+        score = measure(self._engine, self._plan.quick, QUICK_VALIDATION) if self._plan.quick else None
+        if score and not math.isfinite(score.nats):
+            raise NotFinite
+        validation_nats = score.nats_per_char if score else None
+        nats = train_nats if self._settings.best_by == "training" else validation_nats
+        best = self._judge(nats)
+        kept = self._keep(best, nats)
+        self._emit(
+            Validation(
+                progress.step,
+                self._epoch,
+                train_nats,
+                validation_nats,
+                score.accuracy if score else None,
+                best,
+                progress.seconds,
+                kept,
             )
+        )
         self._sample()
         progress.seconds = self._clock() - self._started
 
+    @property
+    def _epoch(self) -> int:
+        """The epoch of the last step, from 0."""
+        return self._progress.epoch - (self._progress.index == 0)
+
+    def _judge(self, nats: float | None) -> bool:
+        """Whether these weights are the best so far, which are written down; without a loss to tell, the newest are."""
+        progress = self._progress
+        best = nats is None or progress.best_nats is None or nats < progress.best_nats
+        progress.waited += 1
+        if best:
+            progress.best_nats, progress.best_step, progress.waited = nats, progress.step, 0
+            self._save_best({} if nats is None else {f"{self._settings.best_by}_nats": nats})
+        return best
+
+    def _keep(self, best: bool, nats: float | None) -> str | None:
+        """Writes a model folder for good, where that is due; its name tells the epoch and the loss."""
+        every = self._settings.keep
+        if not every or not (best if every == "best" else self._progress.validations % every == 0):
+            return None
+        figures = {} if nats is None else {f"{self._settings.best_by}_nats": nats}
+        name = "-".join([f"epoch-{self._epoch + 1:04}", *(f"loss-{value:.4f}" for value in figures.values())])
+        return str(self._run.save_kept(name, self._as_saved(self._progress.step, figures)))
+
     def _sample(self) -> None:
         """A few lines from the weights as they are, drawn without touching training's own randomness."""
+        settings = self._settings
+        if settings.sample_length == 0:
+            return
         made = self._model
         model = Model(made.architecture, made.vocabulary, self._parameters(), made.cleaning, made.records)
-        records = 1 if made.vocabulary.boundary else None
+        options: Options = {"seed": settings.seed, "records": 1 if made.vocabulary.boundary else None}
+        if settings.sample_temperature == 0:
+            options |= {"greedy": True, "index": self._progress.step}  # another first character each time
+        else:
+            options |= {"temperature": settings.sample_temperature}
         try:
             with np.errstate(over="ignore", invalid="ignore"):
-                text = model.generate(length=SAMPLE_LENGTH, records=records, temperature=0.7, seed=self._settings.seed)
+                text = model.generate(length=settings.sample_length, **options)
         except ModelError:  # a relu network's state may still explode by itself: no text today, and no reason to end
             return
         self._progress.samples_bytes = self._run.add_sample(self._progress.step, text)
@@ -265,9 +306,7 @@ class Trainer:
         left = progress.seconds / spent * (1 - spent) if spent > 0 else None
         speed = recent.symbols / passed
         self._recent, self._reported_at = Recent(), progress.seconds
-        self._emit(
-            Step(progress.step, progress.epoch, recent.mean, rate, speed, progress.seconds, left, min(1.0, spent))
-        )
+        self._emit(Step(progress.step, self._epoch, recent.mean, rate, speed, progress.seconds, left, min(1.0, spent)))
 
     def _emit(self, event: Event) -> None:
         self._progress.log_bytes = self._run.log(event)
@@ -276,7 +315,7 @@ class Trainer:
     def _finish(self) -> Finished:
         """The best weights, measured over the whole splits and kept with those figures."""
         progress = self._progress
-        if self._plan.whole:
+        if progress.best_nats is not None:
             self._engine.load(load_model(self._run.folder / "best").parameters)
         else:
             progress.best_step = progress.step

@@ -1,0 +1,45 @@
+"""`charloom lesson`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from charloom.cli.display import open_display
+from charloom.cli.options import SettingsCommand, given_settings, settings_options
+from charloom.lessons import QUICK_TEXT, TEXTS, teach
+
+
+@click.command(
+    cls=SettingsCommand,
+    short_help="Run one of the five classic programs and see its proof.",
+    epilog="""\b
+    Examples:
+      charloom lesson alphabet
+      charloom lesson windows --quick
+      charloom lesson anna my.txt --cell gru
+    """,
+)
+@click.argument("name", metavar="|".join(TEXTS), type=click.Choice(list(TEXTS)))
+@click.argument("paths", metavar="[PATH...]", nargs=-1)
+@click.option("--quick", is_flag=True, help="minutes instead of hours: a smaller text and network, the same mechanics")
+@click.option("--out", metavar="DIR", type=Path, help="the lesson's folder; new or empty  [runs/lesson-<name>-<n>]")
+@settings_options
+def command(name: str, paths: tuple[str, ...], quick: bool, out: Path | None, **values: Any) -> None:
+    """Run a lesson whole: train by the preset of its name, show what it shows, end in a verdict.
+
+    The text is the one that the classic program used (fetched once; see `charloom corpora`), or PATH. With --quick it
+    is one that every Python carries. Flags change the preset's settings; docs/lessons/ has a page for each.
+    """
+    from charloom.lessons.lesson import Lesson
+    from charloom.training.interrupt import graceful_interrupt
+    from charloom.training.run import new_folder
+
+    texts = paths or (QUICK_TEXT if quick else TEXTS[name])
+    with open_display() as report, graceful_interrupt() as stop:
+        folder = new_folder(out, f"lesson-{name}")
+        lesson = Lesson(name, texts, quick, folder, given_settings(values), click.echo, report, stop)
+        proven = teach(lesson)
+    click.get_current_context().exit(0 if proven else 1)

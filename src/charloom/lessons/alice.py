@@ -1,0 +1,60 @@
+"""Sequence to sequence on one small book: how over-fitting looks, and why greedy text that reads well proves nothing.
+
+Three layers of 700 units have eighty numbers for every character of the book. After a dozen epochs they know it by
+heart; the validation loss beside the training loss shows when learning ended and memorising began.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from charloom.generate.model import Model
+from charloom.lessons.lesson import Lesson, Run
+from charloom.lessons.measures import longest_copy
+from charloom.training.events import Validation
+
+EPOCHS = 20  # of the whole lesson: the memorising begins far earlier
+QUICK: dict[str, Any] = {"layers": 1, "hidden": 256, "lr": 0.01, "epochs": 40}
+QUICK_LENGTH = 12_000  # characters of the text
+WRITTEN = 1_000  # characters that are looked for in the text
+
+
+def teach(lesson: Lesson) -> bool:
+    """Trains, prints the two curves with each epoch's greedy 20 characters, and looks for copies of the text."""
+    lesson.check_validation()
+    changes: dict[str, Any] = QUICK if lesson.quick else {"epochs": EPOCHS}
+    lesson.say(
+        f"Sequence to sequence: {lesson.described(**changes)}, chunks of 100 characters, a softmax at every step."
+    )
+    run = lesson.train("chunks", lesson.shortened(QUICK_LENGTH), **changes)
+    lesson.say("\nepoch   training   validation   20 greedy characters")
+    for row in run.validations:
+        lesson.say(
+            f"{row.epoch + 1:>5} {row.train_nats:>10.4f} {row.validation_nats:>12.4f}   {run.samples[row.step]!r}"
+        )
+    best = min(run.validations, key=lambda row: row.validation_nats or math.inf)
+    last = run.validations[-1]
+    proven = best.step < last.step and (last.train_nats or math.inf) < (best.train_nats or math.inf)
+    lesson.say("\n" + (_over_fitting(best, last) if proven else "No over-fitting yet: give it more epochs."))
+    copied = _copied(lesson, run)
+    lesson.say(f"The last weights wrote {len(copied)} characters of the training text word for word: {copied!r}")
+    found = f"best validation {best.validation_nats:.4f} nats/char in epoch {best.epoch + 1} of {last.epoch + 1}"
+    return lesson.verdict(proven, f"{found}; those weights are in best/")
+
+
+def _over_fitting(best: Validation, last: Validation) -> str:
+    return (
+        f"Over-fitting began after epoch {best.epoch + 1}: from there the training loss fell from "
+        f"{best.train_nats:.4f} to {last.train_nats:.4f}, and the validation loss rose from "
+        f"{best.validation_nats:.4f} to {last.validation_nats:.4f} nats/char."
+    )
+
+
+def _copied(lesson: Lesson, run: Run) -> str:
+    """The longest passage of the training text in what the last weights write, greedily, after its beginning."""
+    model = Model.load(Path(run.finished.run) / "last")
+    text = model.clean(lesson.text()[: QUICK_LENGTH if lesson.quick else None])
+    trained = text[: int(len(text) * 0.9)]
+    return longest_copy(model.generate(trained[:20], WRITTEN, greedy=True, unknown="skip"), trained)

@@ -1,0 +1,71 @@
+"""The alphabet, one letter at a time: what a carried state is, and what is lost without one.
+
+The network sees one letter a step and no gradient reaches back over more than that step, so whatever it knows of the
+letters before lives in the state that is carried from step to step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from string import ascii_uppercase as ALPHABET
+
+from charloom.errors import SettingsError
+from charloom.generate.model import Model
+from charloom.lessons.lesson import Lesson
+
+WINDOW = 3  # letters, in the contrast without carried state
+COLD = "K"  # where the third proof starts
+STEPS = 5  # letters that it writes there
+
+
+def teach(lesson: Lesson) -> bool:
+    """Trains on the alphabet, then shows accuracy, the alphabet in one go, and what the state is good for."""
+    if lesson.paths:
+        raise SettingsError(f"PATH must be left out: this lesson brings its own text; got {lesson.paths[0]}")
+    lesson.say(f"The alphabet, one letter at a time: {lesson.described()}, carried state, batches of one letter.")
+    text = lesson.write_text(ALPHABET)
+    model = lesson.train("carried", [text]).model
+    score = model.score(ALPHABET)
+    written = "A" + _next(model, "A", len(ALPHABET) - 1)
+    before = ALPHABET[: ALPHABET.index(COLD)]
+    cold, warm = _next(model, COLD, STEPS), _next(model, before + COLD, STEPS)
+    lesson.say(f"\n1. Accuracy over the sequence, the state carried: {score.correct} of {score.characters}")
+    lesson.say(f"2. From A, each prediction fed back:  {written}")
+    lesson.say("3. The same letter, with and without memory:")
+    lesson.say(f"     reset, then cold at {COLD}:     {COLD} → {' '.join(cold)}")
+    lesson.say(f"     warmed up on {before[0]}…{before[-1]}, at {COLD}: {COLD} → {' '.join(warm)}")
+    lesson.say("   What it says depends on what it has seen: to a cold state, the first letter is the beginning.")
+    _contrast(lesson, text)
+    right = ALPHABET[len(before) + 1 :][:STEPS]
+    proven = score.correct == score.characters and written == ALPHABET and warm == right
+    return lesson.verdict(
+        proven, f"{score.accuracy:.0%} accuracy; from A: {written}; warmed up, {COLD} is followed by {warm}"
+    )
+
+
+def _contrast(lesson: Lesson, text: str) -> None:
+    """The same network, trained where nothing is carried: each prediction starts from an empty state."""
+    single = lesson.train("reset", [text], always={"state": "reset"}).model
+    window = lesson.train("window", [text], always={"batches": "windows", "seq_length": WINDOW}).model
+    lesson.say("\nThe same network without carried state:")
+    _contrast_line(lesson, "state reset after every letter", single, 1)
+    _contrast_line(lesson, f"windows of {WINDOW} letters, each from an empty state", window, WINDOW)
+
+
+def _contrast_line(lesson: Lesson, name: str, model: Model, width: int) -> None:
+    count, right = _windows_right(lambda seen: _next(model, seen, 1), width)
+    written = ALPHABET[:width]
+    while len(written) < len(ALPHABET):
+        written += _next(model, written[-width:], 1)
+    lesson.say(f"   {name}: {right} of {count} right; from {ALPHABET[:width]}, fed back: {written}")
+
+
+def _windows_right(predict: Callable[[str], str], width: int) -> tuple[int, int]:
+    """(how many windows there are, after how many of them the next letter is right)."""
+    starts = range(len(ALPHABET) - width)
+    return len(starts), sum(predict(ALPHABET[n : n + width]) == ALPHABET[n + width] for n in starts)
+
+
+def _next(model: Model, seen: str, count: int) -> str:
+    """The likeliest letters after these, read from an empty state."""
+    return model.generate(seen, count, greedy=True)

@@ -1,0 +1,52 @@
+"""The PyTorch lesson on Anna Karenina, its published figure, and our own preset beside it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from charloom.lessons.lesson import Lesson, Run
+
+PUBLISHED = 1.2917  # nats/char: the best validation loss in the lesson's saved output, 20 epochs
+QUARTER = 0.25  # of the time is what our own preset may take
+QUICK: dict[str, Any] = {"hidden": 128, "lr": 0.005, "batch_size": 16, "minutes": 0.2}
+QUICK_LENGTH = 250_000  # characters of the text
+LENGTH = 1_000  # characters that are written, the lesson's
+PROMPT, QUICK_PROMPT = "Anna ", "The "
+
+
+def teach(lesson: Lesson) -> bool:
+    """Trains as published, then with our preset; writes with top-k 5 and 10; compares losses and times."""
+    changes: dict[str, Any] = QUICK if lesson.quick else {}
+    lesson.check_validation()
+    lesson.say(f"The PyTorch lesson: {lesson.described(**changes)}, one-hot, dropout, Adam; then our preset `novel`.")
+    paths, prompt = lesson.shortened(QUICK_LENGTH), QUICK_PROMPT if lesson.quick else PROMPT
+    published = lesson.train("published", paths, **changes)
+    target = _best(published)
+    smaller: dict[str, Any] = {"hidden": 128, "minutes": 0.2} if lesson.quick else {}
+    ours = lesson.train("novel", paths, "novel", **smaller)
+    for top_k in (5, 10):
+        text = published.model.generate(prompt, LENGTH, top_k=top_k, temperature=1.0, seed=top_k, unknown="skip")
+        lesson.say(f"\nWhat it writes after {prompt!r} with --top-k {top_k}:\n\n{prompt}{text}")
+    reached = _seconds_to(ours, target)
+    share = reached / published.finished.seconds
+    lesson.say(f"\n{'':<11} {'best validation':>16} {'whole split':>12} {'time':>9}")
+    for name, run in (("published", published), ("novel", ours)):
+        whole = run.finished.validation_nats or math.nan
+        lesson.say(f"{name:<11} {_best(run):>16.4f} {whole:>12.4f} {run.finished.seconds:>7.0f} s")
+    when = f"reached {target:.4f} after {reached:.0f} s, {share:.0%} of the time" if share < math.inf else "never did"
+    if lesson.quick:
+        return lesson.verdict(_best(ours) < target, f"novel: {_best(ours):.4f}, the lesson's: {target:.4f} nats/char")
+    found = f"best validation {target:.4f} nats/char, published {PUBLISHED}; novel {when}"
+    return lesson.verdict(target <= PUBLISHED and share <= QUARTER, found)
+
+
+def _best(run: Run) -> float:
+    """The best of the curve, nats/char."""
+    return min(row.validation_nats for row in run.validations if row.validation_nats is not None)
+
+
+def _seconds_to(run: Run, nats: float) -> float:
+    """When the curve first was as low as this; infinity for never."""
+    times = (row.seconds for row in run.validations if (row.validation_nats or math.inf) <= nats)
+    return next(times, math.inf)

@@ -1,0 +1,54 @@
+"""What lessons measure of texts and of models, beside the loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from charloom.text.dataset import Ids
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A text's end that repeats itself: from character `start` on, every `period` characters."""
+
+    start: int
+    period: int
+
+
+def loop_at_end(text: str) -> Loop | None:
+    """The loop that a text ends in: the one that begins first; at least twice round and 20 characters."""
+    found = [Loop(_periodic_from(text, period), period) for period in range(1, len(text) // 2 + 1)]
+    long_enough = [loop for loop in found if len(text) - loop.start >= max(20, 2 * loop.period)]
+    return min(long_enough, key=lambda loop: (loop.start, loop.period), default=None)
+
+
+def _periodic_from(text: str, period: int) -> int:
+    """Where the part begins in which every character equals the one `period` later."""
+    start = len(text) - period
+    while start > 0 and text[start - 1] == text[start - 1 + period]:
+        start -= 1
+    return start
+
+
+def longest_copy(written: str, text: str) -> str:
+    """The longest part of what was written that stands in the text word for word."""
+    best = ""
+    for start in range(len(written)):
+        while start + len(best) < len(written) and written[start : start + len(best) + 1] in text:
+            best = written[start : start + len(best) + 1]
+    return best
+
+
+def pairs_nats(train: Ids, validation: Ids, symbols: int) -> float:
+    """Nats per character of a table of pairs: P(next | this) counted in training, one added to each count (Laplace).
+
+    What a model knows that has no memory at all beyond the last character.
+    """
+    counts = np.ones((symbols, symbols))
+    ids = train.view()
+    np.add.at(counts, (ids[:-1], ids[1:]), 1)
+    log_p = np.log(counts / counts.sum(1, keepdims=True))
+    judged = validation.view()
+    return float(-log_p[judged[:-1], judged[1:]].mean())

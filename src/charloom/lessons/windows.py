@@ -1,0 +1,77 @@
+"""Many to one over sliding windows, and why nobody should do this today.
+
+Every character is read once for each window that it is in, and each window teaches one prediction: with windows of 100
+characters, a hundred times the work of parallel streams, which learn a prediction from every character they read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from charloom.lessons.lesson import Lesson, Run
+from charloom.lessons.measures import loop_at_end
+
+ENOUGH = 300  # seconds for the better ways, where the windows took hours
+LENGTH = 400  # characters that are generated, the lesson's
+TEMPERATURE = 0.8
+STREAMS = 32  # side by side: 128 would leave a small book too few steps
+QUICK: dict[str, Any] = {"hidden": 64, "seq_length": 40, "lr": 0.01, "epochs": 2}
+QUICK_LENGTH = 25_000  # characters of the text
+
+
+def teach(lesson: Lesson) -> bool:
+    """Trains on windows, writes from one of them, then gives the same seconds to streams and to sentences."""
+    lesson.check_validation()
+    changes = QUICK if lesson.quick else {}
+    lesson.say(f"Sliding windows: {lesson.described(**changes)}; each window predicts the one character after it.")
+    text = lesson.shortened(QUICK_LENGTH)
+    windows = lesson.train("windows", text, always={"batches": "windows"}, **changes)
+    greedy, sampled = _write_from_a_window(lesson, windows, int(lesson.values.get("seed", 0)))
+    took = windows.finished.seconds
+    seconds = min(took, ENOUGH)
+    sentences, streams = _for_seconds(lesson, text, seconds)
+    lesson.say(f"\nThe same network with other batches, in {seconds:.0f} s; the windows took {took:.0f} s:")
+    for name, run in (("windows", windows), ("sentences, padded", sentences), ("streams", streams)):
+        lesson.say(f"   {name:<18} {run.predictions_per_second:>9,.0f} predictions/s   validation {_loss(run)}")
+    lesson.say(f"\nThe greedy text: {_looped(greedy)}. Sampled at temperature {TEMPERATURE}: {_looped(sampled)}.")
+    ratio = streams.predictions_per_second / windows.predictions_per_second
+    better = (streams.finished.validation_nats or math.inf) < (windows.finished.validation_nats or math.inf)
+    lesson.say("(Each loss by the run's own batches: after a whole window; within a sentence; the state carried.)")
+    found = f"streams learn {ratio:.0f} times the predictions a second and end at {_loss(streams)}, windows at "
+    return lesson.verdict(better and ratio > 1, found + _loss(windows))
+
+
+def _for_seconds(lesson: Lesson, text: Sequence[str], seconds: float) -> tuple[Run, Run]:
+    """The same network for so long: on sentences, padded to the longest in the batch, and on streams."""
+    changes = {name: value for name, value in QUICK.items() if name != "epochs"} if lesson.quick else {}
+    always: dict[str, Any] = {"minutes": seconds / 60, "loss": "every", "best_by": "validation"}
+    always |= {"keep": None, "validate_every": None}
+    by_sentence, by_stream = {"batches": "records", "records": "sentence"}, {"batches": "streams", "state": "carry"}
+    sentences = lesson.train("sentences", text, always={**always, **by_sentence}, **changes)
+    return sentences, lesson.train("streams", text, always={**always, **by_stream}, **changes, batch_size=STREAMS)
+
+
+def _loss(run: Run) -> str:
+    return f"{run.finished.validation_nats:.4f} nats/char"
+
+
+def _looped(text: str) -> str:
+    loop = loop_at_end(text)
+    return "no loop" if loop is None else f"a loop of {loop.period} from character {loop.start} on"
+
+
+def _write_from_a_window(lesson: Lesson, run: Run, seed: int) -> tuple[str, str]:
+    """Prints a random window of the text and what follows it: the greedy text, and one that is sampled."""
+    model = run.model
+    text = model.clean(lesson.text())
+    width = 40 if lesson.quick else 100
+    start = int(np.random.default_rng(seed).integers(len(text) - width))
+    window = text[start : start + width]
+    greedy = model.generate(window, LENGTH, greedy=True, unknown="skip")
+    sampled = model.generate(window, LENGTH, temperature=TEMPERATURE, seed=seed, unknown="skip")
+    lesson.say(f"\nseed: {window!r}\ngreedy: {greedy!r}\nsampled at temperature {TEMPERATURE}: {sampled!r}")
+    return greedy, sampled

@@ -1,0 +1,112 @@
+"""`charloom lesson`: every lesson whole, in its quick form, from its first word to its verdict."""
+
+from __future__ import annotations
+
+import pytest
+
+from charloom.checkpoint import load_model
+
+
+def lesson(charloom, name, *arguments, **options):
+    ended = charloom("lesson", name, "--out", "lesson", *arguments, **options)
+    assert ended.status == 0, ended.out + ended.err
+    assert ended.out.splitlines()[-1].startswith("verdict: PASS · ")
+    return ended.out
+
+
+def test_alphabet(charloom, tmp_path):
+    """The proof, and the contrast that makes it one: a network without memory must not know what follows."""
+    out = lesson(charloom, "alphabet")
+    assert "25 of 25" in out
+    assert "From A, each prediction fed back:  ABCDEFGHIJKLMNOPQRSTUVWXYZ\n" in out
+    assert "at K: K → L M N O P" in out
+    cold = next(line for line in out.splitlines() if "cold at K" in line)
+    assert not cold.endswith("L M N O P")
+    assert "state reset after every letter" in out
+    assert "windows of 3 letters" in out
+    assert {path.name for path in (tmp_path / "lesson").iterdir()} == {"text.txt", "carried", "reset", "window"}
+
+
+def test_numpy_without_torch(cold, tmp_path):
+    """An engine that needs PyTorch after all, or a walk through CARS that does not end where the training did."""
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")
+    out = lesson(cold, "numpy", "--quick", env={"PYTHONPATH": str(tmp_path)})
+    steps = out.split("step 1, 'C'")[1].split("next: ")[1:]
+    for row, follows in zip(steps, "ARSC", strict=True):
+        share = float(row.split(f"{follows} ")[1].split("%")[0])
+        assert share > 90, row
+    assert all(f"   {name} " in out for name in ("i  input gate", "f  forget gate", "g  candidate", "c  cell"))
+
+
+def test_alice(charloom, tmp_path):
+    """A curve without its over-fitting, samples of another length, weights that are not kept."""
+    out = lesson(charloom, "alice", "--quick")
+    rows = [line for line in out.splitlines() if line[:5].strip().isdigit()]
+    assert len(rows) == 40
+    assert "Over-fitting began after epoch" in out
+    kept = sorted(path.name[:10] for path in (tmp_path / "lesson" / "chunks" / "kept").iterdir())
+    assert kept == ["epoch-0010", "epoch-0020", "epoch-0030", "epoch-0040"]
+
+
+def test_windows(charloom, tmp_path):
+    """Windows that are no slower than streams, a seed that is not of the text, a comparison of nothing."""
+    out = lesson(charloom, "windows", "--quick")
+    for name in ("windows", "sentences, padded", "streams"):
+        assert any(line.startswith(f"   {name}") and "predictions/s" in line for line in out.splitlines())
+    assert "greedy:" in out
+    assert any((tmp_path / "lesson" / "windows" / "kept").iterdir())
+    assert load_model(tmp_path / "lesson" / "sentences").records == "sentence"
+
+
+def test_anna(charloom):
+    """One of the two runs left out, or writing without top-k."""
+    out = lesson(charloom, "anna", "--quick")
+    assert "--top-k 5" in out
+    assert "--top-k 10" in out
+    assert any(line.startswith("novel ") for line in out.splitlines())
+
+
+def test_numpy_with_another_cell(charloom):
+    """CARS is walked through an LSTM of four units, whatever a person trains."""
+    flags = ["--cell", "gru", "--hidden", "5", "--steps", "30", "--minutes", "9"]
+    ended = charloom("lesson", "numpy", "--quick", "--out", "lesson", *flags)
+    assert "verdict: FAIL" in ended.out
+    assert "forget gate" in ended.out
+
+
+def test_flags_change_the_preset(charloom, tmp_path):
+    """A flag that the preset hides; and a verdict of FAIL must be seen by a shell."""
+    ended = charloom("lesson", "alphabet", "--out", "lesson", "--epochs", "2", "--cell", "gru", "--hidden", "3")
+    assert ended.status == 1
+    assert ended.out.splitlines()[-1].startswith("verdict: FAIL · ")
+    assert "gru, 1 x 3 units" in ended.err
+    assert load_model(tmp_path / "lesson" / "carried").architecture.hidden == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["latin"], 2, "'latin' is not one of 'alphabet'"),
+        (["alphabet", "--hidden", "0"], 2, "--hidden must be greater than or equal to 1; got '0'"),
+        (["anna", "missing.txt"], 1, "missing.txt"),
+        (["alphabet", "mine.txt"], 2, "PATH must be left out: this lesson brings its own text; got mine.txt"),
+        (
+            ["windows", "--quick", "--split", "1/0"],
+            2,
+            "--split must leave a validation part for this lesson; got '1/0'",
+        ),
+    ],
+)
+def test_mistakes(charloom, arguments, status, said):
+    """A traceback, or a lesson that begins before its arguments are known to be right."""
+    ended = charloom("lesson", *arguments)
+    assert ended.status == status
+    assert said in ended.complaint
+
+
+def test_a_folder_that_holds_files(charloom, tmp_path):
+    """A lesson never writes over somebody's files."""
+    (tmp_path / "mine.txt").write_text("x")
+    ended = charloom("lesson", "alphabet", "--out", ".")
+    assert ended.status == 2
+    assert "--out must be a new or empty folder" in ended.complaint
