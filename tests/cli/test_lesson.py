@@ -16,7 +16,7 @@ def lesson(charloom, name, *arguments, **options):
 
 def test_alphabet(charloom, tmp_path):
     """The proof, and the contrast that makes it one: a network without memory must not know what follows."""
-    out = lesson(charloom, "alphabet")
+    out = lesson(charloom, "alphabet", "--quick")
     assert "25 of 25" in out
     assert "From A, each prediction fed back:  ABCDEFGHIJKLMNOPQRSTUVWXYZ\n" in out
     assert "at K: K → L M N O P" in out
