@@ -104,6 +104,15 @@ def test_mistakes(charloom, arguments, status, said):
     assert said in ended.complaint
 
 
+@pytest.mark.parametrize("name", ["windows", "alice", "numpy", "anna"])
+def test_a_text_too_short(charloom, tmp_path, name):
+    """A traceback where a text leaves nothing to validate on, or to draw a window from."""
+    (tmp_path / "short.txt").write_text("To be.\n")
+    ended = charloom("lesson", name, "short.txt", "--quick", "--epochs", "1", "--hidden", "4")
+    assert ended.status == 1
+    assert "this lesson needs a text long enough for a validation part" in ended.err.splitlines()[-1]
+
+
 def test_a_folder_that_holds_files(charloom, tmp_path):
     """A lesson never writes over somebody's files."""
     (tmp_path / "mine.txt").write_text("x")

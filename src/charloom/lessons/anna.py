@@ -32,8 +32,7 @@ def teach(lesson: Lesson) -> bool:
     share = reached / published.finished.seconds
     lesson.say(f"\n{'':<11} {'best validation':>16} {'whole split':>12} {'time':>9}")
     for name, run in (("published", published), ("novel", ours)):
-        whole = run.finished.validation_nats or math.nan
-        lesson.say(f"{name:<11} {_best(run):>16.4f} {whole:>12.4f} {run.finished.seconds:>7.0f} s")
+        lesson.say(f"{name:<11} {_best(run):>16.4f} {run.nats:>12.4f} {run.finished.seconds:>7.0f} s")
     when = f"reached {target:.4f} after {reached:.0f} s, {share:.0%} of the time" if share < math.inf else "never did"
     if lesson.quick:
         return lesson.verdict(_best(ours) < target, f"novel: {_best(ours):.4f}, the lesson's: {target:.4f} nats/char")

@@ -9,7 +9,7 @@ from typing import Any
 
 from charloom.checkpoint import replace_file
 from charloom.config import Settings, TextSettings
-from charloom.errors import SettingsError
+from charloom.errors import SettingsError, TextError
 from charloom.generate.model import Model
 from charloom.presets import over, with_preset
 from charloom.text.corpus import open_corpus
@@ -31,8 +31,20 @@ class Run:
 
     @property
     def validations(self) -> list[Validation]:
-        """The curve."""
+        """The curve; errors of `nats`."""
+        assert self.nats
         return [event for event in self.events if isinstance(event, Validation)]
+
+    @property
+    def nats(self) -> float:
+        """The best model's loss over the whole validation split.
+
+        Raises:
+            TextError: if the text was too short to have one.
+        """
+        if self.finished.validation_nats is None:
+            raise TextError("this lesson needs a text long enough for a validation part; this one leaves none")
+        return self.finished.validation_nats
 
     @property
     def samples(self) -> dict[int, str]:

@@ -38,7 +38,7 @@ def teach(lesson: Lesson) -> bool:
         lesson.say(f"\nstep {row.step:,}: training {train:.4f}, validation {row.validation_nats:.4f} nats/char")
         lesson.say("\n".join(f"    {line}" for line in run.samples[row.step][:200].splitlines()))
     _walk(lesson)
-    found, pairs = run.finished.validation_nats or math.inf, _pairs(run)
+    found, pairs = run.nats, _pairs(run)
     better = f"{found:.4f} nats/char on unseen text; a table of letter pairs needs {pairs:.4f}"
     return lesson.verdict(found < pairs, better)
 
