@@ -13,6 +13,7 @@ from typing import Any
 from charloom.generate.model import Model
 from charloom.lessons.lesson import Lesson, Run
 from charloom.lessons.measures import longest_copy
+from charloom.text.dataset import open_dataset
 from charloom.training.events import Validation
 
 EPOCHS = 20  # of the whole lesson: the memorising begins far earlier
@@ -38,7 +39,7 @@ def teach(lesson: Lesson) -> bool:
     last = run.validations[-1]
     proven = best.step < last.step and (last.train_nats or math.inf) < (best.train_nats or math.inf)
     lesson.say("\n" + (_over_fitting(best, last) if proven else "No over-fitting yet: give it more epochs."))
-    copied = _copied(lesson, run)
+    copied = _copied(run)
     lesson.say(f"The last weights wrote {len(copied)} characters of the training text word for word: {copied!r}")
     found = f"best validation {best.validation_nats:.4f} nats/char in epoch {best.epoch + 1} of {last.epoch + 1}"
     return lesson.verdict(proven, f"{found}; those weights are in best/")
@@ -52,9 +53,9 @@ def _over_fitting(best: Validation, last: Validation) -> str:
     )
 
 
-def _copied(lesson: Lesson, run: Run) -> str:
+def _copied(run: Run) -> str:
     """The longest passage of the training text in what the last weights write, greedily, after its beginning."""
-    model = Model.load(Path(run.finished.run) / "last")
-    text = model.clean(lesson.text()[: QUICK_LENGTH if lesson.quick else None])
-    trained = text[: int(len(text) * 0.9)]
-    return longest_copy(model.generate(trained[:20], WRITTEN, greedy=True, unknown="skip"), trained)
+    folder = Path(run.finished.run)
+    dataset = open_dataset(folder / "data")
+    trained = dataset.vocabulary.decode(dataset.ids("train").view())
+    return longest_copy(Model.load(folder / "last").generate(trained[:20], WRITTEN, greedy=True), trained)

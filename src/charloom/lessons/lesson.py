@@ -32,7 +32,7 @@ class Run:
     @property
     def validations(self) -> list[Validation]:
         """The curve; errors of `nats`."""
-        assert self.nats
+        self._check_validation()
         return [event for event in self.events if isinstance(event, Validation)]
 
     @property
@@ -42,6 +42,9 @@ class Run:
         Raises:
             TextError: if the text was too short to have one.
         """
+        return self._check_validation()
+
+    def _check_validation(self) -> float:
         if self.finished.validation_nats is None:
             raise TextError("this lesson needs a text long enough for a validation part; this one leaves none")
         return self.finished.validation_nats

@@ -18,8 +18,7 @@ from charloom.architecture import Architecture
 from charloom.engines.bptt import dropout, entry, gru, head, linear, lstm, rnn
 from charloom.engines.bptt.arrays import Floats, Integers, State
 from charloom.engines.bptt.recurrence import Gradients
-
-NOTHING = -1  # a target that asks for no prediction
+from charloom.text.batches import NOTHING
 
 
 class Masks(NamedTuple):

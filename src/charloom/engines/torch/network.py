@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from charloom.architecture import Architecture
+from charloom.text.batches import NOTHING
 
 State = tuple[Tensor, ...]  # (h_LBH,) or, for an LSTM, (h_LBH, c_LBH)
-NOTHING = -1  # a target that asks for no prediction
 
 
 class Dropout(nn.Module):
