@@ -3,6 +3,8 @@
 #   make demo      train a small model for about a minute on text that Python carries, and read from it
 #   make test      everything that must hold: the checks, then the tests
 #   make check     the checks alone: format, lint, types, docs/cli.md
+#   make kernels   build what is new of the C++ in src/charloom/kernels/; demo, test and bench do so first
+#   make check-kernels   build the kernels with AddressSanitizer and UBSan, and run their tests; some minutes
 #   make bench     the programs under benchmarks/
 #   make docs      write docs/cli.md anew
 #   make notebook  execute docs/notebooks/first-steps.ipynb and keep its pictures; two minutes
@@ -14,12 +16,18 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
 	&& echo $$python && break; done)
 VENV := .venv
-STAMP := $(VENV)/installed
+INSTALLED := $(VENV)/installed
+WORKSHOP := $(VENV)/installed-workshop
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --quiet
 # mypy and ruff follow these; a folder that is not there yet is left out.
 SOURCES := src docs $(wildcard benchmarks)
 BENCHMARKS := $(sort $(wildcard benchmarks/[a-z]*.py))
+# The C++ is built with what the lock brings, so a compiler is all that a machine needs to have.
+CMAKE := $(BIN)/cmake
+BUILD := $(CMAKE) -G Ninja -S . --log-level=NOTICE -Wno-unused-cli -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+	-DPython_EXECUTABLE=$(abspath $(BIN)/python)
+SANITIZED := build/sanitized
 # torch is held at the release that the published figures were measured with.
 LOCK_TORCH := torch==2.13.0
 LOCK_TOOL := pip-tools==7.6.2
@@ -28,40 +36,66 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench docs notebook lock clean
+.PHONY: help demo test check kernels check-kernels bench docs notebook lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
 
-demo: $(STAMP)
+# Whoever only wants to see it run is not held up by a compiler that cannot.
+demo: $(INSTALLED)
+	@$(MAKE) --no-print-directory kernels || echo "the kernels do not compile here; NumPy takes their place" >&2
 	@$(BIN)/charloom demo
 
-test: check
+# The kernels compile while the rest is fetched.
+test:
+	@$(MAKE) --no-print-directory -j 2 $(WORKSHOP) kernels
+	@$(MAKE) --no-print-directory check
 	@$(BIN)/python -m pytest
 
-check: $(STAMP)
+check: $(WORKSHOP)
 	@$(BIN)/ruff format --check $(SOURCES) tests
 	@$(BIN)/ruff check $(SOURCES) tests
 	@$(BIN)/mypy $(SOURCES)
 	@$(BIN)/python docs/make_cli_reference.py --check
 
-bench: $(STAMP)
+# Configuring again takes a moment and finds a compiler that came later; ninja sees what is new.
+kernels: $(INSTALLED)
+	@test -d build/kernels || echo "building the kernels (once; a minute or two)" >&2
+	@$(BUILD) -B build/kernels >/dev/null
+	@$(CMAKE) --build build/kernels -- --quiet
+
+# Python itself is built without the sanitizers, so their libraries must be loaded first, and libstdc++ with them, or
+# exceptions are not seen; PYTHONMALLOC makes an array that Python allocates end where it ends.
+check-kernels: $(WORKSHOP)
+	@$(BUILD) -B $(SANITIZED) -DCHARLOOM_SANITIZE=ON -DCHARLOOM_OUTPUT=$(abspath $(SANITIZED)/modules) >/dev/null
+	@$(CMAKE) --build $(SANITIZED) -- --quiet
+	@KERNELS_FOLDER=$(abspath $(SANITIZED)/modules) PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
+		LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+		$(BIN)/python -m pytest tests/kernels
+
+bench: $(WORKSHOP) kernels
 	@set -e; for program in $(BENCHMARKS); do echo "== $$program"; $(BIN)/python $$program; done
 
-docs: $(STAMP)
+docs: $(WORKSHOP)
 	@$(BIN)/python docs/make_cli_reference.py
 
-notebook: $(STAMP)
+notebook: $(WORKSHOP)
 	@$(BIN)/python docs/execute_notebook.py
 
-# The build backend is in the lock, so that the project itself installs without the network.
-$(STAMP): pyproject.toml requirements.lock
+# charloom alone, and what builds it, in the lock's versions: no torch.
+$(INSTALLED): pyproject.toml requirements.lock
 	@test -n "$(PYTHON)" || { echo "charloom needs Python 3.11 or newer with its venv module; none is on PATH" \
 		"(Debian: apt install python3-venv; any other place: make PYTHON=/path/to/python3)" >&2; exit 1; }
-	@echo "installing requirements.lock into $(VENV) (once; a few minutes at most)" >&2
+	@echo "installing charloom into $(VENV) (once; a minute)" >&2
 	@test -f $@ || $(PYTHON) -m venv --clear $(VENV)
+	@$(PIP) --constraint requirements.lock cmake nanobind ninja scikit-build-core
+	@$(PIP) --constraint requirements.lock --no-build-isolation --editable .
+	@touch $@
+
+# And all that its tests, checks and benchmarks need.
+$(WORKSHOP): $(INSTALLED)
+	@echo "installing requirements.lock into $(VENV) (once; a few minutes at most)" >&2
 	@$(PIP) --requirement requirements.lock
-	@$(PIP) --no-build-isolation --no-deps --editable .
 	@touch $@
 
 # In a venv of its own, so that a change of the build backend or a lock that no longer installs is no obstacle.
@@ -70,13 +104,16 @@ lock:
 	@set -e; place=$$(mktemp -d); trap 'rm -rf "$$place"' EXIT; \
 	python3.11 -m venv $$place; \
 	$$place/bin/python -m pip install --quiet --quiet '$(LOCK_TOOL)'; \
-	CUSTOM_COMPILE_COMMAND='make lock' $$place/bin/pip-compile --quiet --upgrade --upgrade-package '$(LOCK_TORCH)' \
-		--strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	SKBUILD_WHEEL_CMAKE=false CUSTOM_COMPILE_COMMAND='make lock' $$place/bin/pip-compile --quiet \
+		--upgrade --upgrade-package '$(LOCK_TORCH)' --strip-extras --allow-unsafe \
+		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 		--annotation-style line --extra dev --build-deps-for editable \
 		--output-file requirements.lock pyproject.toml
-	@# `+cpu` names one build; the lock names the release, and each machine's pip finds the build that suits it.
-	@sed -i.made 's/^\(torch==[0-9.]*\)+[a-z0-9]*/\1/' requirements.lock && rm requirements.lock.made
+	@# `+cpu` names one build; the lock names the release, and each machine's pip finds the build that suits it. What
+	@# extras charloom has are looked up in charloom itself, which then stands in the list.
+	@sed -i.made -e 's/^\(torch==[0-9.]*\)+[a-z0-9]*/\1/' -e '/^charloom @/d' -e 's/charloom, \(charloom (\)/\1/' \
+		requirements.lock && rm requirements.lock.made
 
 clean:
-	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) build dist src/charloom/kernels/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find src tests docs $(wildcard benchmarks) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -20,7 +20,7 @@ from charloom.config import TrainingSettings
 from charloom.engines.engine import check_engine
 from charloom.training.start import start
 
-check_engine(TrainingSettings())  # before PyTorch is imported, as the program does it
+check_engine(TrainingSettings(engine="torch"))  # before PyTorch is imported, as the program does it
 
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
@@ -102,6 +102,7 @@ def measure(path: Path, hidden: int, steps: int) -> None:
         "batch_size": B,
         "seq_length": T,
         "split": "100/0/0",
+        "engine": "torch",
         "validate_every": NEVER,
         "checkpoint_every": NEVER,
     }

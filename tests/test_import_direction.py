@@ -29,6 +29,7 @@ ROOMS = [
     "architecture",
     "presets",
     "config",
+    "kernels",
     "errors",
 ]
 # The house's front: `charloom` itself hands out the API, and `python -m charloom` runs the commands.
@@ -143,6 +144,7 @@ def test_every_module_says_what_it_is() -> None:
         ("text/corpus.py", "def late():\n    from charloom.engines.torch import engine", "engines lies above text"),
         ("text/corpus.py", "importlib.import_module('charloom.cli')", "cli lies above text"),
         ("text/corpus.py", "importlib.import_module('..cli', __package__)", "cli lies above text"),
+        ("kernels/__init__.py", "from charloom.config import Settings", "config lies above kernels"),
         ("training/loop.py", "import charloom", "api lies above training"),
         ("training/loop.py", "from charloom import train", "api lies above training"),
         ("training/loop.py", "from rich.progress import Progress", "rich belongs to cli"),

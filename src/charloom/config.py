@@ -158,8 +158,8 @@ class TrainingSettings(Section):
     patience: int | None = Field(None, ge=1, description="stop after N validations without a better one  [never]")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="number format of the matrix products")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to train")
-    engine: Literal["auto", "numpy", "torch"] = Field(
-        "auto", description="what computes; auto takes torch where it is installed"
+    engine: Literal["auto", "native", "torch", "numpy"] = Field(
+        "auto", description="what computes; auto takes torch for a GPU, else the kernels (native)"
     )
     threads: int | None = Field(None, ge=1, description="CPU threads  [all cores]")
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from charloom.kernels import chosen
+
 HALF_MEGABYTE = 1 << 19
 
 
@@ -375,22 +377,28 @@ def test_a_device_that_is_not_here(charloom, tmp_path, corpus_file, device):
 
 
 def test_without_torch(cold, tmp_path, tiny, corpus_file, smallest):
-    """The base install does all but what needs a GPU: it says once that NumPy trains, and what would be faster."""
+    """The base install does all but what needs a GPU; without kernels too it says once that NumPy trains."""
     write(tmp_path, "sitecustomize.py", "import sys\nsys.modules['torch'] = None\n" + HIDE)
     env = {"PYTHONPATH": str(tmp_path)}
+    for wanted in (["--engine", "torch"], ["--device", "cuda"]):
+        ended = cold("train", corpus_file, *wanted, env=env)
+        assert ended.status == 1, wanted
+        assert "PyTorch, which is not installed; run: pip install 'charloom[torch]'" in ended.complaint
+        assert nothing_begun(tmp_path)
+    if chosen().module is not None:
+        ended = cold("train", corpus_file, *smallest, env=env)
+        assert ended.status == 0, ended.err
+        assert "with: kernels " in ended.err
+        assert "pip install" not in ended.err
+    env |= {"CHARLOOM_KERNELS": "off"}
     assert len(cold("generate", tiny, "--length", "5", env=env).out) == 6
     assert cold("eval", tiny, corpus_file, env=env).status == 0
     info = cold("info", env=env).out
     assert "NumPy by hand" in info
     assert "pip install 'charloom[torch]'" in info
-    for wanted in (["--engine", "torch"], ["--device", "cuda"], ["--precision", "bf16"]):
-        ended = cold("train", corpus_file, *wanted, env=env)
-        assert ended.status == 1, wanted
-        assert "PyTorch, which is not installed; run: pip install 'charloom[torch]'" in ended.complaint
-        assert nothing_begun(tmp_path)
     ended = cold("train", corpus_file, *smallest, env=env)
     assert ended.status == 0, ended.err
-    assert ended.err.startswith("PyTorch is not installed, so NumPy trains")
+    assert "CHARLOOM_KERNELS=off; PyTorch would be faster: pip install 'charloom[torch]'" in ended.err
     assert ended.err.count("pip install") == 1
     assert "with: numpy " in ended.err
     quiet = cold("train", corpus_file, *smallest, "--engine", "numpy", env=env)

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from charloom.generate.model import Model
+from charloom.kernels import chosen
 
 
 def test_the_prompt_comes_first_then_the_models_text(charloom, tiny):
@@ -77,6 +78,20 @@ def test_so_many_whole_records(charloom, tiny_records):
     """A record more, or an end that is not a record's."""
     ended = charloom("generate", tiny_records, "--records", "2", "--seed", "1", "--length", "2000")
     assert ended.out == Model.load(tiny_records).generate(records=2, seed=1, length=2000) + "\n"
+
+
+def test_precision_and_threads(charloom, tiny):
+    """An option that does not reach the model; or a precision that there is not, met with a traceback."""
+    asked = ("--length", "300", "--seed", "1")
+    exact = charloom("generate", tiny, *asked).out
+    assert charloom("generate", tiny, *asked, "--threads", "1", "--precision", "fp32").out == exact
+    ended = charloom("generate", tiny, *asked, "--precision", "int8")
+    if chosen().module is None:
+        assert (ended.status, ended.out) == (2, "")
+        assert "precision must be fp32" in ended.err
+    else:
+        assert ended.out == Model.load(tiny).generate("", 300, seed=1, precision="int8") + "\n"
+    assert "precision" in charloom("generate", tiny, "--precision", "int9").err
 
 
 @pytest.mark.parametrize("policy", ["skip", "replace"])

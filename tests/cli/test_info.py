@@ -6,6 +6,8 @@ import json
 import shutil
 from importlib.metadata import version
 
+from charloom import kernels
+
 
 def test_a_models_card(charloom, tiny):
     """A fact that is missing, unlabelled, or of another model."""
@@ -25,8 +27,29 @@ def test_this_installation(charloom):
     facts = json.loads(charloom("info", "--json").out)
     assert facts["charloom"] == version("charloom")
     assert facts["numpy"] == version("numpy")
-    assert facts["trains_with"].startswith("torch on ")
+    assert facts["trains_with"].startswith("the kernels, in " if facts["kernels"] != "none" else "torch on ")
     assert "trains with" in charloom("info").out
+    facts = json.loads(charloom("info", "--json", env={"CHARLOOM_KERNELS": "off"}).out)
+    assert facts["trains_with"].startswith("torch on ")
+
+
+def test_which_kernels_and_why(charloom):
+    """Kernels that are named but not used, or a machine's other variants left out."""
+    facts = json.loads(charloom("info", "--json").out)
+    choice, runnable = kernels.chosen(), kernels.runnable()
+    assert facts["kernels"] == choice.name
+    assert facts["kernels_because"] == choice.reason
+    assert facts["other_kernels"] == (", ".join(name for name in runnable if name != choice.name) or "none")
+    facts = json.loads(charloom("info", "--json", env={"CHARLOOM_KERNELS": "off"}).out)
+    assert (facts["kernels"], facts["kernels_because"]) == ("none", "CHARLOOM_KERNELS=off")
+    assert facts["other_kernels"] == (", ".join(runnable) or "none")
+
+
+def test_kernels_that_do_not_exist(charloom):
+    """A misspelt variable that is passed over in silence."""
+    ended = charloom("info", env={"CHARLOOM_KERNELS": "sse"})
+    assert ended.status == 2
+    assert ended.complaint.startswith("the kernels are amx, ")
 
 
 def test_a_strangers_card_cannot_steer_the_terminal(charloom, tmp_path, tiny):

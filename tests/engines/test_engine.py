@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from charloom.architecture import Architecture
 from charloom.config import TrainingSettings
-from charloom.engines.bptt.engine import NumpyEngine
-from charloom.engines.engine import check_engine, chosen_engine, open_engine
+from charloom.engines import engine
+from charloom.engines.bptt import native
+from charloom.engines.bptt.engine import BpttEngine
+from charloom.engines.engine import check_engine, chosen_engine, open_engine, slower_than_asked
 from charloom.errors import DeviceError
+from charloom.kernels import Choice
 
 SHAPE = Architecture(cell="lstm", nonlinearity="tanh", layers=1, hidden=3, input="onehot", embedding=2, symbols=5)
 INSTALL = "PyTorch, which is not installed; run: pip install 'charloom[torch]'"
@@ -30,19 +35,72 @@ def without_torch(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "torch" else find(name, *rest))
 
 
-def test_auto_is_torch_where_it_is_installed(monkeypatch):
-    """The slower engine for everyone, or the other one than the one asked for."""
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    assert chosen_engine(settings()) == chosen_engine(settings(engine="torch")) == "torch"
-    assert chosen_engine(settings(engine="numpy")) == "numpy"
+@pytest.fixture
+def without_kernels(monkeypatch):
+    """An installation that was made without a C++ compiler."""
+    monkeypatch.setattr(engine, "chosen", lambda: Choice("none", None, "not built", "NumPy computes (not built)"))
+    monkeypatch.setattr(native, "chosen", engine.chosen)
 
 
-def test_auto_is_numpy_where_torch_is_not(without_torch):
+@pytest.fixture
+def with_kernels(monkeypatch):
+    monkeypatch.setattr(engine, "chosen", lambda: Choice("avx2", object(), "the fastest"))
+
+
+@pytest.fixture
+def with_a_gpu(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+
+
+def test_auto_is_the_kernels(with_kernels):
+    """A slower engine for everyone, or another one than the one asked for."""
+    assert chosen_engine(settings()) == chosen_engine(settings(device="cpu")) == "native"
+    assert slower_than_asked(settings()) is None
+    for asked in ("numpy", "torch", "native"):
+        assert chosen_engine(settings(engine=asked)) == asked
+
+
+def test_auto_is_torch_where_a_gpu_is(with_kernels, with_a_gpu):
+    """A GPU that stands idle; one that is used although the CPU was asked for."""
+    assert chosen_engine(settings()) == chosen_engine(settings(device="cuda")) == "torch"
+    assert slower_than_asked(settings()) is None
+    assert chosen_engine(settings(device="cpu")) == "native"
+
+
+def test_auto_without_kernels_is_torch_and_says_so(without_kernels):
+    """A slower engine taken in silence."""
+    pytest.importorskip("torch")
+    assert chosen_engine(settings(device="cpu")) == "torch"
+    assert "not built" in slower_than_asked(settings(device="cpu"))
+    assert slower_than_asked(settings(device="cpu", engine="torch")) is None
+
+
+def test_auto_without_kernels_and_torch_is_numpy_and_says_so(without_kernels, without_torch):
     """Training that ends where it could go on, only slower."""
     assert chosen_engine(settings()) == "numpy"
     check_engine(settings())
-    assert isinstance(open_engine(SHAPE, settings(), 0.0), NumpyEngine)
-    assert isinstance(open_engine(SHAPE, settings(device="cpu", precision="fp32"), 0.0), NumpyEngine)
+    assert isinstance(open_engine(SHAPE, settings(), 0.0), BpttEngine)
+    assert isinstance(open_engine(SHAPE, settings(device="cpu", precision="fp32"), 0.0), BpttEngine)
+    said = slower_than_asked(settings())
+    assert "not built" in said
+    assert "pip install 'charloom[torch]'" in said
+
+
+def test_kernels_that_are_not_there_are_refused_by_name(without_kernels):
+    """A flag that is taken and does nothing."""
+    with pytest.raises(
+        DeviceError, match="--engine native needs charloom's kernels, which are not used here: not built"
+    ):
+        check_engine(settings(engine="native"))
+
+
+def test_the_kernels_refuse_a_precision_that_they_lack(monkeypatch):
+    """fp32 in silence where bf16 was asked for."""
+    kernels = Choice("avx2", SimpleNamespace(precisions=lambda: ["fp32"]), "the fastest")
+    monkeypatch.setattr(engine, "chosen", lambda: kernels)
+    monkeypatch.setattr(native, "chosen", lambda: kernels)
+    with pytest.raises(DeviceError, match="--precision bf16 on a CPU needs AVX512-BF16 or AMX, or --engine torch"):
+        check_engine(settings(precision="bf16", device="cpu"))
 
 
 @pytest.mark.parametrize(
@@ -54,12 +112,19 @@ def test_auto_is_numpy_where_torch_is_not(without_torch):
         ({"precision": "bf16"}, f"--precision bf16 needs {INSTALL}"),
     ],
 )
-def test_what_needs_torch_says_what_to_install(without_torch, asked, message):
+def test_what_needs_torch_says_what_to_install(without_torch, without_kernels, asked, message):
     """A GPU that was asked for and a CPU that is used in silence; a traceback."""
     for refused in (check_engine, lambda asked: open_engine(SHAPE, asked, 0.0)):
         with pytest.raises(DeviceError) as error:
             refused(settings(**asked))
         assert str(error.value) == message
+
+
+def test_kernels_compute_on_the_cpu():
+    """A GPU that was asked for and a CPU that is used in silence."""
+    with pytest.raises(DeviceError) as error:
+        check_engine(settings(engine="native", device="cuda"))
+    assert str(error.value) == "--device cuda needs --engine torch; --engine native computes on the CPU"
 
 
 @pytest.mark.parametrize(("name", "value"), [("device", "cuda"), ("device", "mps"), ("precision", "bf16")])

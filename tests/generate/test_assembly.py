@@ -95,3 +95,16 @@ def test_a_character_comes_with_its_last_byte(text):
     pieces, _ = written(text.encode(), Vocabulary("bytes"))
     assert "".join(pieces) == text
     assert pieces[-1] == text[-1]
+
+
+@given(st.lists(st.integers(0, 4), max_size=30), st.integers(0, 12), st.integers(0, 30))
+def test_symbols_taken_together_make_the_same_text(symbols, length, cut):
+    """Catches a symbol lost between two pieces, one that comes after the end, and a wrong count of what is left."""
+    options = {"length": length, "stop": ["ab"], "separator": "-"}
+    assembler = Assembler(ABC, **options)
+    text = assembler.take(symbols[:cut])
+    assert assembler.left == (0 if assembler.done else length - len(text))
+    text += assembler.take(symbols[cut:])
+    pieces, done = written(symbols, **options)
+    assert (text, assembler.done) == ("".join(pieces), done)
+    assert not done or assembler.take([0, 1, 2]) == ""

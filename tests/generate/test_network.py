@@ -107,7 +107,7 @@ def test_a_vocabulary_too_large_for_the_table(entry, monkeypatch):
     expected, _ = Network(made, weights).step(np.array([1, 4]), Network(made, weights).initial_state(2))
     monkeypatch.setattr(network_module, "TABLE_LIMIT", 1)
     network = Network(made, weights)
-    assert network._table_VG is None
+    assert not network.tabled
     np.testing.assert_allclose(network.step(np.array([1, 4]), network.initial_state(2))[0], expected, atol=1e-13)
     sequence, _ = network.sequence(np.array([[1], [4]]), network.initial_state(2))
     np.testing.assert_allclose(sequence[:, 0], expected, atol=1e-13)

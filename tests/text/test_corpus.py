@@ -49,7 +49,9 @@ def records_of(texts: list[str], kind: str) -> list[str]:
         found = [part for text in texts for part in re.split(r"\n\s*\n", text)]
     elif kind == "sentence":
         blocks = [part for text in texts for part in re.split(r"\n\s*\n", text)]
-        found = [part for block in blocks for part in re.split(r"""(?<=[.!?])\s+|(?<=[.!?]["”])\s+|(?<=。)""", block)]
+        found = [
+            part for block in blocks for part in re.split(r"""(?<=[.!?])\s+|(?<=[.!?]["”])\s+|(?<=。)\s*""", block)
+        ]
     else:
         found = texts
     return [record.strip("\r\n") for record in found if record.strip()]

@@ -37,6 +37,12 @@ SEED_BITS = 32  # of a seed that is drawn: short enough to be typed again, and e
 @click.option("--stop", multiple=True, metavar="TEXT", help="end before this text; may be given several times")
 @click.option("--count", default=1, metavar="N", type=int, help="write N texts, as one batch  [1]")
 @click.option("--unknown", metavar="error|skip|replace", help="prompt characters that the model does not know  [error]")
+@click.option(
+    "--precision",
+    metavar="auto|fp32|bf16|int8",
+    help="of the arithmetic; bf16 and int8 write faster, and another text  [auto: fp32]",
+)
+@click.option("--threads", metavar="N", help="CPU threads at most; the text is the same  [all cores]")
 @click.option("--json", "as_json", is_flag=True, help="print a JSON object a text: index, seed, prompt, text")
 def command(model: str, prompt: str, count: int, as_json: bool, **options: Any) -> None:
     """Write text with MODEL, a model folder or a run folder, as it is made.

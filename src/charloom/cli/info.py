@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
@@ -57,20 +56,43 @@ def _model(path: str) -> dict[str, Any]:
 
 
 def _installation() -> dict[str, Any]:
-    facts: dict[str, Any] = {
+    return {
         "charloom": version("charloom"),
         "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
         **{name: _version(name) for name in PACKAGES},
-        "writes_with": "NumPy",
-        "trains_with": "NumPy by hand; faster with PyTorch: pip install 'charloom[torch]'",
-        "kernels": "none in this version",
+        "trains_with": _trains_with(),
+        **_kernels(),
     }
-    if importlib.util.find_spec("torch"):
+
+
+def _trains_with() -> str:
+    """What `charloom train` takes where nothing else is asked for."""
+    from charloom.config import TrainingSettings
+    from charloom.engines.engine import chosen_engine
+
+    engine = chosen_engine(TrainingSettings(steps=1))
+    if engine == "torch":
         from charloom.engines.torch.device import describe
 
-        facts["trains_with"] = describe()
-    return facts
+        return describe()
+    if engine == "native":
+        from charloom.engines.bptt.native import kernels_to_train, precision_of
+
+        return f"the kernels, in {precision_of('auto', kernels_to_train())}"
+    return "NumPy by hand; faster with PyTorch: pip install 'charloom[torch]'"
+
+
+def _kernels() -> dict[str, Any]:
+    """Which kernels train and write, or none, why, and which others this machine runs."""
+    from charloom.kernels import chosen, runnable
+
+    choice = chosen()
+    return {
+        "kernels": choice.name,
+        "kernels_because": choice.reason,
+        "other_kernels": ", ".join(name for name in runnable() if name != choice.name) or "none",
+    }
 
 
 def _version(package: str) -> str:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
+import shutil
+import sys
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -17,6 +20,7 @@ from numpy.typing import NDArray
 from charloom.architecture import Architecture
 from charloom.config import TrainingSettings
 from charloom.errors import DeviceError
+from charloom.kernels import chosen
 
 Array = NDArray[np.int64]
 Arrays = dict[str, NDArray[Any]]
@@ -63,40 +67,72 @@ class Engine(Protocol):
 
 
 def chosen_engine(settings: TrainingSettings) -> str:
-    """`numpy` or `torch`: the engine asked for, where `auto` is torch if it is installed."""
+    """`native`, `torch` or `numpy`: the engine asked for.
+
+    `auto` is torch for a GPU, else the kernels; without them torch if it is installed, and at last NumPy.
+    """
     if settings.engine != "auto":
         return settings.engine
+    if settings.device in ("cuda", "mps") or (settings.device == "auto" and _torch_is_here() and _gpu_may_be_here()):
+        return "torch"
+    if chosen().module is not None:
+        return "native"
     return "torch" if _torch_is_here() else "numpy"
 
 
 def check_engine(settings: TrainingSettings) -> None:
-    """Makes sure that the engine and the device asked for are here.
+    """Makes sure that the engine, the device and the precision asked for are here.
 
     Raises:
         DeviceError: if not, with what to do.
     """
-    if chosen_engine(settings) == "numpy":
-        _check_numpy(settings)
+    engine = chosen_engine(settings)
+    if engine != "torch":
+        _check_hand_written(engine, settings)
         return
     if not _torch_is_here():
-        raise DeviceError(f"--engine torch needs {PYTORCH}")
+        raise DeviceError(f"--{_torch_was_named(settings)} needs {PYTORCH}")
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read once, when torch is first imported
     from charloom.engines.torch.device import choose_device
 
     choose_device(settings.device)
 
 
-def _check_numpy(settings: TrainingSettings) -> None:
-    """The hand-written engine computes in float32 on the CPU; what needs PyTorch, it refuses."""
-    need = "--engine torch; --engine numpy computes on the CPU in fp32" if settings.engine == "numpy" else PYTORCH
+def slower_than_asked(settings: TrainingSettings) -> str | None:
+    """What to tell a person where `auto` had to take something slower than the kernels."""
+    if settings.engine != "auto" or (engine := chosen_engine(settings)) == "native":
+        return None
+    if engine == "torch":
+        return None if settings.device != "cpu" and _gpu_may_be_here() else chosen().notice
+    return f"{chosen().notice or chosen().reason}; PyTorch would be faster: pip install 'charloom[torch]'"
+
+
+def _check_hand_written(engine: str, settings: TrainingSettings) -> None:
+    """The hand-written engine computes on the CPU; what needs PyTorch, it refuses."""
+    able = "computes on the CPU in fp32" if engine == "numpy" else "computes on the CPU"
+    need = f"--engine torch; --engine {engine} {able}" if settings.engine == engine else PYTORCH
     if settings.device in ("cuda", "mps"):
         raise DeviceError(f"--device {settings.device} needs {need}")
-    if settings.precision == "bf16":
+    if engine == "native":
+        from charloom.engines.bptt.native import kernels_to_train, precision_of
+
+        precision_of(settings.precision, kernels_to_train())
+    elif settings.precision == "bf16":
         raise DeviceError(f"--precision bf16 needs {need}")
+
+
+def _torch_was_named(settings: TrainingSettings) -> str:
+    return "engine torch" if settings.engine == "torch" else f"device {settings.device}"
 
 
 def _torch_is_here() -> bool:
     return importlib.util.find_spec("torch") is not None
+
+
+def _gpu_may_be_here() -> bool:
+    """Whether a GPU's driver is (NVIDIA's, AMD's, Apple's), found without importing torch, which takes a second."""
+    apple = sys.platform == "darwin" and platform.machine() == "arm64"
+    return apple or shutil.which("nvidia-smi") is not None or os.path.exists("/dev/kfd")
 
 
 def open_engine(architecture: Architecture, settings: TrainingSettings, dropout: float) -> Engine:
@@ -106,10 +142,11 @@ def open_engine(architecture: Architecture, settings: TrainingSettings, dropout:
         DeviceError: if it, or its device, is not here.
     """
     check_engine(settings)
-    if chosen_engine(settings) == "numpy":
-        from charloom.engines.bptt.engine import NumpyEngine
+    engine = chosen_engine(settings)
+    if engine != "torch":
+        from charloom.engines.bptt.engine import BpttEngine
 
-        return NumpyEngine(architecture, settings, dropout)
+        return BpttEngine(architecture, settings, dropout, native=engine == "native")
     from charloom.engines.torch.engine import TorchEngine
 
     return TorchEngine(architecture, settings, dropout)

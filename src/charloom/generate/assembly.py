@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from charloom.config import RecordKind
 from charloom.text.vocabulary import BOUNDARY, Decoder, Vocabulary
@@ -46,8 +46,22 @@ class Assembler:
         self._boundaries = 0
         self._gate = StopGate(stop)
 
+    @property
+    def left(self) -> int:
+        """Characters until the text is done; very many, where none were asked for."""
+        return 0 if self.done else self._left
+
+    def take(self, symbols: Iterable[int]) -> str:
+        """What can be written for certain once these symbols have come; nothing once the text is done."""
+        pieces = []
+        for symbol in symbols:
+            if self.done:
+                break
+            pieces.append(self.push(symbol))
+        return "".join(pieces)
+
     def push(self, symbol: int) -> str:
-        """What can be written for certain once this symbol has come; nothing once the text is done."""
+        """The same for one symbol."""
         piece = ""
         for character in self._decoder.push(symbol):
             if self.done:

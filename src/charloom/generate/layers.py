@@ -16,6 +16,7 @@ Shapes: B texts side by side, T steps, X a layer's input size, H hidden, G gates
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,10 +40,34 @@ class Layer:
         self.hidden = architecture.hidden
         self.nonlinearity = architecture.nonlinearity
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        weight_GX, weight_GH, bias_G, hidden_G = (self._arrange(parameters[f"rnn.{n}_l{number}"]) for n in names)
-        self.weight_XG = np.ascontiguousarray(weight_GX.T)
-        self.recurrent_HG = np.ascontiguousarray(weight_GH.T)
-        self.bias_G, self.hidden_H = self._biases(bias_G, hidden_G)
+        self.weight_GX, self.recurrent_GH, *self._given = (parameters[f"rnn.{name}_l{number}"] for name in names)
+
+    # rearranged when NumPy first needs them: the kernels take the parameters as they are
+
+    @cached_property
+    def weight_XG(self) -> Floats:
+        """What multiplies a layer's input."""
+        return np.ascontiguousarray(self._arrange(self.weight_GX).T)
+
+    @cached_property
+    def recurrent_HG(self) -> Floats:
+        """What multiplies its own hidden values."""
+        return np.ascontiguousarray(self._arrange(self.recurrent_GH).T)
+
+    @cached_property
+    def bias_G(self) -> Floats:
+        """What is added to the input product."""
+        return self._biases(*map(self._arrange, self._given))[0]
+
+    @cached_property
+    def hidden_H(self) -> Floats | None:
+        """What is added to the hidden product only, if anything."""
+        return self._biases(*map(self._arrange, self._given))[1]
+
+    @property
+    def biases(self) -> tuple[Floats, Floats | None]:
+        """Both of them in PyTorch's order."""
+        return self._biases(*self._given)
 
     def _arrange(self, parameter: Floats) -> Floats:
         gates = parameter.reshape(len(self.order), self.hidden, *parameter.shape[1:])[list(self.order)]
@@ -50,7 +75,6 @@ class Layer:
         return gates.reshape(parameter.shape)
 
     def _biases(self, bias_G: Floats, hidden_G: Floats) -> tuple[Floats, Floats | None]:
-        """What is added to the input product, and what only to the hidden one, if anything."""
         return bias_G + hidden_G, None
 
     def inputs(self, x: Floats) -> Floats:

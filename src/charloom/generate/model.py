@@ -4,8 +4,9 @@
     for piece in model.stream("Alice was", length=500, seed=1):
         print(piece, end="", flush=True)
 
-Everything that writes goes through one loop, `Model._write`: a batch of texts, a symbol each a step, each handed to its
-text's `Assembler`. The state is carried, so a character's cost and the memory do not grow with the length.
+Everything that writes goes through one loop, `Model._write`: a batch of texts, some symbols of each at a time from a
+`Writer`, the kernels' or NumPy's, each handed to its text's `Assembler`. The state is carried, so a character's cost
+and the memory do not grow with the length.
 
 Shapes: B texts side by side, T steps, V symbols.
 """
@@ -28,12 +29,19 @@ from charloom.evaluate import Score, cross_entropy
 from charloom.generate.assembly import SEPARATORS, Assembler
 from charloom.generate.layers import Floats
 from charloom.generate.network import Integers, Network, State
-from charloom.generate.sampling import Sampling, choose, draw, uniform_rows
+from charloom.generate.sampling import Sampling, draw, uniform_rows
+from charloom.generate.writer import Numbers, Precision, Rules, Writer, writer
 from charloom.text.cleaning import clean
 from charloom.text.vocabulary import UnknownPolicy, Vocabulary
 
 LENGTH = 1000
 """Characters written where neither a length nor a number of records is asked for: about half a printed page."""
+
+PIECE_SECONDS = 0.02
+"""What is written in so long is handed over together: soon enough for the eye, rare enough to cost nothing."""
+
+PIECE_SYMBOLS = 2**12
+"""Most symbols handed over together, those of all texts counted."""
 
 # Surrogates but for U+DC80 … U+DCFF, which carry undecodable bytes, and, in models of records, the boundary.
 LONE = re.compile("[\\ud800-\\udc7f\\udd00-\\udfff]")
@@ -49,6 +57,8 @@ class Writing(Sampling):
     seed: int | None = Field(None, ge=0, lt=2**63, description="of the random numbers; None draws one")
     index: int = Field(0, ge=0, lt=2**63, description="which of a seed's texts: text k of a batch has index + k")
     unknown: UnknownPolicy = Field("error", description="what to do with a prompt's unknown characters")
+    precision: Precision = Field("auto", description="of the arithmetic: auto, fp32, bf16 or int8")
+    threads: int | None = Field(None, ge=1, description="CPU threads; None is all cores")
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -72,10 +82,13 @@ class Options(TypedDict, total=False):
     seed: int | None
     index: int
     unknown: UnknownPolicy
+    precision: Precision
+    threads: int | None
 
 
 class Model:
-    """A network, its vocabulary, and how its text was prepared. Threads may share one: nothing in it changes.
+    """A network, its vocabulary, and how its text was prepared. Threads may share one: nothing in it changes, but that
+    it is packed for the kernels when it first writes.
 
     Args:
         architecture: sizes and kinds of the network.
@@ -109,6 +122,7 @@ class Model:
         self.records: RecordKind = records
         self.provenance = dict(provenance or {})
         self.network = Network(architecture, parameters)
+        self._writers: dict[Precision, Writer] = {}
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Model:
@@ -145,7 +159,8 @@ class Model:
                 `stop`: ends before the first of these strings, of which nothing is written. `records`: ends after so
                 many whole records; between two of them stands a newline, a space for sentences, or a blank line for
                 paragraphs and files; the state is carried from one to the next, as in training. `unknown`: `error`,
-                `skip` or `replace`.
+                `skip` or `replace`. `precision`: `fp32`, or `bf16` or `int8`, which are faster and another text;
+                `auto` is `charloom.generate.writer.AUTO`. `threads`: at most so many; the text is the same.
 
         Raises:
             SettingsError: for an option out of range; at the call, not at the first piece, as the others.
@@ -153,7 +168,8 @@ class Model:
             ModelError: while writing, if the network's output is not finite.
         """
         writing = self._writing(length, options)
-        return (piece for _, piece in self._write(self._prompt(prompt, writing.unknown), writing, count=1))
+        pieces = self._write(self._prompt(prompt, writing.unknown), writing, 1, self._writer(writing))
+        return (piece for _, piece in pieces)
 
     def generate(self, prompt: str = "", length: int | None = None, **options: Unpack[Options]) -> str:
         """What follows the prompt, at once: arguments and errors of `stream`."""
@@ -170,7 +186,8 @@ class Model:
             raise SettingsError(f"count must be at least 1; got {count}")
         writing = self._writing(length, options)
         texts: list[list[str]] = [[] for _ in range(count)]
-        for row, piece in self._write(self._prompt(prompt, writing.unknown), writing, count):
+        prompt_T = self._prompt(prompt, writing.unknown)
+        for row, piece in self._write(prompt_T, writing, count, self._writer(writing)):
             texts[row].append(piece)
         return ["".join(pieces) for pieces in texts]
 
@@ -199,46 +216,54 @@ class Model:
             nats, correct, done = nats + block_nats, correct + block_correct, done + len(targets_T)
         return Score(len(ids_T) - 1, known, nats, correct)
 
-    def _write(self, prompt_T: Integers, writing: Writing, count: int) -> Iterator[tuple[int, str]]:
-        """The loop: (which text, its next piece), step after step, until every text is done.
+    def _write(self, prompt_T: Integers, writing: Writing, count: int, writer: Writer) -> Iterator[tuple[int, str]]:
+        """The loop: (which text, its next piece), again and again, until every text is done.
 
-        Position p of a text takes random number p, however the text is made.
+        Position p of a text takes random number p, however the text is made. The first piece is a single symbol, so
+        that it is there at once.
         """
         texts = [self._assembler(writing) for _ in range(count)]
         rows = [row for row in range(count) if not texts[row].done]
-        seed = secrets.randbits(63) if writing.seed is None else writing.seed
-        ids_B, state = self._read(prompt_T, count)
-        position = 0
-        while rows:
-            for uniform_B in uniform_rows(seed, [writing.index + row for row in rows], position):
-                if len(ids_B) == 0:
-                    ids_B = draw(np.ones((count, self.vocabulary.plain)), uniform_B)
-                else:
-                    logits_BV, state = self.network.step(ids_B, state)
-                    ids_B = self._next(logits_BV, ids_B, uniform_B, writing)
-                position += 1
-                ended = False
-                for row, symbol in zip(rows, ids_B.tolist(), strict=True):
-                    if piece := texts[row].push(symbol):
-                        yield row, piece
-                    ended = ended or texts[row].done
-                if ended:
-                    break
-            going = np.array([n for n, row in enumerate(rows) if not texts[row].done], np.intp)
-            rows, ids_B, state = [rows[n] for n in going], ids_B[going], state.rows(going)
+        if not rows:
+            return
+        rules = self._rules(writing)
+        seed, position, seconds = secrets.randbits(63) if writing.seed is None else writing.seed, 0, 0.0
+        ids_BS, state = self._first(prompt_T, seed, [writing.index + row for row in range(count)], writer)
+        if len(prompt_T) == 0:
+            position = 1
+            yield from _taken(texts, rows, ids_BS)
+        while going := [n for n, row in enumerate(rows) if not texts[row].done]:
+            rows, ids_B, state = [rows[n] for n in going], ids_BS[going, -1], state.rows(np.array(going, np.intp))
+            numbers = Numbers(seed, tuple(writing.index + row for row in rows), position)
+            steps = min(max(1, PIECE_SYMBOLS // len(rows)), max(texts[row].left for row in rows))
+            ids_BS, state = writer.write(ids_B, state, rules, numbers, steps, seconds)
+            position, seconds = position + ids_BS.shape[1], PIECE_SECONDS
+            yield from _taken(texts, rows, ids_BS)
 
-    def _next(self, logits_BV: Floats, ids_B: Integers, uniform_B: Any, writing: Writing) -> Integers:
-        """The next symbols: never the unknown one, and never a boundary after a boundary."""
-        boundary, unknown = self.vocabulary.boundary_id, self.vocabulary.unknown_id
-        if boundary is not None:
-            logits_BV[ids_B == boundary, boundary] = -np.inf
-        return choose(logits_BV, uniform_B, writing, () if unknown is None else (unknown,))
+    def _first(self, prompt_T: Integers, seed: int, sequences: list[int], writer: Writer) -> tuple[Integers, State]:
+        """The symbol that each text reads first, as ids_B1, and the state before it; the prompt is read once for all.
 
-    def _read(self, prompt_T: Integers, count: int) -> tuple[Integers, State]:
-        """The last symbol of the prompt and the state before it, for each text: the prompt is read once for all."""
-        state = self.network.read(prompt_T[None, :-1], self.network.initial_state(1))
-        everyone = np.zeros(count, np.intp)
-        return np.repeat(prompt_T[-1:], count), state.rows(everyone)
+        Without a prompt that symbol is drawn, by random number 0, and is the first of the text.
+        """
+        state = self.network.initial_state(1)
+        if len(prompt_T) == 0:
+            uniform_B = next(uniform_rows(seed, sequences))
+            ids_B = draw(np.ones((len(sequences), self.vocabulary.plain)), uniform_B)
+        else:
+            state = writer.read(prompt_T[:-1], state)
+            ids_B = np.repeat(prompt_T[-1:], len(sequences))
+        return ids_B[:, None], state.rows(np.zeros(len(sequences), np.intp))
+
+    def _writer(self, writing: Writing) -> Writer:
+        """Made once for each precision; two threads may both make one, which does no harm."""
+        if writing.precision not in self._writers:
+            self._writers[writing.precision] = writer(self.network, writing.precision)
+        return self._writers[writing.precision].limited(writing.threads)
+
+    def _rules(self, writing: Writing) -> Rules:
+        """Never the unknown symbol, and never a boundary after a boundary."""
+        unknown = self.vocabulary.unknown_id
+        return Rules(writing, () if unknown is None else (unknown,), self.vocabulary.boundary_id)
 
     def _assembler(self, writing: Writing) -> Assembler:
         length = LENGTH if writing.length is None and writing.records is None else writing.length
@@ -289,3 +314,10 @@ class Model:
                 f"{found.start()}; pass --unknown skip or --unknown replace"
             )
         return lone.sub("" if unknown == "skip" else "\ufffd", text)
+
+
+def _taken(texts: list[Assembler], rows: list[int], ids_BS: Integers) -> Iterator[tuple[int, str]]:
+    """What these texts make of their next symbols, where they make anything."""
+    for row, ids_S in zip(rows, ids_BS.tolist(), strict=True):
+        if piece := texts[row].take(ids_S):
+            yield row, piece

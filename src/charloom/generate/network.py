@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -58,13 +59,26 @@ class Network:
     def __init__(self, architecture: Architecture, parameters: Mapping[str, Floats]) -> None:
         assert {name: parameter.shape for name, parameter in parameters.items()} == architecture.shapes
         self.architecture = architecture
+        self.parameters = {name: parameter.copy() for name, parameter in parameters.items()}
         self.dtype = parameters["head.bias"].dtype
-        self._layers = [LAYERS[architecture.cell](architecture, parameters, n) for n in range(architecture.layers)]
-        self._head_HV = np.ascontiguousarray(parameters["head.weight"].T)
-        self._head_V = parameters["head.bias"].copy()
-        self._symbols_VE = _symbols(architecture, parameters)
-        self._table_VG = self._table()
-        self._widest = max(architecture.symbols, len(self._layers[0].bias_G))
+        cell = LAYERS[architecture.cell]
+        self.layers = [cell(architecture, self.parameters, n) for n in range(architecture.layers)]
+        self.symbols_VE = _symbols(architecture, self.parameters)
+        gates = len(self.layers[0].weight_GX)
+        # one-hot picks a row of the weights: they are the table, at no cost
+        self.tabled = self.symbols_VE is None or architecture.symbols * gates <= TABLE_LIMIT
+        self._head_V = self.parameters["head.bias"]
+        self._widest = max(architecture.symbols, gates)
+
+    @cached_property
+    def _head_HV(self) -> Floats:
+        return np.ascontiguousarray(self.parameters["head.weight"].T)
+
+    @cached_property
+    def _table_VG(self) -> Floats:
+        """The first layer's inputs for every symbol."""
+        first = self.layers[0]
+        return first.weight_XG + first.bias_G if self.symbols_VE is None else first.inputs(self.symbols_VE)
 
     def initial_state(self, batch: int) -> State:
         """All zeros for so many texts."""
@@ -80,7 +94,7 @@ class Network:
         c_LBH = state.memory
         h_out, c_out = np.empty_like(state.h_LBH), np.empty_like(c_LBH)
         inputs_BG = self._first(ids_B)
-        for n, layer in enumerate(self._layers):
+        for n, layer in enumerate(self.layers):
             if n > 0:
                 inputs_BG = rows_times(h_out[n - 1], layer.weight_XG)
                 inputs_BG += layer.bias_G
@@ -123,7 +137,7 @@ class Network:
             c_LBH = state.memory
             h_out, c_out = np.empty_like(state.h_LBH), np.empty_like(c_LBH)
             below_TBG = self._first(ids_BT[:, start : start + steps].T)
-            for n, layer in enumerate(self._layers):
+            for n, layer in enumerate(self.layers):
                 inputs_TBG = below_TBG if n == 0 else layer.inputs(below_TBG)
                 below_TBG, c_out[n] = layer.run(inputs_TBG, state.h_LBH[n], c_LBH[n])
                 h_out[n] = below_TBG[-1]
@@ -133,24 +147,15 @@ class Network:
     def _state(self, h_LBH: Floats, c_LBH: Floats) -> State:
         return State(h_LBH, c_LBH if self.architecture.cell == "lstm" else None)
 
-    def _table(self) -> Floats | None:
-        """The first layer's inputs for every symbol, or None where they are too many."""
-        first = self._layers[0]
-        if self._symbols_VE is None:  # one-hot picks a row of the weights: they are the table, at no cost
-            return first.weight_XG + first.bias_G
-        if self.architecture.symbols * len(first.bias_G) > TABLE_LIMIT:
-            return None
-        return first.inputs(self._symbols_VE)
-
     def _first(self, ids: Integers) -> Floats:
         """The first layer's inputs for ids of any shape: [...] to [..., G]."""
-        if self._table_VG is not None:
+        if self.tabled:
             return self._table_VG.take(ids, axis=0)
-        assert self._symbols_VE is not None
-        first = self._layers[0]
+        assert self.symbols_VE is not None
+        first = self.layers[0]
         if ids.ndim > 1:
-            return first.inputs(self._symbols_VE[ids])
-        return rows_times(self._symbols_VE[ids], first.weight_XG) + first.bias_G
+            return first.inputs(self.symbols_VE[ids])
+        return rows_times(self.symbols_VE[ids], first.weight_XG) + first.bias_G
 
 
 def _symbols(architecture: Architecture, parameters: Mapping[str, Floats]) -> Floats | None:
@@ -158,6 +163,6 @@ def _symbols(architecture: Architecture, parameters: Mapping[str, Floats]) -> Fl
     if architecture.input == "onehot":
         return None
     if architecture.input == "embedding":
-        return parameters["embedding.weight"].copy()
+        return parameters["embedding.weight"]
     dtype = parameters["head.bias"].dtype
     return (np.arange(architecture.symbols, dtype=dtype) / dtype.type(architecture.symbols))[:, None]

@@ -29,6 +29,12 @@ COLDEST = 1e-6
 BLOCK = 256
 """Random numbers made at once for a text: the 10 µs that a generator costs to set up vanish among them."""
 
+NO_CHOICE = (
+    "a model's output must hold a finite number to choose a symbol by; found none: its weights diverged in "
+    "training, or every symbol it has is forbidden; use an earlier checkpoint"
+)
+"""What `ModelError` says of it."""
+
 
 class Sampling(Section):
     """How the next symbol is chosen.
@@ -195,8 +201,5 @@ def _shifted(scores_BV: Doubles) -> Doubles:
     """Each row less its highest logit: the same distribution, whose exponentials cannot overflow."""
     highest_B1 = np.maximum.reduce(scores_BV, axis=-1, keepdims=True)
     if not all(map(math.isfinite, highest_B1[:, 0].tolist())):  # a third of np.isfinite(…).all() at this size
-        raise ModelError(
-            "a model's output must hold a finite number to choose a symbol by; found none: its weights diverged in "
-            "training, or every symbol it has is forbidden; use an earlier checkpoint"
-        )
+        raise ModelError(NO_CHOICE)
     return scores_BV - highest_B1

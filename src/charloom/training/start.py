@@ -10,7 +10,7 @@ from typing import Any
 from charloom.architecture import Architecture
 from charloom.checkpoint import Arrays, ModelFolder, load_model
 from charloom.config import BUDGETS, Settings, TrainingSettings, validated
-from charloom.engines.engine import Engine, check_engine, chosen_engine, open_engine
+from charloom.engines.engine import Engine, check_engine, open_engine, slower_than_asked
 from charloom.engines.initial import initial_parameters
 from charloom.errors import ModelError
 from charloom.text.batches import training_batches, validation_batches
@@ -25,7 +25,6 @@ from charloom.training.trainer import Plan, Trainer
 
 STREAM = 200_000  # symbols; a split of more is measured in several streams, each cold only at its start
 MOST_STREAMS = 64
-SLOWER = "PyTorch is not installed, so NumPy trains, which is slower; run: pip install 'charloom[torch]'"
 
 Stop = Callable[[], bool]
 
@@ -75,8 +74,8 @@ def _begin(
         said.append(Notice(text))
         report(said[-1])
 
-    if settings.training.engine == "auto" and chosen_engine(settings.training) == "numpy":
-        notice(SLOWER)
+    if slower := slower_than_asked(settings.training):
+        notice(slower)
     corpus = open_corpus(paths, settings.text, settings.text.vocabulary == "bytes", notice)
     source = {"paths": list(paths), "charloom": version("charloom")} | ({"from": origin} if origin else {})
     run = Run.create(out, corpus.name, settings, source)

@@ -284,6 +284,7 @@ class Trainer:
         made = self._model
         model = Model(made.architecture, made.vocabulary, self._parameters(), made.cleaning, made.records)
         options: Options = {"seed": settings.seed, "records": 1 if made.vocabulary.boundary else None}
+        options |= {"threads": settings.threads}
         if settings.sample_temperature == 0:
             options |= {"greedy": True, "index": self._progress.step}  # another first character each time
         else:

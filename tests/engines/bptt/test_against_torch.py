@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 
 from charloom.config import TrainingSettings  # noqa: E402
 from charloom.engines.bptt import optimizers  # noqa: E402
-from charloom.engines.bptt.engine import NumpyEngine  # noqa: E402
+from charloom.engines.bptt.engine import BpttEngine  # noqa: E402
 from charloom.engines.bptt.network import NOTHING, Network, count  # noqa: E402
 from charloom.engines.resume import remembered  # noqa: E402
 from charloom.engines.torch import engine as torch_engine  # noqa: E402
@@ -74,7 +74,7 @@ def test_gradients_are_those_of_autograd(random, architecture, weights, cell, la
 def pair(shape, parameters, dropout=0.0, dtype=np.float64, **options):
     """Both engines, from the same weights."""
     engines = (
-        NumpyEngine(shape, settings(**options), dropout, dtype),
+        BpttEngine(shape, settings(**options), dropout, dtype=dtype),
         torch_engine.TorchEngine(shape, settings(**options), dropout, DTYPES[dtype]),
     )
     for engine in engines:

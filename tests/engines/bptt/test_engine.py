@@ -7,7 +7,8 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from charloom.config import TrainingSettings
-from charloom.engines.bptt.engine import STRETCH, NumpyEngine
+from charloom.engines.bptt.engine import BpttEngine
+from charloom.engines.bptt.plain import STRETCH
 from charloom.engines.initial import initial_parameters
 from charloom.evaluate import cross_entropy
 from charloom.generate.network import Network
@@ -23,7 +24,7 @@ def settings(**values):
 
 def made(shape, dropout=0.0, dtype=np.float32, **values):
     """An engine with parameters large enough that no gate is linear."""
-    engine = NumpyEngine(shape, settings(**values), dropout, dtype)
+    engine = BpttEngine(shape, settings(**values), dropout, dtype=dtype)
     generator = np.random.default_rng(7)
     engine.load({name: generator.normal(0, 0.7, size) for name, size in shape.shapes.items()})
     return engine
@@ -59,7 +60,7 @@ def test_a_restored_engine_goes_on_bit_for_bit(architecture, cell, optimizer):
         if step == 2:
             parameters, arrays = straight.parameters(), straight.snapshot(state)
         _, _, state = straight.step(*batch(step, rows=16), state, 0.02)
-    resumed = NumpyEngine(shape, settings(**options), 0.3)
+    resumed = BpttEngine(shape, settings(**options), 0.3)
     resumed.load(parameters)
     again = resumed.restore(arrays)
     assert_same(resumed.snapshot(again), arrays)
@@ -200,7 +201,7 @@ def test_blas_has_one_thread_at_work_and_as_many_as_before_after_it(architecture
         return work(*rows)
 
     monkeypatch.setattr(engine._network, "forward", spied)
-    with engine._libraries.limit(limits=2, user_api="blas"):
+    with engine._compute._libraries.limit(limits=2, user_api="blas"):
         before = threadpool_info()
         engine.step(*batch(), None, 0.1)
         assert threadpool_info() == before
@@ -229,7 +230,7 @@ def test_numbers_that_overflow_end_in_a_loss_that_is_not_finite(architecture):
 def test_every_optimizer_learns(architecture, optimizer):
     """An optimizer whose rate or memory is not wired up: the four patterns are learnt by heart, or not."""
     shape = architecture(hidden=16)
-    engine = NumpyEngine(shape, settings(optimizer=optimizer), 0.0)
+    engine = BpttEngine(shape, settings(optimizer=optimizer), 0.0)
     engine.load(initial_parameters(shape, 0))
     inputs = np.tile(np.arange(4), (2, 3))
     rate = {"sgd": 0.5, "adagrad": 0.2, "rmsprop": 0.01}.get(optimizer, 0.05)

@@ -1,4 +1,4 @@
-"""The engine contract on NumPy alone, every gradient by hand.
+"""The engine contract on networks differentiated by hand: in NumPy (`plain.py`) or on the kernels (`native.py`).
 
 All is float32, on the CPU. What is dropped at step s is drawn from (seed, s), so there is no random state to save.
 
@@ -7,33 +7,41 @@ Shapes: B texts side by side, T characters.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from charloom.architecture import Architecture
 from charloom.config import TrainingSettings
-from charloom.engines.bptt import clip, optimizers
+from charloom.engines.bptt import optimizers
 from charloom.engines.bptt.arrays import Floats, State
 from charloom.engines.bptt.dropout import generator
+from charloom.engines.bptt.native import Native, kernels_to_train, precision_of
 from charloom.engines.bptt.network import Network, count
-from charloom.engines.bptt.rows import Crew, Rows, joined, summed
+from charloom.engines.bptt.plain import Plain
+from charloom.engines.bptt.rows import Rows
 from charloom.engines.resume import checked_steps, remembered, state_parts
+from charloom.kernels import cores
 
 Array = NDArray[np.int64]
 
-STRETCH = 64  # steps measured at once: what there is no way back through need not all be kept
 
-
-class NumpyEngine:
+class BpttEngine:
     """Trains and measures one network. See `charloom.engines.engine.Engine` for the contract.
 
-    State is (h_LBH,) or, for an LSTM, (h_LBH, c_LBH). dtype: float32; float64 makes it the judge of gradients.
+    State is (h_LBH,) or, for an LSTM, (h_LBH, c_LBH).
+
+    Args:
+        architecture: of the network.
+        settings: of training.
+        dropout: the share that is dropped.
+        native: whether the kernels compute, or NumPy.
+        dtype: of NumPy's numbers; float64 makes it the judge of gradients.
+
+    Raises:
+        DeviceError: if the kernels are asked for and are not here, or lack the precision asked for.
     """
 
     def __init__(
@@ -41,6 +49,7 @@ class NumpyEngine:
         architecture: Architecture,
         settings: TrainingSettings,
         dropout: float = 0.0,
+        native: bool = False,
         dtype: DTypeLike = np.float32,
     ) -> None:
         self._settings, self._dropout = settings, dropout
@@ -49,71 +58,38 @@ class NumpyEngine:
         self._network = Network(architecture, self._parameters)
         self._steps = 0
         self._memories = self._fresh_memories()
-        self._threads = settings.threads or _cores()
-        self._crew = Crew(self._threads)
-        self._libraries = ThreadpoolController()
+        self._threads = settings.threads or cores()
+        self._compute = self._kernels() if native else Plain(self._network, self._threads)
+
+    def _kernels(self) -> Native:
+        kernels = kernels_to_train()
+        precision = precision_of(self._settings.precision, kernels)
+        return Native(self._network.architecture, self._parameters, precision, self._threads, kernels)
 
     @property
     def description(self) -> str:
-        """Engine, precision and threads in a few words."""
-        threads = f"{self._threads} thread{'s' * (self._threads > 1)}"
-        return f"numpy {np.__version__} by hand, {self._dtype}, {threads}"
+        """What computes, precision and threads in a few words."""
+        return f"{self._compute.description}, {self._threads} thread{'s' * (self._threads > 1)}"
 
     def step(
         self, inputs_BT: Array, targets_BT: Array, state: State | None, learning_rate: float
     ) -> tuple[float, int, State]:
         """One step of training: (sum of nats over the targets, number of targets, state after it)."""
-        with self._at_work():
-            nats, gradients, state = self._gradients(inputs_BT, targets_BT, state)
-            if self._settings.clip_value:
-                clip.by_value(gradients.values(), self._settings.clip_value)
-            if self._settings.clip:
-                clip.by_norm(gradients.values(), self._settings.clip)
-            if not self._steps:
-                self._memories = self._fresh_memories(steps=1)
-            optimizers.step(self._parameters, gradients, self._memories, learning_rate, self._settings)
-        self._steps += 1
-        return nats, count(targets_BT), state
-
-    def _gradients(
-        self, inputs_BT: Array, targets_BT: Array, state: State | None
-    ) -> tuple[float, dict[str, Floats], State]:
-        """(sum of nats, gradients of their mean, state after) of a step of training."""
-        masks = None
+        masks, targets = None, count(targets_BT)
         if self._dropout:
             masks = self._network.draw(targets_BT, self._dropout, generator(self._settings.seed, self._steps))
-        scale = 1 / max(1, count(targets_BT))
-
-        def work(rows: Rows) -> tuple[float, dict[str, Floats], State]:
-            done = self._network.forward(*rows)
-            return done.nats, self._network.backward(done, scale).parameters, done.state
-
-        parts = self._crew.share(work, Rows(inputs_BT, targets_BT, state, masks))
-        nats, gradients, states = zip(*parts, strict=True)
-        return sum(nats), summed(list(gradients)), joined(list(states))
+        batch = Rows(inputs_BT, targets_BT, state, masks)
+        nats, gradients, state = self._compute.gradients(batch, 1 / max(1, targets))
+        if not self._steps:
+            self._memories = self._fresh_memories(steps=1)
+        self._compute.update(gradients, self._memories, learning_rate, self._settings)
+        self._steps += 1
+        return nats, targets, state
 
     def score(self, inputs_BT: Array, targets_BT: Array, state: State | None) -> tuple[float, int, int, State]:
         """Measures without learning: (sum of nats, number of targets, how many were the top guess, state after it)."""
-        with self._at_work():
-            parts = self._crew.share(self._measure, Rows(inputs_BT, targets_BT, state, None))
-        nats, correct, states = zip(*parts, strict=True)
-        return sum(nats), count(targets_BT), sum(correct), joined(list(states))
-
-    def _measure(self, rows: Rows) -> tuple[float, int, State]:
-        """(sum of nats, top guesses, state after) of some rows, a stretch of time after the other."""
-        nats, correct, state = 0.0, 0, rows.state
-        for start in range(0, rows.inputs_BT.shape[1], STRETCH):
-            ids_BT, targets_BT = (of_BT[:, start : start + STRETCH] for of_BT in (rows.inputs_BT, rows.targets_BT))
-            done = self._network.forward(ids_BT, targets_BT, state)
-            nats, correct, state = nats + done.nats, correct + done.correct, done.state
-        assert state is not None
-        return nats, correct, state
-
-    @contextmanager
-    def _at_work(self) -> Iterator[None]:
-        """One BLAS thread (`rows.py` says why), and no warning of overflow: the trainer looks at the loss."""
-        with self._libraries.limit(limits=1, user_api="blas"), np.errstate(all="ignore"):
-            yield
+        nats, correct, state = self._compute.measure(inputs_BT, targets_BT, state)
+        return nats, count(targets_BT), correct, state
 
     def parameters(self) -> dict[str, NDArray[np.float32]]:
         """A copy of all parameters under their names on disk."""
@@ -151,8 +127,3 @@ class NumpyEngine:
             name: {k: np.zeros((), np.float32) if k == "step" else np.zeros_like(value) for k in keys}
             for name, value in self._parameters.items()
         }
-
-
-def _cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

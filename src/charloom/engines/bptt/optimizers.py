@@ -77,8 +77,13 @@ def adam(p: Floats, d: Floats, memory: Memory, rate: float, beta2: float) -> Non
     t = float(memory["step"])
     _average(memory["exp_avg"], d, BETA1)
     _average(memory["exp_avg_sq"], d * d, beta2)
-    unbiased_rate = rate * (1 - beta2**t) ** 0.5 / (1 - BETA1**t)  # and ε to match: p's step is that above
-    p -= _quotient(unbiased_rate * memory["exp_avg"], memory["exp_avg_sq"], EPSILON * (1 - beta2**t) ** 0.5)
+    unbiased_rate, epsilon = adam_corrections(rate, beta2, t)
+    p -= _quotient(unbiased_rate * memory["exp_avg"], memory["exp_avg_sq"], epsilon)
+
+
+def adam_corrections(rate: float, beta2: float, t: float) -> tuple[float, float]:
+    """The rate that makes rate m̂ / (√v̂ + ε) out of m / (√v + ε'), and that ε'."""
+    return rate * (1 - beta2**t) ** 0.5 / (1 - BETA1**t), EPSILON * (1 - beta2**t) ** 0.5
 
 
 def _average(mean: Floats, value: Floats, kept: float) -> None:

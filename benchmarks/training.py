@@ -1,0 +1,249 @@
+"""Characters learnt a second: charloom's kernels against PyTorch, and against Keras where it is installed.
+
+    python benchmarks/training.py [--rounds 5] [--seconds 1] [--only 2x128] [--keras]
+
+Each program is a process of its own that keeps its network and waits; they take turns, a second at a time, so that
+what else the machine does touches all alike. A figure is the median of the rounds; a ratio is that of their ratios.
+
+The peers are written as their users write them, each with what makes it fastest on a CPU: all cores, the fused AdamW,
+bf16 by autocast. A step is the same everywhere: random ids, loss at every character, clipping at norm 5, AdamW, the
+state carried on. Keras runs `fit` on its TensorFlow backend, compiled, with the data in memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+SYMBOLS = 83
+# cell, layers, hidden, batch, steps, embedding (0: one-hot), peers, what the ratios must reach
+ROWS: list[tuple[str, int, int, int, int, int, dict[tuple[str, str], float]]] = [
+    ("lstm", 2, 128, 64, 50, 0, {("bf16", "torch-fp32"): 5, ("bf16", "torch-bf16"): 3, ("fp32", "torch-fp32"): 2}),
+    (
+        "lstm",
+        1,
+        256,
+        32,
+        64,
+        0,
+        {("bf16", "torch-fp32"): 4.5, ("bf16", "torch-bf16"): 2.5, ("fp32", "torch-fp32"): 1.5},
+    ),
+    (
+        "lstm",
+        2,
+        512,
+        128,
+        100,
+        0,
+        {("bf16", "torch-fp32"): 4.6, ("bf16", "torch-bf16"): 2, ("fp32", "torch-fp32"): 1.4},
+    ),
+    ("lstm", 1, 1024, 64, 100, 0, {("bf16", "torch-fp32"): 4.5, ("bf16", "torch-bf16"): 1.8}),
+    ("gru", 1, 64, 32, 64, 32, {("best", "torch-fp32"): 6}),
+    ("gru", 1, 256, 32, 64, 0, {("best", "torch-best"): 2}),
+    ("rnn", 1, 256, 32, 64, 0, {("best", "torch-best"): 2}),
+]
+KERAS_ROW = ("lstm", 2, 512, 128, 100, 0)
+KERAS_TARGET = 5
+
+
+def main() -> None:
+    """Runs all rows, or, as a worker, one program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.0, help="a turn's length")
+    parser.add_argument("--only", default="", help="rows whose name holds this")
+    parser.add_argument("--keras", action="store_true", help="against Keras too; needs tensorflow-cpu and keras")
+    parser.add_argument("--worker", nargs=7, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        work(*arguments.worker)
+        return
+    print(f"{machine()}; medians of {arguments.rounds}")
+    for row in ROWS:
+        keras = arguments.keras and row[:6] == KERAS_ROW
+        if arguments.only in name_of(row):
+            compare(row, arguments.rounds, arguments.seconds, keras)
+
+
+def name_of(row: Any) -> str:
+    """`lstm 2x128, batch 64, T 50`."""
+    cell, layers, hidden, batch, steps, embedding = row[:6]
+    return f"{cell} {layers}x{hidden}, batch {batch}, T {steps}" + (f", embedding {embedding}" if embedding else "")
+
+
+def compare(row: Any, rounds: int, seconds: float, keras: bool) -> None:
+    """All programs on one network, in turns."""
+    programs = ["kernels-fp32", "kernels-bf16", "torch-fp32", "torch-bf16", *(["keras"] if keras else [])]
+    workers = {program: Worker(program, row) for program in programs}
+    try:
+        for worker in workers.values():
+            worker.turn(seconds)  # warms up
+        found: dict[str, list[float]] = {program: [] for program in programs}
+        for _ in range(rounds):
+            for program, worker in workers.items():
+                found[program].append(worker.turn(seconds))
+    finally:
+        for worker in workers.values():
+            worker.close()
+    print(f"\n{name_of(row)}")
+    for program, speeds in found.items():
+        print(f"  {program:<13} {median(speeds):>9,.0f} characters/s   ({min(speeds):,.0f} to {max(speeds):,.0f})")
+    best = {
+        kind: max((p for p in programs if p.startswith(kind)), key=lambda p: median(found[p]))
+        for kind in ("kernels", "torch")
+    }
+    targets = dict(row[6]) | ({("best", "keras"): KERAS_TARGET} if keras else {})
+    for (ours, peer), least in targets.items():
+        one = best["kernels"] if ours == "best" else f"kernels-{ours}"
+        other = best["torch"] if peer == "torch-best" else peer
+        ratio = median(a / b for a, b in zip(found[one], found[other], strict=True))
+        print(f"  {one} / {other}: {ratio:.2f}  (at least {least:g}: {'reached' if ratio >= least else 'NOT reached'})")
+
+
+class Worker:
+    """A program in a process of its own, which computes while it has its turn."""
+
+    def __init__(self, program: str, row: Any) -> None:
+        command = [sys.executable, __file__, "--worker", program, *map(str, row[:6])]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def turn(self, seconds: float) -> float:
+        """Characters a second, by the median step."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{seconds}\n")
+        self._process.stdin.flush()
+        while not (line := self._process.stdout.readline()).startswith("{"):
+            if not line:
+                raise SystemExit("a program ended before its turn was over")
+        return float(json.loads(line)["speed"])
+
+    def close(self) -> None:
+        """Ends it."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def work(program: str, cell: str, *sizes: str) -> None:
+    """Takes turns until there are no more."""
+    layers, hidden, batch, steps, embedding = map(int, sizes)
+    kind, _, precision = program.partition("-")
+    make = {"kernels": kernels, "torch": pytorch, "keras": keras}[kind]
+    step = make(cell, layers, hidden, batch, steps, embedding, precision)
+    step()
+    for line in sys.stdin:
+        times: list[float] = []
+        while sum(times) < float(line) or len(times) < 3:
+            start = time.perf_counter()
+            step()
+            times.append(time.perf_counter() - start)
+        print(json.dumps({"speed": batch * steps / median(times)}), flush=True)
+
+
+def batches(batch: int, steps: int) -> Callable[[], tuple[Any, Any]]:
+    """Random ids and what follows them."""
+    random = np.random.default_rng(0)
+    made = [random.integers(0, SYMBOLS, (2, batch, steps)) for _ in range(8)]
+    turn = iter(range(10**9))
+    return lambda: tuple(made[next(turn) % len(made)])
+
+
+def kernels(
+    cell: str, layers: int, hidden: int, batch: int, steps: int, embedding: int, precision: str
+) -> Callable[[], None]:
+    """charloom's own engine, as its trainer calls it."""
+    from charloom.architecture import Architecture
+    from charloom.config import TrainingSettings
+    from charloom.engines.engine import open_engine
+    from charloom.engines.initial import initial_parameters
+
+    shape = Architecture(
+        cell=cell,  # type: ignore[arg-type]
+        nonlinearity="tanh",
+        layers=layers,
+        hidden=hidden,
+        input="embedding" if embedding else "onehot",
+        embedding=embedding or 1,
+        symbols=SYMBOLS,
+    )
+    engine = open_engine(shape, TrainingSettings(steps=1, engine="native", precision=precision, clip=5.0), 0.0)  # type: ignore[arg-type]
+    engine.load(initial_parameters(shape, 1))
+    draw, state = batches(batch, steps), [None]
+
+    def step() -> None:
+        _, _, state[0] = engine.step(*draw(), state[0], 1e-3)
+
+    return step
+
+
+def pytorch(
+    cell: str, layers: int, hidden: int, batch: int, steps: int, embedding: int, precision: str
+) -> Callable[[], None]:
+    """A plain PyTorch program."""
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    kind = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[cell]
+    table = nn.Embedding(SYMBOLS, embedding) if embedding else None
+    rnn, head = kind(embedding or SYMBOLS, hidden, layers, batch_first=True), nn.Linear(hidden, SYMBOLS)
+    parameters = [p for part in (table, rnn, head) if part is not None for p in part.parameters()]
+    descent = torch.optim.AdamW(parameters, lr=1e-3, fused=True)
+    draw = batches(batch, steps)
+    state: list[Any] = [None]
+
+    def step() -> None:
+        inputs, targets = (torch.from_numpy(ids) for ids in draw())
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            x = table(inputs) if table is not None else functional.one_hot(inputs, SYMBOLS).float()
+            hidden_, after = rnn(x, state[0])
+            loss = functional.cross_entropy(head(hidden_).flatten(0, 1).float(), targets.flatten())
+        descent.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(parameters, 5.0)
+        descent.step()
+        state[0] = tuple(part.detach() for part in after) if isinstance(after, tuple) else after.detach()
+        loss.item()
+
+    return step
+
+
+def keras(cell: str, layers: int, hidden: int, batch: int, steps: int, embedding: int, _: str) -> Callable[[], None]:
+    """Keras on TensorFlow: a compiled `fit` over data in memory, an epoch of one batch at a time."""
+    os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    import keras
+    import tensorflow
+
+    assert cell == "lstm"
+    assert not embedding
+    model = keras.Sequential([keras.Input((steps,), dtype="int32")])
+    model.add(keras.layers.Lambda(lambda ids: tensorflow.one_hot(ids, SYMBOLS), output_shape=(steps, SYMBOLS)))
+    for _layer in range(layers):
+        model.add(keras.layers.LSTM(hidden, return_sequences=True))
+    model.add(keras.layers.Dense(SYMBOLS))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.AdamW(1e-3, global_clipnorm=5.0), loss)
+    inputs, targets = np.random.default_rng(0).integers(0, SYMBOLS, (2, batch, steps))
+    return lambda: model.fit(inputs, targets, batch_size=batch, epochs=1, verbose=0)
+
+
+def machine() -> str:
+    """The processor, its cores, and what the kernels make of it."""
+    from charloom.kernels import chosen
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} cores; kernels: {chosen().name} ({chosen().reason})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""A step's arithmetic on the kernels (C++). `plain.py` is its twin in NumPy, with the same methods.
+
+A step is four calls: forward, backward, clip, Adam. Parameters, gradients and the optimizer's memory are the same NumPy
+arrays as without kernels, in float32; the kernels pack for themselves what they need otherwise.
+
+Shapes: see `arrays.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from charloom.architecture import Architecture
+from charloom.config import TrainingSettings
+from charloom.engines.bptt import optimizers
+from charloom.engines.bptt.arrays import Floats, Integers, State
+from charloom.engines.bptt.rows import Rows
+from charloom.errors import DeviceError
+from charloom.kernels import Choice, chosen
+
+STRETCH = 256  # steps measured at once
+
+
+def kernels_to_train() -> Choice:
+    """The kernels that training uses.
+
+    Raises:
+        DeviceError: if there are none here.
+    """
+    choice = chosen()
+    if choice.module is None:
+        raise DeviceError(f"--engine native needs charloom's kernels, which are not used here: {choice.reason}")
+    return choice
+
+
+def precision_of(asked: str, choice: Choice) -> str:
+    """The number format of the products: fp32 or bf16.
+
+    auto takes bf16 where tiles (AMX) multiply it: there a step takes a third to a quarter of the time, and after equal
+    steps the model is as good (LOG.md, "bf16 by the kernels").
+
+    Raises:
+        DeviceError: if the kernels have no such products.
+    """
+    assert choice.module is not None
+    if asked == "auto":
+        return "bf16" if choice.tiles else "fp32"
+    if asked not in choice.module.precisions():
+        raise DeviceError(
+            f"--precision {asked} on a CPU needs AVX512-BF16 or AMX, or --engine torch; "
+            f"the kernels here ({choice.name}) compute in fp32"
+        )
+    return asked
+
+
+class Native:
+    """What a network finds in a batch, and how it learns from it; the parameters change in place.
+
+    Args:
+        architecture: of the network.
+        parameters: float32, under the names of `architecture.shapes` and in their order.
+        precision: of the products; see `precision_of`.
+        threads: at most so many.
+        kernels: the variant.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        parameters: Mapping[str, Floats],
+        precision: str,
+        threads: int,
+        kernels: Choice,
+    ) -> None:
+        assert kernels.module is not None
+        assert list(parameters) == list(architecture.shapes)
+        self._architecture, self._parameters, self._threads = architecture, parameters, threads
+        self._precision, self._kernels = precision, kernels
+        self._module: ModuleType = kernels.module
+        self._network = self._module.Trainer(
+            architecture.cell,
+            architecture.nonlinearity,
+            architecture.layers,
+            architecture.hidden,
+            architecture.symbols,
+            architecture.input,
+            architecture.input_size,
+            precision,
+            kernels.tiles,
+            threads,
+        )
+        self._gradients = {name: np.empty_like(value) for name, value in parameters.items()}
+
+    @property
+    def description(self) -> str:
+        """What computes, in a few words."""
+        return f"kernels ({self._kernels.name}), {self._precision}"
+
+    def gradients(self, batch: Rows, scale: float) -> tuple[float, dict[str, Floats], State]:
+        """(sum of nats, gradients of scale times it, state after); the gradients' arrays are used again."""
+        masks = [] if batch.masks is None else [*batch.masks.between, batch.masks.head_NH]
+        nats, _, state = self._forward(batch.inputs_BT, batch.targets_BT, batch.state, masks, scale)
+        self.backward(None)
+        return nats, self._gradients, state
+
+    def backward(self, d_state: State | None) -> State | None:
+        """The way back of the last forward pass, into the gradients' arrays.
+
+        d_state: with respect to the state after; None is zero, and then nothing is returned, else the gradient with
+        respect to the state before.
+        """
+        if d_state is None:
+            self._network.backward(list(self._gradients.values()), None, None, None, None)
+            return None
+        d_before = tuple(np.empty(part_LBH.shape, np.float32) for part_LBH in d_state)
+        self._network.backward(list(self._gradients.values()), *_two(d_state), *_two(d_before))
+        return d_before
+
+    def measure(self, inputs_BT: Integers, targets_BT: Integers, state: State | None) -> tuple[float, int, State]:
+        """(sum of nats, top guesses, state after), without learning."""
+        nats, correct = 0.0, 0
+        for start in range(0, inputs_BT.shape[1], STRETCH):
+            ids_BT, asked_BT = (of_BT[:, start : start + STRETCH] for of_BT in (inputs_BT, targets_BT))
+            found, hits, state = self._forward(ids_BT, asked_BT, state, [], 0.0)
+            nats, correct = nats + found, correct + hits
+        assert state is not None
+        return nats, correct, state
+
+    def _forward(
+        self, inputs_BT: Integers, targets_BT: Integers, state: State | None, masks: list[Floats], scale: float
+    ) -> tuple[float, int, State]:
+        """(sum of nats, top guesses, state after); scale 0 means that there will be no way back."""
+        shape = (self._architecture.layers, len(inputs_BT), self._architecture.hidden)
+        after = tuple(np.empty(shape, np.float32) for _ in range(2 if self._architecture.cell == "lstm" else 1))
+        ids_BT, asked_BT = (np.ascontiguousarray(of_BT, np.int32) for of_BT in (inputs_BT, targets_BT))
+        given = list(self._parameters.values())
+        nats, correct = self._network.forward(given, ids_BT, asked_BT, *_two(state), masks, *_two(after), scale)
+        return nats, correct, after
+
+    def update(
+        self,
+        gradients: Mapping[str, Floats],
+        memories: Mapping[str, optimizers.Memory],
+        rate: float,
+        settings: TrainingSettings,
+    ) -> None:
+        """Clips, and takes one step of gradient descent; uses the gradients up. Adam is the kernels' own."""
+        given = list(gradients.values())
+        if settings.clip_value or settings.clip:
+            self._module.clip(given, settings.clip_value or 0.0, settings.clip or 0.0, self._threads)
+        if settings.optimizer not in ("adam", "adamw"):
+            with np.errstate(all="ignore"):
+                optimizers.step(self._parameters, gradients, memories, rate, settings)
+            return
+        for memory in memories.values():
+            memory["step"] += 1
+        unbiased_rate, epsilon = optimizers.adam_corrections(rate, settings.beta2, float(memory["step"]))
+        self._module.adam(
+            list(self._parameters.values()),
+            given,
+            [memory["exp_avg"] for memory in memories.values()],
+            [memory["exp_avg_sq"] for memory in memories.values()],
+            [settings.weight_decay if value.ndim > 1 else 0.0 for value in self._parameters.values()],
+            unbiased_rate,
+            rate,
+            optimizers.BETA1,
+            settings.beta2,
+            epsilon,
+            settings.optimizer == "adamw",
+            self._threads,
+        )
+
+
+def _two(state: State | None) -> tuple[Any, Any]:
+    """h and c, each None where there is none."""
+    h, c = [*(np.ascontiguousarray(part, np.float32) for part in state or ()), None, None][:2]
+    return h, c

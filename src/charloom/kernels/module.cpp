@@ -1,0 +1,23 @@
+// The entry of one module: `_portable`, `_avx2` or `_avx512`.
+
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "cpu.h"
+
+namespace nb = nanobind;
+
+namespace charloom {
+
+void bind_training(nb::module_& module);  // training.cpp
+void bind_writing(nb::module_& module);   // writing.cpp
+
+}  // namespace charloom
+
+NB_MODULE(CHARLOOM_MODULE, module) {
+    module.attr("LANES") = CHARLOOM_LANES;
+    module.def("cpu_features", &charloom::cpu_features, "What this processor can do of what the variants need.");
+    charloom::bind_training(module);
+    charloom::bind_writing(module);
+}

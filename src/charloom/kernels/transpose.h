@@ -1,0 +1,35 @@
+// A square of vectors, turned over its diagonal.
+
+#pragma once
+
+#include <utility>
+
+#include "vector.h"
+
+namespace charloom {
+
+// Lanes of a and b, exchanged at this distance: lane j of the first result is b's lane j - distance where j has that bit
+// set, else a's; the second gets what the first did not.
+template <int DISTANCE, int... LANE>
+CHARLOOM_INLINE void exchange(Words& a, Words& b, std::integer_sequence<int, LANE...>) {
+    Words first = __builtin_shufflevector(a, b, ((LANE & DISTANCE) ? LANES + (LANE ^ DISTANCE) : LANE)...);
+    b = __builtin_shufflevector(a, b, ((LANE & DISTANCE) ? LANES + LANE : (LANE ^ DISTANCE))...);
+    a = first;
+}
+
+template <int DISTANCE>
+CHARLOOM_INLINE void exchange_all(Words* rows) {
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; i++)
+        if (!(i & DISTANCE)) exchange<DISTANCE>(rows[i], rows[i | DISTANCE], std::make_integer_sequence<int, LANES>());
+}
+
+// Eklundh 1972: a matrix of 2^k rows takes k rounds of exchanges, at distances 1, 2, 4 …
+CHARLOOM_INLINE void transpose(Words (&rows)[LANES]) {
+    if constexpr (LANES > 1) exchange_all<1>(rows);
+    if constexpr (LANES > 2) exchange_all<2>(rows);
+    if constexpr (LANES > 4) exchange_all<4>(rows);
+    if constexpr (LANES > 8) exchange_all<8>(rows);
+}
+
+}  // namespace charloom

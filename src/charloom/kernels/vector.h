@@ -1,0 +1,156 @@
+// Numbers side by side, as many as the instruction set takes at once: all that the kernels need of arithmetic.
+//
+// Written in the vector types of GCC and Clang, which exist on every processor: AVX-512, AVX2, NEON and SSE2 differ here
+// only in LANES. The few places where an instruction does better than what the compiler finds are marked by #ifdef.
+
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#ifndef CHARLOOM_LANES
+#error "CHARLOOM_LANES must be defined by the build: 16 for AVX-512, 8 for AVX2, 4 for NEON and SSE2, 1 for scalar code"
+#endif
+
+#define CHARLOOM_INLINE inline __attribute__((always_inline))
+#define CHARLOOM_INLINE_LAMBDA __attribute__((always_inline))
+
+namespace charloom {
+
+constexpr int LANES = CHARLOOM_LANES;
+
+using Floats = float __attribute__((vector_size(4 * LANES)));
+using Ints = int32_t __attribute__((vector_size(4 * LANES)));
+using Words = uint32_t __attribute__((vector_size(4 * LANES)));
+using Halves = uint16_t __attribute__((vector_size(2 * LANES)));
+using Bf16 = uint16_t;  // the upper half of a float32
+
+// ---- memory; nothing need be aligned
+
+CHARLOOM_INLINE Floats load(const float* from) {
+    Floats x;
+    std::memcpy(&x, from, sizeof x);
+    return x;
+}
+
+CHARLOOM_INLINE Words load(const uint32_t* from) {
+    Words x;
+    std::memcpy(&x, from, sizeof x);
+    return x;
+}
+
+CHARLOOM_INLINE void store(float* to, Floats x) { std::memcpy(to, &x, sizeof x); }
+CHARLOOM_INLINE void store(uint32_t* to, Words x) { std::memcpy(to, &x, sizeof x); }
+
+CHARLOOM_INLINE Floats splat(float x) { return x - Floats{}; }
+
+// ---- reinterpretation of the same bits
+
+CHARLOOM_INLINE Words bits(Floats x) { return (Words)x; }
+CHARLOOM_INLINE Floats from_bits(Words x) { return (Floats)x; }
+
+// ---- arithmetic
+
+// Where `a` is no number, neither is the result: a limit as `b` does not hide that training diverged.
+CHARLOOM_INLINE Floats smaller(Floats a, Floats b) { return b < a ? b : a; }
+CHARLOOM_INLINE Floats larger(Floats a, Floats b) { return b > a ? b : a; }
+
+CHARLOOM_INLINE float sum(Floats x) {
+    float total = 0;
+    for (int lane = 0; lane < LANES; lane++) total += x[lane];
+    return total;
+}
+
+CHARLOOM_INLINE float highest(Floats x) {
+    float found = x[0];
+    for (int lane = 1; lane < LANES; lane++) found = x[lane] > found ? x[lane] : found;
+    return found;
+}
+
+CHARLOOM_INLINE Floats square_root(Floats x) {
+    for (int lane = 0; lane < LANES; lane++) x[lane] = std::sqrt(x[lane]);
+    return x;
+}
+
+// 1/x for x in [1, 2^121]: with AVX-512 an estimate of 14 bits and one step of Newton's method, to 1 ulp.
+CHARLOOM_INLINE Floats reciprocal(Floats x) {
+#if defined(__AVX512F__)
+    Floats r = (Floats)_mm512_rcp14_ps((__m512)x);
+    return r * (2.0f - x * r);
+#else
+    return 1.0f / x;
+#endif
+}
+
+// 2^t to a relative error of 2e-7, for t in [-126, 126]. 2^t = 2^n 2^f, n the nearest integer; 2^f by a polynomial of
+// degree 5, fitted to the least largest relative error on [-1/2, 1/2].
+CHARLOOM_INLINE Floats exp2_bounded(Floats t) {
+    constexpr float ROUNDER = 12582912.0f;  // 1.5 * 2^23: adding it pushes the fraction out
+    Floats shifted = t + ROUNDER;
+    Floats f = t - (shifted - ROUNDER);
+    Floats p = f * 1.32764725e-3f + 9.67554096e-3f;
+    p = p * f + 5.55071309e-2f;
+    p = p * f + 0.240221202f;
+    p = p * f + 0.693146944f;
+    p = p * f + 1.00000012f;
+#if defined(__AVX512F__)
+    return (Floats)_mm512_scalef_ps((__m512)p, (__m512)(shifted - ROUNDER));
+#else
+    return from_bits(bits(p) + (bits(shifted) << 23));
+#endif
+}
+
+constexpr float LOG2E = 1.44269504088896341f;
+
+// e^x; below -87 it is 2^-126, above 87 2^126.
+CHARLOOM_INLINE Floats exponential(Floats x) {
+    return exp2_bounded(smaller(larger(x * LOG2E, splat(-126.0f)), splat(126.0f)));
+}
+
+// 1 / (1 + e^-x); the bound keeps the denominator in the range of `reciprocal`.
+CHARLOOM_INLINE Floats sigmoid(Floats x) {
+    return reciprocal(1.0f + exp2_bounded(smaller(larger(x * -LOG2E, splat(-126.0f)), splat(120.0f))));
+}
+
+// 1 - 2 / (1 + e^2x): right to 2e-7 absolutely, not relatively.
+CHARLOOM_INLINE Floats hyperbolic_tangent(Floats x) {
+    Floats e = exp2_bounded(smaller(larger(x * (2 * LOG2E), splat(-126.0f)), splat(120.0f)));
+    return 1.0f - 2.0f * reciprocal(1.0f + e);
+}
+
+// ---- bfloat16, rounded to the nearest, ties to even; a quiet NaN stays one
+
+CHARLOOM_INLINE Words rounded_up_half(Floats x) {  // the bits, with the rounding carried into the upper half
+    Words word = bits(x);
+    return word + 0x7fff + ((word >> 16) & 1);
+}
+
+CHARLOOM_INLINE Floats load(const Bf16* from) {
+    Halves halves;
+    std::memcpy(&halves, from, sizeof halves);
+    return from_bits(__builtin_convertvector(halves, Words) << 16);
+}
+
+CHARLOOM_INLINE void store(Bf16* to, Floats x) {
+#if defined(__AVX512BF16__)
+    __m256bh halves = _mm512_cvtneps_pbh((__m512)x);
+#else
+    Halves halves = __builtin_convertvector(rounded_up_half(x) >> 16, Halves);
+#endif
+    std::memcpy(to, &halves, sizeof halves);
+}
+
+// Two vectors in one, as bfloat16: `low` in the lower half of each lane, `high` in the upper.
+CHARLOOM_INLINE Words paired(Floats low, Floats high) {
+    return (rounded_up_half(low) >> 16) | (rounded_up_half(high) & 0xffff0000u);
+}
+
+CHARLOOM_INLINE Floats low_half(Words pair) { return from_bits(pair << 16); }
+CHARLOOM_INLINE Floats high_half(Words pair) { return from_bits(pair & 0xffff0000u); }
+
+}  // namespace charloom

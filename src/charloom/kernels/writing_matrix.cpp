@@ -1,0 +1,127 @@
+// Packing a weight matrix, and cutting its products into pieces that fit the registers.
+
+#include "writing_matrix.h"
+
+#include <algorithm>
+#include <type_traits>
+
+namespace charloom::writing {
+namespace {
+
+Bf16 rounded(float x) {
+    uint32_t word;
+    std::memcpy(&word, &x, sizeof word);
+    return (word + 0x7fff + ((word >> 16) & 1)) >> 16;
+}
+
+// Weight `column` of a row, into its place among those that share a word.
+template <class Format>
+void put_weight(uint32_t* word, int column, float weight, float scale) {
+    if constexpr (std::is_same_v<Format, Fp32>) {
+        std::memcpy(word, &weight, sizeof weight);
+    } else if constexpr (std::is_same_v<Format, Bfloat16>) {
+        reinterpret_cast<Bf16*>(word)[column % 2] = rounded(weight);
+    } else {
+        reinterpret_cast<int8_t*>(word)[column % 4] = static_cast<int8_t>(std::nearbyint(weight / scale));
+    }
+}
+
+float largest(const float* row, int columns) {
+    float found = 0;
+    for (int column = 0; column < columns; column++) found = std::max(found, std::fabs(row[column]));
+    return found;
+}
+
+}  // namespace
+
+Matrix::Matrix(Precision precision, const float* rows, int gates, int units, int columns, int most)
+    : precision_(precision) {
+    int blocks = padded_width(units) / LANES;
+    strips_ = blocks * gates;
+    panel_ = most / gates * gates;
+    columns_ = padded_width(columns) / values_per_word(precision);
+    words_.reserve(size_t(panels()) * panel_ * LANES * columns_);
+    scales_.reserve(size_t(strips_) * LANES);
+    added_.reserve(size_t(strips_) * LANES);
+    if (precision == Precision::int8)
+        pack<Int8>(rows, gates, units, columns);
+    else if (precision == Precision::bf16)
+        pack<Bfloat16>(rows, gates, units, columns);
+    else
+        pack<Fp32>(rows, gates, units, columns);
+}
+
+template <class Format>
+void Matrix::pack(const float* rows, int gates, int units, int columns) {
+    for (int gate = 0; gate < gates; gate++)
+        for (int unit = 0; unit < units; unit++) {
+            const float* row = rows + (size_t(gate) * units + unit) * columns;
+            int strip = unit / LANES * gates + gate, lane = unit % LANES;
+            float scale = largest(row, columns) / 127;
+            if (scale == 0) scale = 1;
+            uint32_t* panel = words_ + size_t(strip / panel_) * panel_ * LANES * columns_;
+            uint32_t* first = panel + strip % panel_ * LANES + lane;
+            for (int column = 0; column < columns; column++)
+                put_weight<Format>(first + size_t(column / Format::PER_WORD) * panel_ * LANES, column, row[column], scale);
+            if constexpr (std::is_same_v<Format, Int8>) {
+                int32_t sum = 0;
+                for (int column = 0; column < columns; column++)
+                    sum += static_cast<int32_t>(std::nearbyint(row[column] / scale));
+                scales_[strip * LANES + lane] = scale * Int8::VALUE;
+                added_[strip * LANES + lane] = sum * Int8::OFFSET;
+            }
+        }
+}
+
+namespace {
+
+// Strips from the widest group down, for so many texts; each group's weights are read once.
+template <class Format, int TEXTS, int STRIPS>
+void across(PanelView panel, int strips, const TextsView& texts, float* sums, size_t sums_between) {
+    for (; strips >= STRIPS; strips -= STRIPS) {
+        multiply<Format, STRIPS, TEXTS>(panel, texts, sums, sums_between);
+        panel.words += STRIPS * LANES;
+        panel.scales += STRIPS * LANES;
+        panel.added += STRIPS * LANES;
+        sums += STRIPS * LANES;
+    }
+    if constexpr (STRIPS > 1)
+        if (strips > 0) {
+            constexpr int FEWER = STRIPS == 8 ? 6 : STRIPS == 6 ? 4 : STRIPS - 1;
+            across<Format, TEXTS, FEWER>(panel, strips, texts, sums, sums_between);
+        }
+}
+
+}  // namespace
+
+template <class Format>
+void Matrix::times_in(const TextsView& texts, int count, int panel, float* sums, size_t sums_between) const {
+    int strip = first_strip(panel);
+    PanelView view{words_ + size_t(strip) * LANES * columns_, panel_ * LANES, columns_, scales_ + strip * LANES,
+                   added_ + strip * LANES};
+    if (count == 1) return across<Format, 1, MOST_STRIPS>(view, strips(panel), texts, sums, sums_between);
+    for (int group = 0; group < strips(panel); group += 4) {
+        PanelView part{view.words + group * LANES, view.between, view.columns, view.scales + group * LANES,
+                       view.added + group * LANES};
+        int wide = std::min(4, strips(panel) - group), text = 0;
+        auto some = [&]<int TEXTS>(std::integral_constant<int, TEXTS>) {
+            for (; text + TEXTS <= count; text += TEXTS)
+                across<Format, TEXTS, 4>(part, wide, {texts.words + text * texts.between, texts.between},
+                                         sums + text * sums_between + group * LANES, sums_between);
+        };
+        some(std::integral_constant<int, MOST_TEXTS>{});
+        some(std::integral_constant<int, 2>{});
+        some(std::integral_constant<int, 1>{});
+    }
+}
+
+void Matrix::times(const TextsView& texts, int count, int panel, float* sums, size_t sums_between) const {
+    if (precision_ == Precision::int8)
+        times_in<Int8>(texts, count, panel, sums, sums_between);
+    else if (precision_ == Precision::bf16)
+        times_in<Bfloat16>(texts, count, panel, sums, sums_between);
+    else
+        times_in<Fp32>(texts, count, panel, sums, sums_between);
+}
+
+}  // namespace charloom::writing

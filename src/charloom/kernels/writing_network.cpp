@@ -1,0 +1,65 @@
+// Packing a network's parameters.
+
+#include "writing_network.h"
+
+#include <limits>
+
+namespace charloom::writing {
+namespace {
+
+// Rows of [gates * hidden] numbers as [strip][lane].
+void pack_start(const LayerParameters& from, int gates, int hidden, Layer& to) {
+    to.start_size = size_t(gates) * padded_width(hidden);
+    to.a_start_a_symbol = from.starts > 1;
+    to.start.reserve(from.starts * to.start_size);
+    for (int row = 0; row < from.starts; row++)
+        for (int gate = 0; gate < gates; gate++)
+            for (int unit = 0; unit < hidden; unit++)
+                to.start[row * to.start_size + (size_t(unit / LANES) * gates + gate) * LANES + unit % LANES] =
+                    from.start[(size_t(row) * gates + gate) * hidden + unit];
+}
+
+void copy(const float* from, size_t count, Buffer<float>& to, size_t room) {
+    to.reserve(room);
+    std::memcpy(to.get(), from, count * sizeof(float));
+}
+
+}  // namespace
+
+Network::Network(const Parameters& from, Precision precision)
+    : cell(from.cell),
+      gates(gates_of(from.cell)),
+      hidden(from.hidden),
+      symbols(from.symbols),
+      precision(precision),
+      width(padded_width(from.hidden)),
+      head_width(padded_width(from.symbols)),
+      layers(from.layers.size()) {
+    for (size_t n = 0; n < layers.size(); n++) {
+        const LayerParameters& given = from.layers[n];
+        Layer& layer = layers[n];
+        // what enters the first layer is not bounded as hidden values are, and its product is small
+        Precision below = n == 0 ? Precision::fp32 : precision;
+        if (given.below) layer.below = Matrix(below, given.below, gates, hidden, given.columns);
+        layer.recurrent = Matrix(precision, given.recurrent, gates, hidden, hidden);
+        pack_start(given, gates, hidden, layer);
+        if (given.new_bias) copy(given.new_bias, hidden, layer.new_bias, width);
+    }
+    // panels small enough that two threads share a small vocabulary's head
+    int panel = std::max(1, std::min(MOST_STRIPS, (head_width / LANES + 1) / 2));
+    head = Matrix(precision, from.head, 1, symbols, hidden, panel);
+    copy(from.head_bias, symbols, head_bias, head_width);
+    std::fill(head_bias + symbols, head_bias + head_width, -std::numeric_limits<float>::infinity());
+    if (from.entries) {
+        entry_size = from.layers[0].columns;
+        copy(from.entries, size_t(symbols) * entry_size, entries, size_t(symbols) * entry_size);
+    }
+}
+
+size_t Network::bytes() const {
+    size_t total = head.bytes();
+    for (const Layer& layer : layers) total += layer.below.bytes() + layer.recurrent.bytes();
+    return total;
+}
+
+}  // namespace charloom::writing

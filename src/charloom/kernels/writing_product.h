@@ -1,0 +1,139 @@
+// Weights times hidden values, in each precision, for a few texts at a time.
+//
+// Writing one text is bound by how fast weights come out of memory, so they lie in the order in which they are read: a
+// strip is LANES rows side by side, a panel a few strips that are multiplied together. A word is 32 bits: one float, two
+// bfloat16 or four bytes, so that a strip's next columns are always one vector of words. Lanes are rows: nothing is ever
+// summed across lanes, and each row's sum is one chain over the columns in their order. Hence a text is bit for bit the
+// same alone and in any batch, at any number of threads.
+
+#pragma once
+
+#include "vector.h"
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace charloom::writing {
+
+constexpr int MOST_STRIPS = 8;  // that are multiplied together: as many chains as hide an addition's latency
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int MOST_TEXTS = 6;  // with 4 strips: 24 sums, 6 texts' values and a strip in 32 registers
+#else
+constexpr int MOST_TEXTS = 2;
+#endif
+
+// How a precision multiplies. PER_WORD columns share a word; `add` is sum + weights * values, `total` makes numbers of a
+// finished sum. What a text's values are, `put` says: LANES hidden values, each in [-1, 1] for Int8.
+struct Fp32 {
+    using Sum = Floats;
+    static constexpr int PER_WORD = 1;
+
+    static CHARLOOM_INLINE Floats add(Floats sum, Words weights, Words values) {
+        return from_bits(weights) * from_bits(values) + sum;
+    }
+    static CHARLOOM_INLINE Floats total(Floats sum, const float*, const int32_t*) { return sum; }
+    static CHARLOOM_INLINE void put(uint32_t* to, int unit, Floats h) { store(to + unit, bits(h)); }
+};
+
+struct Bfloat16 {
+    using Sum = Floats;
+    static constexpr int PER_WORD = 2;
+
+    static CHARLOOM_INLINE Floats add(Floats sum, Words weights, Words values) {
+#if defined(__AVX512BF16__)
+        return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)weights, (__m512bh)values);
+#else
+        sum = low_half(weights) * low_half(values) + sum;
+        return high_half(weights) * high_half(values) + sum;
+#endif
+    }
+    static CHARLOOM_INLINE Floats total(Floats sum, const float*, const int32_t*) { return sum; }
+    static CHARLOOM_INLINE void put(uint32_t* to, int unit, Floats h) {
+        store(reinterpret_cast<Bf16*>(to) + unit, h);
+    }
+};
+
+// A weight is an integer of at most 127 times its row's scale, a hidden value one of at most 127 times 1/127. Sums of
+// products are exact, and so the same on every processor.
+struct Int8 {
+    using Sum = Ints;
+    static constexpr int PER_WORD = 4;
+    static constexpr float VALUE = 1.0f / 127;  // |h| ≤ 1 in every cell that is bounded: nothing need be measured
+#if defined(__AVX512VNNI__)
+    // VPDPBUSD takes one factor without sign: values are moved up by 128, and `total` takes away what that added.
+    static constexpr int32_t OFFSET = 128;
+#else
+    static constexpr int32_t OFFSET = 0;
+#endif
+
+    static CHARLOOM_INLINE Ints add(Ints sum, Words weights, Words values) {
+#if defined(__AVX512VNNI__)
+        return (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)values, (__m512i)weights);
+#elif defined(__AVX2__)
+        // VPMADDWD on the even bytes and on the odd ones, widened; VPMADDUBSW would saturate
+        __m256i w = (__m256i)weights, v = (__m256i)values;
+        __m256i even = _mm256_madd_epi16(_mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8),
+                                         _mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8));
+        __m256i odd = _mm256_madd_epi16(_mm256_srai_epi16(w, 8), _mm256_srai_epi16(v, 8));
+        return sum + (Ints)_mm256_add_epi32(even, odd);
+#else
+        Ints w = (Ints)weights, v = (Ints)values;
+        for (int shift = 24; shift >= 0; shift -= 8) sum += ((w << shift) >> 24) * ((v << shift) >> 24);
+        return sum;
+#endif
+    }
+    static CHARLOOM_INLINE Floats total(Ints sum, const float* scales, const int32_t* added) {
+        Ints offset;
+        std::memcpy(&offset, added, sizeof offset);
+        return __builtin_convertvector(sum - offset, Floats) * load(scales);
+    }
+    static CHARLOOM_INLINE void put(uint32_t* to, int unit, Floats h) {
+        using Bytes = int8_t __attribute__((vector_size(LANES)));
+        constexpr float ROUNDER = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer
+        Ints whole = (Ints)bits(h * 127.0f + ROUNDER) - (Ints)bits(splat(ROUNDER)) + OFFSET;
+        Bytes bytes = __builtin_convertvector(whole, Bytes);
+        std::memcpy(reinterpret_cast<int8_t*>(to) + unit, &bytes, sizeof bytes);
+    }
+};
+
+// What `multiply` needs of a panel, and of the texts it multiplies.
+struct PanelView {
+    const uint32_t* words;  // the first of the strips' words
+    int between;            // words from one column to the next
+    int columns;            // counted in words
+    const float* scales;    // of the strips' rows
+    const int32_t* added;
+};
+
+struct TextsView {
+    const uint32_t* words;
+    size_t between;  // words from one text to the next
+};
+
+// sums[text][strip][lane] for STRIPS strips and TEXTS texts; `sums_between` numbers lie between two texts.
+template <class Format, int STRIPS, int TEXTS>
+inline void multiply(const PanelView& panel, const TextsView& texts, float* sums, size_t sums_between) {
+    typename Format::Sum sum[TEXTS][STRIPS] = {};
+    const uint32_t* words = panel.words;
+    for (int column = 0; column < panel.columns; column++, words += panel.between) {
+        Words values[TEXTS];
+#pragma GCC unroll 8
+        for (int text = 0; text < TEXTS; text++) values[text] = texts.words[text * texts.between + column] - Words{};
+#pragma GCC unroll 8
+        for (int strip = 0; strip < STRIPS; strip++) {
+            Words weights = load(words + strip * LANES);
+#pragma GCC unroll 8
+            for (int text = 0; text < TEXTS; text++)
+                sum[text][strip] = Format::add(sum[text][strip], weights, values[text]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int text = 0; text < TEXTS; text++)
+#pragma GCC unroll 8
+        for (int strip = 0; strip < STRIPS; strip++)
+            store(sums + text * sums_between + strip * LANES,
+                  Format::total(sum[text][strip], panel.scales + strip * LANES, panel.added + strip * LANES));
+}
+
+}  // namespace charloom::writing

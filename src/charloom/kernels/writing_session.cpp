@@ -1,0 +1,198 @@
+// The steps. Each thread of a gang has its share of every matrix's panels, always the same, so that it stays in its
+// core's own cache; they meet after each layer and after the head. One text's next symbol is chosen by every thread for
+// itself, which costs less than meeting once more; of several texts each thread chooses some.
+
+#include "writing_session.h"
+
+#include <algorithm>
+
+namespace charloom::writing {
+namespace {
+
+constexpr size_t APART = 16;  // words between two texts' values beyond their number: keeps them off each other's cache sets
+
+// [first, end) of so many things, that one member of several takes.
+struct Share {
+    int first, end;
+    Share(int things, int member, int members)
+        : first(things * member / members), end(things * (member + 1) / members) {}
+};
+
+}  // namespace
+
+Session::Session(const Network& network, const Task& task, int members)
+    : network_(network),
+      task_(task),
+      stride_(network.width + APART),
+      word_stride_(network.width / values_per_word(network.precision) + APART),
+      values_(2 * network.layers.size()),
+      memory_(network.layers.size()),
+      members_(members) {
+    for (Values& made : values_) {
+        made.numbers.reserve(task.texts * stride_);
+        made.words.reserve(task.texts * word_stride_);
+    }
+    for (auto& memory : memory_) memory.reserve(task.texts * stride_);
+    logits_.reserve(size_t(task.texts) * network.head_width);
+    for (Member& member : members_) {
+        member.below.reserve(size_t(task.texts) * MOST_STRIPS * LANES);
+        member.recurrent.reserve(size_t(task.texts) * MOST_STRIPS * LANES);
+        member.ids.resize(task.texts);
+        member.entries.reserve(size_t(task.texts) * padded_width(std::max(1, network.entry_size)));
+        if (task.sampling)
+            member.chooser = std::make_unique<Chooser>(*task.sampling, network.symbols, network.head_width);
+        for (int text = 0; text < task.texts; text++) read(member, text, static_cast<int>(task.ids[text]));
+    }
+    load_state();
+}
+
+// The state before step 0 is of odd parity.
+void Session::load_state() {
+    int hidden = network_.hidden;
+    std::vector<float> row(network_.width);
+    for (size_t layer = 0; layer < network_.layers.size(); layer++)
+        for (int text = 0; text < task_.texts; text++) {
+            size_t at = (layer * task_.texts + text) * hidden;
+            std::copy_n(task_.h + at, hidden, row.begin());
+            for (int unit = 0; unit < network_.width; unit += LANES) put(layer, 1, text, unit, load(row.data() + unit));
+            if (network_.cell == Cell::lstm) std::copy_n(task_.c + at, hidden, memory_[layer] + text * stride_);
+        }
+}
+
+void Session::hand_back() const {
+    int hidden = network_.hidden;
+    for (size_t layer = 0; layer < network_.layers.size(); layer++)
+        for (int text = 0; text < task_.texts; text++) {
+            size_t at = (layer * task_.texts + text) * hidden;
+            const Values& last = values_[2 * layer + (done_ + 1) % 2];
+            std::copy_n(last.numbers + text * stride_, hidden, task_.h + at);
+            if (network_.cell == Cell::lstm) std::copy_n(memory_[layer] + text * stride_, hidden, task_.c + at);
+        }
+    std::copy_n(members_[0].ids.begin(), task_.texts, task_.ids);
+}
+
+int Session::advance(int threads, int count) {
+    int first = done_, end = done_ + count;
+    if (task_.texts == 1)  // a member that had no part in the last steps does not know what was chosen in them
+        for (Member& member : members_) read(member, 0, members_[0].ids[0]);
+    return run_gang(threads, [&](int member, Gang& gang) { steps(member, gang, first, end); });
+}
+
+void Session::steps(int member, Gang& gang, int first, int end) {
+    int layers = static_cast<int>(network_.layers.size());
+    bool wants_logits = task_.logits || task_.chosen;
+    for (int step = first; step < end; step++) {
+        if (task_.forced) read_forced(member, gang, step);
+        for (int layer = 0; layer < layers; layer++) {
+            run_layer(member, gang.size(), step, layer);
+            gang.meet(member);
+        }
+        if (wants_logits) {
+            run_head(member, gang.size(), step);
+            gang.meet(member);
+        }
+        if (task_.chosen && !choose(member, gang, step)) return;
+        if (member == 0) done_ = step + 1;
+    }
+}
+
+void Session::run_layer(int member, int members, int step, int number) {
+    const Layer& layer = network_.layers[number];
+    Member& self = members_[member];
+    const Member& read = reader(member);
+    const bool from_entries = number == 0 && network_.entry_size > 0;
+    const size_t entry_width = padded_width(network_.entry_size);
+    constexpr size_t BETWEEN = MOST_STRIPS * LANES;
+    const int gates = network_.gates, parity = step % 2;
+    float* memory = memory_[number];
+    Share share(layer.recurrent.panels(), member, members);
+    for (int panel = share.first; panel < share.end; panel++) {
+        layer.recurrent.times(view(number, 1 - parity), task_.texts, panel, self.recurrent, BETWEEN);
+        if (layer.below) {
+            TextsView below = from_entries ? TextsView{read.entries, entry_width} : view(number - 1, parity);
+            layer.below.times(below, task_.texts, panel, self.below, BETWEEN);
+        }
+        int strip = layer.recurrent.first_strip(panel), strips = layer.recurrent.strips(panel);
+        for (int text = 0; text < task_.texts; text++)
+            for (int n = 0; n < strips; n += gates) {
+                int unit = (strip + n) / gates * LANES;
+                size_t sums = text * BETWEEN + n * LANES;
+                size_t start = layer.a_start_a_symbol ? read.ids[text] * layer.start_size : 0;
+                Block at{layer.start + start + size_t(strip + n) * LANES,
+                         layer.below ? self.below + sums : nullptr,
+                         self.recurrent + sums,
+                         layer.new_bias + unit,
+                         values(number, 1 - parity).numbers + text * stride_ + unit,
+                         memory + text * stride_ + unit};
+                put(number, parity, text, unit, cell_step(network_.cell, at));
+            }
+    }
+}
+
+void Session::run_head(int member, int members, int step) {
+    TextsView top = view(static_cast<int>(network_.layers.size()) - 1, step % 2);
+    Share share(network_.head.panels(), member, members);
+    for (int panel = share.first; panel < share.end; panel++) {
+        int first = network_.head.first_strip(panel) * LANES, end = first + network_.head.strips(panel) * LANES;
+        network_.head.times(top, task_.texts, panel, logits_ + first, network_.head_width);
+        for (int text = 0; text < task_.texts; text++) {
+            float* logits = logits_ + size_t(text) * network_.head_width;
+            for (int n = first; n < end; n += LANES) store(logits + n, load(logits + n) + load(network_.head_bias + n));
+            if (task_.logits && first < network_.symbols)
+                std::copy(logits + first, logits + std::min(end, network_.symbols),
+                          task_.logits + (size_t(text) * task_.steps + step) * network_.symbols + first);
+        }
+    }
+}
+
+// What several threads read must not change while one of them still reads it.
+void Session::read_forced(int member, Gang& gang, int step) {
+    if (member == 0 || task_.texts == 1)
+        for (int text = 0; text < task_.texts; text++)
+            read(members_[member], text, static_cast<int>(task_.forced[size_t(text) * task_.steps + step]));
+    if (task_.texts > 1) gang.meet(member);
+}
+
+bool Session::choose(int member, Gang& gang, int step) {
+    if (task_.texts == 1) {
+        choose_one(member, step, 0);
+    } else {
+        Share share(task_.texts, member, gang.size());
+        for (int text = share.first; text < share.end; text++) choose_one(member, step, text);
+        gang.meet(member);
+    }
+    return !failed_.load(std::memory_order_relaxed);
+}
+
+void Session::choose_one(int member, int step, int text) {
+    Member& by = reader(member);
+    double number = uniform(task_.seed, task_.sequences[text], task_.position + step);
+    std::vector<float>& logits = members_[member].logits;
+    logits.assign(logits_ + size_t(text) * network_.head_width, logits_ + size_t(text + 1) * network_.head_width);
+    int symbol = members_[member].chooser->choose(logits.data(), by.ids[text], number);
+    if (symbol < 0) return failed_.store(true);
+    if (task_.texts > 1 || member == 0) task_.chosen[size_t(text) * task_.steps + step] = symbol;
+    read(by, text, symbol);
+}
+
+void Session::read(Member& by, int text, int symbol) {
+    by.ids[text] = symbol;
+    if (network_.entry_size > 0)
+        std::memcpy(by.entries + size_t(text) * padded_width(network_.entry_size),
+                    network_.entries + size_t(symbol) * network_.entry_size, network_.entry_size * sizeof(float));
+}
+
+void Session::put(int layer, int parity, int text, int unit, Floats h) {
+    Values& to = values(layer, parity);
+    store(to.numbers + text * stride_ + unit, h);
+    if (network_.precision != Precision::fp32) put_values(network_.precision, to.words + text * word_stride_, unit, h);
+}
+
+TextsView Session::view(int layer, int parity) {
+    const Values& from = values(layer, parity);
+    if (network_.precision == Precision::fp32)
+        return {reinterpret_cast<const uint32_t*>(from.numbers.get()), stride_};
+    return {from.words, word_stride_};
+}
+
+}  // namespace charloom::writing

@@ -1,0 +1,32 @@
+"""What the tests of the kernels share: where their modules lie, and which variants there are to test."""
+
+from __future__ import annotations
+
+import os
+from types import ModuleType
+
+import pytest
+
+from charloom import kernels
+
+# `make check-kernels` has the same tests run on modules with sanitizers in them.
+if folder := os.environ.get("KERNELS_FOLDER"):
+    kernels.__path__.insert(0, folder)
+
+
+@pytest.fixture(params=[name for name in kernels.VARIANTS if name != "amx"])
+def variant(request: pytest.FixtureRequest) -> ModuleType:
+    """Each module that this machine can run."""
+    return _opened(request.param)
+
+
+@pytest.fixture(params=list(kernels.VARIANTS))
+def choice(request: pytest.FixtureRequest) -> kernels.Choice:
+    """Each choice that there is on this machine: a module, with tiles or without."""
+    return kernels.Choice(request.param, _opened(request.param), "a test")
+
+
+def _opened(name: str) -> ModuleType:
+    if why := kernels.obstacle(name):
+        pytest.skip(f"{name}: {why}")
+    return kernels.open_variant(name)

@@ -1,0 +1,170 @@
+"""Which kernels are used: the fastest that runs here, the one that is asked for, or none."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from charloom import kernels
+from charloom.errors import DeviceError, SettingsError
+
+BUILT = importlib.util.find_spec("charloom.kernels._portable") is not None
+needs_kernels = pytest.mark.skipif(not BUILT, reason="no kernels are built here")
+# What CPUID said of some processors, by the names that /proc/cpuinfo has for it.
+HASWELL = {"avx2", "fma", "f16c"}
+SKYLAKE_X = {*HASWELL, "avx512f", "avx512bw", "avx512vl", "avx512dq"}
+ZEN_4 = {*SKYLAKE_X, "avx512_vnni", "avx512_bf16"}
+SAPPHIRE_RAPIDS = {*ZEN_4, "amx_tile", "amx_bf16"}
+
+
+@pytest.fixture(autouse=True)
+def afresh() -> Iterator[None]:
+    """Each test makes the choice anew, and leaves none behind."""
+    kernels.chosen.cache_clear()
+    yield
+    kernels.chosen.cache_clear()
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Pretends that this is another machine: its processor's features, and the variants that are built."""
+
+    def pretend(features: set[str], built: tuple[str, ...] = tuple(kernels.VARIANTS)) -> None:
+        monkeypatch.setattr(kernels, "cpu_features", lambda: frozenset(features))
+        specs = {f"charloom.kernels._{name}" for name in built}
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if name in specs else None)
+        monkeypatch.setattr(importlib, "import_module", ModuleType)
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("features", "name"),
+    [
+        (SAPPHIRE_RAPIDS, "amx"),
+        (SAPPHIRE_RAPIDS - {"avx512f"}, "avx2"),  # as a virtual machine may mask it
+        (ZEN_4, "avx512"),
+        (SKYLAKE_X, "avx2"),
+        (HASWELL, "avx2"),
+        (HASWELL - {"fma"}, "portable"),
+        (set(), "portable"),
+    ],
+)
+def test_the_fastest_that_the_processor_runs(machine, features, name):
+    """A variant that would end in an illegal instruction, or a slower one than need be."""
+    machine(features)
+    choice = kernels.chosen()
+    assert choice.name == name
+    assert choice.module.__name__ == f"charloom.kernels._{'avx512' if name == 'amx' else name}"
+    assert choice.tiles == (name == "amx")
+    assert choice.notice is None
+    assert kernels.runnable()[0] == name
+
+
+def test_it_says_what_stands_in_the_way_of_a_faster_one(machine):
+    machine(SKYLAKE_X, built=("portable", "avx2"))
+    assert kernels.chosen().reason == "the fastest that runs here; amx: not built; avx512: not built"
+    kernels.chosen.cache_clear()
+    machine(ZEN_4)
+    reason = kernels.chosen().reason
+    assert reason == "the fastest that runs here; amx: this processor lacks amx_bf16, amx_tile"
+
+
+def test_forced_by_name(machine, monkeypatch):
+    """A variable that is not obeyed, or a reason that hides it."""
+    machine(SAPPHIRE_RAPIDS)
+    monkeypatch.setenv("CHARLOOM_KERNELS", "avx2")
+    assert kernels.chosen() == kernels.Choice("avx2", kernels.chosen().module, "CHARLOOM_KERNELS=avx2")
+    assert kernels.chosen().module.__name__ == "charloom.kernels._avx2"
+
+
+def test_off(machine, monkeypatch):
+    """Whoever asked for NumPy is not told that it is slower."""
+    machine(SAPPHIRE_RAPIDS)
+    monkeypatch.setenv("CHARLOOM_KERNELS", "off")
+    assert kernels.chosen() == kernels.Choice("none", None, "CHARLOOM_KERNELS=off", notice=None)
+
+
+@pytest.mark.parametrize(
+    ("forced", "error", "message"),
+    [
+        ("axv2", SettingsError, "the kernels are amx, avx512, avx2, portable or off, not 'axv2'"),
+        ("avx512", DeviceError, "this processor lacks avx512_bf16, avx512_vnni; here run: avx2, portable"),
+    ],
+)
+def test_forced_in_vain(machine, monkeypatch, forced, error, message):
+    """A forced variant that is quietly replaced by another, or that is loaded where it cannot run."""
+    machine(SKYLAKE_X)
+    monkeypatch.setenv("CHARLOOM_KERNELS", forced)
+    with pytest.raises(error, match=re.escape(message)) as raised:
+        kernels.chosen()
+    assert "\n" not in str(raised.value)
+
+
+def test_forced_and_not_built(machine, monkeypatch):
+    machine(SKYLAKE_X, built=("portable",))
+    monkeypatch.setenv("CHARLOOM_KERNELS", "avx2")
+    with pytest.raises(DeviceError, match="'avx2' cannot be used: not built; here run: portable"):
+        kernels.chosen()
+
+
+def test_nothing_built(machine):
+    """An installation without a compiler: NumPy, and a sentence to say once."""
+    machine(set(), built=())
+    choice = kernels.chosen()
+    assert (choice.name, choice.module) == ("none", None)
+    assert choice.notice.startswith("charloom's kernels are not used, so NumPy computes, which is slower")
+    assert "C++ compiler" in choice.notice
+    assert kernels.runnable() == []
+
+
+def test_a_module_that_does_not_load(machine, monkeypatch):
+    """A libstdc++ that is too old must not keep anyone from working with NumPy."""
+    machine(set(), built=("portable",))
+
+    def fail(name: str) -> ModuleType:
+        raise ImportError("GLIBCXX_3.4.30 not found")
+
+    monkeypatch.setattr(importlib, "import_module", fail)
+    choice = kernels.chosen()
+    assert choice.module is None
+    assert "GLIBCXX_3.4.30" in choice.notice
+    with pytest.raises(DeviceError, match=r"'portable' do not load: GLIBCXX.*CHARLOOM_KERNELS=off"):
+        kernels.open_variant("portable")
+
+
+@needs_kernels
+def test_the_processor_is_read_as_the_kernel_reads_it():
+    """A wrong bit of CPUID: Linux shows the same features in /proc/cpuinfo."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists() or "flags" not in cpuinfo.read_text():
+        pytest.skip("no flags in /proc/cpuinfo")
+    flags = set(re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(), re.MULTILINE)[1].split())
+    assert kernels.cpu_features() == flags & SAPPHIRE_RAPIDS
+
+
+def test_each_variant_has_the_lanes_it_was_built_for(variant):
+    """A module that was built with another's flags."""
+    name = variant.__name__.rpartition("_")[2]
+    assert {"avx512": 16, "avx2": 8, "portable": 4}[name] == variant.LANES
+
+
+@needs_kernels
+def test_nothing_is_loaded_before_it_is_needed():
+    """Importing the package loads no module and asks the processor nothing; choosing loads two."""
+    program = (
+        f"import sys, charloom.kernels as k\nk.__path__ = {list(kernels.__path__)}\n"
+        "loaded = lambda: sorted(name for name in sys.modules if name.startswith('charloom.kernels._'))\n"
+        "print(loaded()); choice = k.chosen(); print(choice.name, len(loaded()))"
+    )
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[0] == "[]"
+    name, loaded = out.splitlines()[1].split()
+    assert int(loaded) == len({"portable", "avx512" if name == "amx" else name})

@@ -1,0 +1,316 @@
+"""Training on the kernels: every variant against NumPy, which the tests under engines/bptt judge."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from charloom.architecture import Architecture
+from charloom.config import TrainingSettings
+from charloom.engines.bptt import clip, native, optimizers
+from charloom.engines.bptt.dropout import generator
+from charloom.engines.bptt.engine import BpttEngine
+from charloom.engines.bptt.native import Native
+from charloom.engines.bptt.network import NOTHING, Network, count
+from charloom.engines.bptt.rows import Rows
+from charloom.engines.initial import initial_parameters
+
+CELLS = [("lstm", "tanh"), ("gru", "tanh"), ("rnn", "tanh"), ("rnn", "relu")]
+
+
+def made(cell=("lstm", "tanh"), layers=1, hidden=7, entry="embedding", symbols=5):
+    kind, nonlinearity = cell
+    return Architecture(
+        cell=kind, nonlinearity=nonlinearity, layers=layers, hidden=hidden, input=entry, embedding=3, symbols=symbols
+    )
+
+
+def weights(shape, seed=3):
+    """Large enough that gates saturate a little, small enough that a sum of many stays of size one."""
+    random = np.random.default_rng(seed)
+    spread = {name: 1 / np.sqrt(size[-1]) if len(size) > 1 else 0.2 for name, size in shape.shapes.items()}
+    found = {name: random.normal(0, spread[name], size).astype(np.float32) for name, size in shape.shapes.items()}
+    if shape.nonlinearity == "relu":  # biases that leave most units alive
+        found |= {name: np.abs(value) + np.float32(0.5) for name, value in found.items() if name.startswith("rnn.bias")}
+    return found
+
+
+def batch(shape, texts, steps, dropout=0.0, state=False, targets="some", seed=5):
+    """Random ids; targets everywhere, at the last step, or here and there."""
+    random = np.random.default_rng(seed)
+    inputs, asked = random.integers(0, shape.symbols, (2, texts, steps))
+    if targets == "last":
+        asked[:, :-1] = NOTHING
+    elif targets == "some":
+        asked[random.random(asked.shape) < 0.4] = NOTHING
+    network = Network(shape, {name: np.zeros(size, np.float32) for name, size in shape.shapes.items()})
+    masks = network.draw(asked, dropout, generator(0, seed)) if dropout else None
+    before = network.zero_state(texts)
+    if state:
+        before = tuple(random.normal(0, 0.4, part.shape).astype(np.float32) for part in before)
+    return Rows(inputs, asked, before if state else None, masks)
+
+
+def on_kernels(choice, shape, parameters, precision="fp32", threads=2):
+    return Native(shape, parameters, precision, threads, choice)
+
+
+def by_numpy(shape, parameters, rows, scale, d_state):
+    """(nats, top guesses, state after, gradients, gradient of the state before) in float64."""
+    doubles = {name: value.astype(np.float64) for name, value in parameters.items()}
+    network = Network(shape, doubles)
+    masks = rows.masks and type(rows.masks)(
+        [m.astype(float) for m in rows.masks.between], rows.masks.head_NH.astype(float)
+    )
+    state = rows.state and tuple(part.astype(float) for part in rows.state)
+    done = network.forward(rows.inputs_BT, rows.targets_BT, state, masks)
+    back = network.backward(done, scale, tuple(part.astype(float) for part in d_state))
+    return done.nats, done.correct, done.state, back.parameters, back.state
+
+
+def by_kernels(native, rows, scale, d_state):
+    masks = [] if rows.masks is None else [*rows.masks.between, rows.masks.head_NH]
+    nats, correct, after = native._forward(rows.inputs_BT, rows.targets_BT, rows.state, masks, scale)
+    d_before = native.backward(d_state)
+    return nats, correct, after, {name: value.copy() for name, value in native._gradients.items()}, d_before
+
+
+def apart(found, wanted):
+    """How far two arrays lie apart: the length of their difference, of theirs."""
+    length = np.linalg.norm(wanted)
+    return np.linalg.norm(np.asarray(found, np.float64) - wanted) / (length if length > 1e-9 else 1)
+
+
+def assert_near(found, wanted, tolerance):
+    assert abs(found[0] - wanted[0]) <= tolerance * max(1, abs(wanted[0]))
+    for one, other in zip(found[2], wanted[2], strict=True):
+        assert apart(one, other) <= tolerance, "state after"
+    for name in wanted[3]:
+        assert apart(found[3][name], wanted[3][name]) <= tolerance, name
+    for one, other in zip(found[4], wanted[4], strict=True):
+        assert apart(one, other) <= tolerance, "gradient of the state before"
+
+
+# Every size on its own must be cut right: units and symbols into blocks, texts into panels, panels among threads.
+CASES = [
+    # layers, hidden, entry, symbols, texts, steps, dropout, state, targets, threads
+    (1, 1, "onehot", 2, 1, 1, 0.0, False, "every", 1),
+    (1, 7, "embedding", 1, 1, 3, 0.0, True, "every", 2),
+    (3, 7, "scalar", 5, 13, 4, 0.3, True, "some", 2),
+    (2, 32, "onehot", 40, 33, 5, 0.5, True, "some", 3),
+    (2, 50, "embedding", 33, 17, 6, 0.3, False, "last", 2),
+    (1, 64, "embedding", 65, 64, 3, 0.0, True, "every", 2),
+    (2, 100, "onehot", 83, 20, 7, 0.0, True, "some", 1),
+]
+
+
+@pytest.mark.parametrize("cell", CELLS, ids="-".join)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
+def test_forward_and_every_gradient_are_numpys(choice, cell, case):
+    """A gate's gradient, an edge of a block, a panel's last row, a mask, a state: each shows in some of these."""
+    layers, hidden, entry, symbols, texts, steps, dropout, state, targets, threads = case
+    shape = made(cell, layers, hidden, entry, symbols)
+    parameters, rows = weights(shape), batch(shape, texts, steps, dropout, state, targets)
+    scale = 1 / max(1, count(rows.targets_BT))
+    d_state = tuple(part + np.float32(0.01) for part in batch(shape, texts, steps, 0.0, True, seed=9).state)
+    wanted = by_numpy(shape, parameters, rows, scale, d_state)
+    found = by_kernels(on_kernels(choice, shape, parameters, threads=threads), rows, scale, d_state)
+    assert_near(found, wanted, 5e-6)
+    assert found[1] == wanted[1]
+
+
+@pytest.mark.parametrize("cell", CELLS, ids="-".join)
+@pytest.mark.parametrize("hidden", [256, 700])
+def test_large_layers_are_numpys(choice, cell, hidden):
+    """Sums over more blocks than are taken at once."""
+    shape = made(cell, 2, hidden, "onehot", 30)
+    parameters, rows = weights(shape), batch(shape, 19, 6, 0.2, state=True)
+    d_state = batch(shape, 19, 6, state=True, seed=9).state
+    wanted = by_numpy(shape, parameters, rows, 0.01, d_state)
+    assert_near(by_kernels(on_kernels(choice, shape, parameters), rows, 0.01, d_state), wanted, 2e-5)
+
+
+@pytest.mark.parametrize("cell", CELLS, ids="-".join)
+@pytest.mark.parametrize("case", CASES[2:], ids=lambda case: "-".join(map(str, case)))
+def test_bfloat16_is_near(choice, cell, case):
+    """Products of numbers with 8 bits: the same sums, to about 1 in 100; a relu that is off by a bit is off or on."""
+    if "bf16" not in choice.module.precisions():
+        pytest.skip("no bf16 products")
+    layers, hidden, entry, symbols, texts, steps, dropout, state, targets, threads = case
+    shape = made(cell, layers, hidden, entry, symbols)
+    parameters, rows = weights(shape), batch(shape, texts, steps, dropout, state, targets)
+    scale = 1 / max(1, count(rows.targets_BT))
+    d_state = batch(shape, texts, steps, 0.0, True, seed=9).state
+    wanted = by_numpy(shape, parameters, rows, scale, d_state)
+    found = by_kernels(on_kernels(choice, shape, parameters, "bf16", threads), rows, scale, d_state)
+    assert_near(found, wanted, 0.2 if cell[1] == "relu" else 0.02)
+
+
+def test_what_an_earlier_batch_left_is_not_seen(choice):
+    """Rows and steps of a larger batch that stay in the workspace."""
+    shape = made(layers=2, hidden=40, entry="embedding", symbols=50)
+    parameters = weights(shape)
+    for precision in choice.module.precisions():
+        used = on_kernels(choice, shape, parameters, precision)
+        for texts, steps in ((64, 6), (5, 9), (33, 2), (64, 6)):
+            rows = batch(shape, texts, steps, 0.3, seed=texts)
+            d_state = batch(shape, texts, steps, state=True).state
+            fresh = by_kernels(on_kernels(choice, shape, parameters, precision), rows, 0.1, d_state)
+            again = by_kernels(used, rows, 0.1, d_state)
+            assert again[:2] == fresh[:2]
+            for name in fresh[3]:
+                assert again[3][name].tobytes() == fresh[3][name].tobytes(), (precision, texts, name)
+
+
+def test_the_same_step_twice_is_the_same_to_the_bit(choice):
+    """Threads whose sums meet in the order in which they happen to end."""
+    shape = made(layers=2, hidden=64, entry="onehot", symbols=30)
+    parameters, rows = weights(shape), batch(shape, 64, 12, 0.3)
+    for precision in choice.module.precisions():
+        runs = [on_kernels(choice, shape, parameters, precision, threads=3).gradients(rows, 0.1) for _ in range(5)]
+        for one, other in pairwise(runs):
+            assert one[0] == other[0]
+            assert all(one[1][name].tobytes() == other[1][name].tobytes() for name in one[1])
+
+
+def test_measuring_is_the_forward_pass_in_stretches(choice, monkeypatch):
+    """A state that is not carried from a stretch to the next, targets counted twice."""
+    monkeypatch.setattr(native, "STRETCH", 5)
+    shape = made(layers=2, hidden=20)
+    parameters, rows = weights(shape), batch(shape, 9, 13)
+    wanted = Network(shape, parameters).forward(rows.inputs_BT, rows.targets_BT)
+    nats, correct, state = on_kernels(choice, shape, parameters).measure(rows.inputs_BT, rows.targets_BT, None)
+    assert (nats, correct) == (pytest.approx(wanted.nats, rel=1e-5), wanted.correct)
+    np.testing.assert_allclose(state, wanted.state, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "adagrad", "sgd"])
+def test_clipping_and_descent_are_numpys(choice, optimizer):
+    """Decay on biases, a corrected rate where the plain one belongs, the last numbers of an array left out."""
+    shape = made(layers=1, hidden=33, symbols=70)
+    settings = TrainingSettings(
+        steps=1, optimizer=optimizer, weight_decay=0.1, clip=0.7, clip_value=0.05, momentum=0.9 * (optimizer == "sgd")
+    )
+    plain, kernel = weights(shape), weights(shape)
+    memories = [BpttEngine(shape, settings)._fresh_memories(steps=1) for _ in range(2)]
+    compute = on_kernels(choice, shape, kernel)
+    for step in range(3):
+        gradients = {name: 0.1 * value for name, value in weights(shape, seed=step).items()}
+        compute.update({name: value.copy() for name, value in gradients.items()}, memories[1], 0.01, settings)
+        clip.by_value(gradients.values(), 0.05)
+        clip.by_norm(gradients.values(), 0.7)
+        optimizers.step(plain, gradients, memories[0], 0.01, settings)
+    for name in plain:
+        np.testing.assert_allclose(kernel[name], plain[name], atol=5e-6, err_msg=name)
+        for key, value in memories[0][name].items():
+            np.testing.assert_allclose(memories[1][name][key], value, rtol=1e-4, atol=1e-9, err_msg=f"{name} {key}")
+
+
+def test_an_id_beyond_the_vocabulary_is_refused(choice):
+    """A read beyond the table."""
+    shape = made()
+    rows = batch(shape, 2, 3)
+    rows.inputs_BT[1, 1] = shape.symbols
+    with pytest.raises(IndexError, match="id"):
+        on_kernels(choice, shape, weights(shape)).gradients(rows, 1.0)
+
+
+def test_weights_that_are_no_numbers_give_a_loss_that_is_none(choice):
+    """A trainer that cannot see that training diverged."""
+    shape = made(hidden=20)
+    parameters = weights(shape)
+    parameters["rnn.weight_hh_l0"][0, 0] = np.nan
+    for precision in choice.module.precisions():
+        nats, _, _ = on_kernels(choice, shape, parameters, precision).gradients(batch(shape, 4, 6), 1.0)
+        assert not np.isfinite(nats)
+
+
+# ---- the engine
+
+
+@pytest.fixture
+def kernels(choice, monkeypatch):
+    """The engine on this variant."""
+    monkeypatch.setattr(native, "chosen", lambda: choice)
+
+
+def engine(shape, is_native, dropout=0.0, **values):
+    settings = TrainingSettings(**{"steps": 10, "threads": 2, "precision": "fp32", "seed": 4, **values})
+    made = BpttEngine(shape, settings, dropout, native=is_native)
+    made.load(initial_parameters(shape, 1))
+    return made
+
+
+@pytest.mark.parametrize("cell", CELLS, ids="-".join)
+def test_ten_steps_are_numpys(kernels, cell):
+    """Errors too small for one step; another mask than NumPy's; a state that is dropped between steps."""
+    shape = made(cell, layers=2, hidden=24, symbols=20)
+    one, other = (engine(shape, is_native, dropout=0.3) for is_native in (True, False))
+    states = [None, None]
+    for step in range(10):
+        rows = batch(shape, 20, 8, targets="every", seed=step)
+        found, _, states[0] = one.step(rows.inputs_BT, rows.targets_BT, states[0], 0.01)
+        wanted, _, states[1] = other.step(rows.inputs_BT, rows.targets_BT, states[1], 0.01)
+        assert found == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_restored_engine_goes_on_bit_for_bit(kernels, choice, optimizer):
+    """What a snapshot forgets; a workspace that remembers what it must not."""
+    for precision in choice.module.precisions():
+        shape = made(layers=2, hidden=24, symbols=20)
+        options = {"optimizer": optimizer, "precision": precision}
+        straight, state = engine(shape, True, 0.3, **options), None
+        for step in range(4):
+            if step == 2:
+                parameters, arrays = straight.parameters(), straight.snapshot(state)
+            rows = batch(shape, 20, 8, seed=step)
+            _, _, state = straight.step(rows.inputs_BT, rows.targets_BT, state, 0.02)
+        resumed = engine(shape, True, 0.3, **options)
+        resumed.load(parameters)
+        again = resumed.restore(arrays)
+        for step in range(2, 4):
+            rows = batch(shape, 20, 8, seed=step)
+            _, _, again = resumed.step(rows.inputs_BT, rows.targets_BT, again, 0.02)
+        for name, value in straight.parameters().items():
+            assert resumed.parameters()[name].tobytes() == value.tobytes(), name
+
+
+def test_each_engine_resumes_the_others_snapshots(kernels):
+    """A folder that only the engine that made it can go on with."""
+    shape = made(layers=2, hidden=24, symbols=20)
+    for first in (True, False):
+        one, other = engine(shape, first), engine(shape, not first)
+        rows = batch(shape, 6, 5, targets="every")
+        _, _, state = one.step(rows.inputs_BT, rows.targets_BT, None, 0.01)
+        other.load(one.parameters())
+        taken = other.restore(one.snapshot(state))
+        found = other.step(rows.inputs_BT, rows.targets_BT, taken, 0.01)
+        assert found[0] == pytest.approx(one.step(rows.inputs_BT, rows.targets_BT, state, 0.01)[0], rel=1e-5)
+
+
+def test_ten_steps_equal_a_stock_lstm(kernels):
+    """Both of our own engines wrong in the same way."""
+    torch = pytest.importorskip("torch")
+    shape = made(layers=2, hidden=64, entry="onehot", symbols=40)
+    ours = engine(shape, True, optimizer="adam", beta2=0.999, clip=0, weight_decay=0)
+    rnn, head = torch.nn.LSTM(40, 64, 2, batch_first=True), torch.nn.Linear(64, 40)
+    start = {name: torch.from_numpy(value) for name, value in ours.parameters().items()}
+    rnn.load_state_dict({n.removeprefix("rnn."): v for n, v in start.items() if n.startswith("rnn.")})
+    head.load_state_dict({n.removeprefix("head."): v for n, v in start.items() if n.startswith("head.")})
+    descent = torch.optim.Adam([*rnn.parameters(), *head.parameters()], lr=0.01)
+    state, carried = None, None
+    for step in range(10):
+        rows = batch(shape, 16, 12, targets="every", seed=step)
+        found, places, state = ours.step(rows.inputs_BT, rows.targets_BT, state, 0.01)
+        hidden, carried = rnn(torch.nn.functional.one_hot(torch.from_numpy(rows.inputs_BT), 40).float(), carried)
+        loss = torch.nn.functional.cross_entropy(
+            head(hidden).flatten(0, 1), torch.from_numpy(rows.targets_BT).flatten()
+        )
+        descent.zero_grad()
+        loss.backward()
+        descent.step()
+        carried = tuple(part.detach() for part in carried)
+        assert found / places == pytest.approx(loss.item(), abs=1e-5)
