@@ -58,17 +58,18 @@ check: $(WORKSHOP)
 	@$(BIN)/mypy $(SOURCES)
 	@$(BIN)/python docs/make_cli_reference.py --check
 
-# Configuring again takes a moment and finds a compiler that came later; ninja sees what is new.
+# Configuring again takes a moment and finds a compiler that came later; ninja sees what is new. It would take the word
+# of a `make -j` for its own number of jobs, so it is not told.
 kernels: $(INSTALLED)
 	@test -d build/kernels || echo "building the kernels (once; a minute or two)" >&2
 	@$(BUILD) -B build/kernels >/dev/null
-	@$(CMAKE) --build build/kernels -- --quiet
+	@MAKEFLAGS= $(CMAKE) --build build/kernels -- --quiet
 
 # Python itself is built without the sanitizers, so their libraries must be loaded first, and libstdc++ with them, or
 # exceptions are not seen; PYTHONMALLOC makes an array that Python allocates end where it ends.
 check-kernels: $(WORKSHOP)
 	@$(BUILD) -B $(SANITIZED) -DCHARLOOM_SANITIZE=ON -DCHARLOOM_OUTPUT=$(abspath $(SANITIZED)/modules) >/dev/null
-	@$(CMAKE) --build $(SANITIZED) -- --quiet
+	@MAKEFLAGS= $(CMAKE) --build $(SANITIZED) -- --quiet
 	@KERNELS_FOLDER=$(abspath $(SANITIZED)/modules) PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
 		LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 		$(BIN)/python -m pytest tests/kernels
