@@ -12,6 +12,7 @@
 #include <string>
 
 #include "head.h"
+#include "pool.h"
 #include "recurrence.h"
 #include "subnormals.h"
 

@@ -79,6 +79,7 @@ public:
                 size_t m = size_t(step) * layout_.panels + panel;
                 Floats d_out = comes_back + load(back.outputs + output_place(m, j, row));
                 const Kept* kept = kept_ + kept_place(m, j, row);
+                if (step >= 2) fetch_early(kept - 2 * kept_place(layout_.panels, 0, 0));
                 Floats cell_before = step ? Cell::template before<P>(kept_ + kept_place(m - layout_.panels, j, row))
                                           : load(first_running_ + place);
                 Floats d_in[GATES], d_product[GATES];
@@ -114,6 +115,13 @@ private:
     using Layer<P>::recurrent_, Layer<P>::recurrent_back_;
     using Layer<P>::states, Layer<P>::outputs, Layer<P>::d_inputs, Layer<P>::d_products, Layer<P>::output_place;
     using Layer<P>::running_place, Layer<P>::kept_place, Layer<P>::give_d_state;
+
+    // What was kept two steps before is fetched into the second-level cache: the whole of it is too large for that, and
+    // time runs backwards here, which the processor does not foresee.
+    static CHARLOOM_INLINE void fetch_early(const Kept* kept) {
+        constexpr int LINE = 64 / sizeof(Kept);
+        for (int at = 0; at < KEPT; at += LINE) __builtin_prefetch(kept + at, 0, 2);
+    }
 
     // The last step: nothing has come back through a product yet.
     template <class Finish>
