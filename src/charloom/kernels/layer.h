@@ -82,14 +82,15 @@ public:
     virtual ~Layer() = default;
 
     // H padded; a layer that is not the first has one sum for all symbols, and reads the one below, of as many units.
-    void resize(int hidden, int steps, Layout layout, int parts, int symbols) {
+    // keep: whether there will be a way back, which needs more room than all else.
+    void resize(int hidden, int steps, Layout layout, int parts, int symbols, bool keep) {
         hidden_ = hidden, steps_ = steps, layout_ = layout, symbols_ = symbols;
         unit_blocks_ = hidden / LANES;
         int blocks = hidden / P::DEPTH, m = steps * layout.panels;
         states_.reserve(Panels<P>::size(m + layout.panels, blocks));
         running_.reserve(size_t(layout.panels) * unit_blocks_ * P::ROWS * LANES);
         first_running_.reserve(size_t(layout.panels) * unit_blocks_ * P::ROWS * LANES);
-        kept_.reserve(size_t(m) * unit_blocks_ * P::ROWS * kept_size);
+        if (keep) kept_.reserve(size_t(m) * unit_blocks_ * P::ROWS * kept_size);
         size_t packed = size_t(gates) * hidden * hidden;
         for (auto* weights : {&recurrent_, &recurrent_back_}) weights->reserve(packed);
         if (symbols == 1)

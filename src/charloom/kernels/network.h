@@ -75,7 +75,7 @@ public:
         bool keep = scale != 0;
         place_texts();
         Score score{.count = place_targets()};
-        resize();
+        resize(keep);
         pack(keep);
         enter();
         for (int n = 0; n < a_.layers; n++) run_layer(n, keep);
@@ -111,7 +111,9 @@ private:
     int total_panels() const { return batch_.steps * layout_.panels; }
     int weight(int layer) const { return a_.has_table() + 4 * layer; }  // W, U, b, b' follow one another
     int head_weight() const { return a_.has_table() + 4 * a_.layers; }
-    Range texts_range(int part) const { return Range::of(layout_.panels, part, threads_, layout_.panels >= 2 * threads_ ? 2 : 1); }
+    Range texts_range(int part) const {
+        return Range::of(layout_.panels, part, threads_, layout_.panels >= 2 * threads_ ? 2 : 1);
+    }
     Range sequence_range(int part) const { return Range::of(total_panels(), part, threads_, 2); }
     Range active_range(int part) const { return Range::of(int(active_.size()), part, threads_, 2); }
 
@@ -181,10 +183,11 @@ private:
         return count;
     }
 
-    void resize() {
+    void resize(bool keep) {
         int m = total_panels(), blocks = hidden_ / P::DEPTH;
         for (int n = 0; n < a_.layers; n++) {
-            layers_[n]->resize(hidden_, batch_.steps, layout_, threads_, n ? 1 : symbol_panels_ * SYMBOL_ROWS);
+            int symbols = n ? 1 : symbol_panels_ * SYMBOL_ROWS;
+            layers_[n]->resize(hidden_, batch_.steps, layout_, threads_, symbols, keep);
             if (n > 0) sums_[n].reserve(size_t(m) * (hidden_ / LANES) * P::ROWS * layers_[0]->input_size);
             if (!batch_.masks.empty()) masked_[n].reserve(Panels<P>::size(m, blocks));
         }
