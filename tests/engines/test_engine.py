@@ -50,6 +50,7 @@ def with_kernels(monkeypatch):
 @pytest.fixture
 def with_a_gpu(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(engine, "_torch_is_here", lambda: True)
 
 
 def test_auto_is_the_kernels(with_kernels):

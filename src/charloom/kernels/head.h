@@ -74,7 +74,6 @@ public:
     Panels<P> d_logits() const { return {d_logits_, padded_ / P::DEPTH}; }
     const Number* weights_back() const { return weights_back_; }
     const std::vector<Found>& found() const { return found_; }
-    int padded_symbols() const { return padded_; }
 
     void bias_gradient(float* to) const {
         for (int v = 0; v < symbols_; v++) {

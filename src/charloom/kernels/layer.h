@@ -127,7 +127,6 @@ public:
 
     Panels<P> states() const { return {states_, hidden_ / P::DEPTH}; }          // one step ahead: panel 0 is before
     Panels<P> outputs() const { return states().from(layout_.panels); }        // panel m is step m's
-    const Number* input_weights() const { return input_; }
     const float* bias() const { return bias_; }
 
     // The state before the first step, from row-major [B][units]; nothing stands for zero.
@@ -226,7 +225,6 @@ public:
     }
 
     const Number* input_back() const { return input_back_; }
-    int unit_blocks() const { return unit_blocks_; }
 
 protected:
     CHARLOOM_INLINE size_t running_place(int panel, int j, int row) const {
