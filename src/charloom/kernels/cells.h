@@ -23,11 +23,11 @@ struct Lstm {
     template <class P>
     static CHARLOOM_INLINE Floats forward(const float* z, const typename P::Kept* x, const float*, float* running,
                                           typename P::Kept* kept) {
-        Floats i = sigmoid(load(z) + P::first(x)), f = sigmoid(load(z + TILE) + P::second(x));
-        Floats g = hyperbolic_tangent(load(z + 2 * TILE) + P::first(x + P::PAIR));
-        Floats o = sigmoid(load(z + 3 * TILE) + P::second(x + P::PAIR));
+        Floats i = P::sigmoid(load(z) + P::first(x)), f = P::sigmoid(load(z + TILE) + P::second(x));
+        Floats g = P::tanh(load(z + 2 * TILE) + P::first(x + P::PAIR));
+        Floats o = P::sigmoid(load(z + 3 * TILE) + P::second(x + P::PAIR));
         Floats c = f * load(running) + i * g;
-        Floats squashed = hyperbolic_tangent(c);
+        Floats squashed = P::tanh(c);
         store(running, c);
         P::keep(kept, i, f);
         P::keep(kept + P::PAIR, g, o);
@@ -66,9 +66,9 @@ struct Gru {
     template <class P>
     static CHARLOOM_INLINE Floats forward(const float* z, const typename P::Kept* x, const float* past_bias, float* running,
                                           typename P::Kept* kept) {
-        Floats r = sigmoid(load(z) + P::first(x)), u = sigmoid(load(z + TILE) + P::second(x));
+        Floats r = P::sigmoid(load(z) + P::first(x)), u = P::sigmoid(load(z + TILE) + P::second(x));
         Floats m = load(z + 2 * TILE) + load(past_bias);
-        Floats n = hyperbolic_tangent(P::first(x + P::PAIR) + r * m);
+        Floats n = P::tanh(P::first(x + P::PAIR) + r * m);
         Floats h = n + u * (load(running) - n);
         store(running, h);
         P::keep(kept, r, u);
@@ -105,7 +105,7 @@ struct Rnn {
     static CHARLOOM_INLINE Floats forward(const float* z, const typename P::Kept* x, const float*, float*,
                                           typename P::Kept* kept) {
         Floats sum = load(z) + P::first(x);
-        Floats h = RELU ? larger(sum, Floats{}) : hyperbolic_tangent(sum);
+        Floats h = RELU ? larger(sum, Floats{}) : P::tanh(sum);
         P::keep(kept, h, h);
         return h;
     }

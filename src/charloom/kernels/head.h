@@ -34,7 +34,7 @@ public:
         }
     }
 
-    void pack(Padded weights, bool back, int part, int parts) {
+    void pack(const Weights& weights, bool back, int part, int parts) {
         Range range = Range::of(padded_ / (2 * LANES), part, parts);
         int blocks = hidden_ / P::DEPTH;
         for (int pair = range.first; pair < range.last; pair++)

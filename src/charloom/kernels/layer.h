@@ -24,8 +24,10 @@ CHARLOOM_INLINE void put(Floats x, float* row, int unit, int units) {
     if (unit + LANES <= units) return store(row + unit, x);
     float few[LANES];
     store(few, x);
-    std::memcpy(row + unit, few, (units - unit) * sizeof(float));
+    if (unit < units) std::memcpy(row + unit, few, (units - unit) * sizeof(float));
 }
+
+constexpr int MOST_GATES = 4;
 
 // Dropout's mask of a matrix that lies in panels: the factors of a row, or nothing where it has none.
 struct Mask {
@@ -56,15 +58,45 @@ struct Inputs {
     const int32_t* symbols = nullptr;  // [m][P::ROWS]: the place of the symbol's first unit block, or nothing
     int stride = P::ROWS;              // places from one unit block to the next
 
-    CHARLOOM_INLINE size_t place(size_t m, int unit_blocks, int j, int row) const {
-        return symbols ? symbols[m * P::ROWS + row] + size_t(j) * stride : (m * unit_blocks + j) * stride + row;
+    // Where those of a unit block begin, to which its row or its symbol is added.
+    CHARLOOM_INLINE size_t block(size_t m, int unit_blocks, int j) const {
+        return (symbols ? size_t(j) : m * unit_blocks + j) * stride;
     }
+    CHARLOOM_INLINE const int32_t* symbols_of(size_t m) const { return symbols ? symbols + m * P::ROWS : nullptr; }
 };
 
 // The sums that biases' gradients are, of one part. Where the inputs are symbols', each symbol has sums of its own.
 struct Sums {
     Buffer<float> inputs;    // [place of a symbol, or j][gate][LANES]
     Buffer<float> products;  // [j][LANES]: of the gate whose product has a bias apart
+};
+
+// A gradient on its way down to the outputs below, dropout's mask taken into account.
+template <class P>
+struct GoesDown {
+    typename P::Number* outputs;  // [m][j][row][LANES]
+    int unit_blocks;
+    Mask mask;
+    const int* panels = nullptr;  // which they are, or nothing for all in their order
+
+    size_t m = 0;
+    int unit = 0;
+    typename P::Number* to = nullptr;
+
+    CHARLOOM_INLINE void begin(int i, int pair) {
+        m = panels ? panels[i] : i;
+        unit = 2 * pair * LANES;
+        to = outputs + (m * unit_blocks + 2 * pair) * P::ROWS * LANES;
+    }
+
+    CHARLOOM_INLINE void rows(const float* z, int first, int last) {
+        for (int row = first; row < last; row++)
+            for (int side = 0; side < 2; side++) {
+                Floats d = load(z + side * TILE + row * LANES);
+                if (mask) d *= mask.at(m * P::ROWS + row, unit + side * LANES);
+                store(to + (side * P::ROWS + row) * LANES, d);
+            }
+    }
 };
 
 template <class P>
@@ -105,7 +137,7 @@ public:
     }
 
     // Row-major weights and biases (their sizes padded by hidden units), packed by all parts.
-    void pack(Padded recurrent, const Padded* input, bool back, int part, int parts) {
+    void pack(const Weights& recurrent, const Weights* input, bool back, int part, int parts) {
         pack_for_gates<P>(recurrent, recurrent_, part, parts);
         if (back) pack_for_gradients<P>(recurrent, recurrent_back_, part, parts);
         if (!input) return;
@@ -130,9 +162,9 @@ public:
     const float* bias() const { return bias_; }
 
     // The state before the first step, from row-major [B][units]; nothing stands for zero.
-    void set_state(const float* h, const float* c, int units) {
+    void set_state(const float* h, const float* c, int units, Range panels) {
         const float* carried = past ? h : c;
-        for (int text = 0; text < layout_.panels * layout_.rows; text++)
+        for (int text = panels.first * layout_.rows; text < panels.last * layout_.rows; text++)
             for (int unit = 0; unit < hidden_; unit += LANES) {
                 bool there = text < layout_.texts;
                 size_t place = running_place(layout_.panel(text), unit / LANES, layout_.row(text));
@@ -145,8 +177,9 @@ public:
     }
 
     // The state after the last step.
-    void get_state(float* h, float* c, int units) const {
-        for (int text = 0; text < layout_.texts; text++)
+    void get_state(float* h, float* c, int units, Range panels) const {
+        Range texts = layout_.of_panels(panels);
+        for (int text = texts.first; text < texts.last; text++)
             for (int unit = 0; unit < units; unit += LANES) {
                 int panel = layout_.panel(text), row = layout_.row(text);
                 Floats running = load(running_ + running_place(panel, unit / LANES, row));
@@ -194,8 +227,8 @@ public:
     }
 
     // What reaches the last step from beyond it, from row-major [B][units].
-    void set_d_state(Back& back, const float* d_h, const float* d_c, int units) {
-        for (int text = 0; text < layout_.panels * layout_.rows; text++)
+    void set_d_state(Back& back, const float* d_h, const float* d_c, int units, Range panels) {
+        for (int text = panels.first * layout_.rows; text < panels.last * layout_.rows; text++)
             for (int unit = 0; unit < hidden_; unit += LANES) {
                 size_t place = running_place(layout_.panel(text), unit / LANES, layout_.row(text));
                 bool there = text < layout_.texts;
@@ -204,21 +237,23 @@ public:
             }
     }
 
-    // The gradients of b and b', the sums of all parts and symbols; not padded.
-    void bias_gradients(float* of_inputs, float* of_products, int units) {
-        for (int gate = 0; gate < gates; gate++)
-            for (int unit = 0; unit < units; unit += LANES) {
-                Floats total{}, apart{};
-                for (int symbol = 0; symbol < symbols_; symbol++) total += symbol_gradient(symbol, unit, gate);
-                for (const Sums& sums : sums_) apart += load(sums.products + unit);
-                put(total, of_inputs + gate * units, unit, units);
-                put(past && gate == gates - 1 ? apart : total, of_products + gate * units, unit, units);
+    // The gradients of b and b', for the unit blocks in the range: the sums of all parts and symbols; not padded.
+    void bias_gradients(float* of_inputs, float* of_products, int units, Range range) const {
+        for (int j = range.first; j < range.last; j++) {
+            Floats total[MOST_GATES]{}, apart{};
+            for (int symbol = 0; symbol < symbols_; symbol++)
+                for (int gate = 0; gate < gates; gate++) total[gate] += symbol_gradient(symbol, j, gate);
+            for (const Sums& sums : sums_) apart += load(sums.products + j * LANES);
+            for (int gate = 0; gate < gates; gate++) {
+                put(total[gate], of_inputs + gate * units, j * LANES, units);
+                put(past && gate == gates - 1 ? apart : total[gate], of_products + gate * units, j * LANES, units);
             }
+        }
     }
 
-    // The sums of all parts for one symbol and gate, LANES units from this one on.
-    Floats symbol_gradient(int symbol, int unit, int gate) const {
-        size_t place = symbols_ == 1 ? unit / LANES : symbol_place(symbol, unit_blocks_) + size_t(unit / LANES) * SYMBOL_ROWS;
+    // The sums of all parts for one symbol, unit block and gate.
+    CHARLOOM_INLINE Floats symbol_gradient(int symbol, int j, int gate) const {
+        size_t place = symbols_ == 1 ? j : symbol_place(symbol, unit_blocks_) + size_t(j) * SYMBOL_ROWS;
         Floats total{};
         for (const Sums& sums : sums_) total += load(sums.inputs + (place * gates + gate) * LANES);
         return total;
@@ -235,9 +270,9 @@ protected:
     }
 
     void give_d_state(Back& back, Range range, float* d_h, float* d_c, int units) const {
-        for (int text = 0; text < layout_.texts; text++) {
+        Range texts = layout_.of_panels(range);
+        for (int text = texts.first; text < texts.last; text++) {
             int panel = layout_.panel(text), row = layout_.row(text);
-            if (panel < range.first || panel >= range.last) continue;
             for (int unit = 0; unit < units; unit += LANES) {
                 size_t place = running_place(panel, unit / LANES, row);
                 put(load(back.state + place), d_h + size_t(text) * units, unit, units);

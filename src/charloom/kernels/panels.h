@@ -51,9 +51,12 @@ struct Layout {
         return {texts, panels, (texts + panels - 1) / panels};
     }
 
+    Range of_panels(Range range) const { return {std::min(range.first * rows, texts), std::min(range.last * rows, texts)}; }
     int panel(int text) const { return text / rows; }
     int row(int text) const { return text % rows; }
-    int text(int panel, int row) const { return panel * rows + row; }  // may be beyond the last
+    size_t place(int step, int text, int most_rows) const {  // of a number for each step and text
+        return (size_t(step) * panels + panel(text)) * most_rows + row(text);
+    }
 };
 
 // Where things are in a panelled matrix of so many blocks a row.
@@ -84,25 +87,5 @@ struct Panels {
 
     Panels from(int first_panel) const { return {data + size_t(first_panel) * stride(blocks), blocks}; }
 };
-
-// A row-major matrix as the kernels want it: its sizes multiples of GRAIN. Where they are not, a copy with zeros around.
-// `gates` matrices one above the other, each of `rows` rows.
-struct Padded {
-    const float* data;
-    int gates, rows, columns;  // rows of one gate; both padded
-
-    const float* row(int gate, int n) const { return data + (size_t(gate) * rows + n) * columns; }
-};
-
-inline Padded padded(const float* matrix, int gates, int rows, int columns, auto& room) {
-    int all_rows = up_to_multiple(rows, GRAIN), all_columns = up_to_multiple(columns, GRAIN);
-    if (all_rows == rows && all_columns == columns) return {matrix, gates, rows, columns};
-    room.reserve(size_t(gates) * all_rows * all_columns);
-    for (int gate = 0; gate < gates; gate++)
-        for (int n = 0; n < rows; n++)
-            std::memcpy(room + (size_t(gate) * all_rows + n) * all_columns,
-                        matrix + (size_t(gate) * rows + n) * columns, columns * sizeof(float));
-    return {room, gates, all_rows, all_columns};
-}
 
 }  // namespace charloom

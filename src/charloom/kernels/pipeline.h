@@ -6,13 +6,14 @@
 
 namespace charloom {
 
-// For each call of `multiply`, finish(z, panel, item, row) is called for every row, one call later: with AMX the vector
-// units are free while tiles multiply, and the last product's rows are still in the first-level cache. z points at the
-// row in the first of VECTORS column vectors; the next lies a TILE further.
+// The rows of each product are finished one call later: with AMX the vector units are free while tiles multiply, and the
+// last product's rows are still in the first-level cache. For each panel of a product, finish.begin(panel, item), then
+// finish.rows(z, first, last) until all its rows are done, some at a time: row r of the first of VECTORS column vectors
+// stands at z + r * LANES, of the next a TILE further.
 template <class P, int VECTORS, class Finish>
 class Pipeline {
 public:
-    Pipeline(int rows, Buffer<float>& room, Finish finish) : finish_(finish), rows_(rows) {
+    Pipeline(int rows, Buffer<float>& room, Finish& finish) : finish_(finish), rows_(rows), row_(rows) {
         static_assert(VECTORS % 2 == 0);
         room.reserve(4 * VECTORS * TILE);
         now_ = room;
@@ -22,32 +23,45 @@ public:
     // panel1 may be nothing. `weights` are those of the item: VECTORS / 2 packed pairs of so many blocks.
     void multiply(const typename P::Number* panel0, const typename P::Number* panel1,
                   const typename P::Number* weights, int blocks, int panel, int item) {
-        int each = (pending_ - done_ + VECTORS / 2 * blocks - 1) / (VECTORS / 2 * blocks);
+        int each = (rows_left() + VECTORS / 2 * blocks - 1) / (VECTORS / 2 * blocks);
         for (int pair = 0; pair < VECTORS / 2; pair++)
             P::multiply(panel0, panel1, weights + size_t(pair) * blocks * P::PACKED_PAIR, blocks, rows_,
                         now_ + 2 * pair * TILE, now_ + (VECTORS + 2 * pair) * TILE, [&] { finish_some(each); });
         flush();
         std::swap(now_, last_);
-        pending_ = panel1 ? 2 * rows_ : rows_;
-        done_ = 0;
         panel_ = panel;
         item_ = item;
+        another_ = panel1;
+        row_ = 0;
+        z_ = last_;
+        finish_.begin(panel, item);
     }
 
-    void flush() { finish_some(pending_); }
+    void flush() { finish_some(rows_left()); }
 
 private:
+    int rows_left() const { return rows_ - row_ + (another_ ? rows_ : 0); }
+
     CHARLOOM_INLINE void finish_some(int count) {
-        for (; count > 0 && done_ < pending_; count--, done_++) {
-            bool second = done_ >= rows_;
-            int row = second ? done_ - rows_ : done_;
-            finish_(last_ + (second ? VECTORS * TILE : 0) + row * LANES, panel_ + second, item_, row);
+        while (count > 0) {
+            if (row_ == rows_) {
+                if (!another_) return;
+                another_ = false;
+                row_ = 0;
+                z_ += VECTORS * TILE;
+                finish_.begin(panel_ + 1, item_);
+            }
+            int last = std::min(row_ + count, rows_);
+            finish_.rows(z_, row_, last);
+            count -= last - row_;
+            row_ = last;
         }
     }
 
-    Finish finish_;
-    int rows_, pending_ = 0, done_ = 0, panel_ = 0, item_ = 0;
-    float *now_, *last_;
+    Finish& finish_;
+    int rows_, row_, panel_ = 0, item_ = 0;
+    bool another_ = false;  // a panel, of which nothing is finished yet
+    float *now_, *last_, *z_ = nullptr;
 };
 
 }  // namespace charloom

@@ -10,12 +10,23 @@
 #include <cstdint>
 #include <functional>
 
+#include "subnormals.h"
+
 namespace charloom {
 
 // Runs job(0) … job(parts - 1), each once, on the caller's thread and at most threads - 1 others, and returns when all
 // are done. Which thread takes which part is not fixed: a thread that is kept away by another process takes none, and
 // the caller does its part. Parts must not wait for one another, and must not throw.
 void run_parts(int threads, int parts, const std::function<void(int)>& job);
+
+// A part a thread, for arithmetic: subnormal numbers are zero.
+template <class Work>
+void each_part(int threads, Work&& work) {
+    run_parts(threads, threads, [&](int part) {
+        SubnormalsAreZero here;
+        work(part);
+    });
+}
 
 // A number that one thread raises and others wait for: they spin for a moment, because what they wait for mostly comes
 // within a microsecond, and then sleep, because on a busy machine it may not come for milliseconds.

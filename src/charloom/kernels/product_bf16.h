@@ -33,6 +33,24 @@ struct HalfPrecisionLayout {
     static CHARLOOM_INLINE Floats first(const uint32_t* from) { return low_half(load(from)); }
     static CHARLOOM_INLINE Floats second(const uint32_t* from) { return high_half(load(from)); }
 
+    // 2^t to a relative error of 3e-6, by a polynomial of degree 4 on [0, 1); 0 and infinity beyond float32's range.
+    static CHARLOOM_INLINE Floats exp2(Floats t) {
+        Floats f = (Floats)_mm512_reduce_ps((__m512)t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+        Floats p = f * 0.0135206032f + 0.0520374288f;
+        p = p * f + 0.241427493f;
+        p = p * f + 0.693006621f;
+        p = p * f + 1.00000252f;
+        return (Floats)_mm512_scalef_ps((__m512)p, (__m512)t);
+    }
+
+    // Both to 1e-4, where a product's own error is 4e-3: without the step of Newton's method after the reciprocal.
+    static CHARLOOM_INLINE Floats sigmoid(Floats x) {
+        return (Floats)_mm512_rcp14_ps((__m512)(1.0f + exp2(x * -LOG2E)));
+    }
+    static CHARLOOM_INLINE Floats tanh(Floats x) {
+        return 1.0f - 2.0f * (Floats)_mm512_rcp14_ps((__m512)(1.0f + exp2(x * (2 * LOG2E))));
+    }
+
     static void pack_rows(const float* matrix, int stride, Bf16* to, int side) {
         Words square[LANES];
         for (int lane = 0; lane < LANES; lane++) square[lane] = halved(matrix + size_t(lane) * stride);
@@ -48,17 +66,23 @@ struct HalfPrecisionLayout {
     }
 };
 
-// Two panels' rows, interleaved: lane j of the first 16 (the second 16) holds column j (16 + j) of both, a pair in depth.
+// Two panels' rows, interleaved: a lane is a column of both, a pair in depth. The instructions that do it work within 128
+// bits, so `low` has columns 0 to 3 of every 8, `high` the others; `straightened` puts 32 results back in their order.
 CHARLOOM_INLINE void interleave(Words upper, Words lower, Words& low, Words& high) {
-    static const __m512i LOW = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38,
-                                                6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-    static const __m512i HIGH = _mm512_add_epi16(LOW, _mm512_set1_epi16(16));
-    low = (Words)_mm512_permutex2var_epi16((__m512i)upper, LOW, (__m512i)lower);
-    high = (Words)_mm512_permutex2var_epi16((__m512i)upper, HIGH, (__m512i)lower);
+    low = (Words)_mm512_unpacklo_epi16((__m512i)upper, (__m512i)lower);
+    high = (Words)_mm512_unpackhi_epi16((__m512i)upper, (__m512i)lower);
 }
 
-// The sum over rows of left times right as a product of blocks: depth is the rows, two panels' row r making pair r.
-// `Tiles` multiplies what was packed; `left` is packed by columns or turned over, as it wants it.
+CHARLOOM_INLINE int interleaved_column(int half, int n) { return n / 4 * 8 + half * 4 + n % 4; }
+
+CHARLOOM_INLINE void straightened(Words low, Words high, float* to) {
+    store(to, from_bits(__builtin_shufflevector(low, high, 0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23)));
+    store(to + LANES, from_bits(__builtin_shufflevector(low, high, 8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31)));
+}
+
+// Σ d[n] x[k] over all rows, as a product of blocks: depth is the rows, two panels' row r making pair r. `Tiles` multiplies
+// what was packed, with x on its left: x is mostly the narrower of the two, and the left is the one that costs more to
+// pack. So the sums are those of the result turned over, and are turned back at the end.
 template <class Tiles, int ROWS>
 struct HalfPrecisionOuter {
     static constexpr int DEPTH = HalfPrecisionLayout::DEPTH, SQUARE = HalfPrecisionLayout::SQUARE;
@@ -66,62 +90,86 @@ struct HalfPrecisionOuter {
     static constexpr int PAIRS = 16;            // pairs of panels: packed, they fit the L2 cache
 
     template <class View, class Rows>
-    static void run(View left, View right, int panels, int rows, Range range, Buffer<float>& room, Rows&& to,
-                    int stride) {
+    static void run(View d, Range ds, View x, Range xs, int panels, int rows, Buffer<float>& room, Rows&& to, int stride) {
         constexpr size_t SUMS = size_t(LEFT) * RIGHT * 4 * TILE, A = size_t(LEFT) * 2 * PAIRS * SQUARE,
                          B = size_t(RIGHT) * 2 * PAIRS * SQUARE;
         room.reserve(SUMS + (A + B) / 2);
         Bf16* packed_left = reinterpret_cast<Bf16*>(room + SUMS);
         Bf16* packed_right = packed_left + A;
         int pairs = (panels + 1) / 2;
-        for (int r0 = 0; r0 < right.blocks; r0 += RIGHT)
-            for (int l0 = range.first; l0 < range.last; l0 += LEFT) {
-                int l1 = std::min(l0 + LEFT, range.last), r1 = std::min(r0 + RIGHT, right.blocks);
-                std::memset(room, 0, SUMS * sizeof(float));
+        for (int d0 = ds.first; d0 < ds.last; d0 += RIGHT)
+            for (int x0 = xs.first; x0 < xs.last; x0 += LEFT) {
+                int x1 = std::min(x0 + LEFT, xs.last), d1 = std::min(d0 + RIGHT, ds.last);
                 for (int m = 0; m < pairs; m += PAIRS) {
                     int count = std::min(PAIRS, pairs - m);
-                    pack<true>(left, l0, l1, m, count, panels, rows, packed_left);
-                    pack<false>(right, r0, r1, m, count, panels, rows, packed_right);
-                    for (int r = 0; r < r1 - r0; r++)
-                        for (int l = 0; l < l1 - l0; l++)
-                            Tiles::accumulate(packed_left + size_t(l) * 2 * PAIRS * SQUARE,
-                                              packed_right + size_t(r) * 2 * PAIRS * SQUARE, PAIRS * SQUARE, count,
-                                              room + size_t(l * RIGHT + r) * 4 * TILE);
+                    pack<true>(x, x0, x1, m, count, panels, rows, packed_left);
+                    pack<false>(d, d0, d1, m, count, panels, rows, packed_right);
+                    for (int right = 0; right < d1 - d0; right++)
+                        for (int left = 0; left < x1 - x0; left++)
+                            Tiles::accumulate(packed_left + size_t(left) * 2 * PAIRS * SQUARE,
+                                              packed_right + size_t(right) * 2 * PAIRS * SQUARE, PAIRS * SQUARE, count,
+                                              room + size_t(left * RIGHT + right) * 4 * TILE, m == 0);
                 }
-                for (int l = 0; l < l1 - l0; l++)
-                    for (int n = 0; n < DEPTH; n++)
-                        for (int r = 0; r < r1 - r0; r++)
-                            for (int side = 0; side < 2; side++)
-                                store(to(l0 + l) + size_t(n) * stride + (r0 + r) * DEPTH + side * LANES,
-                                      load(room + size_t(l * RIGHT + r) * 4 * TILE + (n / 16 * 2 + side) * TILE +
-                                           n % 16 * LANES));
+                for (int right = 0; right < d1 - d0; right++)
+                    for (int left = 0; left < x1 - x0; left++)
+                        turn_back(room + size_t(left * RIGHT + right) * 4 * TILE, to(d0 + right) + (x0 + left) * DEPTH, stride);
             }
     }
 
 private:
+    // sums[half of x][half of d][16 of x][16 of d], to rows of d.
+    static void turn_back(const float* sums, float* to, int stride) {
+        for (int half = 0; half < 2; half++) {
+            Words low[LANES], high[LANES];
+            for (int n = 0; n < LANES; n++) {
+                low[n] = bits(load(sums + half * TILE + n * LANES));
+                high[n] = bits(load(sums + (2 + half) * TILE + n * LANES));
+            }
+            transpose(low);
+            transpose(high);
+            for (int n = 0; n < LANES; n++)
+                straightened(low[n], high[n], to + size_t(interleaved_column(half, n)) * stride);
+        }
+    }
+
     // [block][half of its columns][pair of panels][16 rows of 16 pairs]
     template <bool LEFT_SIDE, class View>
     static void pack(View matrix, int first, int last, int pair, int count, int panels, int rows, Bf16* to) {
+        size_t stride = matrix.stride(matrix.blocks);
         for (int p = 0; p < count; p++) {
             int m = 2 * (pair + p);
-            const Bf16* upper = matrix.panel(m);
-            const Bf16* lower = m + 1 < panels ? matrix.panel(m + 1) : nullptr;
             for (int block = first; block < last; block++) {
-                Words low[16] = {}, high[16] = {};
-                for (int row = 0; row < rows; row++) {
-                    size_t at = size_t(block) * ROWS * DEPTH + row * DEPTH;
-                    interleave(load_words(upper + at), lower ? load_words(lower + at) : Words{}, low[row], high[row]);
-                }
-                if constexpr (LEFT_SIDE && Tiles::TURNED) {
-                    transpose(low);
-                    transpose(high);
-                }
+                const Bf16* upper = matrix.panel(m) + size_t(block) * ROWS * DEPTH;
                 Bf16* place = to + (size_t(block - first) * 2 * PAIRS + p) * SQUARE;
-                for (int row = 0; row < 16; row++) {
-                    store_words(place + row * DEPTH, low[row]);
-                    store_words(place + PAIRS * SQUARE + row * DEPTH, high[row]);
-                }
+                if (rows == ROWS && m + 1 < panels)
+                    pack_block<LEFT_SIDE>(upper, upper + stride, ROWS, 2 * stride, place);
+                else
+                    pack_block<LEFT_SIDE>(upper, m + 1 < panels ? upper + stride : nullptr, rows, 0, place);
             }
+        }
+    }
+
+    // ahead: how far from here that lies which is wanted soon.
+    template <bool LEFT_SIDE>
+    static CHARLOOM_INLINE void pack_block(const Bf16* upper, const Bf16* lower, int rows, size_t ahead, Bf16* to) {
+        Words low[16], high[16];
+#pragma GCC unroll 16
+        for (int row = 0; row < 16; row++) {
+            low[row] = high[row] = Words{};
+            if (row >= rows) continue;
+            Words below = lower ? load_words(lower + row * DEPTH) : Words{};
+            interleave(load_words(upper + row * DEPTH), below, low[row], high[row]);
+            __builtin_prefetch(upper + ahead + row * DEPTH);
+            if (lower) __builtin_prefetch(lower + ahead + row * DEPTH);
+        }
+        if constexpr (LEFT_SIDE && Tiles::TURNED) {
+            transpose(low);
+            transpose(high);
+        }
+#pragma GCC unroll 16
+        for (int row = 0; row < 16; row++) {
+            store_words(to + row * DEPTH, low[row]);
+            store_words(to + PAIRS * SQUARE + row * DEPTH, high[row]);
         }
     }
 };
@@ -148,13 +196,20 @@ struct AmxTiles {
         _tile_loadconfig(&shapes);
     }
 
-    // sums[2][2] += left (2 tiles) times right (2 tiles), over `count` blocks.
-    static void accumulate(const Bf16* left, const Bf16* right, size_t half, int count, float* sums) {
+    // sums[2][2] += left (2 tiles) times right (2 tiles), over `count` blocks; fresh: the sums start here.
+    static void accumulate(const Bf16* left, const Bf16* right, size_t half, int count, float* sums, bool fresh) {
         asm volatile("" ::: "memory");
-        _tile_loadd(0, sums, 64);
-        _tile_loadd(1, sums + TILE, 64);
-        _tile_loadd(2, sums + 2 * TILE, 64);
-        _tile_loadd(3, sums + 3 * TILE, 64);
+        if (fresh) {
+            _tile_zero(0);
+            _tile_zero(1);
+            _tile_zero(2);
+            _tile_zero(3);
+        } else {
+            _tile_loadd(0, sums, 64);
+            _tile_loadd(1, sums + TILE, 64);
+            _tile_loadd(2, sums + 2 * TILE, 64);
+            _tile_loadd(3, sums + 3 * TILE, 64);
+        }
         for (int n = 0; n < count; n++, left += 512, right += 512) {
             _tile_loadd(4, left, 64);
             _tile_loadd(6, right, 64);
@@ -223,9 +278,9 @@ struct TileProduct : HalfPrecisionLayout {
     }
 
     template <class View, class Rows>
-    static void outer(View left, View right, int panels, int rows, Range range, Buffer<float>& room, Rows&& to,
+    static void outer(View d, Range ds, View x, Range xs, int panels, int rows, Buffer<float>& room, Rows&& to,
                       int stride) {
-        HalfPrecisionOuter<AmxTiles, ROWS>::run(left, right, panels, rows, range, room, to, stride);
+        HalfPrecisionOuter<AmxTiles, ROWS>::run(d, ds, x, xs, panels, rows, room, to, stride);
     }
 };
 
@@ -244,18 +299,18 @@ CHARLOOM_INLINE Words splat_pair(const Bf16* from) {
 struct DotTiles {
     static constexpr bool TURNED = false;
 
-    static void accumulate(const Bf16* left, const Bf16* right, size_t half, int count, float* sums) {
+    static void accumulate(const Bf16* left, const Bf16* right, size_t half, int count, float* sums, bool fresh) {
         for (int side = 0; side < 2; side++)
             for (int n = 0; n < 16; n += 8)
-                accumulate_rows(left + side * half + 2 * n, right, half, count, sums + side * 2 * TILE + n * LANES);
+                accumulate_rows(left + side * half + 2 * n, right, half, count, sums + side * 2 * TILE + n * LANES, fresh);
     }
 
-    static void accumulate_rows(const Bf16* left, const Bf16* right, size_t half, int count, float* sums) {
+    static void accumulate_rows(const Bf16* left, const Bf16* right, size_t half, int count, float* sums, bool fresh) {
         Floats found[8][2];
 #pragma GCC unroll 8
         for (int n = 0; n < 8; n++) {
-            found[n][0] = load(sums + n * LANES);
-            found[n][1] = load(sums + TILE + n * LANES);
+            found[n][0] = fresh ? Floats{} : load(sums + n * LANES);
+            found[n][1] = fresh ? Floats{} : load(sums + TILE + n * LANES);
         }
         for (int p = 0; p < 16 * count; p++, left += 32, right += 32) {
             Words x0 = load_words(right), x1 = load_words(right + half);
@@ -294,7 +349,9 @@ struct DotProduct : HalfPrecisionLayout {
 
     template <int R>
     static void multiply_rows(const Bf16* panel, const Bf16* weights, int blocks, float* scratch) {
-        Floats sums[R][2] = {};
+        Floats sums[R][2];
+#pragma GCC unroll 12
+        for (int row = 0; row < R; row++) sums[row][0] = sums[row][1] = Floats{};
         for (int block = 0; block < blocks; block++, panel += ROWS * DEPTH, weights += SQUARE)
             for (int p = 0; p < 16; p++, weights += DEPTH) {
                 Words w0 = load_words(weights), w1 = load_words(weights + SQUARE);
@@ -305,6 +362,7 @@ struct DotProduct : HalfPrecisionLayout {
                     sums[row][1] = dot(sums[row][1], x, w1);
                 }
             }
+#pragma GCC unroll 12
         for (int row = 0; row < R; row++) {
             store(scratch + row * LANES, sums[row][0]);
             store(scratch + TILE + row * LANES, sums[row][1]);
@@ -312,9 +370,9 @@ struct DotProduct : HalfPrecisionLayout {
     }
 
     template <class View, class Rows>
-    static void outer(View left, View right, int panels, int rows, Range range, Buffer<float>& room, Rows&& to,
+    static void outer(View d, Range ds, View x, Range xs, int panels, int rows, Buffer<float>& room, Rows&& to,
                       int stride) {
-        HalfPrecisionOuter<DotTiles, ROWS>::run(left, right, panels, rows, range, room, to, stride);
+        HalfPrecisionOuter<DotTiles, ROWS>::run(d, ds, x, xs, panels, rows, room, to, stride);
     }
 };
 

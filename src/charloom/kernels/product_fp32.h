@@ -11,7 +11,8 @@ namespace charloom {
 // What a product supplies; `product_bf16.h` has the same members.
 //
 //   Number, ROWS, DEPTH    of panels
-//   Kept, PAIR, keep, recall    how two vectors are kept for the way back
+//   Kept, PAIR, keep, first, second    how two vectors are kept for the way back
+//   sigmoid, tanh          as exact as the numbers that are multiplied
 //   PACKED_PAIR            numbers of a packed weight matrix for two column vectors, a block deep
 //   pack_rows, pack_columns    put a column vector of a packed weight matrix in place
 //   multiply               panels times two column vectors, over all blocks
@@ -40,6 +41,9 @@ struct SinglePrecision {
     }
     static CHARLOOM_INLINE Floats first(const float* from) { return load(from); }
     static CHARLOOM_INLINE Floats second(const float* from) { return load(from + LANES); }
+
+    static CHARLOOM_INLINE Floats sigmoid(Floats x) { return charloom::sigmoid(x); }
+    static CHARLOOM_INLINE Floats tanh(Floats x) { return hyperbolic_tangent(x); }
 
     // Column vector `side` (0, 1) of a pair, a block deep: the columns are LANES rows of a row-major matrix.
     static void pack_rows(const float* matrix, int stride, float* to, int side) {
@@ -70,11 +74,15 @@ struct SinglePrecision {
 
     template <int R>
     static void multiply_rows(const float* panel, const float* weights, int blocks, float* scratch) {
-        Floats sums[R][2] = {};
+        constexpr int AHEAD = 8 * 2 * LANES;  // weights come from the second-level cache, and some cycles late
+        Floats sums[R][2];
+#pragma GCC unroll 12
+        for (int row = 0; row < R; row++) sums[row][0] = sums[row][1] = Floats{};
         for (int block = 0; block < blocks; block++, panel += ROWS * DEPTH) {
 #pragma GCC unroll 4
             for (int k = 0; k < DEPTH; k++, weights += 2 * LANES) {
                 Floats w0 = load(weights), w1 = load(weights + LANES);
+                for (int line = 0; line < 2 * LANES; line += 16) __builtin_prefetch(weights + AHEAD + line);
 #pragma GCC unroll 12
                 for (int row = 0; row < R; row++) {
                     Floats x = splat(panel[row * DEPTH + k]);
@@ -83,36 +91,37 @@ struct SinglePrecision {
                 }
             }
         }
+#pragma GCC unroll 12
         for (int row = 0; row < R; row++) {
             store(scratch + row * LANES, sums[row][0]);
             store(scratch + TILE + row * LANES, sums[row][1]);
         }
     }
 
-    // to[n][k] = Σ over the rows of all panels of left[n] right[k], for the left blocks in the range and all right ones.
-    // A block of `left` holds DEPTH rows of the result; to(block) says where the first of them is.
+    // to[n][k] = Σ over the rows of all panels of d[n] x[k], for the blocks in the ranges. A block of `d` holds DEPTH rows
+    // of the result; to(block) says where the first of them is.
     template <class Rows>
-    static void outer(Panels<SinglePrecision> left, Panels<SinglePrecision> right, int panels, int rows, Range range,
+    static void outer(Panels<SinglePrecision> d, Range ds, Panels<SinglePrecision> x, Range xs, int panels, int rows,
                       Buffer<float>& room, Rows&& to, int stride) {
-        constexpr int LEFT = 16, RIGHT = 16, CHUNK = 16;  // blocks and panels at once: they and the sums fit the L2 cache
+        constexpr int MOST = 16, CHUNK = 16;  // blocks of each and panels at once: they and the sums fit the L2 cache
         constexpr int SQUARE = DEPTH * DEPTH;
-        room.reserve(LEFT * RIGHT * SQUARE);
-        for (int l0 = range.first; l0 < range.last; l0 += LEFT)
-            for (int r0 = 0; r0 < right.blocks; r0 += RIGHT) {
-                int l1 = std::min(l0 + LEFT, range.last), r1 = std::min(r0 + RIGHT, right.blocks);
-                std::memset(room, 0, LEFT * RIGHT * SQUARE * sizeof(float));
+        room.reserve(MOST * MOST * SQUARE);
+        for (int d0 = ds.first; d0 < ds.last; d0 += MOST)
+            for (int x0 = xs.first; x0 < xs.last; x0 += MOST) {
+                int d1 = std::min(d0 + MOST, ds.last), x1 = std::min(x0 + MOST, xs.last);
+                std::memset(room, 0, MOST * MOST * SQUARE * sizeof(float));
                 for (int m = 0; m < panels; m += CHUNK)
-                    for (int r = r0; r < r1; r += OUTER_BLOCKS)
-                        for (int l = l0; l < l1; l++)
-                            add_outer(left.from(m).panel(0) + size_t(l) * ROWS * DEPTH, left.stride(left.blocks),
-                                      right.from(m).panel(0) + size_t(r) * ROWS * DEPTH, right.stride(right.blocks),
+                    for (int right = x0; right < x1; right += OUTER_BLOCKS)
+                        for (int left = d0; left < d1; left++)
+                            add_outer(d.from(m).panel(0) + size_t(left) * ROWS * DEPTH, d.stride(d.blocks),
+                                      x.from(m).panel(0) + size_t(right) * ROWS * DEPTH, x.stride(x.blocks),
                                       std::min(CHUNK, panels - m), rows,
-                                      room + size_t(l - l0) * RIGHT * SQUARE + (r - r0) * DEPTH, RIGHT * DEPTH);
-                for (int l = l0; l < l1; l++)
+                                      room + size_t(left - d0) * MOST * SQUARE + (right - x0) * DEPTH, MOST * DEPTH);
+                for (int left = d0; left < d1; left++)
                     for (int n = 0; n < DEPTH; n++)
-                        std::memcpy(to(l) + size_t(n) * stride + r0 * DEPTH,
-                                    room + size_t(l - l0) * RIGHT * SQUARE + n * RIGHT * DEPTH,
-                                    (r1 - r0) * DEPTH * sizeof(float));
+                        std::memcpy(to(left) + size_t(n) * stride + x0 * DEPTH,
+                                    room + size_t(left - d0) * MOST * SQUARE + n * MOST * DEPTH,
+                                    (x1 - x0) * DEPTH * sizeof(float));
             }
     }
 

@@ -4,7 +4,7 @@
 
 #pragma once
 
-#include "buffer.h"
+#include "padding.h"
 #include "pipeline.h"
 #include "product_fp32.h"
 
@@ -17,7 +17,7 @@ constexpr int unit_blocks_of(int gates) { return gates % 2 ? 2 : 1; }
 
 // For gates from what stands before them: columns are the gates' rows, depth is the matrix's columns.
 template <class P>
-void pack_for_gates(Padded weights, Buffer<typename P::Number>& to, int part, int parts) {
+void pack_for_gates(const Weights& weights, Buffer<typename P::Number>& to, int part, int parts) {
     const int GATES = weights.gates, UNITS = unit_blocks_of(GATES), VECTORS = GATES * UNITS;
     int blocks = weights.columns / P::DEPTH, items = weights.rows / (LANES * UNITS);
     Range range = Range::of(items, part, parts);
@@ -32,7 +32,7 @@ void pack_for_gates(Padded weights, Buffer<typename P::Number>& to, int part, in
 
 // For the way back: columns are the matrix's, depth is the rows of all gates.
 template <class P>
-void pack_for_gradients(Padded weights, Buffer<typename P::Number>& to, int part, int parts) {
+void pack_for_gradients(const Weights& weights, Buffer<typename P::Number>& to, int part, int parts) {
     int gates = weights.gates, blocks = weights.rows / P::DEPTH * gates;
     Range range = Range::of(weights.columns / (2 * LANES), part, parts);
     for (int pair = range.first; pair < range.last; pair++)
@@ -44,26 +44,43 @@ void pack_for_gradients(Padded weights, Buffer<typename P::Number>& to, int part
 
 // ---- products that wait for nothing
 
-// out[m][j][row] = W x + bias, kept as pairs of gates, for the panels in the range. `P` is how they are kept, `Q` the
-// product that makes them. bias: [j][gate][LANES].
+// out[m][j][row] = W x + bias, kept as pairs of gates. `P` is how they are kept. bias: [j][gate][LANES].
+template <class P, class Cell, int ROWS>
+struct InputSums {
+    static constexpr int UNITS = unit_blocks_of(Cell::GATES), SIZE = Cell::INPUTS * P::PAIR;
+    const float* bias;
+    int unit_blocks;
+    typename P::Kept* out;
+
+    const float* biases = nullptr;
+    typename P::Kept* to = nullptr;
+
+    CHARLOOM_INLINE void begin(int m, int item) {
+        biases = bias + size_t(item) * UNITS * Cell::GATES * LANES;
+        to = out + (size_t(m) * unit_blocks + item * UNITS) * ROWS * SIZE;
+    }
+
+    CHARLOOM_INLINE void rows(const float* z, int first, int last) {
+        for (int row = first; row < last; row++)
+            for (int unit = 0; unit < UNITS; unit++)
+                for (int gate = 0; gate < Cell::GATES; gate += 2) {
+                    auto sum = [=, this](int vector) CHARLOOM_INLINE_LAMBDA {
+                        return load(z + vector * TILE + row * LANES) + load(biases + vector * LANES);
+                    };
+                    Floats a = sum(unit * Cell::GATES + gate);
+                    Floats b = gate + 1 < Cell::GATES ? sum(unit * Cell::GATES + gate + 1) : a;
+                    P::keep(to + (unit * ROWS + row) * SIZE + gate / 2 * P::PAIR, a, b);
+                }
+    }
+};
+
+// Those of the panels in the range, made by the product `Q`.
 template <class P, class Q, class Cell>
 void input_product(Panels<Q> x, int rows, const typename Q::Number* weights, const float* bias, int unit_blocks,
                    typename P::Kept* out, Range range, Buffer<float>& room) {
-    constexpr int UNITS = unit_blocks_of(Cell::GATES), VECTORS = Cell::GATES * UNITS, SIZE = Cell::INPUTS * P::PAIR;
+    constexpr int UNITS = unit_blocks_of(Cell::GATES), VECTORS = Cell::GATES * UNITS;
     typename Q::Session session(rows);
-    auto finish = [=](const float* z, int m, int item, int row) CHARLOOM_INLINE_LAMBDA {
-        for (int unit = 0; unit < UNITS; unit++) {
-            int j = item * UNITS + unit;
-            const float* sums = z + unit * Cell::GATES * TILE;
-            const float* b = bias + size_t(j) * Cell::GATES * LANES;
-            auto* to = out + ((size_t(m) * unit_blocks + j) * Q::ROWS + row) * SIZE;
-            for (int gate = 0; gate < Cell::GATES; gate += 2) {
-                Floats a = load(sums + gate * TILE) + load(b + gate * LANES), c = a;
-                if (gate + 1 < Cell::GATES) c = load(sums + (gate + 1) * TILE) + load(b + (gate + 1) * LANES);
-                P::keep(to + gate / 2 * P::PAIR, a, c);
-            }
-        }
-    };
+    InputSums<P, Cell, Q::ROWS> finish{bias, unit_blocks, out};
     Pipeline<Q, VECTORS, decltype(finish)> pipeline(rows, room, finish);
     constexpr int TOGETHER = 16;  // panels that stay in the cache while all weights pass
     for (int m0 = range.first; m0 < range.last; m0 += TOGETHER)
@@ -74,10 +91,10 @@ void input_product(Panels<Q> x, int rows, const typename Q::Number* weights, con
     pipeline.flush();
 }
 
-// The gradient that goes down: finish(z, m, pair, row) for all columns of Wᵀ d, a pair of column vectors at a time.
+// The gradient that goes down: all columns of Wᵀ d, a pair of column vectors at a time, to `finish`.
 template <class P, class Finish>
 void product_down(Panels<P> d, int rows, const typename P::Number* weights, int pairs, Range range, Buffer<float>& room,
-                  Finish finish) {
+                  Finish& finish) {
     typename P::Session session(rows);
     Pipeline<P, 2, Finish> pipeline(rows, room, finish);
     constexpr int TOGETHER = 8;
@@ -89,15 +106,19 @@ void product_down(Panels<P> d, int rows, const typename P::Number* weights, int 
     pipeline.flush();
 }
 
-// The gradient of a weight matrix, [gates][rows][columns] padded, for the left blocks in the range.
+// One part's share of a weight matrix's gradient. Few rows are better parted by columns.
 template <class P>
-void weight_gradient(Panels<P> d, int gates, int gate_rows, Panels<P> x, int panels, int rows, Range range,
-                     Buffer<float>& room, float* to) {
+void weight_gradient(Panels<P> d, Panels<P> x, int panels, int rows, const Gradient& to, int part, int parts,
+                     Buffer<float>& room) {
     typename P::Session session(TILE_ROWS);
-    int columns = x.blocks * P::DEPTH;
+    Range ds{0, d.blocks}, xs{0, x.blocks};
+    if (to.gates > 1)
+        ds = Range::of(d.blocks, part, parts, GRAIN / P::DEPTH);
+    else
+        xs = Range::of(x.blocks, part, parts, GRAIN / P::DEPTH);
     P::outer(
-        d, x, panels, rows, range, room,
-        [=](int block) { return to + (size_t(block % gates) * gate_rows + block / gates * P::DEPTH) * columns; }, columns);
+        d, ds, x, xs, panels, rows, room,
+        [&](int block) { return to.row(block % to.gates, block / to.gates * P::DEPTH); }, to.columns);
 }
 
 }  // namespace charloom

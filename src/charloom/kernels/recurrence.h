@@ -14,8 +14,10 @@ template <class P, class Cell>
 class Recurrence final : public Layer<P> {
 public:
     using typename Layer<P>::Kept;
+    using typename Layer<P>::Number;
     using typename Layer<P>::Back;
-    static constexpr int GATES = Cell::GATES, INPUT = Cell::INPUTS * P::PAIR, KEPT = Cell::KEPT * P::PAIR;
+    static constexpr int GATES = Cell::GATES, INPUT = Cell::INPUTS * P::PAIR, KEPT = Cell::KEPT * P::PAIR,
+                         UNITS = unit_blocks_of(GATES);
 
     Recurrence() : Layer<P>(GATES, Cell::INPUTS, Cell::KEPT, Cell::PAST) {}
 
@@ -29,25 +31,12 @@ public:
     }
 
     void forward(Inputs<P> inputs, Mask mask, Panels<P> passed, Range range, bool keep, Buffer<float>& room) override {
-        constexpr int UNITS = unit_blocks_of(GATES), VECTORS = GATES * UNITS;
+        constexpr int VECTORS = GATES * UNITS;
         typename P::Session session(layout_.rows);
-        int step = 0;
-        Panels<P> out = outputs();
-        Kept unused[KEPT];
-        auto finish = [&, this](const float* z, int panel, int item, int row) CHARLOOM_INLINE_LAMBDA {
-            size_t m = size_t(step) * layout_.panels + panel;
-            for (int unit = 0; unit < UNITS; unit++) {
-                int j = item * UNITS + unit;
-                Floats h = Cell::template forward<P>(
-                    z + unit * GATES * TILE, inputs.sums + inputs.place(m, unit_blocks_, j, row) * INPUT, past_bias_ + j * LANES,
-                    running_ + running_place(panel, j, row), keep ? kept_ + kept_place(m, j, row) : unused);
-                store(out.at(m, row, j * LANES), h);
-                if (mask) store(passed.at(m, row, j * LANES), h * mask.at(m * P::ROWS + row, j * LANES));
-            }
-        };
-        Pipeline<P, VECTORS, decltype(finish)> pipeline(layout_.rows, room, finish);
+        Forward finish{*this, inputs, mask, passed, keep};
+        Pipeline<P, VECTORS, Forward> pipeline(layout_.rows, room, finish);
         Panels<P> before = states();
-        for (step = 0; step < steps_; step++) {
+        for (int& step = finish.step; step < steps_; step++) {
             Panels<P> h = before.from(step * layout_.panels);
             for (int item = 0; item < unit_blocks_ / UNITS; item++)
                 for (int panel = range.first; panel < range.last; panel += 2)
@@ -61,49 +50,20 @@ public:
     void backward(Back& back, Inputs<P> inputs, Range range, int part, float* d_h, float* d_c, int units,
                   Buffer<float>& room) override {
         typename P::Session session(layout_.rows);
-        Panels<P> to_inputs = d_inputs(back), to_products = d_products(back), before = states();
         Sums& sums = sums_[part];
         std::memset(sums.inputs, 0, size_t(symbols_) * GATES * hidden_ * sizeof(float));
         std::memset(sums.products, 0, hidden_ * sizeof(float));
-        int step = 0;
-        auto finish = [&, this](const float* z, int panel, int item, int row) CHARLOOM_INLINE_LAMBDA {
-            for (int side = 0; side < 2; side++, z += TILE) {
-                int j = 2 * item + side, unit = j * LANES;
-                size_t place = running_place(panel, j, row);
-                Floats comes_back = load(z);
-                if (step < 0) {  // before the first step: what is left is the state's
-                    if (Cell::PAST) comes_back += load(back.running + place);
-                    store(back.state + place, comes_back);
-                    continue;
-                }
-                size_t m = size_t(step) * layout_.panels + panel;
-                Floats d_out = comes_back + load(back.outputs + output_place(m, j, row));
-                const Kept* kept = kept_ + kept_place(m, j, row);
-                if (step >= 2) fetch_early(kept - 2 * kept_place(layout_.panels, 0, 0));
-                Floats cell_before = step ? Cell::template before<P>(kept_ + kept_place(m - layout_.panels, j, row))
-                                          : load(first_running_ + place);
-                Floats d_in[GATES], d_product[GATES];
-                Cell::template backward<P>(d_out, kept, cell_before, Cell::PAST ? load(before.at(m, row, unit)) : Floats{},
-                                           back.running + place, d_in, d_product);
-                float* sum = sums.inputs + (inputs.symbols ? inputs.place(m, unit_blocks_, j, row) : j) * GATES * LANES;
-                for (int gate = 0; gate < GATES; gate++) {
-                    store(to_inputs.at(m, row, unit, gate, GATES), d_in[gate]);
-                    if (Cell::PAST) store(to_products.at(m, row, unit, gate, GATES), d_product[gate]);
-                    store(sum + gate * LANES, load(sum + gate * LANES) + d_in[gate]);
-                }
-                if (Cell::PAST) store(sums.products + unit, load(sums.products + unit) + d_product[GATES - 1]);
-            }
-        };
-        Pipeline<P, 2, decltype(finish)> pipeline(layout_.rows, room, finish);
-        step = steps_ - 1;
+        Backward finish{*this, back, inputs, sums, steps_ - 1};
         for (int panel = range.first; panel < range.last; panel++) start_back(back, panel, finish);
-        int blocks = to_products.blocks;
+        Pipeline<P, 2, Backward> pipeline(layout_.rows, room, finish);
+        Panels<P> d_products = this->d_products(back);
+        int& step = finish.step;
         for (step = steps_ - 2; step >= (d_h ? -1 : 0); step--) {
-            Panels<P> d = to_products.from((step + 1) * layout_.panels);
+            Panels<P> d = d_products.from((step + 1) * layout_.panels);
             for (int pair = 0; pair < unit_blocks_ / 2; pair++)
                 for (int panel = range.first; panel < range.last; panel += 2)
                     pipeline.multiply(d.panel(panel), panel + 1 < range.last ? d.panel(panel + 1) : nullptr,
-                                      recurrent_back_ + size_t(pair) * blocks * P::PACKED_PAIR, blocks, panel, pair);
+                                      recurrent_back_ + size_t(pair) * d.blocks * P::PACKED_PAIR, d.blocks, panel, pair);
             pipeline.flush();
         }
         if (d_h) give_d_state(back, range, d_h, d_c, units);
@@ -116,24 +76,148 @@ private:
     using Layer<P>::states, Layer<P>::outputs, Layer<P>::d_inputs, Layer<P>::d_products, Layer<P>::output_place;
     using Layer<P>::running_place, Layer<P>::kept_place, Layer<P>::give_d_state;
 
-    // What was kept two steps before is fetched into the second-level cache: the whole of it is too large for that, and
-    // time runs backwards here, which the processor does not foresee.
-    static CHARLOOM_INLINE void fetch_early(const Kept* kept) {
-        constexpr int LINE = 64 / sizeof(Kept);
-        for (int at = 0; at < KEPT; at += LINE) __builtin_prefetch(kept + at, 0, 2);
-    }
+    // One step's rows, forward. Where they lie is worked out once for a panel and unit block.
+    struct Forward {
+        Recurrence& layer;
+        const Inputs<P> inputs;
+        const Mask mask;
+        const Panels<P> passed;
+        const bool keep;
+        int step = 0;
+
+        size_t m = 0;
+        int j = 0;
+        const Kept* sums = nullptr;
+        const int32_t* symbols = nullptr;
+        float* running = nullptr;
+        Kept* kept = nullptr;
+        Number* out = nullptr;
+        Kept unused[UNITS * P::ROWS * KEPT] = {};  // where nothing is kept, rows still write
+
+        CHARLOOM_INLINE void begin(int panel, int item) {
+            m = size_t(step) * layer.layout_.panels + panel;
+            j = item * UNITS;
+            sums = inputs.sums + inputs.block(m, layer.unit_blocks_, j) * INPUT;
+            symbols = inputs.symbols_of(m);
+            running = layer.running_ + layer.running_place(panel, j, 0);
+            kept = keep ? layer.kept_ + layer.kept_place(m, j, 0) : unused;
+            out = layer.outputs().at(m, 0, j * LANES);
+        }
+
+        CHARLOOM_INLINE void rows(const float* z, int first, int last) {
+            const float* past_bias = layer.past_bias_ + j * LANES;
+            for (int row = first; row < last; row++) {
+                const Kept* x = sums + size_t(symbols ? symbols[row] : row) * INPUT;
+                for (int unit = 0; unit < UNITS; unit++) {
+                    Floats h = Cell::template forward<P>(
+                        z + unit * GATES * TILE + row * LANES, x + size_t(unit) * inputs.stride * INPUT,
+                        past_bias + unit * LANES, running + (unit * P::ROWS + row) * LANES,
+                        kept + (unit * P::ROWS + row) * KEPT);
+                    store(out + unit * NEXT_UNITS + row * P::DEPTH, h);
+                    if (mask)
+                        store(passed.at(m, row, (j + unit) * LANES), h * mask.at(m * P::ROWS + row, (j + unit) * LANES));
+                }
+            }
+        }
+    };
+
+    // One step's rows, back: of two unit blocks.
+    struct Backward {
+        Recurrence& layer;
+        Back& back;
+        const Inputs<P> inputs;
+        Sums& part_sums;
+        int step;
+
+        float *running = nullptr, *state = nullptr, *sums = nullptr, *product_sums = nullptr;
+        const Kept *kept = nullptr, *kept_before = nullptr, *early = nullptr;
+        const float* first_running = nullptr;
+        const Number *d_outputs = nullptr, *early_outputs = nullptr, *state_before = nullptr;
+        Number *to_inputs = nullptr, *to_products = nullptr;
+        const int32_t* symbols = nullptr;
+
+        CHARLOOM_INLINE void begin(int panel, int pair) {
+            int j = 2 * pair, unit = j * LANES;
+            size_t place = layer.running_place(panel, j, 0), m = size_t(step) * layer.layout_.panels + panel;
+            running = back.running + place;
+            if (step < 0) {
+                state = back.state + place;
+                return;
+            }
+            size_t one_step = layer.kept_place(layer.layout_.panels, 0, 0);
+            kept = layer.kept_ + layer.kept_place(m, j, 0);
+            kept_before = step ? kept - one_step : nullptr;
+            // What lies two steps before is fetched into the second-level cache: the whole of it is too large for that,
+            // and time runs backwards here, which the processor does not foresee.
+            size_t ahead = step >= 2 ? 2 : 0;
+            early = kept - ahead * one_step;
+            first_running = layer.first_running_ + place;
+            d_outputs = back.outputs + layer.output_place(m, j, 0);
+            early_outputs = d_outputs - ahead * layer.output_place(layer.layout_.panels, 0, 0);
+            state_before = layer.states().at(m, 0, unit);
+            to_inputs = layer.d_inputs(back).at(m, 0, unit, 0, GATES);
+            to_products = layer.d_products(back).at(m, 0, unit, 0, GATES);
+            symbols = inputs.symbols_of(m);
+            sums = part_sums.inputs + (symbols ? inputs.block(m, layer.unit_blocks_, j) : j) * GATES * LANES;
+            product_sums = part_sums.products + unit;
+        }
+
+        CHARLOOM_INLINE void rows(const float* z, int first, int last) {
+            for (int row = first; row < last; row++)
+                for (int side = 0; side < 2; side++) {
+                    const float* comes_back = z + side * TILE + row * LANES;
+                    if (step < 0)
+                        finish_state(comes_back, (side * P::ROWS + row) * LANES);
+                    else
+                        finish_row(comes_back, side, row);
+                }
+        }
+
+        // Before the first step: what is left is the state's.
+        CHARLOOM_INLINE void finish_state(const float* comes_back, int at) {
+            store(state + at, Cell::PAST ? load(comes_back) + load(running + at) : load(comes_back));
+        }
+
+        CHARLOOM_INLINE void finish_row(const float* comes_back, int side, int row) {
+            int place = side * P::ROWS + row, at = place * LANES;
+            for (int line = 0; line < KEPT; line += LINE) __builtin_prefetch(early + place * KEPT + line, 0, 2);
+            __builtin_prefetch(early_outputs + at, 0, 2);
+            Floats cell_before = kept_before ? Cell::template before<P>(kept_before + place * KEPT)
+                                             : load(first_running + at);
+            Floats h_before = Cell::PAST ? load(state_before + side * NEXT_UNITS + row * P::DEPTH) : Floats{};
+            Floats d_in[GATES], d_product[GATES];
+            Cell::template backward<P>(load(comes_back) + load(d_outputs + at), kept + place * KEPT, cell_before, h_before,
+                                       running + at, d_in, d_product);
+            int to = side * NEXT_GATES + row * P::DEPTH;
+            float* sum = sums + (symbols ? symbols[row] + side * inputs.stride : side) * GATES * LANES;
+            for (int gate = 0; gate < GATES; gate++) {
+                store(to_inputs + to + gate * Panels<P>::BLOCK, d_in[gate]);
+                if (Cell::PAST) store(to_products + to + gate * Panels<P>::BLOCK, d_product[gate]);
+                store(sum + gate * LANES, load(sum + gate * LANES) + d_in[gate]);
+            }
+            if (!Cell::PAST) return;
+            float* product_sum = product_sums + side * LANES;
+            store(product_sum, load(product_sum) + d_product[GATES - 1]);
+        }
+    };
 
     // The last step: nothing has come back through a product yet.
-    template <class Finish>
-    void start_back(Back& back, int panel, Finish& finish) {
-        for (int pair = 0; pair < unit_blocks_ / 2; pair++)
-            for (int row = 0; row < layout_.rows; row++) {
-                float z[TILE + LANES];
-                store(z, load(back.state + running_place(panel, 2 * pair, row)));
-                store(z + TILE, load(back.state + running_place(panel, 2 * pair + 1, row)));
-                finish(z, panel, pair, row);
-            }
+    void start_back(Back& back, int panel, Backward& finish) {
+        for (int pair = 0; pair < unit_blocks_ / 2; pair++) {
+            float z[2 * TILE];
+            for (int side = 0; side < 2; side++)
+                std::memcpy(z + side * TILE, back.state + running_place(panel, 2 * pair + side, 0),
+                            layout_.rows * LANES * sizeof(float));
+            finish.begin(panel, pair);
+            finish.rows(z, 0, layout_.rows);
+        }
     }
+
+    static constexpr int LINE = 64 / sizeof(Kept);  // of the cache
+    // From an even unit block's place in a panel to that of the next: of states, and of gates.
+    static constexpr bool TOGETHER = 2 * LANES <= P::DEPTH;
+    static constexpr int NEXT_UNITS = TOGETHER ? LANES : Panels<P>::BLOCK;
+    static constexpr int NEXT_GATES = TOGETHER ? LANES : GATES * Panels<P>::BLOCK;
 };
 
 template <class P>
