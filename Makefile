@@ -3,6 +3,7 @@
 #   make demo      train a small model for about a minute on text that Python carries, and read from it
 #   make test      everything that must hold: the checks, then the tests
 #   make check     the checks alone: format, lint, types, docs/cli.md
+#   make format    write Python and C++ as the checks want them
 #   make kernels   build what is new of the C++ in src/charloom/kernels/; demo, test and bench do so first
 #   make check-kernels   build the kernels with AddressSanitizer and UBSan, and run their tests; some minutes
 #   make bench     the programs under benchmarks/
@@ -22,6 +23,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --quiet
 # mypy and ruff follow these; a folder that is not there yet is left out.
 SOURCES := src docs $(wildcard benchmarks)
+CPP := $(wildcard src/charloom/kernels/*.h src/charloom/kernels/*.cpp)
 BENCHMARKS := $(sort $(wildcard benchmarks/[a-z]*.py))
 # The C++ is built with what the lock brings, so a compiler is all that a machine needs to have.
 CMAKE := $(BIN)/cmake
@@ -36,7 +38,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check kernels check-kernels bench docs notebook lock clean
+.PHONY: help demo test check format kernels check-kernels bench docs notebook lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -50,13 +52,19 @@ demo: $(INSTALLED)
 test:
 	@$(MAKE) --no-print-directory -j 2 $(WORKSHOP) kernels
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 check: $(WORKSHOP)
 	@$(BIN)/ruff format --check $(SOURCES) tests
 	@$(BIN)/ruff check $(SOURCES) tests
+	@$(BIN)/clang-format --dry-run --Werror $(CPP)
 	@$(BIN)/mypy $(SOURCES)
 	@$(BIN)/python docs/make_cli_reference.py --check
+
+format: $(WORKSHOP)
+	@$(BIN)/ruff format $(SOURCES) tests
+	@$(BIN)/ruff check --fix $(SOURCES) tests
+	@$(BIN)/clang-format -i $(CPP)
 
 # Configuring again takes a moment and finds a compiler that came later; ninja sees what is new. It would take the word
 # of a `make -j` for its own number of jobs, so it is not told.

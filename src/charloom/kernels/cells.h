@@ -43,8 +43,8 @@ struct Lstm {
 
     // running: d_c
     template <class P>
-    static CHARLOOM_INLINE void backward(Floats d_h, const typename P::Kept* kept, Floats c_before, Floats, float* running,
-                                         Floats* d_inputs, Floats* d_products) {
+    static CHARLOOM_INLINE void backward(Floats d_h, const typename P::Kept* kept, Floats c_before, Floats,
+                                         float* running, Floats* d_inputs, Floats* d_products) {
         Floats i = P::first(kept), f = P::second(kept), g = P::first(kept + P::PAIR), o = P::second(kept + P::PAIR);
         Floats squashed = P::second(kept + 2 * P::PAIR);
         Floats d_squashed = d_h * o;
@@ -64,8 +64,8 @@ struct Gru {
 
     // running: h
     template <class P>
-    static CHARLOOM_INLINE Floats forward(const float* z, const typename P::Kept* x, const float* past_bias, float* running,
-                                          typename P::Kept* kept) {
+    static CHARLOOM_INLINE Floats forward(const float* z, const typename P::Kept* x, const float* past_bias,
+                                          float* running, typename P::Kept* kept) {
         Floats r = P::sigmoid(load(z) + P::first(x)), u = P::sigmoid(load(z + TILE) + P::second(x));
         Floats m = load(z + 2 * TILE) + load(past_bias);
         Floats n = P::tanh(P::first(x + P::PAIR) + r * m);
@@ -83,8 +83,8 @@ struct Gru {
 
     // running: the part of d_h that comes back without a product
     template <class P>
-    static CHARLOOM_INLINE void backward(Floats d_h, const typename P::Kept* kept, Floats, Floats h_before, float* running,
-                                         Floats* d_inputs, Floats* d_products) {
+    static CHARLOOM_INLINE void backward(Floats d_h, const typename P::Kept* kept, Floats, Floats h_before,
+                                         float* running, Floats* d_inputs, Floats* d_products) {
         Floats r = P::first(kept), u = P::second(kept), n = P::first(kept + P::PAIR), m = P::second(kept + P::PAIR);
         d_h += load(running);
         store(running, d_h * u);
@@ -116,8 +116,8 @@ struct Rnn {
     }
 
     template <class P>
-    static CHARLOOM_INLINE void backward(Floats d_h, const typename P::Kept* kept, Floats, Floats, float*, Floats* d_inputs,
-                                         Floats* d_products) {
+    static CHARLOOM_INLINE void backward(Floats d_h, const typename P::Kept* kept, Floats, Floats, float*,
+                                         Floats* d_inputs, Floats* d_products) {
         Floats h = P::first(kept);
         d_inputs[0] = d_products[0] = RELU ? (h > 0.0f ? d_h : Floats{}) : d_h * (1.0f - h * h);
     }

@@ -63,9 +63,8 @@ public:
     // From the sums of each to W, and to the embedding.
     void gradients(const std::vector<float*>& gradients, const Layer<P>& layer, int threads) {
         if (a_.input == Input::ONEHOT)
-            return each_part(threads, [&](int part) {
-                scatter_columns(gradients[0], layer, unit_range(part, threads));
-            });
+            return each_part(threads,
+                             [&](int part) { scatter_columns(gradients[0], layer, unit_range(part, threads)); });
         d_.reserve(Panels<Product>::size(panels_, hidden_ / Product::DEPTH * layer.gates));
         Panels<Product> d{d_, hidden_ / Product::DEPTH * layer.gates};
         for (int s = 0; s < symbols(); s++)
@@ -146,7 +145,8 @@ private:
                 for (int side = 0; side < 2; side++) {
                     int s = panel * Product::ROWS + row, from = (2 * pair + side) * LANES;
                     if (s < int(distinct.size()) && from < embedding)
-                        put(load(z + side * TILE + row * LANES), gradient + size_t(distinct[s]) * embedding, from, embedding);
+                        put(load(z + side * TILE + row * LANES), gradient + size_t(distinct[s]) * embedding, from,
+                            embedding);
                 }
         }
     };

@@ -157,8 +157,8 @@ public:
             }
     }
 
-    Panels<P> states() const { return {states_, hidden_ / P::DEPTH}; }          // one step ahead: panel 0 is before
-    Panels<P> outputs() const { return states().from(layout_.panels); }        // panel m is step m's
+    Panels<P> states() const { return {states_, hidden_ / P::DEPTH}; }   // one step ahead: panel 0 is before
+    Panels<P> outputs() const { return states().from(layout_.panels); }  // panel m is step m's
     const float* bias() const { return bias_; }
 
     // The state before the first step, from row-major [B][units]; nothing stands for zero.
@@ -210,16 +210,15 @@ public:
                              Buffer<float>& room) const = 0;
 
     // All steps, for the panels of texts in the range. `passed` gets what goes up where a mask lies between.
-    virtual void forward(Inputs<P> inputs, Mask mask, Panels<P> passed, Range range, bool keep, Buffer<float>& room) = 0;
+    virtual void forward(Inputs<P> inputs, Mask mask, Panels<P> passed, Range range, bool keep,
+                         Buffer<float>& room) = 0;
 
     // All steps, the last first, for the panels of texts in the range; at the end the gradient of the state before.
     virtual void backward(Back& back, Inputs<P> inputs, Range range, int part, float* d_h, float* d_c, int units,
                           Buffer<float>& room) = 0;
 
     Panels<P> d_inputs(Back& back) const { return {back.inputs, hidden_ / P::DEPTH * gates}; }
-    Panels<P> d_products(Back& back) const {
-        return {past ? back.products : back.inputs, hidden_ / P::DEPTH * gates};
-    }
+    Panels<P> d_products(Back& back) const { return {past ? back.products : back.inputs, hidden_ / P::DEPTH * gates}; }
 
     // Where an output's gradient lies: [m][j][row][LANES].
     CHARLOOM_INLINE size_t output_place(size_t m, int j, int row) const {

@@ -19,8 +19,8 @@ public:
     using Number = typename P::Number;
 
     NetworkOf(Architecture architecture, int threads)
-        : a_(architecture), threads_(threads), hidden_(up_to_multiple(architecture.hidden, GRAIN)), entry_(architecture),
-          sums_(architecture.layers), masked_(architecture.layers), rooms_(threads),
+        : a_(architecture), threads_(threads), hidden_(up_to_multiple(architecture.hidden, GRAIN)),
+          entry_(architecture), sums_(architecture.layers), masked_(architecture.layers), rooms_(threads),
           padding_(4 * architecture.layers + 3) {
         for (int n = 0; n < a_.layers; n++) layers_.push_back(layer_of<P>(a_.cell, a_.nonlinearity == "relu"));
     }
@@ -37,9 +37,8 @@ public:
         entry_.sum(parameters_, *layers_[0], threads_);
         for (int n = 0; n < a_.layers; n++) run_layer(n, keep);
         gather_targets();
-        each_part([&](int part) {
-            head_.forward(top_, layout_.rows, targets_.get(), active_range(part), scale, part);
-        });
+        each_part(
+            [&](int part) { head_.forward(top_, layout_.rows, targets_.get(), active_range(part), scale, part); });
         for (const auto& found : head_.found()) score.nats += found.nats, score.correct += found.correct;
         return score;
     }
@@ -54,8 +53,8 @@ public:
             auto of = [=](auto* array) { return array ? array + state : nullptr; };
             each_part([&](int part) {
                 layers_[n]->set_d_state(back_, of(d_h), of(d_c), a_.hidden, texts_range(part));
-                layers_[n]->backward(back_, inputs(n), texts_range(part), part, of(d_h_before), of(d_c_before), a_.hidden,
-                                    rooms_[part]);
+                layers_[n]->backward(back_, inputs(n), texts_range(part), part, of(d_h_before), of(d_c_before),
+                                     a_.hidden, rooms_[part]);
             });
             layer_gradients(n, gradients);
         }
@@ -172,11 +171,13 @@ private:
         int count = int(active_.size());
         targets_.reserve(size_t(count) * P::ROWS);
         for (int i = 0; i < count; i++)
-            std::memcpy(targets_ + size_t(i) * P::ROWS, all_targets_ + size_t(active_[i]) * P::ROWS, P::ROWS * sizeof(int32_t));
+            std::memcpy(targets_ + size_t(i) * P::ROWS, all_targets_ + size_t(active_[i]) * P::ROWS,
+                        P::ROWS * sizeof(int32_t));
         if (count == total_panels()) return;
         Panels<P> compact{compact_, top_.blocks};
         for (int i = 0; i < count; i++)
-            std::memcpy(compact.panel(i), top_.panel(active_[i]), size_t(top_.blocks) * Panels<P>::BLOCK * sizeof(Number));
+            std::memcpy(compact.panel(i), top_.panel(active_[i]),
+                        size_t(top_.blocks) * Panels<P>::BLOCK * sizeof(Number));
         top_ = compact;
     }
 
@@ -190,7 +191,8 @@ private:
             GoesDown<P> down{back_.outputs, hidden_ / LANES, mask(a_.layers - 1), active_.data()};
             product_down<P>(head_.d_logits(), layout_.rows, head_.weights_back(), hidden_ / (2 * LANES),
                             active_range(part), rooms_[part], down);
-            weight_gradient<P>(head_.d_logits(), top_, int(active_.size()), layout_.rows, to, part, threads_, rooms_[part]);
+            weight_gradient<P>(head_.d_logits(), top_, int(active_.size()), layout_.rows, to, part, threads_,
+                               rooms_[part]);
         });
         each_part([&](int part) { to.deliver(part, threads_); });
         head_.bias_gradient(gradients[head_weight() + 1]);
@@ -200,7 +202,8 @@ private:
         int w = weight(n), m = total_panels();
         Layer<P>& layer = *layers_[n];
         Gradient recurrent(gradients[w + 1], gates(), a_.hidden, a_.hidden, gradient_rooms_[0]);
-        Gradient input(gradients[w], gates(), a_.hidden, a_.hidden, gradient_rooms_[1]);  // where there is a layer below
+        Gradient input(gradients[w], gates(), a_.hidden, a_.hidden,
+                       gradient_rooms_[1]);  // where there is a layer below
         each_part([&](int part) {
             if (n) {
                 GoesDown<P> down{back_.outputs_below, hidden_ / LANES, mask(n - 1)};

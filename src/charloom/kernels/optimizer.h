@@ -22,7 +22,8 @@ struct Updated {
     float decay;
 };
 
-// rate and epsilon with Adam's corrections in them, rate_of_decay without. decoupled: AdamW, whose decay is taken off the parameter itself.
+// rate and epsilon with Adam's corrections in them, rate_of_decay without. decoupled: AdamW, whose decay is taken off the
+// parameter itself.
 struct Adam {
     float rate, rate_of_decay, beta1, beta2, epsilon;
     bool decoupled;
@@ -84,7 +85,8 @@ inline float clip(const std::vector<Span>& gradients, float by_value, float by_n
     float factor = float(by_norm / (norm + 1e-6));
     over_pieces(gradients, threads, [&](size_t, size_t array, size_t first, size_t last) {
         float* g = gradients[array].data;
-        over_vectors(first, last, [&](size_t n) { store(g + n, load(g + n) * factor); }, [&](size_t n) { g[n] *= factor; });
+        over_vectors(
+            first, last, [&](size_t n) { store(g + n, load(g + n) * factor); }, [&](size_t n) { g[n] *= factor; });
     });
     return norm;
 }
@@ -111,8 +113,8 @@ inline void adam(const std::vector<Updated>& all, Adam a, int threads) {
                 store(u.square + n, square);
             },
             [&](size_t n) {
-                u.parameter[n] = step(u.parameter[n], u.gradient[n], u.mean[n], u.square[n],
-                                      [](float x) { return std::sqrt(x); });
+                u.parameter[n] =
+                    step(u.parameter[n], u.gradient[n], u.mean[n], u.square[n], [](float x) { return std::sqrt(x); });
             });
     });
 }

@@ -51,7 +51,9 @@ struct Layout {
         return {texts, panels, (texts + panels - 1) / panels};
     }
 
-    Range of_panels(Range range) const { return {std::min(range.first * rows, texts), std::min(range.last * rows, texts)}; }
+    Range of_panels(Range range) const {
+        return {std::min(range.first * rows, texts), std::min(range.last * rows, texts)};
+    }
     int panel(int text) const { return text / rows; }
     int row(int text) const { return text % rows; }
     size_t place(int step, int text, int most_rows) const {  // of a number for each step and text

@@ -21,8 +21,8 @@ public:
     }
 
     // panel1 may be nothing. `weights` are those of the item: VECTORS / 2 packed pairs of so many blocks.
-    void multiply(const typename P::Number* panel0, const typename P::Number* panel1,
-                  const typename P::Number* weights, int blocks, int panel, int item) {
+    void multiply(const typename P::Number* panel0, const typename P::Number* panel1, const typename P::Number* weights,
+                  int blocks, int panel, int item) {
         int each = (rows_left() + VECTORS / 2 * blocks - 1) / (VECTORS / 2 * blocks);
         for (int pair = 0; pair < VECTORS / 2; pair++)
             P::multiply(panel0, panel1, weights + size_t(pair) * blocks * P::PACKED_PAIR, blocks, rows_,

@@ -77,7 +77,8 @@ CHARLOOM_INLINE int interleaved_column(int half, int n) { return n / 4 * 8 + hal
 
 CHARLOOM_INLINE void straightened(Words low, Words high, float* to) {
     store(to, from_bits(__builtin_shufflevector(low, high, 0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23)));
-    store(to + LANES, from_bits(__builtin_shufflevector(low, high, 8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31)));
+    store(to + LANES,
+          from_bits(__builtin_shufflevector(low, high, 8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31)));
 }
 
 // Σ d[n] x[k] over all rows, as a product of blocks: depth is the rows, two panels' row r making pair r. `Tiles` multiplies
@@ -90,7 +91,8 @@ struct HalfPrecisionOuter {
     static constexpr int PAIRS = 16;            // pairs of panels: packed, they fit the L2 cache
 
     template <class View, class Rows>
-    static void run(View d, Range ds, View x, Range xs, int panels, int rows, Buffer<float>& room, Rows&& to, int stride) {
+    static void run(View d, Range ds, View x, Range xs, int panels, int rows, Buffer<float>& room, Rows&& to,
+                    int stride) {
         constexpr size_t SUMS = size_t(LEFT) * RIGHT * 4 * TILE, A = size_t(LEFT) * 2 * PAIRS * SQUARE,
                          B = size_t(RIGHT) * 2 * PAIRS * SQUARE;
         room.reserve(SUMS + (A + B) / 2);
@@ -112,7 +114,8 @@ struct HalfPrecisionOuter {
                 }
                 for (int right = 0; right < d1 - d0; right++)
                     for (int left = 0; left < x1 - x0; left++)
-                        turn_back(room + size_t(left * RIGHT + right) * 4 * TILE, to(d0 + right) + (x0 + left) * DEPTH, stride);
+                        turn_back(room + size_t(left * RIGHT + right) * 4 * TILE, to(d0 + right) + (x0 + left) * DEPTH,
+                                  stride);
             }
     }
 
@@ -302,7 +305,8 @@ struct DotTiles {
     static void accumulate(const Bf16* left, const Bf16* right, size_t half, int count, float* sums, bool fresh) {
         for (int side = 0; side < 2; side++)
             for (int n = 0; n < 16; n += 8)
-                accumulate_rows(left + side * half + 2 * n, right, half, count, sums + side * 2 * TILE + n * LANES, fresh);
+                accumulate_rows(left + side * half + 2 * n, right, half, count, sums + side * 2 * TILE + n * LANES,
+                                fresh);
     }
 
     static void accumulate_rows(const Bf16* left, const Bf16* right, size_t half, int count, float* sums, bool fresh) {

@@ -126,7 +126,8 @@ struct SinglePrecision {
     }
 
 private:
-    static constexpr int OUTER_ROWS = LANES == 16 ? 8 : 4;  // of the result at once: with two vectors each, 16 or 8 sums
+    static constexpr int OUTER_ROWS =
+        LANES == 16 ? 8 : 4;  // of the result at once: with two vectors each, 16 or 8 sums
     static constexpr int OUTER_BLOCKS = LANES == 16 ? 2 : 1;
 
     static void add_outer(const float* left, size_t left_stride, const float* right, size_t right_stride, int panels,

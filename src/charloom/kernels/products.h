@@ -38,8 +38,8 @@ void pack_for_gradients(const Weights& weights, Buffer<typename P::Number>& to, 
     for (int pair = range.first; pair < range.last; pair++)
         for (int k = 0; k < blocks; k++)
             for (int side = 0; side < 2; side++)
-                P::pack_columns(weights.row(k % gates, k / gates * P::DEPTH) + (pair * 2 + side) * LANES, weights.columns,
-                                to + (size_t(pair) * blocks + k) * P::PACKED_PAIR, side);
+                P::pack_columns(weights.row(k % gates, k / gates * P::DEPTH) + (pair * 2 + side) * LANES,
+                                weights.columns, to + (size_t(pair) * blocks + k) * P::PACKED_PAIR, side);
 }
 
 // ---- products that wait for nothing

@@ -41,8 +41,8 @@ public:
             for (int item = 0; item < unit_blocks_ / UNITS; item++)
                 for (int panel = range.first; panel < range.last; panel += 2)
                     pipeline.multiply(h.panel(panel), panel + 1 < range.last ? h.panel(panel + 1) : nullptr,
-                                      recurrent_ + size_t(item) * VECTORS / 2 * h.blocks * P::PACKED_PAIR, h.blocks, panel,
-                                      item);
+                                      recurrent_ + size_t(item) * VECTORS / 2 * h.blocks * P::PACKED_PAIR, h.blocks,
+                                      panel, item);
             pipeline.flush();
         }
     }
@@ -63,7 +63,8 @@ public:
             for (int pair = 0; pair < unit_blocks_ / 2; pair++)
                 for (int panel = range.first; panel < range.last; panel += 2)
                     pipeline.multiply(d.panel(panel), panel + 1 < range.last ? d.panel(panel + 1) : nullptr,
-                                      recurrent_back_ + size_t(pair) * d.blocks * P::PACKED_PAIR, d.blocks, panel, pair);
+                                      recurrent_back_ + size_t(pair) * d.blocks * P::PACKED_PAIR, d.blocks, panel,
+                                      pair);
             pipeline.flush();
         }
         if (d_h) give_d_state(back, range, d_h, d_c, units);
@@ -115,7 +116,8 @@ private:
                         kept + (unit * P::ROWS + row) * KEPT);
                     store(out + unit * NEXT_UNITS + row * P::DEPTH, h);
                     if (mask)
-                        store(passed.at(m, row, (j + unit) * LANES), h * mask.at(m * P::ROWS + row, (j + unit) * LANES));
+                        store(passed.at(m, row, (j + unit) * LANES),
+                              h * mask.at(m * P::ROWS + row, (j + unit) * LANES));
                 }
             }
         }
@@ -182,12 +184,12 @@ private:
             int place = side * P::ROWS + row, at = place * LANES;
             for (int line = 0; line < KEPT; line += LINE) __builtin_prefetch(early + place * KEPT + line, 0, 2);
             __builtin_prefetch(early_outputs + at, 0, 2);
-            Floats cell_before = kept_before ? Cell::template before<P>(kept_before + place * KEPT)
-                                             : load(first_running + at);
+            Floats cell_before =
+                kept_before ? Cell::template before<P>(kept_before + place * KEPT) : load(first_running + at);
             Floats h_before = Cell::PAST ? load(state_before + side * NEXT_UNITS + row * P::DEPTH) : Floats{};
             Floats d_in[GATES], d_product[GATES];
-            Cell::template backward<P>(load(comes_back) + load(d_outputs + at), kept + place * KEPT, cell_before, h_before,
-                                       running + at, d_in, d_product);
+            Cell::template backward<P>(load(comes_back) + load(d_outputs + at), kept + place * KEPT, cell_before,
+                                       h_before, running + at, d_in, d_product);
             int to = side * NEXT_GATES + row * P::DEPTH;
             float* sum = sums + (symbols ? symbols[row] + side * inputs.stride : side) * GATES * LANES;
             for (int gate = 0; gate < GATES; gate++) {

@@ -48,15 +48,19 @@ class Trainer {
 public:
     Trainer(std::string cell, std::string nonlinearity, int layers, int hidden, int symbols, std::string input,
             int input_size, std::string precision, bool tiles, int threads)
-        : network_(open_network(
-              {cell, nonlinearity, layers, hidden, symbols,
-               input == "onehot" ? Input::ONEHOT : input == "embedding" ? Input::EMBEDDING : Input::SCALAR, input_size},
-              precision, tiles, threads)) {}
+        : network_(open_network({cell, nonlinearity, layers, hidden, symbols,
+                                 input == "onehot"      ? Input::ONEHOT
+                                 : input == "embedding" ? Input::EMBEDDING
+                                                        : Input::SCALAR,
+                                 input_size},
+                                precision, tiles, threads)) {}
 
     std::pair<double, int64_t> forward(const std::vector<Array>& parameters, Ids inputs, Ids targets, MaybeArray h,
                                        MaybeArray c, const std::vector<Array>& masks, Array h_after, MaybeArray c_after,
                                        float scale) {
-        Batch batch{int(inputs.shape(0)), int(inputs.shape(1)), inputs.data(), targets.data(), pointer(h), pointer(c), {}, h_after.data(), pointer(c_after)};
+        Batch batch{
+            int(inputs.shape(0)), int(inputs.shape(1)), inputs.data(), targets.data(), pointer(h), pointer(c), {},
+            h_after.data(),       pointer(c_after)};
         for (const Array& mask : masks) batch.masks.push_back(mask.data());
         auto found = pointers(parameters);
         Released here;
@@ -91,16 +95,17 @@ void bind_training(nb::module_& module) {
     nb::class_<Trainer>(module, "Trainer",
                         "A network's workspace: see charloom.engines.bptt.native, which is what should be called.")
         .def(nb::init<std::string, std::string, int, int, int, std::string, int, std::string, bool, int>(), "cell"_a,
-             "nonlinearity"_a, "layers"_a, "hidden"_a, "symbols"_a, "input"_a, "input_size"_a, "precision"_a, "tiles"_a, "threads"_a)
-        .def("forward", &Trainer::forward, "parameters"_a, "inputs"_a, "targets"_a, "h"_a.none(), "c"_a.none(), "masks"_a,
-             "h_after"_a, "c_after"_a.none(), "scale"_a)
+             "nonlinearity"_a, "layers"_a, "hidden"_a, "symbols"_a, "input"_a, "input_size"_a, "precision"_a, "tiles"_a,
+             "threads"_a)
+        .def("forward", &Trainer::forward, "parameters"_a, "inputs"_a, "targets"_a, "h"_a.none(), "c"_a.none(),
+             "masks"_a, "h_after"_a, "c_after"_a.none(), "scale"_a)
         .def("backward", &Trainer::backward, "gradients"_a, "d_h"_a.none(), "d_c"_a.none(), "d_h_before"_a.none(),
              "d_c_before"_a.none());
     module.def(
         "adam",
         [](const std::vector<Array>& parameters, const std::vector<Array>& gradients, const std::vector<Array>& means,
-           const std::vector<Array>& squares, const std::vector<float>& decays, float rate, float rate_of_decay, float beta1, float beta2,
-           float epsilon, bool decoupled, int threads) {
+           const std::vector<Array>& squares, const std::vector<float>& decays, float rate, float rate_of_decay,
+           float beta1, float beta2, float epsilon, bool decoupled, int threads) {
             std::vector<Updated> all;
             for (size_t n = 0; n < parameters.size(); n++)
                 all.push_back({parameters[n].data(), gradients[n].data(), means[n].data(), squares[n].data(),
@@ -108,8 +113,8 @@ void bind_training(nb::module_& module) {
             Released here;
             adam(all, {rate, rate_of_decay, beta1, beta2, epsilon, decoupled}, threads);
         },
-        "parameters"_a, "gradients"_a, "means"_a, "squares"_a, "decays"_a, "rate"_a, "rate_of_decay"_a, "beta1"_a, "beta2"_a, "epsilon"_a,
-        "decoupled"_a, "threads"_a);
+        "parameters"_a, "gradients"_a, "means"_a, "squares"_a, "decays"_a, "rate"_a, "rate_of_decay"_a, "beta1"_a,
+        "beta2"_a, "epsilon"_a, "decoupled"_a, "threads"_a);
     module.def(
         "clip",
         [](const std::vector<Array>& gradients, float by_value, float by_norm, int threads) {

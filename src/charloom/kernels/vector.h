@@ -116,14 +116,10 @@ CHARLOOM_INLINE Floats bounded(Floats t, float most) {
 constexpr float LOG2E = 1.44269504088896341f;
 
 // e^x; below -87 it is 2^-126 or less, above 87 2^126.
-CHARLOOM_INLINE Floats exponential(Floats x) {
-    return exp2_bounded(bounded(x * LOG2E, 126));
-}
+CHARLOOM_INLINE Floats exponential(Floats x) { return exp2_bounded(bounded(x * LOG2E, 126)); }
 
 // 1 / (1 + e^-x); the bound keeps the denominator in the range of `reciprocal`.
-CHARLOOM_INLINE Floats sigmoid(Floats x) {
-    return reciprocal(1.0f + exp2_bounded(bounded(x * -LOG2E, 120)));
-}
+CHARLOOM_INLINE Floats sigmoid(Floats x) { return reciprocal(1.0f + exp2_bounded(bounded(x * -LOG2E, 120))); }
 
 // 1 - 2 / (1 + e^2x): right to 2e-7 absolutely, not relatively.
 CHARLOOM_INLINE Floats hyperbolic_tangent(Floats x) {

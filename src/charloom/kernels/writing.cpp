@@ -14,8 +14,8 @@
 #include <stdexcept>
 #include <thread>
 
-#include "writing_pace.h"
 #include "released.h"
+#include "writing_pace.h"
 #include "writing_session.h"
 
 namespace nb = nanobind;
@@ -63,18 +63,16 @@ LayerParameters layer_of(const LayerArrays& arrays, int gates, int hidden) {
     require(!below || below->shape(0) == rows, "weights below must be [G*H, X]");
     require(start.shape(1) == rows, "starts must be [1 or V, G*H]");
     require(!new_bias || new_bias->shape(0) == size_t(hidden), "the new gate's bias must be [H]");
-    return {below ? below->data() : nullptr,
-            below ? static_cast<int>(below->shape(1)) : 0,
-            recurrent.data(),
-            start.data(),
-            static_cast<int>(start.shape(0)),
-            new_bias ? new_bias->data() : nullptr};
+    return {
+        below ? below->data() : nullptr,  below ? static_cast<int>(below->shape(1)) : 0, recurrent.data(), start.data(),
+        static_cast<int>(start.shape(0)), new_bias ? new_bias->data() : nullptr};
 }
 
 Network packed(const std::string& cell, const std::string& precision, const std::vector<LayerArrays>& layers, Rows head,
                Numbers head_bias, const std::optional<Rows>& entries) {
-    Parameters from{cell_named(cell), static_cast<int>(head.shape(1)), static_cast<int>(head.shape(0)), {}, head.data(),
-                    head_bias.data(), entries ? entries->data() : nullptr};
+    Parameters from{
+        cell_named(cell), static_cast<int>(head.shape(1)),    static_cast<int>(head.shape(0)), {}, head.data(),
+        head_bias.data(), entries ? entries->data() : nullptr};
     require(!layers.empty(), "there must be a layer");
     require(head_bias.shape(0) == head.shape(0), "the head's bias must be [V]");
     require(!entries || entries->shape(0) == head.shape(0), "entries must be [V, E]");
@@ -162,7 +160,8 @@ private:
     Outcome run(const Task& task, int threads) const {
         Released others_may_run;
         if (task.texts == 0 || task.steps == 0) return {0, false};
-        threads = std::clamp(threads, 1, static_cast<int>(std::min<size_t>(Gang::LARGEST, network_.bytes() / LEAST_SHARE + 1)));
+        threads = std::clamp(threads, 1,
+                             static_cast<int>(std::min<size_t>(Gang::LARGEST, network_.bytes() / LEAST_SHARE + 1)));
         Session session(network_, task, threads);
         Pace pace = pace_for(task.texts);
         auto begin = Pace::Clock::now(), now = begin;
@@ -260,8 +259,8 @@ void bind_writing(nb::module_& module) {
              "boundary"_a)
         .def("read", &Writer::read, "h"_a, "c"_a, "ids"_a, "logits"_a.none(), "seconds"_a, "threads"_a)
         .def_prop_ro("bytes", &Writer::bytes);
-    module.def("choose", &writing::choose, "logits"_a, "before"_a, "uniform"_a, "temperature"_a, "top_k"_a, "top_p"_a, "floor"_a,
-               "likeliest"_a, "never"_a, "boundary"_a);
+    module.def("choose", &writing::choose, "logits"_a, "before"_a, "uniform"_a, "temperature"_a, "top_k"_a, "top_p"_a,
+               "floor"_a, "likeliest"_a, "never"_a, "boundary"_a);
     module.def("parts_run", &writing::parts_run, "threads"_a, "parts"_a);
     module.def("gang_met", &writing::gang_met, "threads"_a, "rounds"_a);
     module.def("uniform", &writing::uniform, "seed"_a, "sequence"_a, "position"_a);

@@ -62,7 +62,8 @@ void Matrix::pack(const float* rows, int gates, int units, int columns) {
             uint32_t* panel = words_ + size_t(strip / panel_) * panel_ * LANES * columns_;
             uint32_t* first = panel + strip % panel_ * LANES + lane;
             for (int column = 0; column < columns; column++)
-                put_weight<Format>(first + size_t(column / Format::PER_WORD) * panel_ * LANES, column, row[column], scale);
+                put_weight<Format>(first + size_t(column / Format::PER_WORD) * panel_ * LANES, column, row[column],
+                                   scale);
             if constexpr (std::is_same_v<Format, Int8>) {
                 int32_t sum = 0;
                 for (int column = 0; column < columns; column++)

@@ -27,14 +27,8 @@ void copy(const float* from, size_t count, Buffer<float>& to, size_t room) {
 }  // namespace
 
 Network::Network(const Parameters& from, Precision precision)
-    : cell(from.cell),
-      gates(gates_of(from.cell)),
-      hidden(from.hidden),
-      symbols(from.symbols),
-      precision(precision),
-      width(padded_width(from.hidden)),
-      head_width(padded_width(from.symbols)),
-      layers(from.layers.size()) {
+    : cell(from.cell), gates(gates_of(from.cell)), hidden(from.hidden), symbols(from.symbols), precision(precision),
+      width(padded_width(from.hidden)), head_width(padded_width(from.symbols)), layers(from.layers.size()) {
     for (size_t n = 0; n < layers.size(); n++) {
         const LayerParameters& given = from.layers[n];
         Layer& layer = layers[n];

@@ -33,8 +33,7 @@ public:
         else
             mix(alone_, a_step);
         bool slower = (came > 1) != (together_ < alone_);
-        if (together_ > 0 && slower)
-            trial_ = now + std::chrono::duration_cast<Clock::duration>(TRIALS * time);
+        if (together_ > 0 && slower) trial_ = now + std::chrono::duration_cast<Clock::duration>(TRIALS * time);
     }
 
 private:

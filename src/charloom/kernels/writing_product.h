@@ -49,9 +49,7 @@ struct Bfloat16 {
 #endif
     }
     static CHARLOOM_INLINE Floats total(Floats sum, const float*, const int32_t*) { return sum; }
-    static CHARLOOM_INLINE void put(uint32_t* to, int unit, Floats h) {
-        store(reinterpret_cast<Bf16*>(to) + unit, h);
-    }
+    static CHARLOOM_INLINE void put(uint32_t* to, int unit, Floats h) { store(reinterpret_cast<Bf16*>(to) + unit, h); }
 };
 
 // A weight is an integer of at most 127 times its row's scale, a hidden value one of at most 127 times 1/127. Sums of

@@ -124,7 +124,8 @@ void Chooser::keep_top_k() {
     auto edge = weights_.begin() + sampling_.top_k - 1;
     std::nth_element(weights_.begin(), edge, weights_.begin() + symbols_, std::greater<>());
     double least = *edge;
-    auto room = sampling_.top_k - std::count_if(scores_.begin(), scores_.begin() + symbols_, [&](double s) { return s > least; });
+    auto room = sampling_.top_k -
+                std::count_if(scores_.begin(), scores_.begin() + symbols_, [&](double s) { return s > least; });
     for (int n = 0; n < symbols_; n++)
         if (scores_[n] < least || (scores_[n] == least && room-- <= 0)) scores_[n] = NEVER;
 }

@@ -9,7 +9,8 @@
 namespace charloom::writing {
 namespace {
 
-constexpr size_t APART = 16;  // words between two texts' values beyond their number: keeps them off each other's cache sets
+constexpr size_t APART =
+    16;  // words between two texts' values beyond their number: keeps them off each other's cache sets
 
 // [first, end) of so many things, that one member of several takes.
 struct Share {
@@ -21,13 +22,9 @@ struct Share {
 }  // namespace
 
 Session::Session(const Network& network, const Task& task, int members)
-    : network_(network),
-      task_(task),
-      stride_(network.width + APART),
-      word_stride_(network.width / values_per_word(network.precision) + APART),
-      values_(2 * network.layers.size()),
-      memory_(network.layers.size()),
-      members_(members) {
+    : network_(network), task_(task), stride_(network.width + APART),
+      word_stride_(network.width / values_per_word(network.precision) + APART), values_(2 * network.layers.size()),
+      memory_(network.layers.size()), members_(members) {
     for (Values& made : values_) {
         made.numbers.reserve(task.texts * stride_);
         made.words.reserve(task.texts * word_stride_);
@@ -190,8 +187,7 @@ void Session::put(int layer, int parity, int text, int unit, Floats h) {
 
 TextsView Session::view(int layer, int parity) {
     const Values& from = values(layer, parity);
-    if (network_.precision == Precision::fp32)
-        return {reinterpret_cast<const uint32_t*>(from.numbers.get()), stride_};
+    if (network_.precision == Precision::fp32) return {reinterpret_cast<const uint32_t*>(from.numbers.get()), stride_};
     return {from.words, word_stride_};
 }
 

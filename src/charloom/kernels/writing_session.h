@@ -15,15 +15,15 @@ namespace charloom::writing {
 // What is asked of one call. B texts, L layers, H hidden units, V symbols, S steps.
 struct Task {
     int texts;
-    int steps;               // at most
-    double seconds;          // after which it ends, after a step at least
-    float *h, *c;            // [L, B, H]: the state, changed; c for LSTM only
-    int64_t* ids;            // [B]: the symbol that each text reads first, then the one it is to read next
-    const int64_t* forced;   // [B, S]: what is read, instead; or null
-    float* logits;           // [B, S, V]: what came of it; or null
-    int64_t* chosen;         // [B, S]: what is written; null where everything is forced
+    int steps;              // at most
+    double seconds;         // after which it ends, after a step at least
+    float *h, *c;           // [L, B, H]: the state, changed; c for LSTM only
+    int64_t* ids;           // [B]: the symbol that each text reads first, then the one it is to read next
+    const int64_t* forced;  // [B, S]: what is read, instead; or null
+    float* logits;          // [B, S, V]: what came of it; or null
+    int64_t* chosen;        // [B, S]: what is written; null where everything is forced
     const Sampling* sampling;
-    uint64_t seed, position;   // of the first random number
+    uint64_t seed, position;    // of the first random number
     const uint64_t* sequences;  // [B]
 };
 
@@ -47,11 +47,11 @@ private:
         Buffer<float> numbers;
         Buffer<uint32_t> words;
     };
-    struct Member {  // what each thread has for itself
+    struct Member {                      // what each thread has for itself
         Buffer<float> below, recurrent;  // a panel's sums
         std::vector<int> ids;            // of one text, which every member chooses for itself
         Buffer<uint32_t> entries;
-        std::vector<float> logits;       // a text's, to be changed
+        std::vector<float> logits;  // a text's, to be changed
         std::unique_ptr<Chooser> chooser;
     };
 
@@ -70,8 +70,8 @@ private:
 
     const Network& network_;
     const Task& task_;
-    size_t stride_, word_stride_;  // from one text's values to the next
-    std::vector<Values> values_;   // [layer][parity of the step]: a step reads what the one before wrote
+    size_t stride_, word_stride_;        // from one text's values to the next
+    std::vector<Values> values_;         // [layer][parity of the step]: a step reads what the one before wrote
     std::vector<Buffer<float>> memory_;  // [layer]: c
     Buffer<float> logits_;
     std::vector<Member> members_;
