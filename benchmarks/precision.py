@@ -24,6 +24,7 @@ from charloom.evaluate import cross_entropy
 from charloom.generate.model import Model
 from charloom.generate.native import NativeWriter
 from charloom.generate.network import Integers
+from charloom.kernels import cores
 from charloom.text.dataset import open_dataset
 
 STREAMS = 16
@@ -40,9 +41,9 @@ def trained(folder: Path, cell: str) -> Path:
 
 def measured(model: Model, ids_BT: Integers, precision: str) -> tuple[float, list[Integers]]:
     """Bits a symbol, and the likeliest symbol at each place."""
-    module = kernels.chosen().module
-    assert module is not None, kernels.chosen().reason
-    writer = NativeWriter(module, model.network, precision, threads=2)
+    chosen = kernels.chosen()
+    assert chosen.module is not None, chosen.reason
+    writer = NativeWriter(chosen.module, model.network, precision, cores(), chosen.tiles)
     state, nats, likeliest = model.network.initial_state(len(ids_BT)), 0.0, []
     for start in range(0, ids_BT.shape[1] - 1, BLOCK):
         targets_BT = ids_BT[:, start + 1 : start + BLOCK + 1]

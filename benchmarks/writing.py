@@ -59,10 +59,10 @@ def parameters(made: Architecture) -> dict[str, Any]:
 
 def ours(made: Architecture, weights: dict[str, Any], texts: int, precision: str) -> Contestant:
     """charloom's writer, on all cores."""
-    module = kernels.chosen().module
-    assert module is not None, kernels.chosen().reason
+    chosen = kernels.chosen()
+    assert chosen.module is not None, chosen.reason
     network = Network(made, weights)
-    writer = NativeWriter(module, network, precision, cores())
+    writer = NativeWriter(chosen.module, network, precision, cores(), chosen.tiles)
     rules, sequences = Rules(Sampling(temperature=TEMPERATURE)), tuple(range(texts))
 
     def write(seconds: float) -> float:

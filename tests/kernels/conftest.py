@@ -26,6 +26,12 @@ def choice(request: pytest.FixtureRequest) -> kernels.Choice:
     return kernels.Choice(request.param, _opened(request.param), "a test")
 
 
+@pytest.fixture
+def tiled() -> ModuleType:
+    """The module that has tiles, where this machine has them."""
+    return _opened("amx")
+
+
 def _opened(name: str) -> ModuleType:
     if why := kernels.obstacle(name):
         pytest.skip(f"{name}: {why}")

@@ -21,7 +21,7 @@ needs_kernels = pytest.mark.skipif(not BUILT, reason="no kernels are built here"
 HASWELL = {"avx2", "fma", "f16c"}
 SKYLAKE_X = {*HASWELL, "avx512f", "avx512bw", "avx512vl", "avx512dq"}
 ZEN_4 = {*SKYLAKE_X, "avx512_vnni", "avx512_bf16"}
-SAPPHIRE_RAPIDS = {*ZEN_4, "amx_tile", "amx_bf16"}
+SAPPHIRE_RAPIDS = {*ZEN_4, "amx_tile", "amx_bf16", "amx_int8"}
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +74,7 @@ def test_it_says_what_stands_in_the_way_of_a_faster_one(machine):
     kernels.chosen.cache_clear()
     machine(ZEN_4)
     reason = kernels.chosen().reason
-    assert reason == "the fastest that runs here; amx: this processor lacks amx_bf16, amx_tile"
+    assert reason == "the fastest that runs here; amx: this processor lacks amx_bf16, amx_int8, amx_tile"
 
 
 def test_forced_by_name(machine, monkeypatch):

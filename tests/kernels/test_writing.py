@@ -183,6 +183,19 @@ def test_a_text_is_the_same_however_it_is_made(variant, cell, nonlinearity, hidd
     np.testing.assert_array_equal(written(two, network, 1, 60, first=12)[0], expected[12:])
 
 
+@pytest.mark.parametrize(
+    ("cell", "layers", "hidden"), [("lstm", 2, 64), ("gru", 1, 128), ("rnn", 1, 192), ("lstm", 1, 80)]
+)
+@pytest.mark.parametrize("batch", [15, 16, 33, 64])
+def test_tiles_write_the_same(tiled, cell, layers, hidden, batch):
+    """Catches a tile in the wrong place: of texts that are no multiple of it, of heads that end within one."""
+    network = random_network(architecture(cell, layers=layers, hidden=hidden, symbols=83), scale=2.0)
+    without, tiled = (NativeWriter(tiled, network, "int8", 2, tiles) for tiles in (False, True))
+    expected, _ = written(without, network, batch, 40)
+    assert len({tuple(row) for row in expected}) == batch
+    np.testing.assert_array_equal(written(tiled, network, batch, 40)[0], expected)
+
+
 def near_tie(network, ids_S, at, seed):
     """How near the random number was to the edge between two symbols, where NumPy's text and another part."""
     logits_BTV, _ = network.sequence(np.array([[0, *ids_S[:at]]]), network.initial_state(1))

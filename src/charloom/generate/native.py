@@ -42,9 +42,12 @@ class NativeWriter:
         network: of finite float32 numbers.
         precision: `fp32`, `bf16` or `int8`.
         threads: how many to use at most, None being all cores; the text does not depend on it.
+        tiles: whether AMX may multiply where there are many texts; nor does it depend on that.
     """
 
-    def __init__(self, module: ModuleType, network: Network, precision: str, threads: int | None = None) -> None:
+    def __init__(
+        self, module: ModuleType, network: Network, precision: str, threads: int | None = None, tiles: bool = False
+    ) -> None:
         made = network.architecture
         self._threads = threads or cores()
         self._dtype = network.dtype
@@ -52,6 +55,7 @@ class NativeWriter:
         self._writer = module.Writer(
             cell=made.nonlinearity if made.cell == "rnn" else made.cell,
             precision=precision,
+            tiles=tiles,
             layers=[_layer(network, number) for number in range(made.layers)],
             head=network.parameters["head.weight"],
             head_bias=network.parameters["head.bias"],

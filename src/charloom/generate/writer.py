@@ -128,7 +128,7 @@ def writer(network: Network, precision: Precision) -> Writer:
     if precision == "int8" and network.architecture.nonlinearity == "relu" and network.architecture.cell == "rnn":
         raise SettingsError("precision must be fp32 or bf16 for a relu network, whose values have no bound; got int8")
     if native.module is not None and fits(network):
-        return NativeWriter(native.module, network, precision)
+        return NativeWriter(native.module, network, precision, tiles=native.tiles)
     if precision != "fp32":
         why = native.reason if native.module is None else "this network is not of finite float32 numbers"
         raise SettingsError(f"precision must be fp32 where the kernels do not write ({why}); got {precision}")

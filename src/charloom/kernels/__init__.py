@@ -21,7 +21,7 @@ _AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx512
 
 # The fastest first, each with what it needs of the processor, as /proc/cpuinfo names it: the flags of CMakeLists.txt.
 VARIANTS = {
-    "amx": (*_AVX512, "amx_tile", "amx_bf16"),
+    "amx": (*_AVX512, "amx_tile", "amx_bf16", "amx_int8"),
     "avx512": _AVX512,
     "avx2": ("avx2", "fma", "f16c"),
     "portable": (),

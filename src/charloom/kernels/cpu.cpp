@@ -65,6 +65,7 @@ std::vector<std::string> cpu_features() {
     if (tiles && has(extended.edx, 24) && tiles_granted()) {
         add("amx_tile", true);
         add("amx_bf16", has(extended.edx, 22));
+        add("amx_int8", has(extended.edx, 25));
     }
     return found;
 }

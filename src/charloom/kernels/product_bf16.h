@@ -8,6 +8,7 @@
 #if defined(__AVX512BF16__)
 
 #include "product_fp32.h"
+#include "tiles.h"
 
 namespace charloom {
 
@@ -183,22 +184,6 @@ private:
 struct AmxTiles {
     static constexpr bool TURNED = true;
 
-    struct alignas(64) Shapes {
-        uint8_t palette = 1, start_row = 0, reserved[14] = {};
-        uint16_t bytes[16] = {};
-        uint8_t rows[16] = {};
-    };
-
-    static void configure(int rows) {
-        Shapes shapes;
-        for (int tile = 0; tile < 8; tile++) {
-            shapes.bytes[tile] = 64;
-            shapes.rows[tile] = tile < 6 ? rows : 16;
-        }
-        asm volatile("" ::"r"(&shapes) : "memory");  // gcc 12 would drop the stores: it does not see them being read
-        _tile_loadconfig(&shapes);
-    }
-
     // sums[2][2] += left (2 tiles) times right (2 tiles), over `count` blocks; fresh: the sums start here.
     static void accumulate(const Bf16* left, const Bf16* right, size_t half, int count, float* sums, bool fresh) {
         asm volatile("" ::: "memory");
@@ -234,13 +219,7 @@ struct AmxTiles {
 struct TileProduct : HalfPrecisionLayout {
     static constexpr int ROWS = 16;
 
-    // The shapes of a thread's tiles; without them a tile instruction is an error, and while they are set a thread has
-    // more to save when it is put aside.
-    struct Session {
-        explicit Session(int rows) { AmxTiles::configure(rows); }
-        ~Session() { _tile_release(); }
-        Session(const Session&) = delete;
-    };
+    using Session = Tiles;
 
     // `between` is called once a block and column pair: the vector units are free while tiles multiply.
     template <class Between>

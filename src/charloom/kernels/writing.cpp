@@ -68,8 +68,9 @@ LayerParameters layer_of(const LayerArrays& arrays, int gates, int hidden) {
         static_cast<int>(start.shape(0)), new_bias ? new_bias->data() : nullptr};
 }
 
-Network packed(const std::string& cell, const std::string& precision, const std::vector<LayerArrays>& layers, Rows head,
-               Numbers head_bias, const std::optional<Rows>& entries) {
+Network packed(const std::string& cell, const std::string& precision, bool tiles,
+               const std::vector<LayerArrays>& layers, Rows head, Numbers head_bias,
+               const std::optional<Rows>& entries) {
     Parameters from{
         cell_named(cell), static_cast<int>(head.shape(1)),    static_cast<int>(head.shape(0)), {}, head.data(),
         head_bias.data(), entries ? entries->data() : nullptr};
@@ -87,14 +88,14 @@ Network packed(const std::string& cell, const std::string& precision, const std:
         require((layer.new_bias != nullptr) == (from.cell == Cell::gru), "a gru's new gate has a bias of its own");
     }
     Released others_may_run;
-    return Network(from, precision_named(precision));
+    return Network(from, precision_named(precision), tiles);
 }
 
 class Writer {
 public:
-    Writer(const std::string& cell, const std::string& precision, const std::vector<LayerArrays>& layers, Rows head,
-           Numbers head_bias, std::optional<Rows> entries)
-        : network_(packed(cell, precision, layers, head, head_bias, entries)) {
+    Writer(const std::string& cell, const std::string& precision, bool tiles, const std::vector<LayerArrays>& layers,
+           Rows head, Numbers head_bias, std::optional<Rows> entries)
+        : network_(packed(cell, precision, tiles, layers, head, head_bias, entries)) {
         require(precision != "int8" || network_.cell != Cell::relu, "relu has no bound that 8 bits could be scaled to");
     }
 
@@ -251,9 +252,9 @@ void bind_writing(nb::module_& module) {
     using namespace nb::literals;
     using writing::Writer, writing::LayerArrays, writing::Rows, writing::Numbers;
     nb::class_<Writer>(module, "Writer")
-        .def(nb::init<const std::string&, const std::string&, const std::vector<LayerArrays>&, Rows, Numbers,
+        .def(nb::init<const std::string&, const std::string&, bool, const std::vector<LayerArrays>&, Rows, Numbers,
                       std::optional<Rows>>(),
-             "cell"_a, "precision"_a, "layers"_a, "head"_a, "head_bias"_a, "entries"_a.none())
+             "cell"_a, "precision"_a, "tiles"_a, "layers"_a, "head"_a, "head_bias"_a, "entries"_a.none())
         .def("write", &Writer::write, "h"_a, "c"_a, "ids"_a, "chosen"_a, "seed"_a, "sequences"_a, "position"_a,
              "seconds"_a, "threads"_a, "temperature"_a, "top_k"_a, "top_p"_a, "floor"_a, "likeliest"_a, "never"_a,
              "boundary"_a)

@@ -34,8 +34,8 @@ float largest(const float* row, int columns) {
 
 }  // namespace
 
-Matrix::Matrix(Precision precision, const float* rows, int gates, int units, int columns, int most)
-    : precision_(precision) {
+Matrix::Matrix(Precision precision, bool tiles, const float* rows, int gates, int units, int columns, int most)
+    : precision_(precision), tiles_(tiles) {
     int blocks = padded_width(units) / LANES;
     strips_ = blocks * gates;
     panel_ = most / gates * gates;
@@ -95,11 +95,15 @@ void across(PanelView panel, int strips, const TextsView& texts, float* sums, si
 
 }  // namespace
 
+PanelView Matrix::view(int panel) const {
+    int strip = first_strip(panel);
+    return {words_ + size_t(strip) * LANES * columns_, panel_ * LANES, columns_, scales_ + strip * LANES,
+            added_ + strip * LANES};
+}
+
 template <class Format>
 void Matrix::times_in(const TextsView& texts, int count, int panel, float* sums, size_t sums_between) const {
-    int strip = first_strip(panel);
-    PanelView view{words_ + size_t(strip) * LANES * columns_, panel_ * LANES, columns_, scales_ + strip * LANES,
-                   added_ + strip * LANES};
+    PanelView view = this->view(panel);
     if (count == 1) return across<Format, 1, MOST_STRIPS>(view, strips(panel), texts, sums, sums_between);
     for (int group = 0; group < strips(panel); group += 4) {
         PanelView part{view.words + group * LANES, view.between, view.columns, view.scales + group * LANES,
@@ -117,6 +121,10 @@ void Matrix::times_in(const TextsView& texts, int count, int panel, float* sums,
 }
 
 void Matrix::times(const TextsView& texts, int count, int panel, float* sums, size_t sums_between) const {
+#if defined(__AMX_INT8__)
+    if (precision_ == Precision::int8 && tiles_ && ByTiles::fit(columns_, count))
+        return ByTiles::multiply(view(panel), strips(panel), texts, count, sums, sums_between);
+#endif
     if (precision_ == Precision::int8)
         times_in<Int8>(texts, count, panel, sums, sums_between);
     else if (precision_ == Precision::bf16)

@@ -20,7 +20,9 @@ constexpr int padded_width(int units) { return (units + WIDTH_GRAIN - 1) / WIDTH
 class Matrix {
 public:
     Matrix() = default;
-    Matrix(Precision precision, const float* rows, int gates, int units, int columns, int most = MOST_STRIPS);
+    // tiles: whether AMX may multiply many texts.
+    Matrix(Precision precision, bool tiles, const float* rows, int gates, int units, int columns,
+           int most = MOST_STRIPS);
 
     explicit operator bool() const { return strips_ > 0; }
     int panels() const { return (strips_ + panel_ - 1) / panel_; }
@@ -34,10 +36,12 @@ public:
 private:
     template <class Format>
     void pack(const float* rows, int gates, int units, int columns);
+    PanelView view(int panel) const;
     template <class Format>
     void times_in(const TextsView& texts, int count, int panel, float* sums, size_t sums_between) const;
 
     Precision precision_ = Precision::fp32;
+    bool tiles_ = false;
     int strips_ = 0, panel_ = 1;  // all of them; in one panel
     int columns_ = 0;             // counted in words
     Buffer<uint32_t> words_;      // [panel][column][strip][lane]

@@ -26,7 +26,7 @@ void copy(const float* from, size_t count, Buffer<float>& to, size_t room) {
 
 }  // namespace
 
-Network::Network(const Parameters& from, Precision precision)
+Network::Network(const Parameters& from, Precision precision, bool tiles)
     : cell(from.cell), gates(gates_of(from.cell)), hidden(from.hidden), symbols(from.symbols), precision(precision),
       width(padded_width(from.hidden)), head_width(padded_width(from.symbols)), layers(from.layers.size()) {
     for (size_t n = 0; n < layers.size(); n++) {
@@ -34,14 +34,14 @@ Network::Network(const Parameters& from, Precision precision)
         Layer& layer = layers[n];
         // what enters the first layer is not bounded as hidden values are, and its product is small
         Precision below = n == 0 ? Precision::fp32 : precision;
-        if (given.below) layer.below = Matrix(below, given.below, gates, hidden, given.columns);
-        layer.recurrent = Matrix(precision, given.recurrent, gates, hidden, hidden);
+        if (given.below) layer.below = Matrix(below, tiles, given.below, gates, hidden, given.columns);
+        layer.recurrent = Matrix(precision, tiles, given.recurrent, gates, hidden, hidden);
         pack_start(given, gates, hidden, layer);
         if (given.new_bias) copy(given.new_bias, hidden, layer.new_bias, width);
     }
     // panels small enough that two threads share a small vocabulary's head
     int panel = std::max(1, std::min(MOST_STRIPS, (head_width / LANES + 1) / 2));
-    head = Matrix(precision, from.head, 1, symbols, hidden, panel);
+    head = Matrix(precision, tiles, from.head, 1, symbols, hidden, panel);
     copy(from.head_bias, symbols, head_bias, head_width);
     std::fill(head_bias + symbols, head_bias + head_width, -std::numeric_limits<float>::infinity());
     if (from.entries) {

@@ -38,7 +38,7 @@ struct Layer {
 
 class Network {
 public:
-    Network(const Parameters& parameters, Precision precision);
+    Network(const Parameters& parameters, Precision precision, bool tiles);
 
     Cell cell;
     int gates, hidden, symbols;

@@ -8,7 +8,10 @@
 
 #pragma once
 
+#include "tiles.h"
 #include "vector.h"
+
+#include <algorithm>
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -133,5 +136,67 @@ inline void multiply(const PanelView& panel, const TextsView& texts, float* sums
             store(sums + text * sums_between + strip * LANES,
                   Format::total(sum[text][strip], panel.scales + strip * LANES, panel.added + strip * LANES));
 }
+
+#if defined(__AMX_INT8__)
+
+// Many texts in int8 by AMX's tiles: the same integers, so the same texts. A strip's 16 words are the rows of a tile.
+struct ByTiles {
+    static constexpr int TEXTS = 16, WORDS = 16;  // of a tile
+
+    static bool fit(int columns, int texts) { return columns % WORDS == 0 && texts >= TEXTS; }
+
+    // Groups of texts that are multiplied together; the last one may do some texts once more.
+    static void multiply(const PanelView& panel, int strips, const TextsView& texts, int count, float* sums,
+                         size_t sums_between) {
+        Tiles here(TEXTS);
+        for (int strip = 0; strip < strips; strip += 2)
+            for (int text = 0; text < count; text += 2 * TEXTS) {
+                int firsts[2] = {std::min(text, count - TEXTS), std::min(text + TEXTS, count - TEXTS)};
+                int pair[2] = {strip, std::min(strip + 1, strips - 1)};
+                alignas(64) int32_t found[2][2][TEXTS][LANES];
+                four(panel, pair, texts, firsts, found);
+                for (int group = 0; group < 2; group++)
+                    for (int n = 0; n < TEXTS; n++)
+                        for (int side = 0; side < 2; side++) {
+                            Ints sum;
+                            std::memcpy(&sum, found[group][side][n], sizeof sum);
+                            int rows = pair[side] * LANES;
+                            store(sums + (firsts[group] + n) * sums_between + rows,
+                                  Int8::total(sum, panel.scales + rows, panel.added + rows));
+                        }
+            }
+    }
+
+private:
+    static void four(const PanelView& panel, const int (&strips)[2], const TextsView& texts, const int (&firsts)[2],
+                     int32_t (&found)[2][2][TEXTS][LANES]) {
+        const uint32_t *left = panel.words + strips[0] * LANES, *right = panel.words + strips[1] * LANES;
+        const uint32_t *upper = texts.words + firsts[0] * texts.between,
+                       *lower = texts.words + firsts[1] * texts.between;
+        size_t weights = panel.between * sizeof(uint32_t), values = texts.between * sizeof(uint32_t);
+        asm volatile("" ::: "memory");
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+        for (int column = 0; column < panel.columns; column += WORDS) {
+            _tile_loadd(4, upper + column, values);
+            _tile_loadd(6, left + size_t(column) * panel.between, weights);
+            _tile_loadd(7, right + size_t(column) * panel.between, weights);
+            _tile_loadd(5, lower + column, values);
+            _tile_dpbusd(0, 4, 6);
+            _tile_dpbusd(1, 4, 7);
+            _tile_dpbusd(2, 5, 6);
+            _tile_dpbusd(3, 5, 7);
+        }
+        _tile_stored(0, found[0][0], 64);
+        _tile_stored(1, found[0][1], 64);
+        _tile_stored(2, found[1][0], 64);
+        _tile_stored(3, found[1][1], 64);
+        asm volatile("" ::: "memory");
+    }
+};
+
+#endif
 
 }  // namespace charloom::writing

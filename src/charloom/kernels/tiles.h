@@ -1,0 +1,39 @@
+// AMX's tiles: eight registers of 16 rows of 64 bytes, and what multiplies them.
+
+#pragma once
+
+#if defined(__AMX_TILE__)
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace charloom {
+
+// The shapes of a thread's tiles: 0 to 5 have so many rows, 6 and 7 have 16. Without them a tile instruction is an error,
+// and while they are set a thread has more to save when it is put aside.
+class Tiles {
+public:
+    explicit Tiles(int rows) {
+        Shapes shapes;
+        for (int tile = 0; tile < 8; tile++) {
+            shapes.bytes[tile] = 64;
+            shapes.rows[tile] = tile < 6 ? rows : 16;
+        }
+        asm volatile("" ::"r"(&shapes) : "memory");  // gcc 12 would drop the stores: it does not see them being read
+        _tile_loadconfig(&shapes);
+    }
+    ~Tiles() { _tile_release(); }
+    Tiles(const Tiles&) = delete;
+
+private:
+    struct alignas(64) Shapes {
+        uint8_t palette = 1, start_row = 0, reserved[14] = {};
+        uint16_t bytes[16] = {};
+        uint8_t rows[16] = {};
+    };
+};
+
+}  // namespace charloom
+
+#endif
