@@ -37,10 +37,10 @@ struct HalfPrecisionLayout {
     // 2^t to a relative error of 3e-6, by a polynomial of degree 4 on [0, 1); 0 and infinity beyond float32's range.
     static CHARLOOM_INLINE Floats exp2(Floats t) {
         Floats f = (Floats)_mm512_reduce_ps((__m512)t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-        Floats p = f * 0.0135206032f + 0.0520374288f;
-        p = p * f + 0.241427493f;
-        p = p * f + 0.693006621f;
-        p = p * f + 1.00000252f;
+        Floats p = f * 0.0135341678f + 0.0520114601f;
+        p = p * f + 0.241442755f;
+        p = p * f + 0.693003833f;
+        p = p * f + 1.00000262f;
         return (Floats)_mm512_scalef_ps((__m512)p, (__m512)t);
     }
 

@@ -12,6 +12,11 @@ namespace {
 constexpr size_t APART =
     16;  // words between two texts' values beyond their number: keeps them off each other's cache sets
 
+// Of so few texts the sums are small beside the weights, and the order in which weights are read decides: `run_recurrent`.
+constexpr int FEW_TEXTS = 4;
+
+constexpr size_t BETWEEN = MOST_STRIPS * LANES;  // from one text's sums of a panel to the next one's
+
 // [first, end) of so many things, that one member of several takes.
 struct Share {
     int first, end;
@@ -22,7 +27,7 @@ struct Share {
 }  // namespace
 
 Session::Session(const Network& network, const Task& task, int members)
-    : network_(network), task_(task), stride_(network.width + APART),
+    : network_(network), task_(task), ahead_(task.texts <= FEW_TEXTS), stride_(network.width + APART),
       word_stride_(network.width / values_per_word(network.precision) + APART), values_(2 * network.layers.size()),
       memory_(network.layers.size()), members_(members) {
     for (Values& made : values_) {
@@ -32,8 +37,9 @@ Session::Session(const Network& network, const Task& task, int members)
     for (auto& memory : memory_) memory.reserve(task.texts * stride_);
     logits_.reserve(size_t(task.texts) * network.head_width);
     for (Member& member : members_) {
-        member.below.reserve(size_t(task.texts) * MOST_STRIPS * LANES);
-        member.recurrent.reserve(size_t(task.texts) * MOST_STRIPS * LANES);
+        member.below.reserve(task.texts * BETWEEN);
+        for (const Layer& layer : network.layers)
+            member.recurrent.emplace_back().reserve(task.texts * BETWEEN * (ahead_ ? layer.recurrent.panels() : 1));
         member.ids.resize(task.texts);
         member.entries.reserve(size_t(task.texts) * padded_width(std::max(1, network.entry_size)));
         if (task.sampling)
@@ -80,6 +86,7 @@ void Session::steps(int member, Gang& gang, int first, int end) {
     bool wants_logits = task_.logits || task_.chosen;
     for (int step = first; step < end; step++) {
         if (task_.forced) read_forced(member, gang, step);
+        if (ahead_) run_recurrent(member, gang.size(), step);
         for (int layer = 0; layer < layers; layer++) {
             run_layer(member, gang.size(), step, layer);
             gang.meet(member);
@@ -93,18 +100,34 @@ void Session::steps(int member, Gang& gang, int first, int end) {
     }
 }
 
+// What the layers' own hidden values give can be computed for all of them at once, the step before being over; in the
+// other order at every other step, so that the layer that was read last is the first to be read again. Where a member's
+// share is somewhat larger than its core's cache, two in five weights are still there then; always in the same order, a
+// cache that drops what was not used for longest would have dropped each just before it is wanted.
+void Session::run_recurrent(int member, int members, int step) {
+    int layers = static_cast<int>(network_.layers.size());
+    for (int n = 0; n < layers; n++) {
+        int number = step % 2 ? layers - 1 - n : n;
+        const Matrix& recurrent = network_.layers[number].recurrent;
+        Share share(recurrent.panels(), member, members);
+        for (int panel = share.first; panel < share.end; panel++)
+            recurrent.times(view(number, 1 - step % 2), task_.texts, panel,
+                            members_[member].recurrent[number] + panel * task_.texts * BETWEEN, BETWEEN);
+    }
+}
+
 void Session::run_layer(int member, int members, int step, int number) {
     const Layer& layer = network_.layers[number];
     Member& self = members_[member];
     const Member& read = reader(member);
     const bool from_entries = number == 0 && network_.entry_size > 0;
     const size_t entry_width = padded_width(network_.entry_size);
-    constexpr size_t BETWEEN = MOST_STRIPS * LANES;
     const int gates = network_.gates, parity = step % 2;
     float* memory = memory_[number];
     Share share(layer.recurrent.panels(), member, members);
     for (int panel = share.first; panel < share.end; panel++) {
-        layer.recurrent.times(view(number, 1 - parity), task_.texts, panel, self.recurrent, BETWEEN);
+        float* recurrent = self.recurrent[number] + (ahead_ ? panel * task_.texts * BETWEEN : 0);
+        if (!ahead_) layer.recurrent.times(view(number, 1 - parity), task_.texts, panel, recurrent, BETWEEN);
         if (layer.below) {
             TextsView below = from_entries ? TextsView{read.entries, entry_width} : view(number - 1, parity);
             layer.below.times(below, task_.texts, panel, self.below, BETWEEN);
@@ -117,7 +140,7 @@ void Session::run_layer(int member, int members, int step, int number) {
                 size_t start = layer.a_start_a_symbol ? read.ids[text] * layer.start_size : 0;
                 Block at{layer.start + start + size_t(strip + n) * LANES,
                          layer.below ? self.below + sums : nullptr,
-                         self.recurrent + sums,
+                         recurrent + sums,
                          layer.new_bias + unit,
                          values(number, 1 - parity).numbers + text * stride_ + unit,
                          memory + text * stride_ + unit};

@@ -47,9 +47,11 @@ private:
         Buffer<float> numbers;
         Buffer<uint32_t> words;
     };
-    struct Member {                      // what each thread has for itself
-        Buffer<float> below, recurrent;  // a panel's sums
-        std::vector<int> ids;            // of one text, which every member chooses for itself
+    struct Member {           // what each thread has for itself
+        Buffer<float> below;  // a panel's sums
+        std::vector<Buffer<float>>
+            recurrent;         // of each layer: a panel's sums, or where `ahead_`, those of all its panels
+        std::vector<int> ids;  // of one text, which every member chooses for itself
         Buffer<uint32_t> entries;
         std::vector<float> logits;  // a text's, to be changed
         std::unique_ptr<Chooser> chooser;
@@ -57,6 +59,7 @@ private:
 
     void load_state();
     void steps(int member, Gang& gang, int first, int end);
+    void run_recurrent(int member, int members, int step);
     void run_layer(int member, int members, int step, int number);
     void run_head(int member, int members, int step);
     void read_forced(int member, Gang& gang, int step);
@@ -70,6 +73,7 @@ private:
 
     const Network& network_;
     const Task& task_;
+    const bool ahead_;                   // whether all layers' recurrent products come first in a step
     size_t stride_, word_stride_;        // from one text's values to the next
     std::vector<Values> values_;         // [layer][parity of the step]: a step reads what the one before wrote
     std::vector<Buffer<float>> memory_;  // [layer]: c
