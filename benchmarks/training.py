@@ -1,6 +1,7 @@
 """Characters learnt a second: charloom's kernels against PyTorch, and against Keras where it is installed.
 
     python benchmarks/training.py [--rounds 5] [--seconds 1] [--only 2x128] [--keras]
+    python benchmarks/training.py --python
 
 Each program is a process of its own that keeps its network and waits; they take turns, a second at a time, so that
 what else the machine does touches all alike. A figure is the median of the rounds; a ratio is that of their ratios.
@@ -8,6 +9,8 @@ what else the machine does touches all alike. A figure is the median of the roun
 The peers are written as their users write them, each with what makes it fastest on a CPU: all cores, the fused AdamW,
 bf16 by autocast. A step is the same everywhere: random ids, loss at every character, clipping at norm 5, AdamW, the
 state carried on. Keras runs `fit` on its TensorFlow backend, compiled, with the data in memory.
+
+`--python` prints instead how much of a step of the first network is there even without arithmetic: Python, above all.
 """
 
 from __future__ import annotations
@@ -62,10 +65,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="a turn's length")
     parser.add_argument("--only", default="", help="rows whose name holds this")
     parser.add_argument("--keras", action="store_true", help="against Keras too; needs tensorflow-cpu and keras")
+    parser.add_argument("--python", action="store_true", help="the share of a step that is Python's")
     parser.add_argument("--worker", nargs=7, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         work(*arguments.worker)
+        return
+    if arguments.python:
+        pythons_share(ROWS[0])
         return
     print(f"{machine()}; medians of {arguments.rounds}")
     for row in ROWS:
@@ -148,6 +155,21 @@ def work(program: str, cell: str, *sizes: str) -> None:
             step()
             times.append(time.perf_counter() - start)
         print(json.dumps({"speed": batch * steps / median(times)}), flush=True)
+
+
+def pythons_share(row: Any) -> None:
+    """A step beside one of as many layers, but with hardly any arithmetic in it: one text, one character, 32 units."""
+    cell, layers, _, batch, steps, embedding = row[:6]
+    whole, empty = Worker("kernels-bf16", row), Worker("kernels-bf16", (cell, layers, 32, 1, 1, embedding))
+    turns = [(whole.turn(0.5), empty.turn(0.5)) for _ in range(6)][1:]
+    whole.close()
+    empty.close()
+    step, overhead = (median(turn[n] for turn in turns) for n in range(2))
+    milliseconds = batch * steps / step * 1000, 1 / overhead * 1000
+    print(
+        f"{name_of(row)}, bf16: {milliseconds[0]:.2f} ms a step; without arithmetic {milliseconds[1]:.3f} ms, "
+        f"{milliseconds[1] / milliseconds[0]:.1%}"
+    )
 
 
 def batches(batch: int, steps: int) -> Callable[[], tuple[Any, Any]]:

@@ -40,8 +40,8 @@ def kernels_to_train() -> Choice:
 def precision_of(asked: str, choice: Choice) -> str:
     """The number format of the products: fp32 or bf16.
 
-    auto takes bf16 where tiles (AMX) multiply it: there a step takes a third to a quarter of the time, and the first
-    runs at equal steps show no bias (LOG.md, "bf16 by the kernels").
+    auto takes bf16 where tiles (AMX) multiply it: there a step takes a third to a quarter of the time, and over five
+    seeds what is learnt in equal steps is as good (LOG.md, "bf16 by the kernels over five seeds").
 
     Raises:
         DeviceError: if the kernels have no such products.
