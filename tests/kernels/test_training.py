@@ -12,7 +12,7 @@ from charloom.config import TrainingSettings
 from charloom.engines.bptt import clip, native, optimizers
 from charloom.engines.bptt.dropout import generator
 from charloom.engines.bptt.engine import BpttEngine
-from charloom.engines.bptt.native import Native
+from charloom.engines.bptt.native import Native, precision_of
 from charloom.engines.bptt.network import NOTHING, Network, count
 from charloom.engines.bptt.rows import Rows
 from charloom.engines.initial import initial_parameters
@@ -314,3 +314,9 @@ def test_ten_steps_equal_a_stock_lstm(kernels):
         descent.step()
         carried = tuple(part.detach() for part in carried)
         assert found / places == pytest.approx(loss.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_auto_is_bf16_for_an_lstm_with_tiles(choice, cell):
+    """Catches bf16 taken unasked where long runs were seen to diverge with it."""
+    assert precision_of("auto", cell, choice) == ("bf16" if choice.tiles and cell == "lstm" else "fp32")

@@ -79,7 +79,7 @@ def _trains_with() -> str:
     if engine == "native":
         from charloom.engines.bptt.native import kernels_to_train, precision_of
 
-        return f"the kernels, in {precision_of('auto', kernels_to_train())}"
+        return f"the kernels, in {precision_of('auto', 'lstm', kernels_to_train())} for an lstm"
     return "NumPy by hand; faster with PyTorch: pip install 'charloom[torch]'"
 
 

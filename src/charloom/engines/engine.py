@@ -116,7 +116,7 @@ def _check_hand_written(engine: str, settings: TrainingSettings) -> None:
     if engine == "native":
         from charloom.engines.bptt.native import kernels_to_train, precision_of
 
-        precision_of(settings.precision, kernels_to_train())
+        precision_of(settings.precision, "lstm", kernels_to_train())  # what it raises is the same for every cell
     elif settings.precision == "bf16":
         raise DeviceError(f"--precision bf16 needs {need}")
 

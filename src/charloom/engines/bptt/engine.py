@@ -63,8 +63,9 @@ class BpttEngine:
 
     def _kernels(self) -> Native:
         kernels = kernels_to_train()
-        precision = precision_of(self._settings.precision, kernels)
-        return Native(self._network.architecture, self._parameters, precision, self._threads, kernels)
+        architecture = self._network.architecture
+        precision = precision_of(self._settings.precision, architecture.cell, kernels)
+        return Native(architecture, self._parameters, precision, self._threads, kernels)
 
     @property
     def description(self) -> str:
