@@ -3,10 +3,10 @@
     python benchmarks/roofline.py [picture.svg]
 
 Small C programs, compiled here, measure the roof: multiplications and additions in registers, in float32 and, by AMX,
-in bfloat16, and how fast all cores read what no cache holds. Then each network of `training.py` trains for a while; all
-of this takes turns; medians of ROUNDS count. Arithmetic is that of the products, six operations a weight and character.
-Traffic is what must at least pass between memory and a core's own cache, since a batch's sequences are many times as
-large: what is kept for the way back, gradients of gates, hidden values, input sums, and the weights of a
+in bfloat16, and how fast all cores read what their own caches do not hold. Then each network of `training.py` trains
+for a while; all of this takes turns, medians of ROUNDS count. Arithmetic is that of the products, six operations a
+weight and character. Traffic is what must at least pass in and out of a core's own cache, since a batch's sequences are
+many times as large: what is kept for the way back, gradients of gates, hidden values, input sums, and the weights of a
 layer at each step where those are larger than that cache.
 """
 
@@ -30,10 +30,11 @@ from training import ROWS, SYMBOLS, Worker, name_of
 from charloom.kernels import chosen, cores
 
 ROUNDS, SECONDS = 5, 0.5
-LARGE = 1 << 28  # bytes that no cache holds
+LARGE = 1 << 26  # bytes, more than the cores' own caches hold: about what a batch's sequences are
 CACHE = 2 << 20  # bytes of a core's own cache: this figure alone is assumed, not measured
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 KEPT = {"lstm": 6, "gru": 4, "rnn": 2}  # numbers a unit and character
+PLACES = {"lstm": (6, 3, "left"), "gru": (6, -10, "left"), "rnn": (-6, -9, "right")}  # of the picture's labels
 PROBES = """
 #include <stddef.h>
 #include <stdint.h>
@@ -43,16 +44,22 @@ PROBES = """
 
 typedef float vector __attribute__((vector_size(64)));
 
+float sink_of_floats;
+
 /* operations done */
 double fp32(void) {
-    vector sums[12] = {0}, x = {0}, y = {0};
+    vector sums[12], x = {0}, y = {0};
+#pragma GCC unroll 12
+    for (int k = 0; k < 12; k++) sums[k] = x + (float)k; /* were they equal, a compiler would compute one for all */
     const long turns = 1 << 20;
     for (long n = 0; n < turns; n++) {
-        __asm__ volatile("" : "+m"(x), "+m"(y));
+        __asm__ volatile("" : "+v"(x), "+v"(y));
 #pragma GCC unroll 12
-        for (int k = 0; k < 12; k++) sums[k] += x * y;
+        for (int k = 0; k < 12; k++) sums[k] = sums[k] * x + y;
     }
-    for (int k = 0; k < 12; k++) __asm__ volatile("" ::"m"(sums[k]));
+#pragma GCC unroll 12
+    for (int k = 0; k < 12; k++) y += sums[k];
+    sink_of_floats = y[0];
     return turns * 12.0 * 32;
 }
 
@@ -69,10 +76,19 @@ double bf16(void) {
     for (int k = 0; k < 256; k++) ones[0][k] = 1.1f, ones[1][k] = -0.7f;
     __asm__ volatile("" ::"r"(&shapes) : "memory");
     _tile_loadconfig(&shapes);
-    _tile_zero(0), _tile_zero(1), _tile_zero(2), _tile_zero(3);
-    _tile_loadd(4, ones[0], 64), _tile_loadd(5, ones[1], 64), _tile_loadd(6, ones[0], 64), _tile_loadd(7, ones[1], 64);
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    _tile_loadd(4, ones[0], 64);
+    _tile_loadd(5, ones[1], 64);
+    _tile_loadd(6, ones[0], 64);
+    _tile_loadd(7, ones[1], 64);
     for (long n = 0; n < turns; n++) {
-        _tile_dpbf16ps(0, 4, 6), _tile_dpbf16ps(1, 4, 7), _tile_dpbf16ps(2, 5, 6), _tile_dpbf16ps(3, 5, 7);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
     }
     _tile_release();
     return turns * 4.0 * 16 * 16 * 32 * 2;
@@ -152,7 +168,7 @@ def main() -> None:
         shares = [np.ones(LARGE // 8 // cores(), np.uint64) for _ in range(cores())]
         runs["fp32"] = lambda: on_all_cores(lambda _: library.fp32())
         runs["bf16"] = lambda: on_all_cores(lambda _: library.bf16())
-        runs["memory"] = lambda: on_all_cores(lambda core: library.memory(shares[core].ctypes.data, shares[core].size))
+        runs["reading"] = lambda: on_all_cores(lambda core: library.memory(shares[core].ctypes.data, shares[core].size))
         workers = [Worker(f"kernels-{precision}", row) for row, precision in rows]
         for (row, precision), worker in zip(rows, workers, strict=True):
             runs[f"{name_of(row)}, {precision}"] = partial(worker.turn, SECONDS)
@@ -167,13 +183,13 @@ def main() -> None:
     speeds = {name: statistics.median(values) for name, values in found.items()}
     points: dict[str, list[tuple[float, float, str]]] = {"fp32": [], "bf16": []}
     print(f"registers: {speeds['fp32'] / 1e9:.0f} GFLOP/s in fp32, {speeds['bf16'] / 1e9:.0f} in bf16 by AMX")
-    print(f"memory: {speeds['memory'] / 1e9:.1f} GB/s")
+    print(f"beyond the cores' own caches: {speeds['reading'] / 1e9:.1f} GB/s")
     for row, precision in rows:
         cell, layers, hidden, batch, _, embedding, _ = row
         a_character = operations(cell, layers, hidden, embedding)
         intensity = a_character / traffic(cell, layers, hidden, batch, 4 if precision == "fp32" else 2)
         reached = speeds[f"{name_of(row)}, {precision}"] * a_character
-        roof = min(speeds[precision], intensity * speeds["memory"])
+        roof = min(speeds[precision], intensity * speeds["reading"])
         points[precision].append((intensity, reached, f"{cell} {layers}×{hidden}"))
         print(
             f"{name_of(row)}, {precision}: {intensity:.0f} operations a byte, {reached / 1e9:.0f} GFLOP/s, "
@@ -193,14 +209,21 @@ def draw(picture: Path, speeds: dict[str, float], points: dict[str, list[tuple[f
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
     across = np.geomspace(4, 1000, 200)
     for precision, colour in (("fp32", "C0"), ("bf16", "C1")):
-        roof = np.minimum(speeds[precision], across * speeds["memory"]) / 1e9
+        roof = np.minimum(speeds[precision], across * speeds["reading"]) / 1e9
         axes.loglog(across, roof, colour, label=f"{precision}: {speeds[precision] / 1e9:.0f} GFLOP/s at most")
         for intensity, reached, name in points[precision]:
             axes.loglog([intensity], [reached / 1e9], colour, marker="o", linestyle="none")
+            aside, down, side = PLACES[name.partition(" ")[0]]
             axes.annotate(
-                name, (intensity, reached / 1e9), (6, -9), textcoords="offset points", fontsize=8, color=colour
+                name,
+                (intensity, reached / 1e9),
+                (aside, down),
+                textcoords="offset points",
+                fontsize=8,
+                color=colour,
+                horizontalalignment=side,
             )
-    axes.set_xlabel(f"operations a byte from beyond a core's own cache (memory: {speeds['memory'] / 1e9:.0f} GB/s)")
+    axes.set_xlabel(f"operations a byte from beyond a core's own cache (read at {speeds['reading'] / 1e9:.0f} GB/s)")
     axes.set_ylabel("GFLOP/s of the products")
     axes.set_title(f"Training on {cores()} cores: kernels below the processor's roof")
     axes.legend(loc="lower right", frameon=False)
