@@ -2,32 +2,27 @@
 
     python benchmarks/roofline.py [picture.svg]
 
-Small C programs, compiled here, measure the roof: multiplications and additions in registers, in float32 and, by AMX,
-in bfloat16, and how fast all cores read what their own caches do not hold. Then each network of `training.py` trains
-for a while; all of this takes turns, medians of ROUNDS count. Arithmetic is that of the products, six operations a
-weight and character. Traffic is what must at least pass in and out of a core's own cache, since a batch's sequences are
-many times as large: what is kept for the way back, gradients of gates, hidden values, input sums, and the weights of a
-layer at each step where those are larger than that cache.
+`probes.py` measures the roof, what the processor computes in registers and how fast its cores read what their own
+caches do not hold; then each network of `training.py` trains for a while; all of this takes turns, medians of ROUNDS
+count. Arithmetic is that of the products, six operations a weight and character. Traffic is what must at least pass in
+and out of a core's own cache, since a batch's sequences are many times as large: what is kept for the way back,
+gradients of gates, hidden values, input sums, and the weights of a layer at each step where those are larger than that
+cache.
 """
 
 from __future__ import annotations
 
-import ctypes
-import os
 import statistics
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
+from probes import Probes
 from training import ROWS, SYMBOLS, Worker, name_of
 
-from charloom.kernels import chosen, cores
+from charloom.kernels import cores
 
 ROUNDS, SECONDS = 5, 0.5
 LARGE = 1 << 26  # bytes, more than the cores' own caches hold: about what a batch's sequences are
@@ -35,103 +30,6 @@ CACHE = 2 << 20  # bytes of a core's own cache: this figure alone is assumed, no
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 KEPT = {"lstm": 6, "gru": 4, "rnn": 2}  # numbers a unit and character
 PLACES = {"lstm": (6, 3, "left"), "gru": (6, -10, "left"), "rnn": (-6, -9, "right")}  # of the picture's labels
-PROBES = """
-#include <stddef.h>
-#include <stdint.h>
-#if defined(__AMX_BF16__)
-#include <immintrin.h>
-#endif
-
-typedef float vector __attribute__((vector_size(64)));
-
-float sink_of_floats;
-
-/* operations done */
-double fp32(void) {
-    vector sums[12], x = {0}, y = {0};
-#pragma GCC unroll 12
-    for (int k = 0; k < 12; k++) sums[k] = x + (float)k; /* were they equal, a compiler would compute one for all */
-    const long turns = 1 << 20;
-    for (long n = 0; n < turns; n++) {
-        __asm__ volatile("" : "+v"(x), "+v"(y));
-#pragma GCC unroll 12
-        for (int k = 0; k < 12; k++) sums[k] = sums[k] * x + y;
-    }
-#pragma GCC unroll 12
-    for (int k = 0; k < 12; k++) y += sums[k];
-    sink_of_floats = y[0];
-    return turns * 12.0 * 32;
-}
-
-double bf16(void) {
-#if defined(__AMX_BF16__)
-    struct __attribute__((aligned(64))) {
-        uint8_t palette, rest[15];
-        uint16_t bytes[16];
-        uint8_t rows[16];
-    } shapes = {1};
-    static float ones[2][256];
-    const long turns = 1 << 16;
-    for (int k = 0; k < 8; k++) shapes.bytes[k] = 64, shapes.rows[k] = 16;
-    for (int k = 0; k < 256; k++) ones[0][k] = 1.1f, ones[1][k] = -0.7f;
-    __asm__ volatile("" ::"r"(&shapes) : "memory");
-    _tile_loadconfig(&shapes);
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    _tile_loadd(4, ones[0], 64);
-    _tile_loadd(5, ones[1], 64);
-    _tile_loadd(6, ones[0], 64);
-    _tile_loadd(7, ones[1], 64);
-    for (long n = 0; n < turns; n++) {
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-    }
-    _tile_release();
-    return turns * 4.0 * 16 * 16 * 32 * 2;
-#else
-    return 0;
-#endif
-}
-
-uint64_t sink;
-double memory(const uint64_t* from, size_t count) {
-    uint64_t sums[64] = {0};
-    for (size_t i = 0; i + 64 <= count; i += 64)
-        for (int k = 0; k < 64; k++) sums[k] ^= from[i + k];
-    for (int k = 0; k < 64; k++) sink ^= sums[k];
-    return count * 8.0;
-}
-"""
-
-
-def probes(folder: Path) -> ctypes.CDLL:
-    """The C programs; ctypes lets the other threads run meanwhile."""
-    source, library = folder / "probes.c", folder / "probes.so"
-    source.write_text(PROBES)
-    compiler = os.environ.get("CC", "cc")
-    subprocess.run([compiler, "-O3", "-march=native", "-shared", "-fPIC", "-o", library, source], check=True)
-    found = ctypes.CDLL(str(library))
-    for probe in (found.fp32, found.bf16, found.memory):
-        probe.restype = ctypes.c_double
-    found.memory.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-    return found
-
-
-def on_all_cores(work: Callable[[int], float]) -> float:
-    """What all cores together did a second, each for SECONDS."""
-
-    def repeat(core: int) -> float:
-        done, start = 0.0, perf_counter()
-        while perf_counter() - start < SECONDS:
-            done += work(core)
-        return done / (perf_counter() - start)
-
-    with ThreadPoolExecutor(cores()) as threads:
-        return sum(threads.map(repeat, range(cores())))
 
 
 def operations(cell: str, layers: int, hidden: int, embedding: int) -> int:
@@ -162,24 +60,21 @@ def main() -> None:
     """Measures, prints and draws."""
     rows = [(row, precision) for row in ROWS for precision in ("fp32", "bf16")]
     runs: dict[str, Callable[[], float]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        assert chosen().module is not None, chosen().reason  # asking also gets the leave to use AMX
-        library = probes(Path(folder))
-        shares = [np.ones(LARGE // 8 // cores(), np.uint64) for _ in range(cores())]
-        runs["fp32"] = lambda: on_all_cores(lambda _: library.fp32())
-        runs["bf16"] = lambda: on_all_cores(lambda _: library.bf16())
-        runs["reading"] = lambda: on_all_cores(lambda core: library.memory(shares[core].ctypes.data, shares[core].size))
-        workers = [Worker(f"kernels-{precision}", row) for row, precision in rows]
-        for (row, precision), worker in zip(rows, workers, strict=True):
-            runs[f"{name_of(row)}, {precision}"] = partial(worker.turn, SECONDS)
-        found: dict[str, list[float]] = {name: [] for name in runs}
-        for number in range(-1, ROUNDS):
-            for name, run in runs.items():
-                value = run()
-                if number >= 0:
-                    found[name].append(value)
-        for worker in workers:
-            worker.close()
+    probes = Probes()
+    for precision in ("fp32", "bf16"):
+        runs[precision] = partial(probes.operations, precision, SECONDS)
+    runs["reading"] = partial(probes.reading(LARGE), SECONDS)
+    workers = [Worker(f"kernels-{precision}", row) for row, precision in rows]
+    for (row, precision), worker in zip(rows, workers, strict=True):
+        runs[f"{name_of(row)}, {precision}"] = partial(worker.turn, SECONDS)
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(-1, ROUNDS):
+        for name, run in runs.items():
+            value = run()
+            if number >= 0:
+                found[name].append(value)
+    for worker in workers:
+        worker.close()
     speeds = {name: statistics.median(values) for name, values in found.items()}
     points: dict[str, list[tuple[float, float, str]]] = {"fp32": [], "bf16": []}
     print(f"registers: {speeds['fp32'] / 1e9:.0f} GFLOP/s in fp32, {speeds['bf16'] / 1e9:.0f} in bf16 by AMX")

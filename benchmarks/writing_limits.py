@@ -2,8 +2,8 @@
 
 On an LSTM 2 x 512, one text, rounds in turns, medians of ROUNDS:
 
-1. Each precision: its weights' bytes a second, beside what the cores read at best. A small C program, compiled here,
-   reads as many bytes again and again, a share a thread: what reaches that is bound by nothing else.
+1. Each precision: its weights' bytes a second, beside what the cores read of so many bytes at best (`probes.py`): what
+   reaches that is bound by nothing else.
 2. int8 alone, then while two processes do nothing but count.
 3. `charloom generate` of 100 characters, from the process's start to its end, by the kernels and by NumPy.
 
@@ -12,79 +12,24 @@ On an LSTM 2 x 512, one text, rounds in turns, medians of ROUNDS:
 
 from __future__ import annotations
 
-import ctypes
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import numpy as np
+from probes import Probes
 from writing import SYMBOLS, architecture, ours, parameters
 
 from charloom.checkpoint import ModelFolder, save_model
-from charloom.kernels import cores
 from charloom.text.vocabulary import Vocabulary
 
 ROUNDS = 7
 SHAPE = (2, 512)
 BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
-READER = """
-#include <stdint.h>
-#include <stddef.h>
-uint64_t read_all(const uint64_t* from, size_t count, size_t times) {
-    uint64_t sums[64] = {0};
-    for (size_t n = 0; n < times; n++) {
-        for (size_t i = 0; i + 64 <= count; i += 64)
-            for (int k = 0; k < 64; k++) sums[k] ^= from[i + k];
-        __asm__ volatile("" ::: "memory");
-    }
-    uint64_t all = 0;
-    for (int k = 0; k < 64; k++) all ^= sums[k];
-    return all;
-}
-"""
-
-
-def compiled(folder: Path) -> ctypes.CDLL:
-    """The reader; ctypes lets other threads run while it reads."""
-    source, library = folder / "reader.c", folder / "reader.so"
-    source.write_text(READER)
-    compiler = os.environ.get("CC", "cc")
-    subprocess.run([compiler, "-O3", "-march=native", "-shared", "-fPIC", "-o", library, source], check=True)
-    found = ctypes.CDLL(str(library))
-    found.read_all.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
-    found.read_all.restype = ctypes.c_uint64
-    return found
-
-
-def reading(reader: ctypes.CDLL, size: int) -> Callable[[float], float]:
-    """Bytes a second that all cores read of so many, each its share."""
-    shares = [np.ones(size // 8 // cores(), np.uint64) for _ in range(cores())]
-
-    def read(seconds: float) -> float:
-        done = [0.0] * len(shares)
-
-        def work(number: int) -> None:
-            share, start = shares[number], time.perf_counter()
-            times = max(1, 2**24 // share.nbytes)  # a call is long beside what Python takes for it
-            while (spent := time.perf_counter() - start) < seconds:
-                reader.read_all(share.ctypes.data, share.size, times)
-                done[number] += times * share.nbytes
-            done[number] /= spent
-
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(len(shares))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return sum(done)
-
-    return read
 
 
 def in_turns(contestants: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
@@ -103,19 +48,19 @@ def ratio(above: Iterable[float], below: Iterable[float]) -> float:
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
-def bandwidth(seconds: float, folder: Path) -> None:
+def bandwidth(seconds: float) -> None:
     """1."""
     made = architecture(*SHAPE)
     weights = parameters(made)
     # The first layer's input part is a table of sums, of which a character reads one row.
     read = sum(array.size for name, array in weights.items() if array.ndim == 2 and "ih_l0" not in name)
     read -= weights["embedding.weight"].size
-    reader = compiled(folder)
+    probes = Probes()
     for precision, size in BYTES.items():
         found = in_turns(
             {
                 "writing": turn(ours(made, weights, 1, precision), seconds),
-                "reading": turn(reading(reader, read * size), seconds),
+                "reading": turn(probes.reading(read * size), seconds),
             }
         )
         written = [rate * read * size for rate in found["writing"]]
@@ -180,9 +125,9 @@ def start(folder: Path) -> None:
 def main() -> None:
     """One after the other."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 0.5
+    bandwidth(seconds)
+    busy(seconds)
     with tempfile.TemporaryDirectory() as folder:
-        bandwidth(seconds, Path(folder))
-        busy(seconds)
         start(Path(folder))
 
 
