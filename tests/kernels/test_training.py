@@ -38,11 +38,13 @@ def weights(shape, seed=3):
 
 
 def batch(shape, texts, steps, dropout=0.0, state=False, targets="some", seed=5):
-    """Random ids; targets everywhere, at the last step, or here and there."""
+    """Random ids; targets everywhere, at the last step, here and there, or nowhere."""
     random = np.random.default_rng(seed)
     inputs, asked = random.integers(0, shape.symbols, (2, texts, steps))
     if targets == "last":
         asked[:, :-1] = NOTHING
+    elif targets == "none":
+        asked[:] = NOTHING
     elif targets == "some":
         asked[random.random(asked.shape) < 0.4] = NOTHING
     network = Network(shape, {name: np.zeros(size, np.float32) for name, size in shape.shapes.items()})
@@ -119,6 +121,18 @@ def test_forward_and_every_gradient_are_numpys(choice, cell, case):
     found = by_kernels(on_kernels(choice, shape, parameters, threads=threads), rows, scale, d_state)
     assert_near(found, wanted, 5e-6)
     assert found[1] == wanted[1]
+
+
+def test_a_batch_without_targets_teaches_nothing(choice):
+    """Catches sums that an earlier batch left: of no products at all there is nothing to begin them."""
+    shape = made(hidden=50, symbols=40)
+    for precision in choice.module.precisions():
+        native = on_kernels(choice, shape, weights(shape), precision)
+        native.gradients(batch(shape, 20, 3), 1.0)
+        nats, gradients, _ = native.gradients(batch(shape, 20, 3, targets="none"), 1.0)
+        assert nats == 0
+        for name, gradient in gradients.items():
+            assert not gradient.any(), name
 
 
 @pytest.mark.parametrize("cell", CELLS, ids="-".join)

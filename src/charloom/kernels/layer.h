@@ -2,7 +2,8 @@
 //
 // Shapes: T steps, B texts, which lie in panels (`panels.h`); panel m = t * panels + p holds step t of the texts of panel
 // p. H units, padded; J = H / LANES unit blocks. The work of a batch falls into parts, one a thread: for what goes step by
-// step a part is some panels of texts, which know nothing of the others; for what does not, some panels of the sequence.
+// step a part is some panels of texts, which know nothing of the others; for what does not, some panels of the sequence,
+// blocks of units or rows of a matrix.
 
 #pragma once
 

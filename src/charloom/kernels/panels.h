@@ -6,7 +6,7 @@
 // same places of the cache. The rows of a panel are texts of a batch at one step of time; a sequence is step after step.
 //
 // A unit block is LANES hidden units: what the element-wise code takes at once. Hidden sizes are padded with zeros to a
-// multiple of GRAIN, and padded units stay zero through any number of steps.
+// multiple of GRAIN, whose weights are zero, so what padded units hold reaches nothing else.
 
 #pragma once
 

@@ -100,6 +100,7 @@ struct HalfPrecisionOuter {
         Bf16* packed_left = reinterpret_cast<Bf16*>(room + SUMS);
         Bf16* packed_right = packed_left + A;
         int pairs = (panels + 1) / 2;
+        if (pairs == 0) std::memset(room, 0, SUMS * sizeof(float));  // else the first products begin the sums
         for (int d0 = ds.first; d0 < ds.last; d0 += RIGHT)
             for (int x0 = xs.first; x0 < xs.last; x0 += LEFT) {
                 int x1 = std::min(x0 + LEFT, xs.last), d1 = std::min(d0 + RIGHT, ds.last);

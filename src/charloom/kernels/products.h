@@ -106,7 +106,7 @@ void product_down(Panels<P> d, int rows, const typename P::Number* weights, int 
     pipeline.flush();
 }
 
-// One part's share of a weight matrix's gradient. Few rows are better parted by columns.
+// One part's share of a weight matrix's gradient: some rows, or of the head, which mostly has few, some columns.
 template <class P>
 void weight_gradient(Panels<P> d, Panels<P> x, int panels, int rows, const Gradient& to, int part, int parts,
                      Buffer<float>& room) {

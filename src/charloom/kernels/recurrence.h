@@ -191,7 +191,7 @@ private:
             Cell::template backward<P>(load(comes_back) + load(d_outputs + at), kept + place * KEPT, cell_before,
                                        h_before, running + at, d_in, d_product);
             int to = side * NEXT_GATES + row * P::DEPTH;
-            float* sum = sums + (symbols ? symbols[row] + side * inputs.stride : side) * GATES * LANES;
+            float* sum = sums + size_t(symbols ? symbols[row] + side * inputs.stride : side) * GATES * LANES;
             for (int gate = 0; gate < GATES; gate++) {
                 store(to_inputs + to + gate * Panels<P>::BLOCK, d_in[gate]);
                 if (Cell::PAST) store(to_products + to + gate * Panels<P>::BLOCK, d_product[gate]);

@@ -119,7 +119,7 @@ CHARLOOM_INLINE Floats exp2_bounded(Floats t) {
 
 // t no larger than `most`, and no smaller than exp2_bounded takes it: below, AVX-512 gives 0 by itself.
 CHARLOOM_INLINE Floats bounded(Floats t, float most) {
-#if !defined(__AVX512F__)
+#if !defined(__AVX512F__) || !defined(__AVX512DQ__)
     t = larger(t, splat(-126.0f));
 #endif
     return smaller(t, splat(most));
