@@ -23,8 +23,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Longer than the gaps between one call of training and the next, and 1% of a scheduler's time slice.
-constexpr auto SPIN = std::chrono::microseconds(40);
+// Longer than the gaps between one call of training and the next, and some hundredths of a scheduler's time slice. On a busy
+// machine two threads that write a text together are then awake together more often (LOG.md, "how long a thread spins").
+constexpr auto SPIN = std::chrono::microseconds(200);
 // A thread that spins answers in under 1 µs, one that sleeps on an idle core in 5 to 50.
 constexpr auto PATIENCE = std::chrono::microseconds(30);
 
