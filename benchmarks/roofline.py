@@ -44,9 +44,7 @@ def traffic(cell: str, layers: int, hidden: int, batch: int, size: int) -> float
     for layer in range(layers):
         below = layer > 0
         numbers = 2 * KEPT[cell]  # written, and read on the way back
-        numbers += gates * (
-            2 + 2 * below
-        )  # gates' gradients: written; read for each weight matrix and for what goes down
+        numbers += 2 * gates * (1 + below)  # their gradients: written; read for each weight matrix and what goes down
         numbers += 2 * gates * below  # input sums, written and read
         numbers += 3 + 2  # hidden values: written, read above, read for the gradient; their gradient written and read
         total += numbers * hidden * size

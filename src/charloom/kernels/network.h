@@ -31,7 +31,7 @@ public:
         bool keep = scale != 0;
         layout_ = Layout::of(batch_.texts, P::ROWS, threads_);
         entry_.place(batch_, layout_);
-        Score score{.count = place_targets()};
+        place_targets();
         resize(keep);
         pack(keep);
         entry_.sum(parameters_, *layers_[0], threads_);
@@ -39,6 +39,7 @@ public:
         gather_targets();
         each_part(
             [&](int part) { head_.forward(top_, layout_.rows, targets_.get(), active_range(part), scale, part); });
+        Score score;
         for (const auto& found : head_.found()) score.nats += found.nats, score.correct += found.correct;
         return score;
     }
@@ -80,21 +81,21 @@ private:
 
     // ---- forward
 
-    // Which row of a mask each place has, and where targets stand; returns how many there are.
-    int64_t place_targets() {
+    // Which row of a mask each place has, and where targets stand.
+    void place_targets() {
         size_t places = size_t(total_panels()) * P::ROWS;
         for (auto* rows : {&mask_rows_, &head_mask_rows_, &all_targets_}) {
             rows->reserve(places);
             std::fill(rows->get(), rows->get() + places, -1);
         }
-        int64_t count = 0;
+        int32_t count = 0;
         for (int text = 0; text < batch_.texts; text++)
             for (int t = 0; t < batch_.steps; t++) {
                 size_t here = layout_.place(t, text, P::ROWS);
                 mask_rows_[here] = t * batch_.texts + text;
                 int32_t target = batch_.targets[size_t(text) * batch_.steps + t];
                 all_targets_[here] = target;
-                if (target >= 0) head_mask_rows_[here] = int32_t(count++);
+                if (target >= 0) head_mask_rows_[here] = count++;
             }
         active_.clear();
         for (int m = 0; m < total_panels(); m++)
@@ -103,7 +104,6 @@ private:
                     active_.push_back(m);
                     break;
                 }
-        return count;
     }
 
     void resize(bool keep) {
@@ -127,9 +127,10 @@ private:
         int head = head_weight();
         all.emplace_back(parameters_[head], 1, a_.symbols, a_.hidden, padding_[head]);
         head_.set_bias(parameters_[head + 1]);
-        each_part([&](int part) {
-            for (const Weights& weights : all) weights.take(part, threads_);
-        });
+        if (std::any_of(all.begin(), all.end(), [](const Weights& weights) { return weights.copied(); }))
+            each_part([&](int part) {
+                for (const Weights& weights : all) weights.take(part, threads_);
+            });
         each_part([&](int part) {
             for (int n = 0; n < a_.layers; n++) {
                 layers_[n]->pack(all[n ? 2 * n - 1 : 0], n ? &all[2 * n] : nullptr, back, part, threads_);
@@ -194,7 +195,7 @@ private:
             weight_gradient<P>(head_.d_logits(), top_, int(active_.size()), layout_.rows, to, part, threads_,
                                rooms_[part]);
         });
-        each_part([&](int part) { to.deliver(part, threads_); });
+        if (to.copied()) each_part([&](int part) { to.deliver(part, threads_); });
         head_.bias_gradient(gradients[head_weight() + 1]);
     }
 
@@ -202,8 +203,8 @@ private:
         int w = weight(n), m = total_panels();
         Layer<P>& layer = *layers_[n];
         Gradient recurrent(gradients[w + 1], gates(), a_.hidden, a_.hidden, gradient_rooms_[0]);
-        Gradient input(gradients[w], gates(), a_.hidden, a_.hidden,
-                       gradient_rooms_[1]);  // where there is a layer below
+        // of the layer below, where there is one; the first layer's is the entry's
+        Gradient input(gradients[w], gates(), a_.hidden, a_.hidden, gradient_rooms_[1]);
         each_part([&](int part) {
             if (n) {
                 GoesDown<P> down{back_.outputs_below, hidden_ / LANES, mask(n - 1)};

@@ -22,6 +22,7 @@ public:
 
     const int gates, rows, columns;  // rows of one gate; both padded
 
+    bool copied() const { return copy_; }
     Number* data() const { return copy_ ? copy_ : given_; }
     Number* row(int gate, int n) const { return data() + (size_t(gate) * rows + n) * columns; }
 

@@ -17,7 +17,6 @@ struct Architecture {
     int embedding;  // numbers that a symbol enters as: 1 for a scalar
 
     bool has_table() const { return input == Input::EMBEDDING; }
-    int input_size() const { return input == Input::ONEHOT ? symbols : embedding; }
 };
 
 // Arrays that Python holds. masks: [T, B, H] for each place between two layers, then [N, H] before the head, N targets in
@@ -32,7 +31,7 @@ struct Batch {
 
 struct Score {
     double nats = 0;
-    int64_t count = 0, correct = 0;
+    int64_t correct = 0;
 };
 
 class Network {

@@ -9,8 +9,8 @@
 namespace charloom::writing {
 namespace {
 
-constexpr size_t APART =
-    16;  // words between two texts' values beyond their number: keeps them off each other's cache sets
+// Words between two texts' values beyond their number: keeps them off each other's cache sets.
+constexpr size_t APART = 16;
 
 // Of so few texts the sums are small beside the weights, and the order in which weights are read decides: `run_recurrent`.
 constexpr int FEW_TEXTS = 4;

@@ -49,8 +49,8 @@ private:
     };
     struct Member {           // what each thread has for itself
         Buffer<float> below;  // a panel's sums
-        std::vector<Buffer<float>>
-            recurrent;         // of each layer: a panel's sums, or where `ahead_`, those of all its panels
+        // of each layer: a panel's sums, or where `ahead_`, those of all its panels
+        std::vector<Buffer<float>> recurrent;
         std::vector<int> ids;  // of one text, which every member chooses for itself
         Buffer<uint32_t> entries;
         std::vector<float> logits;  // a text's, to be changed
