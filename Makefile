@@ -6,7 +6,8 @@
 #   make format    write Python and C++ as the checks want them
 #   make kernels   build what is new of the C++ in src/charloom/kernels/; demo, test and bench do so first
 #   make check-kernels   build the kernels with AddressSanitizer and UBSan, and run their tests; some minutes
-#   make bench     the programs under benchmarks/
+#   make bench     the programs under benchmarks/, beside their peers, which it installs in a venv of their own; most of
+#                  an hour
 #   make docs      write docs/cli.md anew
 #   make notebook  execute docs/notebooks/first-steps.ipynb and keep its pictures; two minutes
 #   make lock      write requirements.lock anew (needs the network and Python 3.11)
@@ -20,7 +21,9 @@ VENV := .venv
 INSTALLED := $(VENV)/installed
 WORKSHOP := $(VENV)/installed-workshop
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --quiet
+# charloom beside TensorFlow and onnxruntime, which want older releases of what charloom uses.
+PEERS := build/peers
+PIP = $(1)/bin/python -m pip install --quiet --quiet
 # mypy and ruff follow these; a folder that is not there yet is left out.
 SOURCES := src docs $(wildcard benchmarks)
 CPP := $(wildcard src/charloom/kernels/*.h src/charloom/kernels/*.cpp)
@@ -82,8 +85,8 @@ check-kernels: $(WORKSHOP)
 		LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 		$(BIN)/python -m pytest tests/kernels
 
-bench: $(WORKSHOP) kernels
-	@set -e; for program in $(BENCHMARKS); do echo "== $$program"; $(BIN)/python $$program; done
+bench: $(PEERS)/installed kernels
+	@set -e; for program in $(BENCHMARKS); do echo "== $$program"; $(PEERS)/bin/python $$program; done
 
 docs: $(WORKSHOP)
 	@$(BIN)/python docs/make_cli_reference.py
@@ -97,14 +100,24 @@ $(INSTALLED): pyproject.toml requirements.lock
 		"(Debian: apt install python3-venv; any other place: make PYTHON=/path/to/python3)" >&2; exit 1; }
 	@echo "installing charloom into $(VENV) (once; a minute)" >&2
 	@test -f $@ || $(PYTHON) -m venv --clear $(VENV)
-	@$(PIP) --constraint requirements.lock cmake nanobind ninja scikit-build-core
-	@$(PIP) --constraint requirements.lock --no-build-isolation --editable .
+	@$(call PIP,$(VENV)) --constraint requirements.lock cmake nanobind ninja scikit-build-core
+	@$(call PIP,$(VENV)) --constraint requirements.lock --no-build-isolation --editable .
 	@touch $@
 
 # And all that its tests, checks and benchmarks need.
 $(WORKSHOP): $(INSTALLED)
 	@echo "installing requirements.lock into $(VENV) (once; a few minutes at most)" >&2
-	@$(PIP) --requirement requirements.lock
+	@$(call PIP,$(VENV)) --requirement requirements.lock
+	@touch $@
+
+# The peers in their own releases, all else in the lock's, of which h5py is too new for TensorFlow.
+$(PEERS)/installed: benchmarks/peers.txt $(INSTALLED)
+	@echo "installing charloom and its peers into $(PEERS) (once; a few minutes)" >&2
+	@test -f $@ || $(PYTHON) -m venv --clear $(PEERS)
+	@grep -v '^h5py==' requirements.lock > $(PEERS)/constraints.txt
+	@$(call PIP,$(PEERS)) --constraint $(PEERS)/constraints.txt cmake nanobind ninja scikit-build-core
+	@$(call PIP,$(PEERS)) --constraint $(PEERS)/constraints.txt --requirement benchmarks/peers.txt
+	@$(call PIP,$(PEERS)) --constraint $(PEERS)/constraints.txt --no-build-isolation --editable '.[torch]'
 	@touch $@
 
 # In a venv of its own, so that a change of the build backend or a lock that no longer installs is no obstacle.

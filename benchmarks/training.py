@@ -1,6 +1,6 @@
-"""Characters learnt a second: charloom's kernels against PyTorch, and against Keras where it is installed.
+"""Characters learnt a second: charloom's kernels against PyTorch, and against Keras where TensorFlow is installed.
 
-    python benchmarks/training.py [--rounds 5] [--seconds 1] [--only 2x128] [--keras]
+    python benchmarks/training.py [--rounds 5] [--seconds 1] [--only 2x128]
     python benchmarks/training.py --python
 
 Each program is a process of its own that keeps its network and waits; they take turns, a second at a time, so that
@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from statistics import median
 from typing import Any
 
@@ -64,7 +65,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="a turn's length")
     parser.add_argument("--only", default="", help="rows whose name holds this")
-    parser.add_argument("--keras", action="store_true", help="against Keras too; needs tensorflow-cpu and keras")
     parser.add_argument("--python", action="store_true", help="the share of a step that is Python's")
     parser.add_argument("--worker", nargs=7, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -76,7 +76,7 @@ def main() -> None:
         return
     print(f"{machine()}; medians of {arguments.rounds}")
     for row in ROWS:
-        keras = arguments.keras and row[:6] == KERAS_ROW
+        keras = row[:6] == KERAS_ROW and find_spec("tensorflow") is not None
         if arguments.only in name_of(row):
             compare(row, arguments.rounds, arguments.seconds, keras)
 

@@ -1,9 +1,9 @@
 """Writing, a character at a time: charloom beside a PyTorch `nn.LSTM` loop and onnxruntime, on networks of one size.
 
 Every program draws at temperature 0.8 from its own softmax. In each of ROUNDS rounds every contestant writes for a
-while, one after the other; what is printed is the median of each one's characters a second, and charloom's over it. The
-peers get their best thread count. onnxruntime is no dependency: without it and onnx (`pip install onnxruntime onnx`)
-its lines are left out.
+while, one after the other; what is printed are the medians of characters a second, and of charloom's ratio to what it
+is compared with. The peers get their best thread count. onnxruntime is no dependency: without it and onnx (`make bench`
+installs them) its lines are left out.
 
     python benchmarks/writing.py [seconds a contestant and round, 1.0]
 """
@@ -31,7 +31,19 @@ from charloom.kernels import cores
 
 ROUNDS = 5
 SYMBOLS, EMBEDDING, TEMPERATURE = 83, 64, 0.8
-SHAPES = [(2, 128, 1), (2, 512, 1), (3, 512, 1), (2, 1024, 1), (2, 512, 64)]  # layers, hidden, texts
+# layers, hidden, texts: (charloom's precision, peer) and what their ratio must reach
+SHAPES: dict[tuple[int, int, int], dict[tuple[str, str], float]] = {
+    (2, 128, 1): {("fp32", "PyTorch"): 40, ("fp32", "onnxruntime fp32"): 4},
+    (2, 512, 1): {
+        ("int8", "onnxruntime int8"): 6,
+        ("int8", "PyTorch"): 70,
+        ("fp32", "PyTorch"): 6,
+        ("fp32", "onnxruntime fp32"): 1.2,
+    },
+    (3, 512, 1): {("int8", "onnxruntime int8"): 4},
+    (2, 1024, 1): {("fp32", "PyTorch"): 8},
+    (2, 512, 64): {("int8", "PyTorch"): 8},
+}
 Contestant = Callable[[float], float]  # seconds → characters a second
 
 
@@ -219,14 +231,16 @@ def compare(layers: int, hidden: int, texts: int, seconds: float, folder: Path) 
     medians = {name: statistics.median(found) for name, found in rates.items()}
     print(f"LSTM {layers} x {hidden}, {texts} text{'s' * (texts > 1)}, characters/s:")
     for name, rate in medians.items():
-        best = max(rate for other, rate in medians.items() if other.rpartition(" ")[0] == name.rpartition(" ")[0])
-        over = (
-            ""
-            if name.startswith("charloom") or rate < best
-            else "   charloom is "
-            + ", ".join(f"{p} {medians[f'charloom {p}'] / rate:.1f} x" for p in ("fp32", "bf16", "int8"))
+        print(f"  {name:22} {rate:10,.0f}")
+    for (precision, peer), least in SHAPES[layers, hidden, texts].items():
+        best = max(
+            (name for name in medians if name.startswith(f"{peer} t")), key=lambda name: medians[name], default=""
         )
-        print(f"  {name:22} {rate:10,.0f}{over}")
+        if not best:
+            continue
+        ratio = statistics.median(a / b for a, b in zip(rates[f"charloom {precision}"], rates[best], strict=True))
+        verdict = "reached" if ratio >= least else "NOT reached"
+        print(f"  charloom {precision} / {best}: {ratio:.1f}  (at least {least:g}: {verdict})")
 
 
 def main() -> None:
