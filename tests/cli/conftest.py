@@ -18,6 +18,11 @@ from typing import Any
 
 import pytest
 
+from charloom.kernels import runnable
+
+QUIET = {} if runnable() else {"CHARLOOM_KERNELS": "off"}
+"""Where kernels cannot be built, every command would say so first."""
+
 SERVER = """
 import json, os, resource, signal, sys
 import charloom.cli.train, charloom.training.start, charloom.cli.main
@@ -100,7 +105,7 @@ class Shell:
         job: dict[str, Any] = {
             "arguments": [os.fspath(argument) for argument in arguments],
             "cwd": str(self.folder),
-            "env": {"CHARLOOM_CACHE": os.environ["CHARLOOM_CACHE"], "COLUMNS": "100", **(env or {})},
+            "env": {"CHARLOOM_CACHE": os.environ["CHARLOOM_CACHE"], "COLUMNS": "100", **QUIET, **(env or {})},
             "streams": [str(path) for path in streams],
             "largest_file": largest_file,
         }

@@ -35,7 +35,7 @@ def test_this_installation(charloom):
 
 def test_which_kernels_and_why(charloom):
     """Kernels that are named but not used, or a machine's other variants left out."""
-    facts = json.loads(charloom("info", "--json").out)
+    facts = json.loads(charloom("info", "--json", env={"CHARLOOM_KERNELS": ""}).out)
     choice, runnable = kernels.chosen(), kernels.runnable()
     assert facts["kernels"] == choice.name
     assert facts["kernels_because"] == choice.reason
