@@ -83,7 +83,8 @@ class TextSettings(Cleaning):
 class ModelSettings(Section):
     """The network: recurrent layers between an input and a softmax head.
 
-    The size is what two cores train well in the minutes that people have: LOG.md, "default size".
+    The size is what two cores train well in two minutes, where no budget in minutes lets it be planned: LOG.md,
+    "default size".
     """
 
     cell: Literal["rnn", "lstm", "gru"] = Field("lstm", description="the recurrent cell")
@@ -133,6 +134,12 @@ class TrainingSettings(Section):
     )
     warmup: float = Field(0.03, ge=0, lt=1, description="share of the budget in which the learning rate rises")
     weight_decay: float = Field(0.01, ge=0, description="weight decay, on matrices only, never on biases")
+    dropout_mask: Literal["fresh", "locked"] = Field(
+        "fresh", description="which units are dropped: drawn anew at every character, or once for a text and step"
+    )
+    weight_drop: float = Field(
+        0.0, ge=0, lt=1, description="share of the recurrent weights dropped in a step, while training"
+    )
     clip: float = Field(1.0, ge=0, description="clip the gradient to this norm; 0 never clips")
     clip_value: float = Field(
         0.0, ge=0, description="before that, clip each of its numbers to this size; 0 never clips"
@@ -215,6 +222,8 @@ class Settings(Section):
 
 
 BUDGETS = ("minutes", "epochs", "steps")
+PLANNED = ("hidden", "dropout", "dropout_mask", "weight_drop", "lr")
+"""What `training/planning.py` chooses where the budget is in minutes and nobody else did."""
 SECTIONS: dict[str, type[Section]] = {"text": TextSettings, "model": ModelSettings, "training": TrainingSettings}
 
 S = TypeVar("S", bound=BaseModel)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import lzma
 import math
+import shutil
 
 import pytest
 
+from charloom.evaluate import ppmd_bits, xz_bits
 from charloom.generate.model import Model
 
 ZEN = "Beautiful is better than ugly.\nExplicit is better than implicit.\n"
@@ -16,7 +17,8 @@ ZEN = "Beautiful is better than ugly.\nExplicit is better than implicit.\n"
 def test_json_has_every_figure(charloom, tmp_path, tiny):
     """A figure under another's name, or one that is not the model's own."""
     (tmp_path / "a.txt").write_text(ZEN * 3)
-    ended = charloom("eval", tiny, "a.txt", "--json")
+    shutil.copytree(tiny / "best", tmp_path / "alone")  # without the run's texts
+    ended = charloom("eval", "alone", "a.txt", "--json")
     assert (ended.status, ended.err) == (0, "")
     report, score = json.loads(ended.out), Model.load(tiny).score(ZEN * 3)
     assert report == {
@@ -25,8 +27,60 @@ def test_json_has_every_figure(charloom, tmp_path, tiny):
         "bits_per_char": pytest.approx(score.nats_per_char / math.log(2)),
         "perplexity": pytest.approx(math.exp(score.nats_per_char)),
         "accuracy": pytest.approx(score.accuracy),
-        "xz_bits_per_char": 8 * len(lzma.compress((ZEN * 3).encode(), preset=9 | lzma.PRESET_EXTREME)) / len(ZEN) / 3,
+        "xz_bits_per_char": xz_bits((ZEN * 3).encode()) / len(ZEN) / 3,
+        "ppmd_bits_per_char": ppmd_bits((ZEN * 3).encode()) / len(ZEN) / 3,
+        "compressors_read_bytes_before": 0,
     }
+
+
+def test_a_run_is_measured_on_what_it_kept_for_that(charloom, tmp_path, smallest, corpus_file, corpus):
+    """The training text measured; compressors that have not read it; bits of both texts counted."""
+    assert charloom("train", corpus_file, *smallest, "--out", "run", "--quiet").status == 0
+    report = json.loads(charloom("eval", "run", "--json").out)
+    data = corpus.encode()
+    train, held_out = data[: len(data) * 9 // 10], data[len(data) * 9 // 10 :]
+    assert report["characters"] == len(held_out) - 1
+    assert report["nats_per_char"] == pytest.approx(Model.load(tmp_path / "run").score(held_out.decode()).nats_per_char)
+    assert report["compressors_read_bytes_before"] == len(train)
+    for name, coder in (("xz", xz_bits), ("ppmd", ppmd_bits)):
+        assert report[f"{name}_bits_per_char"] == pytest.approx((coder(data) - coder(train)) / len(held_out))
+    assert json.loads(charloom("eval", "run/best", "--json").out) == report
+
+
+def test_a_model_without_texts_of_its_own_needs_one(charloom, tiny, tmp_path, smallest, corpus_file):
+    """A traceback for a folder that was shared without its data, or for a run that trained on everything."""
+    shutil.copytree(tiny / "best", tmp_path / "alone")
+    assert "eval needs a text" in charloom("eval", "alone").complaint
+    assert charloom("train", corpus_file, *smallest, "--split", "1/0", "--out", "all", "--quiet").status == 0
+    assert "kept no text for validation" in charloom("eval", "all").complaint
+
+
+def test_windows_begin_cold(charloom, tmp_path, tiny):
+    """A state carried from one window to the next; characters left out; a mean of means."""
+    (tmp_path / "a.txt").write_text(ZEN * 2)
+    model, text = Model.load(tiny), ZEN * 2
+    scores = [model.score(text[start : start + 17]) for start in range(0, len(text) - 16, 4)]
+    ended = charloom("eval", tiny, "a.txt", "--protocol", "windows:16", "--json")
+    found = json.loads(ended.out)["windows_nats_per_char"]
+    assert found == pytest.approx(
+        sum(score.nats for score in scores) / sum(score.symbols for score in scores), rel=1e-4
+    )
+    assert "windows of 16" in charloom("eval", tiny, "a.txt", "--protocol", "windows:16").out
+    one = json.loads(charloom("eval", tiny, "a.txt", "--protocol", "windows:9999", "--json").out)
+    assert one["windows_nats_per_char"] == pytest.approx(one["nats_per_char"], rel=1e-4)
+    assert "windows:N" in charloom("eval", tiny, "a.txt", "--protocol", "windows:x").complaint
+
+
+def test_learning_on_reads_before_it_learns(charloom, tmp_path, tiny):
+    """A text that was learnt before it was measured; a state that is lost; a line that is no better than the other."""
+    (tmp_path / "short.txt").write_text(ZEN[:20])
+    (tmp_path / "long.txt").write_text(ZEN * 30)
+    short, long = (
+        json.loads(charloom("eval", tiny, f"{name}.txt", "--dynamic", "--json").out) for name in ("short", "long")
+    )
+    assert short["dynamic_nats_per_char"] == pytest.approx(short["nats_per_char"], rel=1e-4)  # one step, then learnt
+    assert long["dynamic_nats_per_char"] < 0.98 * long["nats_per_char"]
+    assert "learning on" in charloom("eval", tiny, "long.txt", "--dynamic").out
 
 
 def test_several_files_are_one_text(charloom, tmp_path, tiny):
@@ -47,9 +101,10 @@ def test_the_table_is_labelled_and_aligned(charloom, tmp_path, tiny):
         "bits per char",
         "perplexity",
         "top-1 accuracy",
+        "xz -9e",
+        "PPMd",
     ]
     assert all(line[15] == " " and line[16] != " " for line in lines)
-    assert "xz -9e" in lines[2]
 
 
 def test_a_byte_level_model_tells_bits_per_byte_too(charloom, tmp_path, tiny_bytes):

@@ -120,3 +120,15 @@ def test_a_terminal_sees_no_control_characters():
     assert shown("a\x1b[31mb\x07\r\n\t") == "a·[31mb·\r\n\t"
     whole = "👩\u200d👧 名\u3000前 a\u00a0b שָׁ e\u0301"
     assert shown(whole) == whole
+
+
+def test_adapting_to_a_text_first(charloom, tmp_path, tiny):
+    """A text that is read but not learnt from, or one that changes the model on disk."""
+    (tmp_path / "a.txt").write_text("not " * 2000)
+    before = {path.name: path.read_bytes() for path in (tiny / "best").iterdir()}
+    arguments = ["generate", tiny, "--length", "500", "--seed", "1"]
+    plain, adapted = charloom(*arguments).out, charloom(*arguments, "--adapt", "a.txt").out
+    assert sum(map(adapted.count, "not ")) > 400 > sum(map(plain.count, "not "))
+    assert charloom(*arguments, "--adapt", "a.txt").out == adapted
+    assert {path.name: path.read_bytes() for path in (tiny / "best").iterdir()} == before
+    assert "no such file" in charloom(*arguments, "--adapt", "b.txt").complaint

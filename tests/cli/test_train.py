@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,30 @@ def test_the_live_display_and_ctrl_c_in_it(tmp_path, corpus_file):
     assert terminal.process.returncode == 130
     assert terminal.seen.rfind(b"\x1b[?25h") > terminal.seen.rfind(b"\x1b[?25l") >= 0
     assert terminal.seen.rstrip().endswith(b"go on with: charloom train --resume run")
+
+
+def test_the_plan_alone(charloom, corpus_file, tmp_path):
+    """A plan that trains all the same, leaves a folder behind, or shows what somebody chose as its own."""
+    arguments = ["train", corpus_file, "--minutes", "0.05", "--hidden", "16", "--plan-only"]
+    ended = charloom(*arguments)
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.out.startswith("plan for 0.05 minutes: 15,444 symbols")
+    rows = [line.split()[0] for line in ended.out.splitlines()[1:]]
+    assert rows == ["dropout", "weight_drop", "dropout_mask", "lr"]
+    found = json.loads(charloom(*arguments, "--lr", "0.1", "--json").out)
+    assert [choice["setting"] for choice in found["choices"]] == rows[:-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus.txt"]
+    assert "budget in minutes" in charloom("train", corpus_file, "--steps", "5", "--plan-only").complaint
+
+
+def test_what_is_planned_is_what_is_trained(charloom, corpus_file, tmp_path):
+    """A plan that is shown and not used; one that is made anew when a run goes on."""
+    arguments = ["--minutes", "9", "--steps", "3", "--hidden", "16", "--sample-length", "0"]
+    events = charloom("train", corpus_file, *arguments, "--out", "run", "--json").out.splitlines()
+    planned = next(event for line in events if (event := json.loads(line))["event"] == "planned")
+    settings = tomllib.loads((tmp_path / "run" / "run.toml").read_text())
+    flat = {name: value for section in settings.values() for name, value in section.items()}
+    assert {choice["setting"]: choice["value"] for choice in planned["choices"]}.items() <= flat.items()
+    resumed = charloom("train", "--resume", "run", "--steps", "5", "--json").out
+    assert "planned" not in resumed
+    assert tomllib.loads((tmp_path / "run" / "run.toml").read_text())["model"] == settings["model"]

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from charloom.architecture import Architecture
 from charloom.config import TrainingSettings
 from charloom.engines.bptt import clip, native, optimizers
-from charloom.engines.bptt.dropout import generator
 from charloom.engines.bptt.engine import BpttEngine
 from charloom.engines.bptt.native import Native, precision_of
 from charloom.engines.bptt.network import NOTHING, Network, count
 from charloom.engines.bptt.rows import Rows
 from charloom.engines.initial import initial_parameters
+from charloom.engines.masks import generator
 
 CELLS = [("lstm", "tanh"), ("gru", "tanh"), ("rnn", "tanh"), ("rnn", "relu")]
 
@@ -40,7 +40,7 @@ def weights(shape, seed=3):
 
 
 def batch(shape, texts, steps, dropout=0.0, state=False, targets="some", seed=5):
-    """Random ids; targets everywhere, at the last step, here and there, or nowhere."""
+    """Random ids; targets everywhere, at the last step, here and there, or nowhere; dropout a share, or `locked`."""
     random = np.random.default_rng(seed)
     inputs, asked = random.integers(0, shape.symbols, (2, texts, steps))
     if targets == "last":
@@ -50,7 +50,8 @@ def batch(shape, texts, steps, dropout=0.0, state=False, targets="some", seed=5)
     elif targets == "some":
         asked[random.random(asked.shape) < 0.4] = NOTHING
     network = Network(shape, {name: np.zeros(size, np.float32) for name, size in shape.shapes.items()})
-    masks = network.draw(asked, dropout, generator(0, seed)) if dropout else None
+    share = 0.4 if dropout == "locked" else dropout
+    masks = network.draw(asked, share, generator(0, seed), dropout == "locked") if dropout else None
     before = network.zero_state(texts)
     if state:
         before = tuple(random.normal(0, 0.4, part.shape).astype(np.float32) for part in before)
@@ -66,7 +67,7 @@ def by_numpy(shape, parameters, rows, scale, d_state):
     doubles = {name: value.astype(np.float64) for name, value in parameters.items()}
     network = Network(shape, doubles)
     masks = rows.masks and type(rows.masks)(
-        [m.astype(float) for m in rows.masks.between], rows.masks.head_NH.astype(float)
+        [m.astype(float) for m in rows.masks.between], rows.masks.head.astype(float), rows.masks.locked
     )
     state = rows.state and tuple(part.astype(float) for part in rows.state)
     done = network.forward(rows.inputs_BT, rows.targets_BT, state, masks)
@@ -75,8 +76,7 @@ def by_numpy(shape, parameters, rows, scale, d_state):
 
 
 def by_kernels(native, rows, scale, d_state):
-    masks = [] if rows.masks is None else [*rows.masks.between, rows.masks.head_NH]
-    nats, correct, after = native._forward(rows.inputs_BT, rows.targets_BT, rows.state, masks, scale)
+    nats, correct, after = native._forward(rows, scale)
     d_before = native.backward(d_state)
     return nats, correct, after, {name: value.copy() for name, value in native._gradients.items()}, d_before
 
@@ -105,6 +105,7 @@ CASES = [
     (3, 7, "scalar", 5, 13, 4, 0.3, True, "some", 2),
     (2, 32, "onehot", 40, 33, 5, 0.5, True, "some", 3),
     (2, 50, "embedding", 33, 17, 6, 0.3, False, "last", 2),
+    (3, 50, "embedding", 33, 17, 6, "locked", True, "some", 2),
     (1, 64, "embedding", 65, 64, 3, 0.0, True, "every", 2),
     (2, 100, "onehot", 83, 20, 7, 0.0, True, "some", 1),
 ]
@@ -126,7 +127,7 @@ def test_forward_and_every_gradient_are_numpys(choice, cell, case):
         st.integers(1, 90),
         st.integers(1, 40),
         st.integers(1, 6),
-        st.sampled_from([0.0, 0.3]),
+        st.sampled_from([0.0, 0.3, "locked"]),
         st.booleans(),
         st.sampled_from(["every", "some", "last", "none"]),
         st.integers(1, 5),
@@ -191,7 +192,7 @@ def test_bfloat16_is_near(choice, cell, case):
     d_state = batch(shape, texts, steps, 0.0, True, seed=9).state
     wanted = by_numpy(shape, parameters, rows, scale, d_state)
     found = by_kernels(on_kernels(choice, shape, parameters, "bf16", threads), rows, scale, d_state)
-    assert_near(found, wanted, 0.2 if cell[1] == "relu" else 0.02)
+    assert_near(found, wanted, 0.2 if cell[1] == "relu" else 0.03)
 
 
 def test_what_an_earlier_batch_left_is_not_seen(choice):
@@ -291,7 +292,10 @@ def engine(shape, is_native, dropout=0.0, **values):
 
 @pytest.mark.parametrize("cell", CELLS, ids="-".join)
 def test_ten_steps_are_numpys(kernels, cell):
-    """Errors too small for one step; another mask than NumPy's; a state that is dropped between steps."""
+    """Errors too small for one step; another mask than NumPy's; a state that is dropped between steps.
+
+    A relu that is off by a bit is off or on, and that spreads.
+    """
     shape = made(cell, layers=2, hidden=24, symbols=20)
     one, other = (engine(shape, is_native, dropout=0.3) for is_native in (True, False))
     states = [None, None]
@@ -299,7 +303,7 @@ def test_ten_steps_are_numpys(kernels, cell):
         rows = batch(shape, 20, 8, targets="every", seed=step)
         found, _, states[0] = one.step(rows.inputs_BT, rows.targets_BT, states[0], 0.01)
         wanted, _, states[1] = other.step(rows.inputs_BT, rows.targets_BT, states[1], 0.01)
-        assert found == pytest.approx(wanted, rel=1e-5)
+        assert found == pytest.approx(wanted, rel=1e-4 if cell[1] == "relu" else 1e-5)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])

@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from charloom.cli.screen import shown
-from charloom.training.events import Event, Finished, Notice, Report, Sample, Started, Step, Validation
+from charloom.training.events import Event, Finished, Notice, Planned, Report, Sample, Started, Step, Validation
 
 PLAIN_EVERY = 10.0  # seconds between two lines about steps, or two samples, off a terminal
 SAMPLE_ROWS = 6  # of the panel: fixed, so that nothing below it jumps
@@ -97,6 +97,8 @@ class Lines:
         """The lines of an event."""
         if isinstance(event, Notice):
             return [event.text]
+        if isinstance(event, Planned):
+            return plan_table(event)
         if isinstance(event, Started):
             self.unit = event.unit
             return _started(event)
@@ -107,6 +109,19 @@ class Lines:
         if isinstance(event, Finished):
             return _finished(event, self.unit)
         return []
+
+
+def plan_table(event: Planned) -> list[str]:
+    """What was chosen, a row a setting."""
+    repeated = f", {event.repeated:.0%} in lines that stood there before" if event.repeated >= 0.01 else ""
+    unit = "minute" if event.minutes == 1 else "minutes"
+    rows = [
+        f"plan for {event.minutes:g} {unit}: {event.symbols:,} symbols, {event.distinct:,} different{repeated}; "
+        f"xz packs them into {event.xz_bits_per_symbol:.2f} bits each"
+    ]
+    width = max((len(str(choice.value)) for choice in event.choices), default=0)
+    rows += [f"  {choice.setting:<14}{choice.value!s:>{width}}  {choice.reason}" for choice in event.choices]
+    return rows
 
 
 def _started(event: Started) -> list[str]:

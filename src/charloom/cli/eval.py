@@ -4,21 +4,43 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from charloom.errors import TextError
+from charloom.errors import SettingsError, TextError
+
+if TYPE_CHECKING:
+    from charloom.evaluate import Score
+    from charloom.text.dataset import Dataset
+
+READ_BEFORE = 2**23
+"""Bytes of the training text, its last, that a compressor reads before it is measured: PPMd's take 20 seconds."""
+
+
+class Windows(click.ParamType[int]):
+    """`windows:256`, as 256."""
+
+    name = "windows"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The length of a window."""
+        kind, _, length = str(value).partition(":")
+        if kind != "windows" or not length.isascii() or not length.isdigit() or int(length) == 0:
+            self.fail(f"must be windows:N, such as windows:256; got {value!r}", param, ctx)
+        return int(length)
 
 
 @click.command(
     epilog="""\b
-    Example:
-      charloom eval runs/my-1 chapter-12.txt chapter-13.txt
+    Examples:
+      charloom eval runs/my-1
+      charloom eval runs/my-1 chapter-12.txt chapter-13.txt --dynamic
     """
 )
 @click.argument("model")
-@click.argument("paths", metavar="FILE...", nargs=-1, required=True)
+@click.argument("paths", metavar="[FILE...]", nargs=-1)
 @click.option(
     "--unknown",
     metavar="error|skip|replace",
@@ -28,59 +50,126 @@ from charloom.errors import TextError
 )
 @click.option("--encoding", metavar="NAME", help="insist on this encoding; otherwise UTF-8, else detected")
 @click.option("--field", metavar="NAME", help="the field (.jsonl) or column (.csv) that holds the text")
+@click.option("--dynamic", is_flag=True, help="also while the model learns from what it has just read of FILE")
+@click.option(
+    "--protocol",
+    "window",
+    metavar="windows:N",
+    type=Windows(),
+    help="also in windows of N characters, each from a cold start, as nanoGPT measures",
+)
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def command(
-    model: str, paths: tuple[str, ...], unknown: Any, encoding: str | None, field: str | None, as_json: bool
+    model: str,
+    paths: tuple[str, ...],
+    unknown: Any,
+    encoding: str | None,
+    field: str | None,
+    dynamic: bool,
+    window: int | None,
+    as_json: bool,
 ) -> None:
     """Measure how well MODEL, a model folder or a run folder, predicts FILE... (whatever `charloom train` reads).
 
-    Several files are measured as one text. Every character after the first is predicted once, the state carried from
-    the start. Beside it stands what xz -9e needs for the same text. The text is cleaned as the model's own was.
+    Several files are measured as one text; without any, it is the text that a run kept for validation. Every character
+    after the first is predicted once, the state carried from the start. Beside it stand what xz -9e and PPMd need for
+    the same text; those of a run have read its training text before, as the model has. The text is cleaned as the
+    model's own was.
     """
-    from charloom.evaluate import xz_bits
+    from charloom.checkpoint import load_model
+    from charloom.cli.texts import text_like
     from charloom.generate.model import Model
-    from charloom.text.vocabulary import BOUNDARY
 
-    loaded = Model.load(model)
-    text = _read(loaded, paths, encoding, field)
+    folder = load_model(model)
+    loaded, data = Model.of(folder), _data(Path(model))
+    text = text_like(loaded, paths, encoding, field) if paths else _held_out(model, data)
     score = loaded.score(text, unknown)
-    plain = text.replace(BOUNDARY, "\n")
     report = {
         "characters": score.characters,
         "nats_per_char": score.nats_per_char,
         "bits_per_char": score.bits_per_char,
         "perplexity": score.perplexity,
         "accuracy": score.accuracy,
-        "xz_bits_per_char": xz_bits(plain.encode("utf-8", "surrogateescape")) / len(plain),
     }
     if loaded.vocabulary.kind == "bytes":
         report |= {"bytes": score.symbols, "bits_per_byte": score.nats / score.symbols / math.log(2)}
-    click.echo(json.dumps(report) if as_json else "\n".join(_lines(report)))
+    if dynamic or window:
+        report |= _otherwise(folder, loaded.read(text, unknown)[0], score, dynamic, window)
+    report |= _compressed(text, data)
+    click.echo(json.dumps(report) if as_json else "\n".join(_lines(report, window)))
 
 
-def _read(model: Any, paths: tuple[str, ...], encoding: str | None, field: str | None) -> str:
-    """The text, prepared as the model's was."""
-    from charloom.config import TextSettings, validated
-    from charloom.text.corpus import open_corpus
+def _data(model: Path) -> Dataset | None:
+    """The texts of the run that a folder is, or is in, if it still has them."""
+    from charloom.text.dataset import open_dataset
 
-    values = {**model.cleaning.model_dump(), "records": model.records, "encoding": encoding, "field": field}
-    settings = validated(TextSettings, values)
-    corpus = open_corpus(paths, settings, model.vocabulary.kind == "bytes", lambda line: click.echo(line, err=True))
-    text = corpus.text()
+    runs = [place for place in (model, model.parent) if (place / "data" / "dataset.json").exists()]
+    return open_dataset(runs[0] / "data") if runs else None
+
+
+def _held_out(model: str, data: Dataset | None) -> str:
+    """The text that training was not shown."""
+    if data is None:
+        raise SettingsError(
+            f"eval needs a text, since {model} is no run with texts of its own: charloom eval {model} FILE"
+        )
+    text = _text_of(data, "validation")
     if not text:
-        raise TextError(f"a text to score must hold at least 2 characters; {', '.join(paths)} is empty after cleaning")
+        raise TextError(f"{model} kept no text for validation; name one: charloom eval {model} FILE")
     return text
 
 
-def _lines(report: dict[str, Any]) -> list[str]:
+def _text_of(data: Dataset, split: Any) -> str:
+    from charloom.text.vocabulary import BOUNDARY
+
+    return data.vocabulary.decode(data.ids(split).view(), BOUNDARY)
+
+
+def _otherwise(folder: Any, ids: Any, score: Score, dynamic: bool, window: int | None) -> dict[str, float]:
+    """Nats per character by other ways of reading."""
+    from charloom.training import measuring
+
+    engine = measuring.reader(folder)
+    symbols_per_char = score.symbols / score.characters
+    found = {}
+    if window:
+        found["windows_nats_per_char"] = measuring.in_windows(engine, ids, window).nats_per_char * symbols_per_char
+    if dynamic:
+        found["dynamic_nats_per_char"] = measuring.dynamic(engine, ids) / score.characters
+    return found
+
+
+def _compressed(text: str, data: Dataset | None) -> dict[str, float]:
+    """Bits per character of ordinary compressors."""
+    from charloom.evaluate import bits_after, ppmd_bits, xz_bits
+    from charloom.text.vocabulary import BOUNDARY
+
+    before, plain = (
+        part.replace(BOUNDARY, "\n").encode("utf-8", "surrogateescape")
+        for part in ("" if data is None else _text_of(data, "train"), text)
+    )
+    return {
+        f"{name}_bits_per_char": bits_after(coder, before[-READ_BEFORE:], plain) / len(text)
+        for name, coder in (("xz", xz_bits), ("ppmd", ppmd_bits))
+    } | {"compressors_read_bytes_before": min(len(before), READ_BEFORE)}
+
+
+def _lines(report: dict[str, Any], window: int | None) -> list[str]:
     """A table of label and figure; accuracy is of symbols, so of bytes where the model reads bytes."""
     rows = {
         "characters": f"{report['characters']:,}",
         "nats per char": f"{report['nats_per_char']:.4f}",
-        "bits per char": f"{report['bits_per_char']:.4f}   (xz -9e: {report['xz_bits_per_char']:.4f})",
+        "bits per char": f"{report['bits_per_char']:.4f}",
         "perplexity": f"{report['perplexity']:,.3f}",
         "top-1 accuracy": f"{report['accuracy']:.1%}",
     }
     if "bytes" in report:
         rows |= {"bytes": f"{report['bytes']:,}", "bits per byte": f"{report['bits_per_byte']:.4f}"}
+    for name, label in (("windows", f"windows of {window}"), ("dynamic", "learning on")):
+        if nats := report.get(f"{name}_nats_per_char"):
+            rows[label] = f"{nats:.4f} nats per char ({nats / math.log(2):.4f} bits)"
+    seen = report["compressors_read_bytes_before"]
+    after = f" after {seen:,} bytes of the training text" if seen else ""
+    for name, label in (("xz", "xz -9e"), ("ppmd", "PPMd")):
+        rows[label] = f"{report[f'{name}_bits_per_char']:.4f} bits per char{after}"
     return [f"{name:<16}{value}" for name, value in rows.items()]

@@ -6,12 +6,15 @@ import json
 import secrets
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from charloom.cli.screen import write
 from charloom.errors import SettingsError, TextError
+
+if TYPE_CHECKING:
+    from charloom.generate.model import Model
 
 SEED_BITS = 32  # of a seed that is drawn: short enough to be typed again, and exact in any program's JSON
 
@@ -22,6 +25,7 @@ SEED_BITS = 32  # of a seed that is drawn: short enough to be typed again, and e
       charloom generate runs/my-1 --prompt "Once upon"
       charloom generate runs/my-1 --prompt @start.txt --length 5000 > story.txt
       charloom generate runs/my-1 --count 3 --seed 7 --stop "." --json
+      charloom generate runs/my-1 --adapt letter.txt --prompt "Dear"
     """
 )
 @click.argument("model")
@@ -36,6 +40,7 @@ SEED_BITS = 32  # of a seed that is drawn: short enough to be typed again, and e
 @click.option("--seed", metavar="N", type=int, help="the same seed writes the same text  [drawn; --json shows it]")
 @click.option("--stop", multiple=True, metavar="TEXT", help="end before this text; may be given several times")
 @click.option("--count", default=1, metavar="N", type=int, help="write N texts, as one batch  [1]")
+@click.option("--adapt", metavar="FILE", multiple=True, help="learn from this text first, by reading it once")
 @click.option("--unknown", metavar="error|skip|replace", help="prompt characters that the model does not know  [error]")
 @click.option(
     "--precision",
@@ -44,7 +49,7 @@ SEED_BITS = 32  # of a seed that is drawn: short enough to be typed again, and e
 )
 @click.option("--threads", metavar="N", help="CPU threads at most; the text is the same  [all cores]")
 @click.option("--json", "as_json", is_flag=True, help="print a JSON object a text: index, seed, prompt, text")
-def command(model: str, prompt: str, count: int, as_json: bool, **options: Any) -> None:
+def command(model: str, prompt: str, count: int, adapt: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Write text with MODEL, a model folder or a run folder, as it is made.
 
     The prompt comes first and the text follows it.
@@ -53,7 +58,7 @@ def command(model: str, prompt: str, count: int, as_json: bool, **options: Any) 
 
     given = {name: value for name, value in options.items() if value not in (None, (), False)}
     given.setdefault("seed", secrets.randbits(SEED_BITS))
-    loaded = Model.load(model)
+    loaded = _adapted(model, adapt, given.get("unknown", "error")) if adapt else Model.load(model)
     prompt = _prompt(prompt)
     if count != 1 or as_json:
         _write_texts(prompt, given["seed"], loaded.generate_many(count, prompt, **given), as_json)
@@ -63,6 +68,18 @@ def command(model: str, prompt: str, count: int, as_json: bool, **options: Any) 
     for piece in stream:
         write(piece)
     write("\n")
+
+
+def _adapted(path: str, texts: tuple[str, ...], unknown: Any) -> Model:
+    """The model after it has learnt from these texts; what is on disk stays as it is."""
+    from charloom.checkpoint import load_model
+    from charloom.cli.texts import text_like
+    from charloom.generate.model import Model
+    from charloom.training.measuring import adapted
+
+    folder = load_model(path)
+    loaded = Model.of(folder)
+    return Model.of(adapted(folder, loaded.read(text_like(loaded, texts), unknown)[0]))
 
 
 def _prompt(prompt: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
-from charloom.config import SECTIONS
+from charloom.config import PLANNED, SECTIONS
 
 SETTING_NAMES = [name for section in SECTIONS.values() for name in section.model_fields]
 METAVARS = {int: "N", float: "X", str: "TEXT"}
@@ -47,16 +47,17 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
             flag = "--" + name.replace("_", "-")
             if field.annotation is bool:
                 flag = f"{flag}/--no-{flag[2:]}"
-            command = click.option(flag, name, **_looks(field))(command)
+            command = click.option(flag, name, **_looks(name, field))(command)
     return command
 
 
-def _looks(field: FieldInfo) -> dict[str, Any]:
+def _looks(name: str, field: FieldInfo) -> dict[str, Any]:
     """How a flag shows in the help."""
     if field.annotation is bool:
         return {"default": None, "help": field.description}  # a preset may have it on
     shown = f"{field.default:g}" if isinstance(field.default, float) else field.default
-    default = "" if field.default is None else f"  [{shown}]"
+    planned = "planned, else " if name in PLANNED else ""
+    default = "" if field.default is None else f"  [{planned}{shown}]"
     return {"metavar": _metavar(field.annotation), "help": f"{field.description}{default}"}
 
 

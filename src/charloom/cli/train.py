@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from charloom.cli.display import open_display
+from charloom.cli.display import open_display, plan_table
 from charloom.cli.options import SettingsCommand, given_settings, settings_options
 from charloom.config import BUDGETS
 from charloom.errors import SettingsError
@@ -42,6 +43,7 @@ from charloom.training.interrupt import graceful_interrupt
     metavar="|".join(NAMES),
     help="begin from the settings of this name; flags beside it win (docs/lessons/ tells where they come from)",
 )
+@click.option("--plan-only", is_flag=True, help="show what would be chosen, and why, and end there")
 @click.option("--quiet", is_flag=True, help="show only notices and errors, and at the end the model's folder")
 @click.option(
     "--json", "as_json", is_flag=True, help="print a JSON object a line for everything that happens, and nothing else"
@@ -54,6 +56,7 @@ def command(
     resume: Path | None,
     origin: str | None,
     preset: str | None,
+    plan_only: bool,
     quiet: bool,
     as_json: bool,
     tensorboard: bool,
@@ -62,7 +65,7 @@ def command(
     """Train a model on PATH: a file, folder, glob or URL, - for stdin, or a name from `charloom corpora`.
 
     Reads text, .jsonl and .csv (with --field), each also as .gz, .bz2 or .xz; several PATHs are one text. No option
-    is needed: every one has a default that suits most texts.
+    is needed: what is not given is chosen for the text, the machine and the minutes, and shown with its reason.
 
     At the end the folder of the best model is printed on stdout. Ctrl-C saves everything and prints the command that
     goes on.
@@ -74,10 +77,20 @@ def command(
         raise SettingsError("train needs a text: charloom train PATH (or try: charloom demo)")
     if preset is not None:
         given = with_preset(preset, given)
+    if plan_only:
+        _show_plan(paths, given, as_json)
+        return
     with open_display(quiet, as_json, tensorboard) as report:
         finished = run(paths, given, out, resume, origin, report)
     if not as_json:
         click.echo(Path(finished.run) / "best")
+
+
+def _show_plan(paths: tuple[str, ...], given: dict[str, Any], as_json: bool) -> None:
+    from charloom.training import start
+
+    planned = start.planned(paths, given, lambda line: click.echo(line, err=True))
+    click.echo(json.dumps(planned.to_json()) if as_json else "\n".join(plan_table(planned)))
 
 
 def _check_resume(

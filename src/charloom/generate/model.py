@@ -17,7 +17,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -33,6 +33,9 @@ from charloom.generate.sampling import Sampling, draw, uniform_rows
 from charloom.generate.writer import Numbers, Precision, Rules, Writer, writer
 from charloom.text.cleaning import clean
 from charloom.text.vocabulary import UnknownPolicy, Vocabulary
+
+if TYPE_CHECKING:
+    from charloom.checkpoint import ModelFolder
 
 LENGTH = 1000
 """Characters written where neither a length nor a number of records is asked for: about half a printed page."""
@@ -133,7 +136,11 @@ class Model:
         """
         from charloom.checkpoint import load_model  # here, so that a model made in memory needs no safetensors
 
-        folder = load_model(path)
+        return Model.of(load_model(path))
+
+    @staticmethod
+    def of(folder: ModelFolder) -> Model:
+        """A model that was read, or that training has in its hands."""
         return Model(
             folder.architecture,
             folder.vocabulary,
@@ -201,6 +208,21 @@ class Model:
             TextError: for a text too short to predict anything in.
             UnknownCharacterError: for a character that the model does not know.
         """
+        ids_T, known = self.read(text, unknown)
+        nats, correct, done = 0.0, 0, 1
+        for logits_BTV, _ in self.network.blocks(ids_T[None, :-1], self.network.initial_state(1)):
+            targets_T = ids_T[done : done + logits_BTV.shape[1]]
+            block_nats, block_correct = cross_entropy(logits_BTV[0], targets_T)
+            nats, correct, done = nats + block_nats, correct + block_correct, done + len(targets_T)
+        return Score(len(ids_T) - 1, known, nats, correct)
+
+    def read(self, text: str, unknown: UnknownPolicy = "error") -> tuple[Integers, int]:
+        """What the model reads of a text to be predicted: its symbols, and how many characters all but the first are.
+
+        Raises:
+            TextError: for a text too short to predict anything in.
+            UnknownCharacterError: for a character that the model does not know.
+        """
         ids_T = self._encode(text, unknown, "the text")
         known = len(self.clean(text)) if self.vocabulary.kind == "bytes" else len(ids_T)
         if self.vocabulary.boundary_id is not None:
@@ -209,12 +231,7 @@ class Model:
             known -= 1
         if known < 1 or len(ids_T) < 2:
             raise TextError("a text to score must hold at least 2 characters, or 1 for a model of records; found fewer")
-        nats, correct, done = 0.0, 0, 1
-        for logits_BTV, _ in self.network.blocks(ids_T[None, :-1], self.network.initial_state(1)):
-            targets_T = ids_T[done : done + logits_BTV.shape[1]]
-            block_nats, block_correct = cross_entropy(logits_BTV[0], targets_T)
-            nats, correct, done = nats + block_nats, correct + block_correct, done + len(targets_T)
-        return Score(len(ids_T) - 1, known, nats, correct)
+        return ids_T, known
 
     def _write(self, prompt_T: Integers, writing: Writing, count: int, writer: Writer) -> Iterator[tuple[int, str]]:
         """The loop: (which text, its next piece), again and again, until every text is done.

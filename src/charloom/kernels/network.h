@@ -92,10 +92,10 @@ private:
         for (int text = 0; text < batch_.texts; text++)
             for (int t = 0; t < batch_.steps; t++) {
                 size_t here = layout_.place(t, text, P::ROWS);
-                mask_rows_[here] = t * batch_.texts + text;
+                mask_rows_[here] = batch_.locked ? text : t * batch_.texts + text;
                 int32_t target = batch_.targets[size_t(text) * batch_.steps + t];
                 all_targets_[here] = target;
-                if (target >= 0) head_mask_rows_[here] = count++;
+                if (target >= 0) head_mask_rows_[here] = batch_.locked ? text : count++;
             }
         active_.clear();
         for (int m = 0; m < total_panels(); m++)

@@ -56,11 +56,18 @@ public:
                                 precision, tiles, threads)) {}
 
     std::pair<double, int64_t> forward(const std::vector<Array>& parameters, Ids inputs, Ids targets, MaybeArray h,
-                                       MaybeArray c, const std::vector<Array>& masks, Array h_after, MaybeArray c_after,
-                                       float scale) {
-        Batch batch{
-            int(inputs.shape(0)), int(inputs.shape(1)), inputs.data(), targets.data(), pointer(h), pointer(c), {},
-            h_after.data(),       pointer(c_after)};
+                                       MaybeArray c, const std::vector<Array>& masks, bool locked, Array h_after,
+                                       MaybeArray c_after, float scale) {
+        Batch batch{int(inputs.shape(0)),
+                    int(inputs.shape(1)),
+                    inputs.data(),
+                    targets.data(),
+                    pointer(h),
+                    pointer(c),
+                    {},
+                    locked,
+                    h_after.data(),
+                    pointer(c_after)};
         for (const Array& mask : masks) batch.masks.push_back(mask.data());
         auto found = pointers(parameters);
         Released here;
@@ -98,7 +105,7 @@ void bind_training(nb::module_& module) {
              "nonlinearity"_a, "layers"_a, "hidden"_a, "symbols"_a, "input"_a, "input_size"_a, "precision"_a, "tiles"_a,
              "threads"_a)
         .def("forward", &Trainer::forward, "parameters"_a, "inputs"_a, "targets"_a, "h"_a.none(), "c"_a.none(),
-             "masks"_a, "h_after"_a, "c_after"_a.none(), "scale"_a)
+             "masks"_a, "locked"_a, "h_after"_a, "c_after"_a.none(), "scale"_a)
         .def("backward", &Trainer::backward, "gradients"_a, "d_h"_a.none(), "d_c"_a.none(), "d_h_before"_a.none(),
              "d_c_before"_a.none());
     module.def(

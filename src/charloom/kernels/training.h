@@ -20,12 +20,13 @@ struct Architecture {
 };
 
 // Arrays that Python holds. masks: [T, B, H] for each place between two layers, then [N, H] before the head, N targets in
-// the order of [B, T]; none at all without dropout.
+// the order of [B, T]; [B, H] all of them where they are locked; none at all without dropout.
 struct Batch {
     int texts, steps;
     const int32_t *inputs, *targets;  // [B, T]; a target below 0 is none
     const float *h, *c;               // [L, B, H] before, or nothing for zero
     std::vector<const float*> masks;
+    bool locked;
     float *h_after, *c_after;
 };
 

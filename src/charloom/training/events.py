@@ -34,6 +34,31 @@ class Notice(Event):
 
 
 @dataclass(frozen=True)
+class Choice:
+    """A setting that nobody chose, its value and the reason."""
+
+    setting: str
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True)
+class Planned(Event):
+    """What nobody chose, chosen from the text and the clock.
+
+    symbols: of the training text; distinct: of its vocabulary; repeated: share of the symbols that stand in a line
+    which stood there before; xz_bits_per_symbol: what xz makes of a beginning of it.
+    """
+
+    minutes: float
+    symbols: int
+    distinct: int
+    repeated: float
+    xz_bits_per_symbol: float
+    choices: tuple[Choice, ...]
+
+
+@dataclass(frozen=True)
 class Started(Event):
     """Training is about to begin, or to go on."""
 

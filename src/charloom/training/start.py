@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from charloom.architecture import Architecture
@@ -12,14 +13,15 @@ from charloom.checkpoint import Arrays, ModelFolder, load_model
 from charloom.config import BUDGETS, Settings, TrainingSettings, validated
 from charloom.engines.engine import Engine, check_engine, open_engine, slower_than_asked
 from charloom.engines.initial import initial_parameters
-from charloom.errors import ModelError
+from charloom.errors import ModelError, SettingsError
 from charloom.text.batches import training_batches, validation_batches
 from charloom.text.corpus import open_corpus
 from charloom.text.dataset import SPLITS, Dataset, Ids, open_dataset, prepare
 from charloom.training.budget import Progress
-from charloom.training.events import Event, Finished, Notice, Report, Started
+from charloom.training.events import Event, Finished, Notice, Planned, Report, Started
 from charloom.training.finetune import adapt, settings_like
 from charloom.training.interrupt import prompt_interrupt
+from charloom.training.planning import plan
 from charloom.training.run import Run
 from charloom.training.trainer import Plan, Trainer
 
@@ -55,6 +57,21 @@ def start(
     return trainer.train()
 
 
+def planned(paths: Sequence[str], values: Mapping[str, Any], notice: Callable[[str], None]) -> Planned:
+    """What `start` would choose for the text at these paths; nothing is left behind.
+
+    Raises:
+        CharloomError: for every mistake that a person can make.
+    """
+    settings = Settings.from_flat(values)
+    if settings.training.minutes is None:
+        raise SettingsError("a plan needs a budget in minutes; with steps or epochs nothing is planned")
+    check_engine(settings.training)
+    corpus = open_corpus(paths, settings.text, settings.text.vocabulary == "bytes", notice)
+    with TemporaryDirectory(prefix="charloom-") as folder:
+        return plan(values, settings, prepare(corpus, settings.text, Path(folder), notice))[0]
+
+
 def _begin(
     paths: Sequence[str],
     values: Mapping[str, Any],
@@ -68,11 +85,14 @@ def _begin(
     settings = Settings.from_flat(settings_like(base, values) if base else values)
     check_engine(settings.training)  # before the text is read, which may take long
 
-    said: list[Notice] = []
+    said: list[Event] = []
+
+    def say(event: Event) -> None:
+        said.append(event)
+        report(event)
 
     def notice(text: str) -> None:
-        said.append(Notice(text))
-        report(said[-1])
+        say(Notice(text))
 
     if slower := slower_than_asked(settings.training):
         notice(slower)
@@ -82,6 +102,10 @@ def _begin(
     with run.abandoned_on_error():
         run.save_settings()
         dataset = prepare(corpus, settings.text, run.data, notice, base.vocabulary if base else None)
+        if settings.training.minutes is not None and not base:
+            planned, run.settings = plan(values, settings, dataset)
+            say(planned)
+            run.save_settings()
         model = _fresh(run, corpus.name, dataset)
         if base:
             model = adapt(base, model, notice)

@@ -24,6 +24,7 @@ from charloom.text.batches import Batches
 from charloom.training import budget
 from charloom.training.budget import Progress
 from charloom.training.events import Event, Finished, Notice, Report, Sample, Step, Validation
+from charloom.training.measuring import measure
 from charloom.training.run import Run
 
 REPORT_EVERY = 1.0  # seconds between two `Step` events
@@ -350,24 +351,3 @@ class Trainer:
         """Ctrl-C while a large split is measured: `last/` is written, and resuming comes straight back here."""
         if self._stop():
             self._interrupt()
-
-
-def measure(
-    engine: Engine, batches: Batches, most: float = math.inf, watch: Callable[[], None] = lambda: None
-) -> Score:
-    """The engine's loss over a layout, the state carried where the layout carries it.
-
-    most: ends once so many symbols have been read; watch: called after every batch.
-    """
-    state: State = None
-    total, symbols, correct, read = 0.0, 0, 0, 0
-    for index in range(len(batches)):
-        if read >= most:
-            break
-        inputs_BT, targets_BT = batches.batch(0, index)
-        before = state if batches.carries_state else None
-        nats, count, right, state = engine.score(inputs_BT, targets_BT, before)
-        total, symbols, correct = total + nats, symbols + count, correct + right
-        read += inputs_BT.size
-        watch()
-    return Score(symbols=symbols, characters=symbols, nats=total, correct=correct)

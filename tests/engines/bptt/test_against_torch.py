@@ -102,6 +102,14 @@ def test_ten_steps_are_those_of_the_torch_engine(architecture, weights, cell, la
         np.testing.assert_allclose(part, other.numpy(), rtol=1e-8)
 
 
+@pytest.mark.parametrize("dropped", [{"dropout_mask": "locked"}, {"weight_drop": 0.4}], ids=["locked", "weights"])
+def test_ten_steps_with_locked_masks_or_dropped_weights(architecture, weights, cell, layers, dropped):
+    """A mask drawn in another order, a gradient of a weight that was not there, weights that stay dropped."""
+    shape = architecture(cell, layers, hidden=6)
+    mine, theirs = pair(shape, weights(shape), 0.3 if "dropout_mask" in dropped else 0.0, **dropped)
+    assert train(mine, range(10))[0] == pytest.approx(train(theirs, range(10))[0], rel=1e-9)
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=NAMES)
 def test_ten_steps_with_every_optimizer(architecture, weights, kind):
     """A rate taken a step late, a memory that starts otherwise."""

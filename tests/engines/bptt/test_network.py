@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from charloom.engines.bptt.dropout import generator
 from charloom.engines.bptt.network import NOTHING, Network, count
+from charloom.engines.masks import generator
 from charloom.generate.network import Network as Generator
 from charloom.generate.network import State
 
@@ -87,25 +87,29 @@ def test_two_halves_chained_by_the_state_are_the_whole(random, architecture, wei
         np.testing.assert_allclose(parts, whole.layers[n].hidden_TBH, rtol=1e-9, atol=1e-12)
 
 
-def test_gradients_with_dropout(random, architecture, weights, assert_slope, cell, layers):
+@pytest.mark.parametrize("locked", [False, True])
+def test_gradients_with_dropout(random, architecture, weights, assert_slope, cell, layers, locked):
     """A mask on the way up and none on the way down, or another layer's."""
     shape = architecture(cell, layers, hidden=4)
     network = Network(shape, weights(shape))
     inputs, targets = batch()
     targets[1, 1] = NOTHING
-    masks = network.draw(targets, 0.4, generator(1, 5))
-    assert all(0 < (mask == 0).mean() < 1 for mask in (*masks.between, masks.head_NH))
+    masks = network.draw(targets, 0.4, generator(1, 5), locked)
+    assert all(0 < (mask == 0).mean() < 1 for mask in (*masks.between, masks.head))
     judge(network, inputs, targets, state_of(network, random, 2), assert_slope, masks)
 
 
 def test_masks_differ_between_layers_and_follow_the_targets(architecture, weights):
-    """One mask for all layers; a head's mask with rows where nothing is predicted."""
+    """One mask for all layers; a head's mask with rows where nothing is predicted; a locked one that has times."""
     shape = architecture(layers=3, hidden=8)
     _, targets = batch()
     targets[0, 0] = NOTHING
-    masks = Network(shape, weights(shape)).draw(targets, 0.5, generator(0, 0))
-    assert [mask.shape for mask in (*masks.between, masks.head_NH)] == [(3, 2, 8), (3, 2, 8), (5, 8)]
+    network = Network(shape, weights(shape))
+    masks = network.draw(targets, 0.5, generator(0, 0))
+    assert [mask.shape for mask in (*masks.between, masks.head)] == [(3, 2, 8), (3, 2, 8), (5, 8)]
     assert not np.array_equal(*masks.between)
+    masks = network.draw(targets, 0.5, generator(0, 0), locked=True)
+    assert [mask.shape for mask in (*masks.between, masks.head)] == [(1, 2, 8), (1, 2, 8), (2, 8)]
 
 
 def test_logits_and_state_are_the_generators(random, architecture, weights, cell, layers, entry):

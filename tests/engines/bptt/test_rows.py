@@ -7,9 +7,9 @@ import threading
 import numpy as np
 import pytest
 
-from charloom.engines.bptt.dropout import generator
 from charloom.engines.bptt.network import NOTHING, Network
 from charloom.engines.bptt.rows import FEWEST, Crew, Rows, joined, summed
+from charloom.engines.masks import generator
 
 
 def batch(rows):
@@ -19,13 +19,14 @@ def batch(rows):
     return random.integers(0, 5, (rows, 4)), targets
 
 
-def test_the_parts_together_are_the_whole(random, architecture, weights, cell):
+@pytest.mark.parametrize("locked", [False, True])
+def test_the_parts_together_are_the_whole(random, architecture, weights, cell, locked):
     """A state or a mask cut at another row than its ids; a part's gradient, or its count of targets, left out."""
     shape = architecture(cell, layers=2)
     network = Network(shape, weights(shape))
     inputs, targets = batch(3 * FEWEST + 1)
     state = tuple(random(*part.shape) for part in network.zero_state(len(inputs)))
-    whole = Rows(inputs, targets, state, network.draw(targets, 0.3, generator(0, 0)))
+    whole = Rows(inputs, targets, state, network.draw(targets, 0.3, generator(0, 0), locked))
 
     def work(rows):
         done = network.forward(*rows)

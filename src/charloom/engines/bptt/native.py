@@ -104,8 +104,7 @@ class Native:
 
     def gradients(self, batch: Rows, scale: float) -> tuple[float, dict[str, Floats], State]:
         """(sum of nats, gradients of scale times it, state after); the gradients' arrays are used again."""
-        masks = [] if batch.masks is None else [*batch.masks.between, batch.masks.head_NH]
-        nats, _, state = self._forward(batch.inputs_BT, batch.targets_BT, batch.state, masks, scale)
+        nats, _, state = self._forward(batch, scale)
         self.backward(None)
         return nats, self._gradients, state
 
@@ -127,20 +126,22 @@ class Native:
         nats, correct = 0.0, 0
         for start in range(0, inputs_BT.shape[1], STRETCH):
             ids_BT, asked_BT = (of_BT[:, start : start + STRETCH] for of_BT in (inputs_BT, targets_BT))
-            found, hits, state = self._forward(ids_BT, asked_BT, state, [], 0.0)
+            found, hits, state = self._forward(Rows(ids_BT, asked_BT, state, None), 0.0)
             nats, correct = nats + found, correct + hits
         assert state is not None
         return nats, correct, state
 
-    def _forward(
-        self, inputs_BT: Integers, targets_BT: Integers, state: State | None, masks: list[Floats], scale: float
-    ) -> tuple[float, int, State]:
+    def _forward(self, batch: Rows, scale: float) -> tuple[float, int, State]:
         """(sum of nats, top guesses, state after); scale 0 means that there will be no way back."""
-        shape = (self._architecture.layers, len(inputs_BT), self._architecture.hidden)
+        shape = (self._architecture.layers, len(batch.inputs_BT), self._architecture.hidden)
         after = tuple(np.empty(shape, np.float32) for _ in range(2 if self._architecture.cell == "lstm" else 1))
-        ids_BT, asked_BT = (np.ascontiguousarray(of_BT, np.int32) for of_BT in (inputs_BT, targets_BT))
+        ids_BT, asked_BT = (np.ascontiguousarray(of_BT, np.int32) for of_BT in (batch.inputs_BT, batch.targets_BT))
+        masks = [] if batch.masks is None else [*batch.masks.between, batch.masks.head]
+        locked = batch.masks is not None and batch.masks.locked
         given = list(self._parameters.values())
-        nats, correct = self._network.forward(given, ids_BT, asked_BT, *_two(state), masks, *_two(after), scale)
+        nats, correct = self._network.forward(
+            given, ids_BT, asked_BT, *_two(batch.state), masks, locked, *_two(after), scale
+        )
         return nats, correct, after
 
     def update(

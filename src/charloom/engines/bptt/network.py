@@ -18,14 +18,23 @@ from charloom.architecture import Architecture
 from charloom.engines.bptt import dropout, entry, gru, head, linear, lstm, rnn
 from charloom.engines.bptt.arrays import Floats, Integers, State
 from charloom.engines.bptt.recurrence import Gradients
+from charloom.engines.masks import draw
 from charloom.text.batches import NOTHING
 
 
 class Masks(NamedTuple):
-    """What dropout keeps in one step (see `dropout.py`): between each two layers, and of what enters the head."""
+    """What dropout keeps in one step (see `masks.py`): between each two layers, and of what enters the head.
+
+    between: [T, B, H]; head: [N, H], targets in the order of [B, T]. Locked: [1, B, H] and [B, H], for all of a text.
+    """
 
     between: list[Floats]
-    head_NH: Floats
+    head: Floats
+    locked: bool = False
+
+    def of_targets(self, texts_N: Integers) -> Floats:
+        """The head's, for targets in these texts."""
+        return self.head[texts_N] if self.locked else self.head
 
 
 class Passed(NamedTuple):
@@ -88,7 +97,7 @@ class Network:
         top_TBH, after, below, layers, passed = self._unroll(inputs_BT, state, masks)
         texts_N, times_N = np.nonzero(targets_BT != NOTHING)
         places_N = times_N * len(targets_BT) + texts_N
-        mask_NH = masks.head_NH if masks else None
+        mask_NH = masks.of_targets(texts_N) if masks else None
         x_NH = dropout.forward(top_TBH.reshape(-1, self.architecture.hidden)[places_N], mask_NH)
         weights = self.parameters["head.weight"], self.parameters["head.bias"]
         nats, correct, top = head.forward(x_NH, *weights, targets_BT[texts_N, times_N])
@@ -142,14 +151,14 @@ class Network:
             found["embedding.weight"] = d_symbols_VE
         return Backward({name: found[name] for name in self.parameters}, layers)
 
-    def draw(self, targets_BT: Integers, share: float, random: np.random.Generator) -> Masks:
+    def draw(self, targets_BT: Integers, share: float, random: np.random.Generator, locked: bool = False) -> Masks:
         """Dropout's masks for a batch: first those between the layers, from the bottom up and in the order of
         [T, B, H], then the head's, in the order of its targets in [B, T].
         """
         layers, hidden, dtype = self.architecture.layers, self.architecture.hidden, self.parameters["head.bias"].dtype
-        shape = (*targets_BT.T.shape, hidden)
-        between = [dropout.draw(random, shape, share, dtype) for _ in range(layers - 1)]
-        return Masks(between, dropout.draw(random, (count(targets_BT), hidden), share, dtype))
+        (B, T), N = targets_BT.shape, count(targets_BT)
+        between = [draw(random, (1 if locked else T, B, hidden), share, dtype) for _ in range(layers - 1)]
+        return Masks(between, draw(random, (B if locked else N, hidden), share, dtype), locked)
 
     def symbols(self) -> Floats | None:
         """What each symbol enters as: symbols_VE, its embedding or its index/V; None is one-hot."""

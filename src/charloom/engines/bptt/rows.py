@@ -36,13 +36,16 @@ class Rows(NamedTuple):
     masks: Masks | None
 
     def cut(self, first: int, last: int) -> Rows:
-        """The rows from first up to last. The head's mask lies row by row, so its part is in one piece."""
+        """The rows from first up to last. The head's mask lies text by text, so its part is in one piece."""
         state, masks = self.state, self.masks
         if state is not None:
             state = tuple(part_LBH[:, first:last] for part_LBH in state)
         if masks is not None:
-            start, end = count(self.targets_BT[:first]), count(self.targets_BT[:last])
-            masks = Masks([mask_TBH[:, first:last] for mask_TBH in masks.between], masks.head_NH[start:end])
+            start, end = first, last
+            if not masks.locked:
+                start, end = count(self.targets_BT[:first]), count(self.targets_BT[:last])
+            between = [mask_TBH[:, first:last] for mask_TBH in masks.between]
+            masks = Masks(between, masks.head[start:end], masks.locked)
         return Rows(self.inputs_BT[first:last], self.targets_BT[first:last], state, masks)
 
 

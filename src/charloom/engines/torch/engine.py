@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from charloom.architecture import Architecture
 from charloom.config import TrainingSettings
+from charloom.engines.masks import generator
 from charloom.engines.resume import checked_steps, state_parts
 from charloom.engines.torch.device import choose_device, choose_precision
 from charloom.engines.torch.network import Network, State
@@ -58,7 +59,8 @@ class TorchEngine:
         self._products = choose_precision(settings.precision, self._device, architecture.cell)
         if dtype != torch.float32:
             self._products = dtype
-        self.network = Network(architecture, dropout).to(self._device, dtype)
+        network = Network(architecture, dropout, settings.dropout_mask == "locked", settings.weight_drop)
+        self.network = network.to(self._device, dtype)
         self._optimizer = _optimizer(self.network, settings, self._device)
         self._steps = 0
 
@@ -93,9 +95,9 @@ class TorchEngine:
         return loss.item() * count, count, state
 
     def _seed_dropout(self) -> None:
-        """Makes what this step drops a matter of (seed, step): ours before the head, PyTorch's between layers."""
-        if self._dropout:
-            self.network.dropout.draw = np.random.Generator(np.random.Philox(key=[self._settings.seed, self._steps]))
+        """Makes what this step drops a matter of (seed, step): PyTorch's draws, and those that are ours."""
+        if self._dropout or self._settings.weight_drop:
+            self.network.dropout.random = generator(self._settings.seed, self._steps)
             if self.network.rnn.dropout or self._device.type != "cpu":
                 torch.manual_seed(int(np.random.SeedSequence([self._settings.seed, self._steps]).generate_state(1)[0]))
 

@@ -8,50 +8,60 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from charloom.architecture import Architecture
+from charloom.engines.masks import draw, generator
 from charloom.text.batches import NOTHING
 
 State = tuple[Tensor, ...]  # (h_LBH,) or, for an LSTM, (h_LBH, c_LBH)
 
 
 class Dropout(nn.Module):
-    """Dropout before the head. On a CPU NumPy draws the mask: PyTorch's own draw took a quarter of a training step.
+    """Dropout before the head, and wherever masks are locked. On a CPU `masks.py` draws them.
 
-    Srivastava et al. 2014; what is kept is scaled up, so that its mean stays.
+    Srivastava et al. 2014; what is kept is scaled up, so that its mean stays. Locked: one mask for all times of a text
+    (Gal & Ghahramani 2016).
     """
 
-    def __init__(self, dropout: float) -> None:
+    def __init__(self, dropout: float, locked: bool) -> None:
         super().__init__()
-        self.dropout = dropout
-        self.draw = np.random.Generator(np.random.Philox(0))
+        self.dropout, self.locked = dropout, locked
+        self.random = generator(0, 0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x, with units zeroed while training; any shape."""
+        """x, with units zeroed while training; any shape, [B, T, H] where locked."""
         if not self.training or not self.dropout:
             return x
-        if x.device.type != "cpu":
-            return nn.functional.dropout(x, self.dropout)
-        kept = round((1 - self.dropout) * 2**16)
-        mask = torch.from_numpy(self.draw.integers(0, 2**16, x.shape, np.uint16) < kept)
-        return x * (mask.to(x.dtype) * (2**16 / kept))
+        return x * self.mask((len(x), 1, x.shape[2]) if self.locked else x.shape, self.dropout, x)
+
+    def mask(self, shape: tuple[int, ...], share: float, like: Tensor) -> Tensor:
+        """0 for this share of the numbers, 1 / (1 - share) for the others."""
+        if like.device.type != "cpu":
+            return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(1 - share).div_(1 - share)
+        dtype = np.float64 if like.dtype == torch.float64 else np.float32
+        return torch.from_numpy(draw(self.random, tuple(shape), share, dtype)).to(like.dtype)
 
 
 class Network(nn.Module):
     """Input → recurrent layers → dropout → head.
 
-    Dropout stands between the layers and before the head (Zaremba, Sutskever and Vinyals 2014).
+    Dropout stands between the layers and before the head (Zaremba, Sutskever and Vinyals 2014); weight_drop is the
+    share of recurrent weights that a step does without (Merity, Keskar and Socher 2018).
     """
 
-    def __init__(self, architecture: Architecture, dropout: float) -> None:
+    def __init__(
+        self, architecture: Architecture, dropout: float, locked: bool = False, weight_drop: float = 0.0
+    ) -> None:
         super().__init__()
-        self.architecture = architecture
+        self.architecture, self.weight_drop = architecture, weight_drop
         if architecture.input == "embedding":
             self.embedding = nn.Embedding(architecture.symbols, architecture.embedding)
         elif architecture.input == "onehot":
             self.register_buffer("identity", torch.eye(architecture.symbols), persistent=False)
         self.rnn = self._recurrent(architecture, dropout if architecture.layers > 1 else 0.0)
-        self.dropout = Dropout(dropout)
+        self.dropout = Dropout(dropout, locked)
+        self._shells = [_shell(self.rnn, n) for n in range(architecture.layers)]
         self.head = nn.Linear(architecture.hidden, architecture.symbols)
 
     @staticmethod
@@ -68,6 +78,8 @@ class Network(nn.Module):
         wanted_BT = targets_BT != NOTHING
         if bool(wanted_BT.all()):
             return self.head(self.dropout(out_BTH)).flatten(0, 1), targets_BT.flatten(), state
+        if self.dropout.locked:
+            return self.head(self.dropout(out_BTH)[wanted_BT]), targets_BT[wanted_BT], state
         return self.head(self.dropout(out_BTH[wanted_BT])), targets_BT[wanted_BT], state
 
     def _enter(self, inputs_BT: Tensor) -> Tensor:
@@ -81,8 +93,40 @@ class Network(nn.Module):
         return (inputs_BT.to(self.head.weight.dtype) / self.architecture.symbols).unsqueeze(-1)
 
     def _unroll(self, x_BTE: Tensor, state: State | None) -> tuple[Tensor, State]:
+        if self.training and (self.weight_drop or (self.dropout.locked and self.rnn.dropout)):
+            return self._layer_by_layer(x_BTE, state)
         if self.architecture.cell == "lstm":
             out_BTH, (h_LBH, c_LBH) = self.rnn(x_BTE, state)
             return out_BTH, (h_LBH, c_LBH)
         out_BTH, h_LBH = self.rnn(x_BTE, None if state is None else state[0])
         return out_BTH, (h_LBH,)
+
+    def _layer_by_layer(self, x_BTX: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """The same with what PyTorch's own layers lack: dropped weights, and locked masks between two layers."""
+        layers = [_weights_of(self.rnn, n) for n in range(self.architecture.layers)]
+        for weights in layers if self.weight_drop else []:
+            past_GH = weights["weight_hh_l0"]
+            weights["weight_hh_l0"] = past_GH * self.dropout.mask(past_GH.shape, self.weight_drop, past_GH)
+        states: list[State] = []
+        for n, weights in enumerate(layers):
+            before = None if state is None else tuple(part_LBH[n : n + 1] for part_LBH in state)
+            if before is not None and self.architecture.cell != "lstm":
+                before = before[0]  # type: ignore[assignment]
+            x_BTX, after = functional_call(self._shells[n], weights, (x_BTX, before))
+            states.append(after if self.architecture.cell == "lstm" else (after,))
+            if n + 1 < len(layers):
+                x_BTX = self.dropout(x_BTX)
+        return x_BTX, tuple(torch.cat(parts) for parts in zip(*states, strict=True))
+
+
+def _weights_of(rnn: nn.RNNBase, layer: int) -> dict[str, Tensor]:
+    """A layer's parameters, by the names that they have in a network of one."""
+    names = ("weight_ih_l", "weight_hh_l", "bias_ih_l", "bias_hh_l")
+    return {f"{name}0": getattr(rnn, f"{name}{layer}") for name in names}
+
+
+def _shell(rnn: nn.RNNBase, layer: int) -> nn.RNNBase:
+    """A network of this layer alone, without parameters of its own."""
+    size = rnn.input_size if layer == 0 else rnn.hidden_size
+    kind = {"nonlinearity": rnn.nonlinearity} if isinstance(rnn, nn.RNN) else {}
+    return type(rnn)(size, rnn.hidden_size, batch_first=True, device="meta", **kind)  # type: ignore[arg-type]

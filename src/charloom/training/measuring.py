@@ -1,0 +1,95 @@
+"""How well an engine predicts a text: over a layout, in windows that begin cold, or learning from it as it reads.
+
+Shapes: B texts side by side, T characters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charloom.checkpoint import ModelFolder
+from charloom.config import TrainingSettings
+from charloom.engines.engine import Engine, State, open_engine
+from charloom.evaluate import Score
+from charloom.text.batches import Batches, Streams
+from charloom.text.dataset import Ids
+
+WINDOWS = 64  # at once
+PER_WINDOW = 4  # windows begin so often in the length of one
+
+# Of dynamic evaluation; LOG.md tells from what they were chosen.
+DYNAMIC_LENGTH = 32  # characters between two steps of learning
+DYNAMIC_RATE = 0.1
+
+
+def measure(
+    engine: Engine, batches: Batches, most: float = math.inf, watch: Callable[[], None] = lambda: None
+) -> Score:
+    """The engine's loss over a layout, the state carried where the layout carries it.
+
+    most: ends once so many symbols have been read; watch: called after every batch.
+    """
+    state: State = None
+    total, symbols, correct, read = 0.0, 0, 0, 0
+    for index in range(len(batches)):
+        if read >= most:
+            break
+        inputs_BT, targets_BT = batches.batch(0, index)
+        before = state if batches.carries_state else None
+        nats, count, right, state = engine.score(inputs_BT, targets_BT, before)
+        total, symbols, correct = total + nats, symbols + count, correct + right
+        read += inputs_BT.size
+        watch()
+    return Score(symbols=symbols, characters=symbols, nats=total, correct=correct)
+
+
+def in_windows(engine: Engine, ids: NDArray[np.integer[Any]], length: int) -> Score:
+    """The mean over windows of so many characters, each read from a cold start and every character of it predicted.
+
+    nanoGPT's protocol, which draws its windows at random; here they are those that begin at every quarter of their
+    length, so that the figure repeats.
+    """
+    starts = np.arange(0, max(1, len(ids) - length), max(1, length // PER_WINDOW))
+    length = min(length, len(ids) - 1)
+    total, symbols, correct = 0.0, 0, 0
+    for first in range(0, len(starts), WINDOWS):
+        rows_BT = ids[starts[first : first + WINDOWS, None] + np.arange(length + 1)].astype(np.int64)
+        nats, count, right, _ = engine.score(rows_BT[:, :-1], rows_BT[:, 1:], None)
+        total, symbols, correct = total + nats, symbols + count, correct + right
+    return Score(symbols=symbols, characters=symbols, nats=total, correct=correct)
+
+
+def reader(model: ModelFolder) -> Engine:
+    """An engine that computes with a model's weights exactly, and that learns by plain gradient descent."""
+    settings = TrainingSettings(
+        steps=1, optimizer="sgd", momentum=0.0, weight_decay=0.0, clip=1.0, precision="fp32", device="cpu"
+    )
+    engine = open_engine(model.architecture, settings, 0.0)
+    engine.load(model.parameters)
+    return engine
+
+
+def adapted(model: ModelFolder, ids: NDArray[np.integer[Any]]) -> ModelFolder:
+    """The model after it has learnt from a text by reading it once."""
+    engine = reader(model)
+    dynamic(engine, ids)
+    return dataclasses.replace(model, parameters=engine.parameters())
+
+
+def dynamic(engine: Engine, ids: NDArray[np.integer[Any]], rate: float = DYNAMIC_RATE) -> float:
+    """Reads a text and learns from it as it goes; the sum of nats of each part before it was learnt.
+
+    Dynamic evaluation (Mikolov et al. 2010; Krause et al. 2018) by plain gradient descent: the text may use its own
+    past, as any adaptive compressor does. The engine then has the weights after the last character.
+    """
+    streams, state, total = Streams(Ids.of(ids), 1, DYNAMIC_LENGTH), None, 0.0
+    for index in range(len(streams)):
+        nats, _, state = engine.step(*streams.batch(0, index), state, rate)
+        total += nats
+    return total

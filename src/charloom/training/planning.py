@@ -1,0 +1,190 @@
+"""Settings from a text and a clock: what a person would otherwise have to know, or to try.
+
+Only what nobody chose is planned, around what somebody did. Each choice comes with its reason. The rules were fitted to
+the experiments of `benchmarks/plan/`; LOG.md tells what they showed.
+
+Shapes: H hidden units.
+"""
+
+from __future__ import annotations
+
+import lzma
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from charloom.architecture import Architecture
+from charloom.config import Settings
+from charloom.engines.engine import open_engine
+from charloom.text.dataset import Dataset
+from charloom.training.events import Choice, Planned
+
+SIZES = (48, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024)
+TIMED = (64, 128, 256, 512, 1024)
+"""Sizes that are timed; what lies between follows from these."""
+
+SECONDS, SLOW = 0.3, 0.5
+"""A size is timed for so long; where one step takes longer than SLOW, nothing larger is timed."""
+
+PER_PARAMETER = 2.5
+"""Symbols that a network reads for each of its parameters, at least: with fewer a smaller network ends better."""
+
+FASTEST, FASTEST_AT = {"lstm": 0.011, "gru": 0.004, "rnn": 0.002}, 256
+"""The highest rate of learning, for so many units."""
+
+SHARE = 0.93
+"""Of the time that steps have: the rest goes to validation, samples and checkpoints."""
+
+SAMPLE = 2**20
+"""Symbols of the text that are looked at closely."""
+
+EPOCHS = (2.0, 5.0, 12.0, 30.0)
+DROPOUT = (0.2, 0.3, 0.4, 0.5)
+WEIGHT_DROP = (0.0, 0.2, 0.3, 0.45)
+"""Both grow with the times that the text is read; between the points, with their logarithm."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a text is like.
+
+    symbols: of the training split; distinct: of the vocabulary; repeated: share of the symbols that stand in a line
+    which stood there before; bits: a symbol, as xz packs it.
+    """
+
+    symbols: int
+    distinct: int
+    repeated: float
+    bits: float
+
+
+def look(dataset: Dataset) -> Look:
+    """Looks at the training split; of a long one, at its beginning."""
+    ids = dataset.ids("train")
+    sample = np.ascontiguousarray(ids.view()[:SAMPLE])
+    bits = 8 * len(lzma.compress(sample.tobytes(), preset=6)) / max(1, len(sample))
+    return Look(len(ids), dataset.vocabulary.size, _repeated(sample, dataset), bits)
+
+
+def _repeated(sample: np.ndarray[Any, Any], dataset: Dataset) -> float:
+    """The share of symbols in lines (or records) that stood there before."""
+    vocabulary = dataset.vocabulary
+    newline = int(vocabulary.encode("\n")[0]) if vocabulary.kind == "bytes" or "\n" in vocabulary.characters else -1
+    if vocabulary.boundary_id is not None:
+        newline = vocabulary.boundary_id
+    lines = [line.tobytes() for line in np.split(sample, np.flatnonzero(sample == newline) + 1)]
+    seen: set[bytes] = set()
+    repeated = 0
+    for line in lines:
+        repeated += len(line) if line in seen else 0
+        seen.add(line)
+    return repeated / max(1, sample.nbytes)
+
+
+def plan(given: Mapping[str, Any], settings: Settings, dataset: Dataset) -> tuple[Planned, Settings]:
+    """What nobody chose, each with its reason, and the settings with it.
+
+    Args:
+        given: what somebody chose, by flat names.
+        settings: with that, and defaults else; its budget is in minutes.
+        dataset: the text.
+    """
+    minutes, text = settings.training.minutes, look(dataset)
+    assert minutes is not None
+    sizes = (settings.model.hidden,) if "hidden" in given else TIMED
+    pace = Pace(settings, text.distinct, sizes)
+    size = _size(settings, text, pace)
+    choices = [size, *_dropout(text, pace.symbols(size.value)), *_descent(settings, size.value)]
+    free = tuple(choice for choice in choices if choice.setting not in given)
+    flat = {name: value for _, section in settings for name, value in section if value is not None}
+    planned = Settings.from_flat(flat | {choice.setting: choice.value for choice in free})
+    return Planned(minutes, text.symbols, text.distinct, text.repeated, text.bits, free), planned
+
+
+class Pace:
+    """How much of a text this machine reads in the budget, by H: some sizes are timed, the others follow from them."""
+
+    def __init__(self, settings: Settings, distinct: int, sizes: Sequence[int]) -> None:
+        assert settings.training.minutes is not None
+        self._seconds = 60 * settings.training.minutes * SHARE
+        self.a_step = settings.training.batch_size * settings.training.seq_length
+        self.given = len(sizes) == 1
+        self._sizes: list[int] = []
+        self._rates: list[float] = []
+        for size in sizes:
+            step = _timed(settings, distinct, size)
+            self._sizes.append(size)
+            self._rates.append(self.a_step / step)
+            if step > SLOW:
+                break
+
+    def rate(self, hidden: int) -> float:
+        """Symbols a second. Between two sizes a power of H; beyond the last its square: products outgrow all else."""
+        inside = np.interp(math.log(hidden), np.log(self._sizes), np.log(self._rates))
+        return math.exp(inside) / max(1.0, hidden / self._sizes[-1]) ** 2
+
+    def symbols(self, hidden: int) -> float:
+        """Symbols in the budget."""
+        return self.rate(hidden) * self._seconds
+
+
+def _timed(settings: Settings, distinct: int, hidden: int) -> float:
+    """Seconds a step, without dropout, whose masks cost little where they are locked."""
+    made = Architecture.of(settings.model.model_copy(update={"hidden": hidden}), distinct)
+    engine = open_engine(made, settings.training, 0.0)
+    random = np.random.default_rng(0)
+    engine.load({name: random.normal(0, 0.05, shape).astype(np.float32) for name, shape in made.shapes.items()})
+    ids_BT = random.integers(0, distinct, (settings.training.batch_size, settings.training.seq_length + 1))
+    state, steps = None, list[float]()
+    while len(steps) < 2 or (sum(steps) < SECONDS and steps[-1] < SLOW):  # the first finds the caches cold
+        start = time.perf_counter()
+        _, _, state = engine.step(ids_BT[:, :-1], ids_BT[:, 1:], state, 1e-3)
+        steps.append(time.perf_counter() - start)
+    return median(steps[1:])
+
+
+def _size(settings: Settings, text: Look, pace: Pace) -> Choice:
+    """The largest network that the budget teaches enough."""
+    hidden = settings.model.hidden
+    if not pace.given:
+        able = [size for size in SIZES if pace.symbols(size) >= PER_PARAMETER * _parameters(settings, text, size)]
+        hidden = max(able, default=SIZES[0])
+    symbols, parameters = pace.symbols(hidden), _parameters(settings, text, hidden)
+    return Choice(
+        "hidden",
+        hidden,
+        f"this machine reads {pace.rate(hidden):,.0f} symbols a second with it, {symbols / 1e6:,.1f} million in all: "
+        f"{symbols / parameters:.1f} for each of its {parameters:,} parameters",
+    )
+
+
+def _parameters(settings: Settings, text: Look, hidden: int) -> int:
+    return Architecture.of(settings.model.model_copy(update={"hidden": hidden}), text.distinct).size
+
+
+def _dropout(text: Look, symbols: float) -> list[Choice]:
+    """More of it, the more often the text is read."""
+    epochs = symbols / max(1.0, text.symbols * (1 - text.repeated))
+    units, weights = (
+        round(float(np.interp(math.log(epochs), np.log(EPOCHS), shares)), 2) for shares in (DROPOUT, WEIGHT_DROP)
+    )
+    often = f"the text is read {epochs:.1f} times"
+    if text.repeated > 0.01:
+        often += f", counting its repeated lines ({text.repeated:.0%}) once"
+    return [
+        Choice("dropout", units, f"{often}: of a unit's outputs"),
+        Choice("weight_drop", weights, f"{often}: of what a unit remembers by"),
+        Choice("dropout_mask", "locked", "as good as fresh masks, and costs nothing"),
+    ]
+
+
+def _descent(settings: Settings, hidden: int) -> list[Choice]:
+    """How fast it learns."""
+    highest = FASTEST[settings.model.cell]
+    rate = min(highest, round(highest * math.sqrt(FASTEST_AT / hidden), 4))
+    return [Choice("lr", rate, f"{highest:g} for {FASTEST_AT} units, less for more: as the root of their number")]

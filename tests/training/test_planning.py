@@ -1,0 +1,123 @@
+"""The plan: what it sees of a text and of the machine, and what it leaves alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from charloom.config import PLANNED, Settings
+from charloom.text.corpus import corpus_of
+from charloom.text.dataset import prepare
+from charloom.training import planning
+from charloom.training.planning import Look, look, plan
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """The ids of a text."""
+
+    def make(text, **values):
+        settings = Settings.from_flat(values).text
+        (tmp_path / "data").mkdir(exist_ok=True)
+        return prepare(corpus_of([text], settings), settings, tmp_path / "data", lambda _: None)
+
+    return make
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine that is so fast at 256 units, and at others by their square; says which sizes were timed."""
+    timed = []
+
+    def at(rate):
+        def seconds(settings, distinct, hidden):
+            timed.append(hidden)
+            a_step = settings.training.batch_size * settings.training.seq_length
+            return a_step / rate * (hidden / 256) ** 2
+
+        monkeypatch.setattr(planning, "_timed", seconds)
+        return timed
+
+    return at
+
+
+def planned(dataset, **given):
+    event, settings = plan(given, Settings.from_flat(given), dataset)
+    return {choice.setting: choice.value for choice in event.choices}, settings
+
+
+def test_a_look_at_a_text(dataset):
+    """Lines counted as repeated at their first time; the validation split looked at; bits taken for bytes."""
+    lines = "".join(f"line number {n * n} of a text\n" for n in range(2000))
+    seen = look(dataset(lines * 2, split="1/0"))
+    assert seen.symbols == 2 * len(lines)
+    assert seen.repeated == pytest.approx(0.5, abs=0.001)
+    once = look(dataset(lines, split="50/50"))
+    assert once.symbols == len(lines) // 2
+    assert once.repeated == 0
+    assert 0.3 < once.bits < 3
+    assert look(dataset("one line without an end", split="1/0")).repeated == 0
+
+
+def test_repeated_records_and_bytes(dataset):
+    """A boundary that is not seen as the end of a line."""
+    names = "\n".join(["Ann", "Bob", "Ann", "Cleopatra"] * 50)
+    assert look(dataset(names, split="1/0", records="line")).repeated > 0.9
+    assert look(dataset(names, split="1/0", vocabulary="bytes")).repeated > 0.9
+
+
+def test_more_time_or_a_faster_machine_takes_a_larger_network(dataset, machine):
+    """A budget that is not asked for, or a rate that is turned round."""
+    data = dataset("the cat sat on the mat. " * 2000)
+    machine(100_000)
+    short, long = (planned(data, minutes=minutes)[0] for minutes in (0.2, 5))
+    machine(1_000_000)
+    fast, _ = planned(data, minutes=0.2)
+    assert short["hidden"] < long["hidden"]
+    assert short["hidden"] < fast["hidden"]
+    assert short["lr"] > long["lr"]
+    assert short.keys() == set(PLANNED)
+
+
+def test_a_text_that_is_read_often_is_dropped_more(dataset, machine):
+    """Dropout that follows the time alone: a short text is learnt by heart in minutes."""
+    machine(100_000)
+    little, _ = planned(dataset("".join(f"{n * n} " for n in range(3000))), minutes=2)
+    much, _ = planned(dataset("".join(f"{n * n} " for n in range(300_000))), minutes=2)
+    assert little["hidden"] == much["hidden"]
+    assert little["dropout"] > much["dropout"]
+    assert little["weight_drop"] > much["weight_drop"]
+
+
+def test_what_was_chosen_is_kept_and_the_rest_planned_around_it(dataset, machine):
+    """A person's own choice overruled, or shown as the plan's; sizes timed that nobody wants."""
+    timed = machine(100_000)
+    choices, settings = planned(dataset("abc " * 5000), minutes=1, hidden=100, dropout=0.05, lr=0.001, cell="gru")
+    assert timed == [100]
+    assert choices.keys() == {"weight_drop", "dropout_mask"}
+    model = settings.model
+    assert (model.hidden, model.dropout, model.cell, settings.training.lr) == (100, 0.05, "gru", 0.001)
+    assert settings.training.weight_drop == choices["weight_drop"]
+    assert settings.training.minutes == 1
+
+
+def test_a_slow_machine_is_not_timed_for_minutes(dataset, machine):
+    """A second network timed where one step of the first took seconds."""
+    timed = machine(1000)
+    choices, _ = planned(dataset("abc " * 5000), minutes=1)
+    assert max(timed) <= 256
+    assert choices["hidden"] <= 128
+
+
+def test_a_real_machine_is_timed(dataset):
+    """Anything that the other tests only pretend."""
+    choices, settings = planned(dataset("abc " * 5000), minutes=0.1, hidden=8, batch_size=2, seq_length=4)
+    assert settings.model.hidden == 8
+    assert 0 < choices["dropout"] < 1
+
+
+def test_every_number_is_there_at_the_edges():
+    """A logarithm of nothing: a text of two characters, or all of it repeated."""
+    for text in (Look(1, 1, 0.0, 8.0), Look(100, 2, 1.0, 0.1)):
+        for symbols in (1.0, 1e12):
+            for choice in planning._dropout(text, symbols):
+                assert choice.value == "locked" or 0 <= choice.value < 1
