@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from charloom.training.run import Run
+
 START = [sys.executable, "-m", "charloom", "train"]
 
 
@@ -179,3 +181,19 @@ def test_what_is_planned_is_what_is_trained(charloom, corpus_file, tmp_path):
     resumed = charloom("train", "--resume", "run", "--steps", "5", "--json").out
     assert "planned" not in resumed
     assert tomllib.loads((tmp_path / "run" / "run.toml").read_text())["model"] == settings["model"]
+
+
+def test_a_run_ends_with_a_verdict(charloom, corpus_file, tmp_path):
+    """A verdict on half of a run: validations before it was resumed forgotten. None where nothing was kept apart."""
+    arguments = ["train", corpus_file, "--hidden", "8", "--validate-every", "2", "--sample-length", "0"]
+    assert charloom(*arguments, "--steps", "4", "--out", "run", "--quiet").status == 0
+    ended = charloom("train", "--resume", "run", "--steps", "8", "--json")
+    finished = json.loads(ended.out.splitlines()[-1])
+    assert finished["seen_nats"] > 0
+    assert f"{finished['seen_nats']:.3f} nats/char on text that it learnt from" in finished["verdict"]
+    steps, nats = Run.open(tmp_path / "run").curve()
+    assert steps == [2, 4, 6, 8]
+    assert len(nats) == 4
+    assert "fitted" in charloom(*arguments, "--steps", "2", "--out", "shown").err.splitlines()[-1]
+    alone = charloom(*arguments, "--steps", "2", "--split", "1/0", "--out", "alone", "--json")
+    assert json.loads(alone.out.splitlines()[-1])["verdict"] is None

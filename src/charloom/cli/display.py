@@ -156,6 +156,8 @@ def _finished(event: Finished, unit: str) -> list[str]:
         lines.append(f"validation, whole split: {loss(event.validation_nats, unit)}, accuracy {event.accuracy:.1%}")
     if event.test_nats is not None:
         lines.append(f"test, whole split: {loss(event.test_nats, unit)}")
+    if event.verdict is not None:
+        lines.append(event.verdict)
     return lines
 
 

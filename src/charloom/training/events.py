@@ -117,7 +117,10 @@ class Sample(Event):
 
 @dataclass(frozen=True)
 class Finished(Event):
-    """The end. Losses are of the best weights over the whole split, state carried from its start."""
+    """The end. Losses are of the best weights over the whole split, state carried from its start.
+
+    seen_nats: over a beginning of the training text, nothing dropped; verdict: what that says, in words.
+    """
 
     run: str
     step: int
@@ -127,6 +130,8 @@ class Finished(Event):
     validation_nats: float | None
     accuracy: float | None
     test_nats: float | None
+    seen_nats: float | None = None
+    verdict: str | None = None
 
 
 Report = Callable[[Event], None]

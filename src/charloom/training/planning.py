@@ -31,7 +31,7 @@ TIMED = (64, 128, 256, 512, 1024)
 SECONDS, SLOW = 0.3, 0.5
 """A size is timed for so long; where one step takes longer than SLOW, nothing larger is timed."""
 
-PER_PARAMETER = 2.5
+PER_PARAMETER = 4.0
 """Symbols that a network reads for each of its parameters, at least: with fewer a smaller network ends better."""
 
 FASTEST, FASTEST_AT = {"lstm": 0.011, "gru": 0.004, "rnn": 0.002}, 256
@@ -43,9 +43,9 @@ SHARE = 0.93
 SAMPLE = 2**20
 """Symbols of the text that are looked at closely."""
 
-EPOCHS = (2.0, 5.0, 12.0, 30.0)
-DROPOUT = (0.2, 0.3, 0.4, 0.5)
-WEIGHT_DROP = (0.0, 0.2, 0.3, 0.45)
+EPOCHS = (2.0, 5.0, 12.0, 30.0, 100.0)
+DROPOUT = (0.2, 0.3, 0.4, 0.5, 0.6)
+WEIGHT_DROP = (0.0, 0.15, 0.3, 0.45, 0.55)
 """Both grow with the times that the text is read; between the points, with their logarithm."""
 
 

@@ -127,6 +127,13 @@ class Run:
         """Appends an event to `log.jsonl`; returns the log's size."""
         return self._append("log.jsonl", json.dumps(event.to_json(), ensure_ascii=False) + "\n")
 
+    def curve(self) -> tuple[list[int], list[float]]:
+        """Steps and losses of all validations in the log; it goes back to before the run was resumed."""
+        lines = (self.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        events = [event for event in map(json.loads, lines) if event["event"] == "validation"]
+        measured = [event for event in events if event["validation_nats"] is not None]
+        return [event["step"] for event in measured], [event["validation_nats"] for event in measured]
+
     def add_sample(self, step: int, text: str) -> int:
         """Appends to `samples.txt`; returns its size."""
         return self._append("samples.txt", f"--- step {step}\n{text}\n\n")

@@ -185,6 +185,7 @@ def _plan(dataset: Dataset, settings: TrainingSettings, notice: Callable[[str], 
         validation_batches(validation, boundary, settings, MOST_STREAMS),
         validation_batches(validation, boundary, settings, _streams(validation)),
         validation_batches(test, boundary, settings, _streams(test)),
+        validation_batches(train.first(STREAM), boundary, settings, MOST_STREAMS),
     )
 
 

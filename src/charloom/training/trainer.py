@@ -26,6 +26,7 @@ from charloom.training.budget import Progress
 from charloom.training.events import Event, Finished, Notice, Report, Sample, Step, Validation
 from charloom.training.measuring import measure
 from charloom.training.run import Run
+from charloom.training.verdict import Curve, verdict
 
 REPORT_EVERY = 1.0  # seconds between two `Step` events
 QUICK_VALIDATION = 200_000  # symbols; the standard error of their mean is below 0.005 nats
@@ -36,13 +37,15 @@ CHECKPOINT_EVERY = 60.0  # seconds that a power cut may cost at most, however lo
 class Plan:
     """What a run trains and measures on; None where the split is empty.
 
-    quick: the validation split in many streams, of which the curve takes a part; whole, test: from start to end.
+    quick: the validation split in many streams, of which the curve takes a part; whole, test: from start to end; seen:
+    a beginning of the training split.
     """
 
     training: Batches
     quick: Batches | None
     whole: Batches | None
     test: Batches | None
+    seen: Batches | None = None
 
 
 class NotFinite(Exception):
@@ -321,6 +324,7 @@ class Trainer:
             self._engine.load(load_model(self._run.folder / "best").parameters)
         else:
             progress.best_step = progress.step
+        seen = self._measured("training", self._plan.seen)
         whole, test = self._measured("validation", self._plan.whole), self._measured("test", self._plan.test)
         figures = {"validation_nats": whole, "test_nats": test}
         self._save_best({name: score.nats_per_char for name, score in figures.items() if score})
@@ -333,9 +337,18 @@ class Trainer:
             whole.nats_per_char if whole else None,
             whole.accuracy if whole else None,
             test.nats_per_char if test else None,
+            seen.nats_per_char if seen else None,
+            self._verdict(seen, whole),
         )
         self._emit(finished)
         return finished
+
+    def _verdict(self, seen: Score | None, unseen: Score | None) -> str | None:
+        """In words, where there is a curve and text on both sides."""
+        steps, nats = self._run.curve()
+        if not (seen and unseen and nats):
+            return None
+        return verdict(Curve(steps, nats), seen.nats_per_char, unseen.nats_per_char, self._model.vocabulary.unit)
 
     def _measured(self, name: str, batches: Batches | None) -> Score | None:
         """The score over a whole split; None if it is empty, or the loss not finite."""

@@ -1,0 +1,45 @@
+"""What is said of a run at its end."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from charloom.text.dataset import Ids
+from charloom.training.verdict import Curve, verdict
+
+FALLING = Curve([10, 20, 30], [2.0, 1.8, 1.7])
+
+
+@pytest.mark.parametrize(
+    ("curve", "seen", "unseen", "word", "advice"),
+    [
+        (FALLING, 1.65, 1.7, "under-fitted", "More minutes"),
+        (FALLING, 1.45, 1.7, "well fitted", "More minutes"),
+        (FALLING, 0.9, 1.7, "fitted as far as this text goes", "More text"),
+        (Curve([10, 20, 30], [2.0, 1.5, 1.6]), 0.9, 1.5, "over-fitted: the best was at step 20 of 30", "More text"),
+        (Curve([10], [1.7]), 1.7, 1.7, "under-fitted", "More minutes"),
+        (Curve([10, 20], [0.0, 0.0]), 0.0, 0.0, "under-fitted", "More minutes"),
+    ],
+    ids=["little", "well", "all", "too-much", "once", "nothing-to-learn"],
+)
+def test_the_verdict(curve, seen, unseen, word, advice):
+    """More minutes for a model that knows its text by heart; more text for one that has hardly read it."""
+    said = verdict(curve, seen, unseen, "char")
+    assert said.startswith(word)
+    assert advice in said
+    assert f"{seen:.3f} nats/char" in said
+    assert f"{unseen:.3f} on" in said
+
+
+def test_noise_is_no_over_fitting():
+    """A last validation that is a hair above the best."""
+    assert not verdict(Curve([1, 2, 3], [2.0, 1.7, 1.705]), 1.5, 1.7, "char").startswith("over-fitted")
+
+
+def test_the_first_ids():
+    """A view that is cut once and then stays, or a split that grows."""
+    ids = Ids.of(np.arange(10))
+    assert ids.first(4).view().tolist() == [0, 1, 2, 3]
+    assert len(ids.first(4)) == 4
+    assert ids.first(10) is ids
