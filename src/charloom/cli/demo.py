@@ -8,6 +8,7 @@ import click
 
 from charloom.cli.display import open_display
 from charloom.cli.screen import write
+from charloom.cli.texts import compressed, text_of
 from charloom.cli.train import run
 
 CORPUS = "python-docs"
@@ -30,7 +31,7 @@ def command(minutes: str, out: Path | None) -> None:
     click.echo("\nWhat the best model writes after it:\n", err=True)
     _write_passage(folder)
     if finished.validation_nats is not None:
-        click.echo(f"\n{_beside_xz(folder, finished.validation_nats)}", err=True)
+        click.echo(f"\n{_beside_compressors(folder, finished.validation_nats)}", err=True)
     click.echo(_next_commands(folder), err=True)
 
 
@@ -44,19 +45,18 @@ def _write_passage(folder: Path) -> None:
     write("\n")
 
 
-def _beside_xz(folder: Path, nats: float) -> str:
-    """The model's figure on text that it never saw, and xz's for the same characters."""
+def _beside_compressors(folder: Path, nats: float) -> str:
+    """The model's figure on text that it never saw, and theirs for the same, its training text read before."""
     import math
 
-    from charloom.evaluate import xz_bits
     from charloom.text.dataset import open_dataset
 
-    dataset = open_dataset(folder / "data")
-    text = dataset.vocabulary.decode(dataset.ids("validation").view())
-    xz = xz_bits(text.encode("utf-8", "surrogateescape")) / len(text)
+    data = open_dataset(folder / "data")
+    text = text_of(data, "validation")
+    found = compressed(text, data)
     return (
         f"On {len(text):,} characters that it never saw it needs {nats / math.log(2):.2f} bits per character; "
-        f"xz -9e needs {xz:.2f}."
+        f"xz -9e needs {found['xz_bits_per_char']:.2f} and PPMd {found['ppmd_bits_per_char']:.2f}, having read the same."
     )
 
 
@@ -65,5 +65,5 @@ def _next_commands(folder: Path) -> str:
 Try next:
   charloom generate {folder} --prompt "A function "
   charloom train YOUR.txt --minutes 5
-  charloom train {CORPUS} --minutes 5 --hidden 512 --dropout 0.1
+  charloom train {CORPUS} --minutes 5
 """

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from charloom.cli.texts import compressed, text_like, text_of
 from charloom.errors import SettingsError, TextError
 
 if TYPE_CHECKING:
     from charloom.evaluate import Score
     from charloom.text.dataset import Dataset
-
-READ_BEFORE = 2**23
-"""Bytes of the training text, its last, that a compressor reads before it is measured: PPMd's take 20 seconds."""
 
 
 class Windows(click.ParamType[int]):
@@ -77,7 +75,6 @@ def command(
     model's own was.
     """
     from charloom.checkpoint import load_model
-    from charloom.cli.texts import text_like
     from charloom.generate.model import Model
 
     folder = load_model(model)
@@ -95,7 +92,7 @@ def command(
         report |= {"bytes": score.symbols, "bits_per_byte": score.nats / score.symbols / math.log(2)}
     if dynamic or window:
         report |= _otherwise(folder, loaded.read(text, unknown)[0], score, dynamic, window)
-    report |= _compressed(text, data)
+    report |= compressed(text, data)
     click.echo(json.dumps(report) if as_json else "\n".join(_lines(report, window)))
 
 
@@ -113,16 +110,10 @@ def _held_out(model: str, data: Dataset | None) -> str:
         raise SettingsError(
             f"eval needs a text, since {model} is no run with texts of its own: charloom eval {model} FILE"
         )
-    text = _text_of(data, "validation")
+    text = text_of(data, "validation")
     if not text:
         raise TextError(f"{model} kept no text for validation; name one: charloom eval {model} FILE")
     return text
-
-
-def _text_of(data: Dataset, split: Any) -> str:
-    from charloom.text.vocabulary import BOUNDARY
-
-    return data.vocabulary.decode(data.ids(split).view(), BOUNDARY)
 
 
 def _otherwise(folder: Any, ids: Any, score: Score, dynamic: bool, window: int | None) -> dict[str, float]:
@@ -137,21 +128,6 @@ def _otherwise(folder: Any, ids: Any, score: Score, dynamic: bool, window: int |
     if dynamic:
         found["dynamic_nats_per_char"] = measuring.dynamic(engine, ids) / score.characters
     return found
-
-
-def _compressed(text: str, data: Dataset | None) -> dict[str, float]:
-    """Bits per character of ordinary compressors."""
-    from charloom.evaluate import bits_after, ppmd_bits, xz_bits
-    from charloom.text.vocabulary import BOUNDARY
-
-    before, plain = (
-        part.replace(BOUNDARY, "\n").encode("utf-8", "surrogateescape")
-        for part in ("" if data is None else _text_of(data, "train"), text)
-    )
-    return {
-        f"{name}_bits_per_char": bits_after(coder, before[-READ_BEFORE:], plain) / len(text)
-        for name, coder in (("xz", xz_bits), ("ppmd", ppmd_bits))
-    } | {"compressors_read_bytes_before": min(len(before), READ_BEFORE)}
 
 
 def _lines(report: dict[str, Any], window: int | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""Texts for a model that is there already: read and cleaned as its own was."""
+"""Texts beside a model that is there already: read and cleaned as its own was, and what compressors make of them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from charloom.errors import TextError
 
 if TYPE_CHECKING:
     from charloom.generate.model import Model
+    from charloom.text.dataset import Dataset, SplitName
+
+READ_BEFORE = 2**23
+"""Symbols of the training text, its last, that a compressor reads before it is measured: PPMd takes 20 seconds."""
 
 
 def text_like(model: Model, paths: tuple[str, ...], encoding: str | None = None, field: str | None = None) -> str:
@@ -28,3 +32,25 @@ def text_like(model: Model, paths: tuple[str, ...], encoding: str | None = None,
     if not text:
         raise TextError(f"a text to read must hold at least 2 characters; {', '.join(paths)} is empty after cleaning")
     return text
+
+
+def text_of(data: Dataset, split: SplitName, last: int = 0) -> str:
+    """A split of a run's texts, or so many symbols at its end, `BOUNDARY` between its records."""
+    from charloom.text.vocabulary import BOUNDARY
+
+    return data.vocabulary.decode(data.ids(split).view()[-last:], BOUNDARY)
+
+
+def compressed(text: str, data: Dataset | None) -> dict[str, float]:
+    """Bits per character of ordinary compressors."""
+    from charloom.evaluate import bits_after, ppmd_bits, xz_bits
+    from charloom.text.vocabulary import BOUNDARY
+
+    before, plain = (
+        part.replace(BOUNDARY, "\n").encode("utf-8", "surrogateescape")
+        for part in ("" if data is None else text_of(data, "train", READ_BEFORE), text)
+    )
+    return {
+        f"{name}_bits_per_char": bits_after(coder, before, plain) / len(text)
+        for name, coder in (("xz", xz_bits), ("ppmd", ppmd_bits))
+    } | {"compressors_read_bytes_before": len(before)}

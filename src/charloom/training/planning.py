@@ -28,8 +28,10 @@ SIZES = (48, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024)
 TIMED = (64, 128, 256, 512, 1024)
 """Sizes that are timed; what lies between follows from these."""
 
-SECONDS, SLOW = 0.3, 0.5
-"""A size is timed for so long; where one step takes longer than SLOW, nothing larger is timed."""
+SECONDS, SLOW, MOST = 0.3, 0.5, 0.03
+"""A size is timed for so many seconds. Where a step takes longer than SLOW, or all took so large a part of the budget,
+nothing larger is timed.
+"""
 
 PER_PARAMETER = 4.0
 """Symbols that a network reads for each of its parameters, at least: with fewer a smaller network ends better."""
@@ -43,9 +45,9 @@ SHARE = 0.93
 SAMPLE = 2**20
 """Symbols of the text that are looked at closely."""
 
-EPOCHS = (2.0, 5.0, 12.0, 30.0, 100.0)
+EPOCHS = (5.0, 9.0, 16.0, 30.0, 100.0)
 DROPOUT = (0.2, 0.3, 0.4, 0.5, 0.6)
-WEIGHT_DROP = (0.0, 0.15, 0.3, 0.45, 0.55)
+WEIGHT_DROP = (0.0, 0.2, 0.3, 0.45, 0.55)
 """Both grow with the times that the text is read; between the points, with their logarithm."""
 
 
@@ -116,11 +118,12 @@ class Pace:
         self.given = len(sizes) == 1
         self._sizes: list[int] = []
         self._rates: list[float] = []
+        begun = time.perf_counter()
         for size in sizes:
             step = _timed(settings, distinct, size)
             self._sizes.append(size)
             self._rates.append(self.a_step / step)
-            if step > SLOW:
+            if step > SLOW or time.perf_counter() - begun > MOST * self._seconds:
                 break
 
     def rate(self, hidden: int) -> float:
