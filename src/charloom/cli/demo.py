@@ -56,7 +56,7 @@ def _beside_compressors(folder: Path, nats: float) -> str:
     found = compressed(text, data)
     return (
         f"On {len(text):,} characters that it never saw it needs {nats / math.log(2):.2f} bits per character; "
-        f"xz -9e needs {found['xz_bits_per_char']:.2f} and PPMd {found['ppmd_bits_per_char']:.2f}, having read the same."
+        f"xz -9e needs {found['xz_bits_per_char']:.2f} and PPMd {found['ppmd_bits_per_char']:.2f}, having read it too."
     )
 
 

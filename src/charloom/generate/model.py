@@ -46,6 +46,9 @@ PIECE_SECONDS = 0.02
 PIECE_SYMBOLS = 2**12
 """Most symbols handed over together, those of all texts counted."""
 
+SCORED = 256
+"""Symbols of a text that are scored together: their logits are what memory is needed for."""
+
 # Surrogates but for U+DC80 … U+DCFF, which carry undecodable bytes, and, in models of records, the boundary.
 LONE = re.compile("[\\ud800-\\udc7f\\udd00-\\udfff]")
 LONE_IN_RECORDS = re.compile("[\\ud801-\\udc7f\\udd00-\\udfff]")
@@ -209,11 +212,12 @@ class Model:
             UnknownCharacterError: for a character that the model does not know.
         """
         ids_T, known = self.read(text, unknown)
-        nats, correct, done = 0.0, 0, 1
-        for logits_BTV, _ in self.network.blocks(ids_T[None, :-1], self.network.initial_state(1)):
-            targets_T = ids_T[done : done + logits_BTV.shape[1]]
-            block_nats, block_correct = cross_entropy(logits_BTV[0], targets_T)
-            nats, correct, done = nats + block_nats, correct + block_correct, done + len(targets_T)
+        writer, state, nats, correct = self._writer(Writing()), self.network.initial_state(1), 0.0, 0
+        for start in range(0, len(ids_T) - 1, SCORED):
+            targets_T = ids_T[start + 1 : start + 1 + SCORED]
+            logits_BTV, state = writer.logits(ids_T[None, start : start + len(targets_T)], state)
+            found, hits = cross_entropy(logits_BTV[0], targets_T)
+            nats, correct = nats + found, correct + hits
         return Score(len(ids_T) - 1, known, nats, correct)
 
     def read(self, text: str, unknown: UnknownPolicy = "error") -> tuple[Integers, int]:

@@ -78,7 +78,7 @@ class NativeWriter:
         return _state(h_LBH, c_LBH, state)
 
     def logits(self, ids_BS: Integers, state: State) -> tuple[Floats, State]:
-        """What `Network.sequence` gives, in this writer's precision: logits_BSV and the state after."""
+        """See `Writer.logits`."""
         h_LBH, c_LBH = _copies(state)
         logits_BSV = np.empty((*ids_BS.shape, self._symbols), self._dtype)
         self._writer.read(h_LBH, c_LBH, ids_BS.astype(np.int64), logits_BSV, np.inf, self._threads)

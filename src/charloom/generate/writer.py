@@ -16,6 +16,7 @@ import numpy as np
 
 from charloom import kernels
 from charloom.errors import ModelError, SettingsError
+from charloom.generate.layers import Floats
 from charloom.generate.native import NativeWriter, fits
 from charloom.generate.network import Integers, Network, State
 from charloom.generate.sampling import Ids, Sampling, choose, uniform_rows
@@ -58,6 +59,9 @@ class Writer(Protocol):
     def read(self, ids_T: Integers, state: State) -> State:
         """The state of one text after these symbols."""
 
+    def logits(self, ids_BS: Integers, state: State) -> tuple[Floats, State]:
+        """logits_BSV after each of these symbols, and the state after the last."""
+
     def write(
         self, ids_B: Integers, state: State, rules: Rules, numbers: Numbers, steps: int, seconds: float
     ) -> tuple[Ids, State]:
@@ -92,6 +96,10 @@ class NumpyWriter:
     def read(self, ids_T: Integers, state: State) -> State:
         """See `Writer.read`."""
         return self._network.read(ids_T[None], state)
+
+    def logits(self, ids_BS: Integers, state: State) -> tuple[Floats, State]:
+        """See `Writer.logits`."""
+        return self._network.sequence(ids_BS, state)
 
     def write(
         self, ids_B: Integers, state: State, rules: Rules, numbers: Numbers, steps: int, seconds: float
