@@ -170,6 +170,14 @@ def test_the_plan_alone(charloom, corpus_file, tmp_path):
     assert "budget in minutes" in charloom("train", corpus_file, "--steps", "5", "--plan-only").complaint
 
 
+def test_a_preset_leaves_nothing_to_plan(charloom, corpus_file):
+    """Weights dropped in a lesson that never heard of it."""
+    planned = charloom("train", corpus_file, "--preset", "numpy", "--plan-only").out
+    assert len(planned.splitlines()) == 1
+    events = charloom("train", corpus_file, "--preset", "numpy", "--steps", "2", "--minutes", "9", "--json").out
+    assert "planned" not in {json.loads(line)["event"] for line in events.splitlines()}
+
+
 def test_what_is_planned_is_what_is_trained(charloom, corpus_file, tmp_path):
     """A plan that is shown and not used; one that is made anew when a run goes on."""
     arguments = ["--minutes", "9", "--steps", "3", "--hidden", "16", "--sample-length", "0"]

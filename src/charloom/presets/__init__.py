@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from charloom.config import BUDGETS, SECTIONS
+from charloom.config import BUDGETS, PLANNED, SECTIONS
 from charloom.errors import SettingsError
 
 FOLDER = Path(__file__).parent
@@ -18,7 +18,7 @@ NAMES = ("alphabet", "alice", "windows", "numpy", "anna", "novel")
 
 
 def preset(name: str) -> dict[str, Any]:
-    """The settings of a preset by their flat names.
+    """The settings of a preset by their flat names; of those that could be planned, all: it leaves nothing to a plan.
 
     Raises:
         SettingsError: for a name that no preset has.
@@ -27,7 +27,9 @@ def preset(name: str) -> dict[str, Any]:
         raise SettingsError(f"preset must be one of {', '.join(NAMES)}; got {name!r}")
     sections = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
     assert sections.keys() <= SECTIONS.keys()
-    return {setting: value for section in sections.values() for setting, value in section.items()}
+    fields = {name: field for kind in SECTIONS.values() for name, field in kind.model_fields.items()}
+    unplanned = {name: fields[name].default for name in PLANNED}
+    return unplanned | {setting: value for section in sections.values() for setting, value in section.items()}
 
 
 def with_preset(name: str, values: Mapping[str, Any]) -> dict[str, Any]:

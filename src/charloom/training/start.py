@@ -10,7 +10,7 @@ from typing import Any
 
 from charloom.architecture import Architecture
 from charloom.checkpoint import Arrays, ModelFolder, load_model
-from charloom.config import BUDGETS, Settings, TrainingSettings, validated
+from charloom.config import BUDGETS, PLANNED, Settings, TrainingSettings, validated
 from charloom.engines.engine import Engine, check_engine, open_engine, slower_than_asked
 from charloom.engines.initial import initial_parameters
 from charloom.errors import ModelError, SettingsError
@@ -102,7 +102,7 @@ def _begin(
     with run.abandoned_on_error():
         run.save_settings()
         dataset = prepare(corpus, settings.text, run.data, notice, base.vocabulary if base else None)
-        if settings.training.minutes is not None and not base:
+        if settings.training.minutes is not None and not base and not values.keys() >= set(PLANNED):
             planned, run.settings = plan(values, settings, dataset)
             say(planned)
             run.save_settings()
