@@ -140,3 +140,29 @@ def test_a_text_of_nothing(charloom, tmp_path, tiny):
     ended = charloom("eval", tiny, "a.txt")
     assert ended.status == 1
     assert "at least 2 characters" in ended.complaint
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("abc " * 500 + "xyz " * 20, ["--split", "90/10"]),
+        ("naïve caffè \u2028" * 200, ["--vocabulary", "bytes"]),
+        ("Ann\nBob\nCleo\n" * 200, ["--records", "line"]),
+    ],
+    ids=["unknown", "bytes", "records"],
+)
+def test_what_a_run_kept_is_measured_as_it_is_kept(charloom, tmp_path, smallest, text, options):
+    """Symbols that were decoded and do not encode again: an unknown one, half a character, a boundary."""
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    assert charloom("train", "a.txt", *smallest, *options, "--out", "run", "--quiet").status == 0
+    ended = charloom("eval", "run", "--json")
+    assert ended.status == 0, ended.err
+    report = json.loads(ended.out)
+    finished = json.loads((tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8").rstrip("\n").split("\n")[-1])
+    assert report["nats_per_char"] * report["characters"] == pytest.approx(
+        finished["validation_nats"] * (report.get("bytes") or report["characters"]), rel=1e-3
+    )
+    (tmp_path / "run" / "data" / "ids.bin").unlink()
+    (tmp_path / "b.txt").write_text("Ann abc", encoding="utf-8")
+    assert charloom("eval", "run", "b.txt", "--unknown", "skip").status == 0
+    assert "must hold a run's data" in charloom("eval", "run").complaint

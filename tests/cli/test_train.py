@@ -168,12 +168,13 @@ def test_the_plan_alone(charloom, corpus_file, tmp_path):
     assert [choice["setting"] for choice in found["choices"]] == rows[:-1]
     assert [path.name for path in tmp_path.iterdir()] == ["corpus.txt"]
     assert "budget in minutes" in charloom("train", corpus_file, "--steps", "5", "--plan-only").complaint
+    assert "every character" in charloom("train", corpus_file, "--loss", "last", "--plan-only").complaint
+    assert "plans a new model" in charloom("train", corpus_file, "--from", "x", "--plan-only").complaint
 
 
 def test_a_preset_leaves_nothing_to_plan(charloom, corpus_file):
     """Weights dropped in a lesson that never heard of it."""
-    planned = charloom("train", corpus_file, "--preset", "numpy", "--plan-only").out
-    assert len(planned.splitlines()) == 1
+    assert "something left to choose" in charloom("train", corpus_file, "--preset", "numpy", "--plan-only").complaint
     events = charloom("train", corpus_file, "--preset", "numpy", "--steps", "2", "--minutes", "9", "--json").out
     assert "planned" not in {json.loads(line)["event"] for line in events.splitlines()}
 
@@ -205,3 +206,19 @@ def test_a_run_ends_with_a_verdict(charloom, corpus_file, tmp_path):
     assert "fitted" in charloom(*arguments, "--steps", "2", "--out", "shown").err.splitlines()[-1]
     alone = charloom(*arguments, "--steps", "2", "--split", "1/0", "--out", "alone", "--json")
     assert json.loads(alone.out.splitlines()[-1])["verdict"] is None
+
+
+def test_a_verdict_on_a_text_with_line_separators(charloom, tmp_path):
+    """U+2028 ends a line for Python and not for JSON: a log that cannot be read again, after all the training."""
+    (tmp_path / "a.txt").write_text("one\u2028two\x85three\n" * 300, encoding="utf-8")
+    ended = charloom("train", "a.txt", "--steps", "4", "--hidden", "8", "--sample-length", "300", "--out", "run")
+    assert ended.status == 0, ended.err
+    assert "fitted" in ended.err.splitlines()[-1]
+
+
+def test_a_verdict_on_one_long_record(charloom, tmp_path):
+    """A part of the text that holds no whole record: nothing to measure, and a division by it."""
+    (tmp_path / "a.txt").write_text("a long one " * 30_000 + "\n" + "and\n" * 30, encoding="utf-8")
+    arguments = ["--records", "line", "--batches", "records", "--steps", "1", "--hidden", "4", "--sample-length", "0"]
+    ended = charloom("train", "a.txt", *arguments, "--out", "run")
+    assert ended.status == 0, ended.err

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
-from charloom.text.dataset import Ids
 from charloom.training.verdict import Curve, verdict
 
 FALLING = Curve([10, 20, 30], [2.0, 1.8, 1.7])
@@ -35,11 +33,3 @@ def test_the_verdict(curve, seen, unseen, word, advice):
 def test_noise_is_no_over_fitting():
     """A last validation that is a hair above the best."""
     assert not verdict(Curve([1, 2, 3], [2.0, 1.7, 1.705]), 1.5, 1.7, "char").startswith("over-fitted")
-
-
-def test_the_first_ids():
-    """A view that is cut once and then stays, or a split that grows."""
-    ids = Ids.of(np.arange(10))
-    assert ids.first(4).view().tolist() == [0, 1, 2, 3]
-    assert len(ids.first(4)) == 4
-    assert ids.first(10) is ids

@@ -8,7 +8,7 @@ import click
 
 from charloom.cli.display import open_display
 from charloom.cli.screen import write
-from charloom.cli.texts import compressed, text_of
+from charloom.cli.texts import bytes_of, compressed
 from charloom.cli.train import run
 
 CORPUS = "python-docs"
@@ -52,10 +52,10 @@ def _beside_compressors(folder: Path, nats: float) -> str:
     from charloom.text.dataset import open_dataset
 
     data = open_dataset(folder / "data")
-    text = text_of(data, "validation")
-    found = compressed(text, data)
+    plain, characters = bytes_of(data, "validation"), len(data.ids("validation"))
+    found = compressed(plain, characters, data)
     return (
-        f"On {len(text):,} characters that it never saw it needs {nats / math.log(2):.2f} bits per character; "
+        f"On {characters:,} characters that it never saw it needs {nats / math.log(2):.2f} bits per character; "
         f"xz -9e needs {found['xz_bits_per_char']:.2f} and PPMd {found['ppmd_bits_per_char']:.2f}, having read it too."
     )
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from charloom.cli.texts import compressed, text_like, text_of
-from charloom.errors import SettingsError, TextError
+from charloom.cli.texts import bytes_of, compressed, text_like
+from charloom.errors import ModelError, SettingsError, TextError
 
 if TYPE_CHECKING:
     from charloom.evaluate import Score
@@ -25,7 +26,7 @@ class Windows(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """The length of a window."""
         kind, _, length = str(value).partition(":")
-        if kind != "windows" or not length.isascii() or not length.isdigit() or int(length) == 0:
+        if kind != "windows" or not re.fullmatch(r"0*[1-9][0-9]{0,8}", length, re.ASCII):
             self.fail(f"must be windows:N, such as windows:256; got {value!r}", param, ctx)
         return int(length)
 
@@ -76,11 +77,18 @@ def command(
     """
     from charloom.checkpoint import load_model
     from charloom.generate.model import Model
+    from charloom.text.vocabulary import BOUNDARY
 
     folder = load_model(model)
-    loaded, data = Model.of(folder), _data(Path(model))
-    text = text_like(loaded, paths, encoding, field) if paths else _held_out(model, data)
-    score = loaded.score(text, unknown)
+    loaded, data = Model.of(folder), _data(Path(model), needed=not paths)
+    if paths:
+        text = text_like(loaded, paths, encoding, field)
+        (ids, characters), plain = loaded.read(text, unknown), text.replace(BOUNDARY, "\n")
+        read, of = plain.encode("utf-8", "surrogateescape"), len(text)
+    else:
+        ids, of, read = _held_out(model, data)
+        characters = max(1, of - 1)
+    score = loaded.score_symbols(ids, characters)
     report = {
         "characters": score.characters,
         "nats_per_char": score.nats_per_char,
@@ -91,29 +99,36 @@ def command(
     if loaded.vocabulary.kind == "bytes":
         report |= {"bytes": score.symbols, "bits_per_byte": score.nats / score.symbols / math.log(2)}
     if dynamic or window:
-        report |= _otherwise(folder, loaded.read(text, unknown)[0], score, dynamic, window)
-    report |= compressed(text, data)
+        report |= _otherwise(folder, ids, score, dynamic, window)
+    report |= compressed(read, of, data)
     click.echo(json.dumps(report) if as_json else "\n".join(_lines(report, window)))
 
 
-def _data(model: Path) -> Dataset | None:
-    """The texts of the run that a folder is, or is in, if it still has them."""
+def _data(model: Path, needed: bool) -> Dataset | None:
+    """The texts of the run that a folder is, or is in, if it still has them; where they are not needed, whole ones."""
     from charloom.text.dataset import open_dataset
 
-    runs = [place for place in (model, model.parent) if (place / "data" / "dataset.json").exists()]
-    return open_dataset(runs[0] / "data") if runs else None
+    place = model.resolve()
+    runs = [run for run in (place, *place.parents[:2]) if (run / "data" / "dataset.json").exists()]
+    try:
+        return open_dataset(runs[0] / "data") if runs else None
+    except ModelError:
+        if needed:
+            raise
+        return None
 
 
-def _held_out(model: str, data: Dataset | None) -> str:
-    """The text that training was not shown."""
+def _held_out(model: str, data: Dataset | None) -> tuple[Any, int, bytes]:
+    """The text that training was not shown: its symbols, how many characters they are, and its bytes."""
     if data is None:
         raise SettingsError(
             f"eval needs a text, since {model} is no run with texts of its own: charloom eval {model} FILE"
         )
-    text = text_of(data, "validation")
-    if not text:
+    ids, read = data.ids("validation").view(), bytes_of(data, "validation")
+    if len(ids) < 2:
         raise TextError(f"{model} kept no text for validation; name one: charloom eval {model} FILE")
-    return text
+    begin = sum(1 for byte in read if byte & 0xC0 != 0x80)  # bytes of UTF-8 that go on with a character begin with 10
+    return ids, begin if data.vocabulary.kind == "bytes" else len(ids), read
 
 
 def _otherwise(folder: Any, ids: Any, score: Score, dynamic: bool, window: int | None) -> dict[str, float]:

@@ -54,10 +54,12 @@ def command(model: str, prompt: str, count: int, adapt: tuple[str, ...], as_json
 
     The prompt comes first and the text follows it.
     """
-    from charloom.generate.model import Model
+    from charloom.config import validated
+    from charloom.generate.model import Model, Writing
 
     given = {name: value for name, value in options.items() if value not in (None, (), False)}
     given.setdefault("seed", secrets.randbits(SEED_BITS))
+    validated(Writing, given)  # before a text is learnt for it
     loaded = _adapted(model, adapt, given.get("unknown", "error")) if adapt else Model.load(model)
     prompt = _prompt(prompt)
     if count != 1 or as_json:

@@ -25,7 +25,8 @@ def text_like(model: Model, paths: tuple[str, ...], encoding: str | None = None,
     from charloom.config import TextSettings, validated
     from charloom.text.corpus import open_corpus
 
-    values = {**model.cleaning.model_dump(), "records": model.records, "encoding": encoding, "field": field}
+    records = "file" if model.records == "field" and field is None else model.records
+    values = {**model.cleaning.model_dump(), "records": records, "encoding": encoding, "field": field}
     settings = validated(TextSettings, values)
     corpus = open_corpus(paths, settings, model.vocabulary.kind == "bytes", lambda line: click.echo(line, err=True))
     text = corpus.text()
@@ -34,23 +35,22 @@ def text_like(model: Model, paths: tuple[str, ...], encoding: str | None = None,
     return text
 
 
-def text_of(data: Dataset, split: SplitName, last: int = 0) -> str:
-    """A split of a run's texts, or so many symbols at its end, `BOUNDARY` between its records."""
-    from charloom.text.vocabulary import BOUNDARY
+def bytes_of(data: Dataset, split: SplitName, last: int = 0) -> bytes:
+    """A split of a run's texts, or so many symbols at its end, in UTF-8; of a vocabulary of bytes, as they are."""
+    ids = data.ids(split).view()[-last:]
+    if data.vocabulary.kind == "bytes":
+        import numpy as np
 
-    return data.vocabulary.decode(data.ids(split).view()[-last:], BOUNDARY)
+        return np.where(ids < 256, ids, ord("\n")).astype(np.uint8).tobytes()  # a boundary as a newline
+    return data.vocabulary.decode(ids).encode("utf-8", "surrogateescape")
 
 
-def compressed(text: str, data: Dataset | None) -> dict[str, float]:
-    """Bits per character of ordinary compressors."""
+def compressed(plain: bytes, characters: int, data: Dataset | None) -> dict[str, float]:
+    """Bits per character of ordinary compressors, once they have read the training text, if that is there."""
     from charloom.evaluate import bits_after, ppmd_bits, xz_bits
-    from charloom.text.vocabulary import BOUNDARY
 
-    before, plain = (
-        part.replace(BOUNDARY, "\n").encode("utf-8", "surrogateescape")
-        for part in ("" if data is None else text_of(data, "train", READ_BEFORE), text)
-    )
+    before = b"" if data is None else bytes_of(data, "train", READ_BEFORE)
     return {
-        f"{name}_bits_per_char": bits_after(coder, before, plain) / len(text)
+        f"{name}_bits_per_char": bits_after(coder, before, plain) / characters
         for name, coder in (("xz", xz_bits), ("ppmd", ppmd_bits))
     } | {"compressors_read_bytes_before": len(before)}

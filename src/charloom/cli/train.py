@@ -71,6 +71,8 @@ def command(
     goes on.
     """
     given = given_settings(values)
+    if plan_only and (resume is not None or origin is not None):
+        raise SettingsError("--plan-only plans a new model; --resume and --from go on with one that has its settings")
     if resume is not None:
         _check_resume(paths, out, origin, preset, given)
     elif not paths:

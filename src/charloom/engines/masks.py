@@ -1,6 +1,7 @@
-"""What dropout drops in a step, the same in every engine on a CPU: NumPy draws it from the seed and the step's number.
+"""What is dropped in a step: NumPy draws it from the seed and the step's number, so there is no random state to save.
 
-So there is no random state to save, and PyTorch's own draw, which took a quarter of a training step, is not needed.
+In PyTorch on a CPU too, whose own draw took a quarter of a training step: locked masks, dropped weights and what enters
+the head are the same in all engines. Masks drawn anew at every character between two layers are PyTorch's own there.
 """
 
 from __future__ import annotations

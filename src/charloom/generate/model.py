@@ -211,14 +211,17 @@ class Model:
             TextError: for a text too short to predict anything in.
             UnknownCharacterError: for a character that the model does not know.
         """
-        ids_T, known = self.read(text, unknown)
+        return self.score_symbols(*self.read(text, unknown))
+
+    def score_symbols(self, ids_T: Integers, characters: int) -> Score:
+        """The same of symbols, all of which but the first are so many characters."""
         writer, state, nats, correct = self._writer(Writing()), self.network.initial_state(1), 0.0, 0
         for start in range(0, len(ids_T) - 1, SCORED):
             targets_T = ids_T[start + 1 : start + 1 + SCORED]
             logits_BTV, state = writer.logits(ids_T[None, start : start + len(targets_T)], state)
             found, hits = cross_entropy(logits_BTV[0], targets_T)
             nats, correct = nats + found, correct + hits
-        return Score(len(ids_T) - 1, known, nats, correct)
+        return Score(len(ids_T) - 1, characters, nats, correct)
 
     def read(self, text: str, unknown: UnknownPolicy = "error") -> tuple[Integers, int]:
         """What the model reads of a text to be predicted: its symbols, and how many characters all but the first are.

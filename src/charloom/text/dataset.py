@@ -62,10 +62,6 @@ class Ids:
     def __len__(self) -> int:
         return self._length
 
-    def first(self, most: int) -> Ids:
-        """These, or so many of them where there are more."""
-        return self if len(self) <= most else Ids(most, lambda: self.view()[:most])
-
     def blocks(self) -> Iterator[tuple[int, NDArray[Any]]]:
         """(position, ids) in blocks of bounded size."""
         for start in range(0, self._length, BLOCK):

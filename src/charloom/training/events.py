@@ -119,7 +119,7 @@ class Sample(Event):
 class Finished(Event):
     """The end. Losses are of the best weights over the whole split, state carried from its start.
 
-    seen_nats: over a beginning of the training text, nothing dropped; verdict: what that says, in words.
+    seen_nats: over a part of the training text, nothing dropped; verdict: what that says, in words.
     """
 
     run: str

@@ -20,7 +20,7 @@ from charloom.evaluate import Score
 from charloom.text.batches import Batches, Streams
 from charloom.text.dataset import Ids
 
-WINDOWS = 64  # at once
+AT_ONCE = 2**14  # symbols of windows that are read side by side
 PER_WINDOW = 4  # windows begin so often in the length of one
 
 # Of dynamic evaluation; LOG.md tells from what they were chosen.
@@ -55,11 +55,12 @@ def in_windows(engine: Engine, ids: NDArray[np.integer[Any]], length: int) -> Sc
     nanoGPT's protocol, which draws its windows at random; here they are those that begin at every quarter of their
     length, so that the figure repeats.
     """
-    starts = np.arange(0, max(1, len(ids) - length), max(1, length // PER_WINDOW))
     length = min(length, len(ids) - 1)
+    starts = np.arange(0, len(ids) - length, max(1, length // PER_WINDOW))
     total, symbols, correct = 0.0, 0, 0
-    for first in range(0, len(starts), WINDOWS):
-        rows_BT = ids[starts[first : first + WINDOWS, None] + np.arange(length + 1)].astype(np.int64)
+    at_once = max(1, AT_ONCE // length)
+    for first in range(0, len(starts), at_once):
+        rows_BT = ids[starts[first : first + at_once, None] + np.arange(length + 1)].astype(np.int64)
         nats, count, right, _ = engine.score(rows_BT[:, :-1], rows_BT[:, 1:], None)
         total, symbols, correct = total + nats, symbols + count, correct + right
     return Score(symbols=symbols, characters=symbols, nats=total, correct=correct)

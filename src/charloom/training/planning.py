@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from charloom.architecture import Architecture
-from charloom.config import Settings
+from charloom.config import PLANNED, Settings
 from charloom.engines.engine import open_engine
 from charloom.text.dataset import Dataset
 from charloom.training.events import Choice, Planned
@@ -89,6 +89,15 @@ def _repeated(sample: np.ndarray[Any, Any], dataset: Dataset) -> float:
     return repeated / max(1, sample.nbytes)
 
 
+def plans(given: Mapping[str, Any], settings: Settings) -> bool:
+    """Whether there is something to plan: the rules are for a budget in minutes, and a loss at every character of
+    streams.
+    """
+    training = settings.training
+    usual = training.batches == "streams" and training.loss == "every"
+    return training.minutes is not None and usual and not given.keys() >= set(PLANNED)
+
+
 def plan(given: Mapping[str, Any], settings: Settings, dataset: Dataset) -> tuple[Planned, Settings]:
     """What nobody chose, each with its reason, and the settings with it.
 
@@ -100,9 +109,11 @@ def plan(given: Mapping[str, Any], settings: Settings, dataset: Dataset) -> tupl
     minutes, text = settings.training.minutes, look(dataset)
     assert minutes is not None
     sizes = (settings.model.hidden,) if "hidden" in given else TIMED
-    pace = Pace(settings, text.distinct, sizes)
+    pace = Pace(settings, text, sizes)
     size = _size(settings, text, pace)
-    choices = [size, *_dropout(text, pace.symbols(size.value)), *_descent(settings, size.value)]
+    choices = [size, *_dropout(text, pace.symbols(size.value))]
+    if settings.training.optimizer in ("adam", "adamw"):
+        choices.append(_rate(settings, size.value))
     free = tuple(choice for choice in choices if choice.setting not in given)
     flat = {name: value for _, section in settings for name, value in section if value is not None}
     planned = Settings.from_flat(flat | {choice.setting: choice.value for choice in free})
@@ -112,16 +123,23 @@ def plan(given: Mapping[str, Any], settings: Settings, dataset: Dataset) -> tupl
 class Pace:
     """How much of a text this machine reads in the budget, by H: some sizes are timed, the others follow from them."""
 
-    def __init__(self, settings: Settings, distinct: int, sizes: Sequence[int]) -> None:
-        assert settings.training.minutes is not None
-        self._seconds = 60 * settings.training.minutes * SHARE
-        self.a_step = settings.training.batch_size * settings.training.seq_length
+    def __init__(self, settings: Settings, text: Look, sizes: Sequence[int]) -> None:
+        training = settings.training
+        assert training.minutes is not None
+        self._seconds = 60 * training.minutes * SHARE
+        self.a_step = training.batch_size * training.seq_length
+        self._most = min((training.steps or math.inf) * self.a_step, (training.epochs or math.inf) * text.symbols)
         self.given = len(sizes) == 1
         self._sizes: list[int] = []
         self._rates: list[float] = []
         begun = time.perf_counter()
         for size in sizes:
-            step = _timed(settings, distinct, size)
+            try:
+                step = _timed(settings, text.distinct, size)
+            except MemoryError:
+                if not self._sizes:
+                    raise
+                break
             self._sizes.append(size)
             self._rates.append(self.a_step / step)
             if step > SLOW or time.perf_counter() - begun > MOST * self._seconds:
@@ -133,8 +151,8 @@ class Pace:
         return math.exp(inside) / max(1.0, hidden / self._sizes[-1]) ** 2
 
     def symbols(self, hidden: int) -> float:
-        """Symbols in the budget."""
-        return self.rate(hidden) * self._seconds
+        """Symbols in the budget, or in steps or epochs that end before."""
+        return min(self.rate(hidden) * self._seconds, self._most)
 
 
 def _timed(settings: Settings, distinct: int, hidden: int) -> float:
@@ -187,8 +205,8 @@ def _dropout(text: Look, symbols: float) -> list[Choice]:
     ]
 
 
-def _descent(settings: Settings, hidden: int) -> list[Choice]:
+def _rate(settings: Settings, hidden: int) -> Choice:
     """How fast it learns."""
     highest = FASTEST[settings.model.cell]
     rate = min(highest, round(highest * math.sqrt(FASTEST_AT / hidden), 4))
-    return [Choice("lr", rate, f"{highest:g} for {FASTEST_AT} units, less for more: as the root of their number")]
+    return Choice("lr", rate, f"{highest:g} for {FASTEST_AT} units, less for more: as the root of their number")

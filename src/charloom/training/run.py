@@ -129,8 +129,8 @@ class Run:
 
     def curve(self) -> tuple[list[int], list[float]]:
         """Steps and losses of all validations in the log; it goes back to before the run was resumed."""
-        lines = (self.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
-        events = [event for event in map(json.loads, lines) if event["event"] == "validation"]
+        with (self.folder / "log.jsonl").open(encoding="utf-8", newline="\n") as lines:  # a text may hold U+2028
+            events = [event for event in map(json.loads, lines) if event["event"] == "validation"]
         measured = [event for event in events if event["validation_nats"] is not None]
         return [event["step"] for event in measured], [event["validation_nats"] for event in measured]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from charloom.architecture import Architecture
 from charloom.checkpoint import Arrays, ModelFolder, load_model
-from charloom.config import BUDGETS, PLANNED, Settings, TrainingSettings, validated
+from charloom.config import BUDGETS, Settings, TrainingSettings, validated
 from charloom.engines.engine import Engine, check_engine, open_engine, slower_than_asked
 from charloom.engines.initial import initial_parameters
 from charloom.errors import ModelError, SettingsError
@@ -21,7 +21,7 @@ from charloom.training.budget import Progress
 from charloom.training.events import Event, Finished, Notice, Planned, Report, Started
 from charloom.training.finetune import adapt, settings_like
 from charloom.training.interrupt import prompt_interrupt
-from charloom.training.planning import plan
+from charloom.training.planning import plan, plans
 from charloom.training.run import Run
 from charloom.training.trainer import Plan, Trainer
 
@@ -64,8 +64,11 @@ def planned(paths: Sequence[str], values: Mapping[str, Any], notice: Callable[[s
         CharloomError: for every mistake that a person can make.
     """
     settings = Settings.from_flat(values)
-    if settings.training.minutes is None:
-        raise SettingsError("a plan needs a budget in minutes; with steps or epochs nothing is planned")
+    if not plans(values, settings):
+        raise SettingsError(
+            "a plan needs a budget in minutes, streams with a loss at every character, and something left to choose; "
+            "otherwise settings are as given, and defaults else"
+        )
     check_engine(settings.training)
     corpus = open_corpus(paths, settings.text, settings.text.vocabulary == "bytes", notice)
     with TemporaryDirectory(prefix="charloom-") as folder:
@@ -102,7 +105,7 @@ def _begin(
     with run.abandoned_on_error():
         run.save_settings()
         dataset = prepare(corpus, settings.text, run.data, notice, base.vocabulary if base else None)
-        if settings.training.minutes is not None and not base and not values.keys() >= set(PLANNED):
+        if not base and plans(values, settings):
             planned, run.settings = plan(values, settings, dataset)
             say(planned)
             run.save_settings()
@@ -185,7 +188,7 @@ def _plan(dataset: Dataset, settings: TrainingSettings, notice: Callable[[str], 
         validation_batches(validation, boundary, settings, MOST_STREAMS),
         validation_batches(validation, boundary, settings, _streams(validation)),
         validation_batches(test, boundary, settings, _streams(test)),
-        validation_batches(train.first(STREAM), boundary, settings, MOST_STREAMS),
+        validation_batches(train, boundary, settings, MOST_STREAMS),
     )
 
 

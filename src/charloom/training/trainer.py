@@ -38,7 +38,7 @@ class Plan:
     """What a run trains and measures on; None where the split is empty.
 
     quick: the validation split in many streams, of which the curve takes a part; whole, test: from start to end; seen:
-    a beginning of the training split.
+    the training split in many streams, of which the verdict takes a part.
     """
 
     training: Batches
@@ -324,7 +324,9 @@ class Trainer:
             self._engine.load(load_model(self._run.folder / "best").parameters)
         else:
             progress.best_step = progress.step
-        seen = self._measured("training", self._plan.seen)
+        seen = (
+            measure(self._engine, self._plan.seen, QUICK_VALIDATION, self._stop_measuring) if self._plan.seen else None
+        )
         whole, test = self._measured("validation", self._plan.whole), self._measured("test", self._plan.test)
         figures = {"validation_nats": whole, "test_nats": test}
         self._save_best({name: score.nats_per_char for name, score in figures.items() if score})
@@ -337,7 +339,7 @@ class Trainer:
             whole.nats_per_char if whole else None,
             whole.accuracy if whole else None,
             test.nats_per_char if test else None,
-            seen.nats_per_char if seen else None,
+            seen.nats_per_char if seen and math.isfinite(seen.nats) else None,
             self._verdict(seen, whole),
         )
         self._emit(finished)
@@ -346,7 +348,7 @@ class Trainer:
     def _verdict(self, seen: Score | None, unseen: Score | None) -> str | None:
         """In words, where there is a curve and text on both sides."""
         steps, nats = self._run.curve()
-        if not (seen and unseen and nats):
+        if not (seen and unseen and nats and math.isfinite(seen.nats)):
             return None
         return verdict(Curve(steps, nats), seen.nats_per_char, unseen.nats_per_char, self._model.vocabulary.unit)
 

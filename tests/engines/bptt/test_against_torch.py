@@ -102,7 +102,11 @@ def test_ten_steps_are_those_of_the_torch_engine(architecture, weights, cell, la
         np.testing.assert_allclose(part, other.numpy(), rtol=1e-8)
 
 
-@pytest.mark.parametrize("dropped", [{"dropout_mask": "locked"}, {"weight_drop": 0.4}], ids=["locked", "weights"])
+@pytest.mark.parametrize(
+    "dropped",
+    [{"dropout_mask": "locked"}, {"weight_drop": 0.4}, {"dropout_mask": "locked", "weight_drop": 0.4}],
+    ids=["locked", "weights", "both"],
+)
 def test_ten_steps_with_locked_masks_or_dropped_weights(architecture, weights, cell, layers, dropped):
     """A mask drawn in another order, a gradient of a weight that was not there, weights that stay dropped."""
     shape = architecture(cell, layers, hidden=6)
