@@ -89,6 +89,15 @@ def command(
         ids, of, read = _held_out(model, data)
         characters = max(1, of - 1)
     score = loaded.score_symbols(ids, characters)
+    report = _figures(score, loaded.vocabulary.kind == "bytes")
+    if dynamic or window:
+        report |= _otherwise(folder, ids, score, dynamic, window)
+    report |= compressed(read, of, data)
+    click.echo(json.dumps(report) if as_json else "\n".join(_lines(report, window)))
+
+
+def _figures(score: Score, of_bytes: bool) -> dict[str, Any]:
+    """What there is to say of a score."""
     report = {
         "characters": score.characters,
         "nats_per_char": score.nats_per_char,
@@ -96,12 +105,9 @@ def command(
         "perplexity": score.perplexity,
         "accuracy": score.accuracy,
     }
-    if loaded.vocabulary.kind == "bytes":
+    if of_bytes:
         report |= {"bytes": score.symbols, "bits_per_byte": score.nats / score.symbols / math.log(2)}
-    if dynamic or window:
-        report |= _otherwise(folder, ids, score, dynamic, window)
-    report |= compressed(read, of, data)
-    click.echo(json.dumps(report) if as_json else "\n".join(_lines(report, window)))
+    return report
 
 
 def _data(model: Path, needed: bool) -> Dataset | None:

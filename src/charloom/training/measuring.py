@@ -83,7 +83,7 @@ def adapted(model: ModelFolder, ids: NDArray[np.integer[Any]]) -> ModelFolder:
     return dataclasses.replace(model, parameters=engine.parameters())
 
 
-def dynamic(engine: Engine, ids: NDArray[np.integer[Any]], rate: float = DYNAMIC_RATE) -> float:
+def dynamic(engine: Engine, ids: NDArray[np.integer[Any]]) -> float:
     """Reads a text and learns from it as it goes; the sum of nats of each part before it was learnt.
 
     Dynamic evaluation (Mikolov et al. 2010; Krause et al. 2018) by plain gradient descent: the text may use its own
@@ -91,6 +91,6 @@ def dynamic(engine: Engine, ids: NDArray[np.integer[Any]], rate: float = DYNAMIC
     """
     streams, state, total = Streams(Ids.of(ids), 1, DYNAMIC_LENGTH), None, 0.0
     for index in range(len(streams)):
-        nats, _, state = engine.step(*streams.batch(0, index), state, rate)
+        nats, _, state = engine.step(*streams.batch(0, index), state, DYNAMIC_RATE)
         total += nats
     return total
