@@ -111,7 +111,7 @@ def _figures(score: Score, of_bytes: bool) -> dict[str, Any]:
 
 
 def _data(model: Path, needed: bool) -> Dataset | None:
-    """The texts of the run that a folder is, or is in, if it still has them; where they are not needed, whole ones."""
+    """The texts of the run that a folder is, or is in, if it still has them; damaged ones end it only where needed."""
     from charloom.text.dataset import open_dataset
 
     place = model.resolve()
@@ -133,8 +133,10 @@ def _held_out(model: str, data: Dataset | None) -> tuple[Any, int, bytes]:
     ids, read = data.ids("validation").view(), bytes_of(data, "validation")
     if len(ids) < 2:
         raise TextError(f"{model} kept no text for validation; name one: charloom eval {model} FILE")
-    begin = sum(1 for byte in read if byte & 0xC0 != 0x80)  # bytes of UTF-8 that go on with a character begin with 10
-    return ids, begin if data.vocabulary.kind == "bytes" else len(ids), read
+    characters = len(ids)
+    if data.vocabulary.kind == "bytes":
+        characters -= len(re.findall(rb"[\x80-\xbf]", read))  # bytes that go on with a character of UTF-8
+    return ids, characters, read
 
 
 def _otherwise(folder: Any, ids: Any, score: Score, dynamic: bool, window: int | None) -> dict[str, float]:
