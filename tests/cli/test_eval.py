@@ -7,7 +7,9 @@ import math
 import shutil
 
 import pytest
+from click.testing import CliRunner
 
+from charloom.cli import eval as eval_
 from charloom.evaluate import ppmd_bits, xz_bits
 from charloom.generate.model import Model
 
@@ -30,7 +32,25 @@ def test_json_has_every_figure(charloom, tmp_path, tiny):
         "xz_bits_per_char": xz_bits((ZEN * 3).encode()) / len(ZEN) / 3,
         "ppmd_bits_per_char": ppmd_bits((ZEN * 3).encode()) / len(ZEN) / 3,
         "compressors_read_bytes_before": 0,
+        "compressors_characters": len(ZEN) * 3,
     }
+
+
+def test_compressors_are_given_only_so_much(monkeypatch, tmp_path, smallest, charloom, corpus_file, corpus):
+    """A gigabyte that xz -9e packs twice; the bits of a part over the characters of all, or over its bytes."""
+    assert charloom("train", corpus_file, *smallest, "--out", "run", "--quiet", "--vocabulary", "bytes").status == 0
+    shutil.copytree(tmp_path / "run/best", tmp_path / "alone")  # without the run's texts
+    (tmp_path / "a.txt").write_text("é" + corpus, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(eval_, "MOST", 200)
+    for arguments, characters in (
+        (["run"], len(corpus) - len(corpus) * 9 // 10),
+        (["alone", "a.txt"], 1 + len(corpus)),
+    ):
+        report = json.loads(CliRunner().invoke(eval_.command, [*arguments, "--json"]).output)
+        assert (report["characters"], report["compressors_characters"]) == (characters - 1, 200)
+        assert "for the first 200 characters" in CliRunner().invoke(eval_.command, arguments).output
+    assert report["xz_bits_per_char"] == xz_bits(("é" + corpus)[:200].encode()) / 200
 
 
 def test_a_run_is_measured_on_what_it_kept_for_that(charloom, tmp_path, smallest, corpus_file, corpus):

@@ -132,3 +132,4 @@ def test_adapting_to_a_text_first(charloom, tmp_path, tiny):
     assert charloom(*arguments, "--adapt", "a.txt").out == adapted
     assert {path.name: path.read_bytes() for path in (tiny / "best").iterdir()} == before
     assert "no such file" in charloom(*arguments, "--adapt", "b.txt").complaint
+    assert "stdin can be read only once" in charloom(*arguments, "--adapt", "-", "--prompt", "-", stdin="x").complaint

@@ -29,6 +29,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         self.server.asked += 1
+        self.server.path = self.path
         self.send_response(200)
         self.send_header("Content-Length", str(len(DATA)))
         self.end_headers()
@@ -63,6 +64,14 @@ def test_fetched_once_and_told_once(server, tmp_path: Path, caplog: pytest.LogCa
     assert lines[0].startswith("fetching play (0.0 MB) from http://127.0.0.1")
     assert not [record for record in caplog.records if record.name == "pooch"]
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_path_in_another_alphabet(server, tmp_path: Path):
+    """A request that a server cannot read; an address in the list of corpora that a browser cuts at a space."""
+    fetch(replace(PLAY, path="prose/Драма на охоте.txt"), lambda line: None, tmp_path, address(server))
+    assert server.path == "/prose/%D0%94%D1%80%D0%B0%D0%BC%D0%B0%20%D0%BD%D0%B0%20%D0%BE%D1%85%D0%BE%D1%82%D0%B5.txt"
+    (listed,) = (listed for listed in listing() if listed.name == "shooting-party")
+    assert listed.origin.endswith(server.path.removeprefix("/prose"))
 
 
 def test_a_spoilt_cache_is_fetched_anew(server, tmp_path: Path):

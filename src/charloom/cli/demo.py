@@ -52,8 +52,9 @@ def _beside_compressors(folder: Path, nats: float) -> str:
     from charloom.text.dataset import open_dataset
 
     data = open_dataset(folder / "data")
-    plain, characters = bytes_of(data, "validation"), len(data.ids("validation"))
-    found = compressed(plain, characters, data)
+    unseen = data.ids("validation").view()
+    characters = len(unseen)
+    found = compressed(bytes_of(data.vocabulary, unseen), characters, data)
     return (
         f"On {characters:,} characters that it never saw it needs {nats / math.log(2):.2f} bits per character; "
         f"xz -9e needs {found['xz_bits_per_char']:.2f} and PPMd {found['ppmd_bits_per_char']:.2f}, having read it too."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charloom.cli.texts import bytes_of, compressed, text_like
+from charloom.cli.texts import MOST, bytes_of, characters_of, compressed, text_like
 from charloom.errors import ModelError, SettingsError, TextError
 
 if TYPE_CHECKING:
@@ -83,11 +83,12 @@ def command(
     loaded, data = Model.of(folder), _data(Path(model), needed=not paths)
     if paths:
         text = text_like(loaded, paths, encoding, field)
-        (ids, characters), plain = loaded.read(text, unknown), text.replace(BOUNDARY, "\n")
-        read, of = plain.encode("utf-8", "surrogateescape"), len(text)
+        ids, characters = loaded.read(text, unknown)
+        read, of = text[:MOST].replace(BOUNDARY, "\n").encode("utf-8", "surrogateescape"), len(text[:MOST])
     else:
-        ids, of, read = _held_out(model, data)
-        characters = max(1, of - 1)
+        ids = _held_out(model, data)
+        characters = max(1, characters_of(loaded.vocabulary, ids) - 1)
+        read, of = bytes_of(loaded.vocabulary, ids[:MOST]), characters_of(loaded.vocabulary, ids[:MOST])
     score = loaded.score_symbols(ids, characters)
     report = _figures(score, loaded.vocabulary.kind == "bytes")
     if dynamic or window:
@@ -124,19 +125,16 @@ def _data(model: Path, needed: bool) -> Dataset | None:
         return None
 
 
-def _held_out(model: str, data: Dataset | None) -> tuple[Any, int, bytes]:
-    """The text that training was not shown: its symbols, how many characters they are, and its bytes."""
+def _held_out(model: str, data: Dataset | None) -> Any:
+    """The text that training was not shown, as ids."""
     if data is None:
         raise SettingsError(
             f"eval needs a text, since {model} is no run with texts of its own: charloom eval {model} FILE"
         )
-    ids, read = data.ids("validation").view(), bytes_of(data, "validation")
+    ids = data.ids("validation").view()
     if len(ids) < 2:
         raise TextError(f"{model} kept no text for validation; name one: charloom eval {model} FILE")
-    characters = len(ids)
-    if data.vocabulary.kind == "bytes":
-        characters -= len(re.findall(rb"[\x80-\xbf]", read))  # bytes that go on with a character of UTF-8
-    return ids, characters, read
+    return ids
 
 
 def _otherwise(folder: Any, ids: Any, score: Score, dynamic: bool, window: int | None) -> dict[str, float]:
@@ -169,6 +167,8 @@ def _lines(report: dict[str, Any], window: int | None) -> list[str]:
             rows[label] = f"{nats:.4f} nats per char ({nats / math.log(2):.4f} bits)"
     seen = report["compressors_read_bytes_before"]
     after = f" after {seen:,} bytes of the training text" if seen else ""
+    if (of := report["compressors_characters"]) < report["characters"]:
+        after += f", for the first {of:,} characters"
     for name, label in (("xz", "xz -9e"), ("ppmd", "PPMd")):
         rows[label] = f"{report[f'{name}_bits_per_char']:.4f} bits per char{after}"
     return [f"{name:<16}{value}" for name, value in rows.items()]

@@ -60,6 +60,8 @@ def command(model: str, prompt: str, count: int, adapt: tuple[str, ...], as_json
     given = {name: value for name, value in options.items() if value not in (None, (), False)}
     given.setdefault("seed", secrets.randbits(SEED_BITS))
     validated(Writing, given)  # before a text is learnt for it
+    if prompt == "-" and "-" in adapt:
+        raise SettingsError("stdin can be read only once; one of --prompt - and --adapt - must name a file")
     loaded = _adapted(model, adapt, given.get("unknown", "error")) if adapt else Model.load(model)
     prompt = _prompt(prompt)
     if count != 1 or as_json:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from charloom.errors import TextError
 
 if TYPE_CHECKING:
-    from charloom.generate.model import Model
-    from charloom.text.dataset import Dataset, SplitName
+    from numpy.typing import NDArray
 
-READ_BEFORE = 2**23
-"""Symbols of the training text, its last, that a compressor reads before it is measured: PPMd takes 20 seconds."""
+    from charloom.generate.model import Model
+    from charloom.text.dataset import Dataset
+    from charloom.text.vocabulary import Vocabulary
+
+MOST = 2**23
+"""Symbols that a compressor is given of a text, and before it of the training text's end: PPMd takes 20 seconds."""
 
 
 def text_like(model: Model, paths: tuple[str, ...], encoding: str | None = None, field: str | None = None) -> str:
@@ -35,22 +38,29 @@ def text_like(model: Model, paths: tuple[str, ...], encoding: str | None = None,
     return text
 
 
-def bytes_of(data: Dataset, split: SplitName, last: int = 0) -> bytes:
-    """A split of a run's texts, or so many symbols at its end, in UTF-8; of a vocabulary of bytes, as they are."""
-    ids = data.ids(split).view()[-last:]
-    if data.vocabulary.kind == "bytes":
+def bytes_of(vocabulary: Vocabulary, ids: NDArray[Any]) -> bytes:
+    """A text in UTF-8; of a vocabulary of bytes, as they are."""
+    if vocabulary.kind == "bytes":
         import numpy as np
 
         return np.where(ids < 256, ids, ord("\n")).astype(np.uint8).tobytes()  # a boundary as a newline
-    return data.vocabulary.decode(ids).encode("utf-8", "surrogateescape")
+    return vocabulary.decode(ids).encode("utf-8", "surrogateescape")
+
+
+def characters_of(vocabulary: Vocabulary, ids: NDArray[Any]) -> int:
+    """How many characters a text has: of bytes, those that do not go on with one."""
+    if vocabulary.kind != "bytes":
+        return len(ids)
+    pieces = (ids[start : start + MOST] for start in range(0, len(ids), MOST))
+    return len(ids) - sum(int(((piece >= 0x80) & (piece < 0xC0)).sum()) for piece in pieces)
 
 
 def compressed(plain: bytes, characters: int, data: Dataset | None) -> dict[str, float]:
     """Bits per character of ordinary compressors, once they have read the training text, if that is there."""
     from charloom.evaluate import bits_after, ppmd_bits, xz_bits
 
-    before = b"" if data is None else bytes_of(data, "train", READ_BEFORE)
+    before = b"" if data is None else bytes_of(data.vocabulary, data.ids("train").view()[-MOST:])
     return {
         f"{name}_bits_per_char": bits_after(coder, before, plain) / characters
         for name, coder in (("xz", xz_bits), ("ppmd", ppmd_bits))
-    } | {"compressors_read_bytes_before": len(before)}
+    } | {"compressors_read_bytes_before": len(before), "compressors_characters": characters}

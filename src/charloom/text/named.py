@@ -1,4 +1,4 @@
-"""Named corpora: two that every Python installation carries, and three well-known ones that are fetched on demand."""
+"""Named corpora: two that every Python installation carries, and others, in three alphabets, fetched on demand."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from charloom.errors import TextError
 from charloom.text.reading import BinaryFile, FileDocument, Notice, open_document
@@ -80,6 +81,20 @@ REMOTES = (
         2_025_486,
         "Tolstoy's novel in English, the corpus of many PyTorch lessons",
     ),
+    Remote(
+        "shooting-party",
+        "d0rj/RusLit/4509680428729da225a73a22008133660f92bb7e/prose/Chekhov/Драма на охоте.txt",
+        "1016ec4b671d85b9ac4e73466e245728b351229112c86012ba370eb3b652a618",
+        610_241,
+        "Russian: Chekhov's novel",
+    ),
+    Remote(
+        "red-chamber",
+        "tennessine/corpus/c5ce96aca36c6a3cb4da5f0ff7d2d5fa30c32aea/红楼梦.txt",
+        "5eca888fb54188d644df70fa555dd3c9cbdd3a8d7b3034fb59f7a81e16f05dc7",
+        2_522_985,
+        "Chinese: Dream of the Red Chamber, 4,500 different characters",
+    ),
 )
 NAMES = ("python-docs", "python-source", *(remote.name for remote in REMOTES))
 Documents = tuple[FileDocument | TextDocument, ...]
@@ -92,7 +107,7 @@ def listing() -> list[Listed]:
     return [
         Listed("python-docs", "English: the reference of the Python language", docs, "this Python (pydoc_data)"),
         Listed("python-source", "code: Python's standard library", source, "this Python (standard library)"),
-        *(Listed(r.name, r.description, r.size, f"{RAW_GITHUB}/{r.path}") for r in REMOTES),
+        *(Listed(r.name, r.description, r.size, f"{RAW_GITHUB}/{quote(r.path)}") for r in REMOTES),
     ]
 
 
@@ -176,7 +191,7 @@ def fetch(remote: Remote, notice: Notice, folder: Path | None = None, base: str 
             in the cache.
     """
     pooch, folder = _pooch(), folder or cache_folder()
-    url, target = f"{base}/{remote.path}", folder / f"{remote.name}.txt"
+    url, target = f"{base}/{quote(remote.path)}", folder / f"{remote.name}.txt"
     try:
         if target.exists() and pooch.file_hash(str(target)) == remote.sha256:
             return target
