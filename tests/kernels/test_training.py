@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from charloom.architecture import Architecture
 from charloom.config import TrainingSettings
-from charloom.engines.bptt import clip, native, optimizers
+from charloom.engines.bptt import clip, dropout, native, optimizers
 from charloom.engines.bptt.engine import BpttEngine
 from charloom.engines.bptt.native import Native, precision_of
 from charloom.engines.bptt.network import NOTHING, Network, count
+from charloom.engines.bptt.plain import Plain
 from charloom.engines.bptt.rows import Rows
 from charloom.engines.initial import initial_parameters
 from charloom.engines.masks import generator
@@ -220,6 +221,30 @@ def test_the_same_step_twice_is_the_same_to_the_bit(choice):
         for one, other in pairwise(runs):
             assert one[0] == other[0]
             assert all(one[1][name].tobytes() == other[1][name].tobytes() for name in one[1])
+
+
+@pytest.mark.parametrize(("share", "threads"), [(0.4, 1), (0.4, 3), (0.001, 2), (0.999, 2)])
+def test_dropped_weights_are_numpys(choice, share, threads):
+    """A gradient of a weight that was not there, one not scaled up, a weight of another matrix dropped or one lost for
+    good; the numbers behind the last whole vector or piece left as they were.
+    """
+    shape = made(layers=2, hidden=67)  # 17,956 recurrent weights a layer: a whole piece, and a part
+    parameters, rows = weights(shape), batch(shape, 9, 6, 0.3, state=True)
+    dropped = dropout.draw_weights(parameters, share, generator(0, 1))
+    assert [draw.levels.shape for draw in dropped.values()] == [(4 * 67, 67)] * 2
+    before = {name: value.copy() for name, value in parameters.items()}
+    native = on_kernels(choice, shape, parameters, threads=threads)
+    native.gradients(rows, 0.1)  # what it leaves behind
+    found = native.gradients(rows, 0.1, dropped)
+    wanted = Plain(Network(shape, parameters), 1).gradients(rows, 0.1, dropped)
+    assert found[0] == pytest.approx(wanted[0], rel=1e-5)
+    for name, gradient in wanted[1].items():
+        assert apart(found[1][name], gradient) < 1e-4, name
+        assert parameters[name].tobytes() == before[name].tobytes()
+        if name in dropped:
+            gone = dropped[name].levels >= dropped[name].kept
+            assert not found[1][name][gone].any()
+            assert not wanted[1][name][gone].any()
 
 
 def test_measuring_is_the_forward_pass_in_stretches(choice, monkeypatch):

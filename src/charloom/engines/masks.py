@@ -7,7 +7,9 @@ the head are the same in all engines. Masks drawn anew at every character betwee
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -23,12 +25,24 @@ def generator(seed: int, step: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[seed, step]))
 
 
-def draw(
-    random: np.random.Generator, shape: tuple[int, ...], dropout: float, dtype: DTypeLike = np.float32
-) -> NDArray[np.floating[Any]]:
-    """A mask: 0 for the share `dropout` of the units, to the nearest of LEVELS; for the others what keeps the mean."""
-    kept, size = max(1, round((1 - dropout) * LEVELS)), math.prod(shape)
-    drawn = random.bit_generator.random_raw(-(-size // 8)).view(np.uint8)[:size]
-    mask = (drawn < kept if kept < LEVELS else np.ones(size, np.bool_)).astype(dtype)
-    mask *= LEVELS / kept
-    return mask.reshape(shape)
+class Draw(NamedTuple):
+    """A level, 0 … LEVELS - 1, for each unit; those below `kept` survive."""
+
+    levels: NDArray[np.uint8]
+    kept: int
+
+    def mask(self, dtype: DTypeLike = np.float32) -> NDArray[np.floating[Any]]:
+        """0 for what is dropped; for the others what keeps the mean."""
+        mask = (self.levels < self.kept if self.kept < LEVELS else np.ones_like(self.levels)).astype(dtype)
+        mask *= LEVELS / self.kept
+        return mask
+
+
+NOTHING_DROPPED: Mapping[str, Draw] = MappingProxyType({})
+
+
+def draw(random: np.random.Generator, shape: tuple[int, ...], dropout: float) -> Draw:
+    """What the share `dropout` of the units, to the nearest of LEVELS, is dropped by."""
+    size = math.prod(shape)
+    levels = random.bit_generator.random_raw(-(-size // 8)).view(np.uint8)[:size]
+    return Draw(levels.reshape(shape), max(1, round((1 - dropout) * LEVELS)))

@@ -7,6 +7,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include "dropping.h"
 #include "network.h"
 #include "optimizer.h"
 #include "product_bf16.h"
@@ -20,6 +21,7 @@ namespace {
 
 using Array = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
 using Ids = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Levels = nb::ndarray<const uint8_t, nb::c_contig, nb::device::cpu>;
 using MaybeArray = std::optional<Array>;
 
 std::vector<float*> pointers(const std::vector<Array>& arrays) {
@@ -132,6 +134,14 @@ void bind_training(nb::module_& module) {
         },
         "gradients"_a, "by_value"_a, "by_norm"_a, "threads"_a,
         "Clips in place, by value where that is above 0, then to a norm where that is; returns the norm before.");
+    module.def(
+        "drop",
+        [](Array values, Levels levels, int kept, Array out, int threads) {
+            Released here;
+            drop({values.data(), values.size()}, levels.data(), kept, out.data(), threads);
+        },
+        "values"_a, "levels"_a, "kept"_a, "out"_a, "threads"_a,
+        "The values whose level lies below `kept`, scaled up so that their mean stays; 0 for the others.");
 }
 
 }  // namespace charloom

@@ -28,6 +28,7 @@ using Floats = float __attribute__((vector_size(4 * LANES)));
 using Ints = int32_t __attribute__((vector_size(4 * LANES)));
 using Words = uint32_t __attribute__((vector_size(4 * LANES)));
 using Halves = uint16_t __attribute__((vector_size(2 * LANES)));
+using Bytes = uint8_t __attribute__((vector_size(LANES)));
 using Bf16 = uint16_t;  // the upper half of a float32
 
 // ---- memory; nothing need be aligned
@@ -42,6 +43,12 @@ CHARLOOM_INLINE Words load(const uint32_t* from) {
     Words x;
     std::memcpy(&x, from, sizeof x);
     return x;
+}
+
+CHARLOOM_INLINE Ints load(const uint8_t* from) {
+    Bytes x;
+    std::memcpy(&x, from, sizeof x);
+    return __builtin_convertvector(x, Ints);
 }
 
 CHARLOOM_INLINE void store(float* to, Floats x) { std::memcpy(to, &x, sizeof x); }

@@ -7,19 +7,11 @@ this folder, draws what is dropped.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 
 from charloom.engines.bptt.arrays import Floats
-from charloom.engines.masks import draw
-
-
-class Dropped(NamedTuple):
-    """Weights before some were dropped, and the mask that did it."""
-
-    weights: Floats
-    mask: Floats
+from charloom.engines.masks import Draw, draw
 
 
 def forward(x: Floats, mask: Floats | None) -> Floats:
@@ -32,25 +24,11 @@ def backward(d_out: Floats, mask: Floats | None) -> Floats:
     return d_out if mask is None else d_out * mask
 
 
-def drop_weights(parameters: Mapping[str, Floats], share: float, random: np.random.Generator) -> dict[str, Dropped]:
-    """Sets this share of the recurrent weights to zero for a step, in place (Merity, Keskar & Socher 2018).
+def draw_weights(parameters: Mapping[str, Floats], share: float, random: np.random.Generator) -> dict[str, Draw]:
+    """What a step drops this share of the recurrent weights by (Merity, Keskar & Socher 2018).
 
-    One mask for all texts and times, so what goes on in time is the same network from the first step to the last.
+    One draw for all texts and times, so what goes on in time is the same network from the first step to the last.
     """
     if not share:
         return {}
-    dropped = {}
-    for name, weights in parameters.items():
-        if "weight_hh" in name:
-            dropped[name] = Dropped(weights.copy(), draw(random, weights.shape, share, weights.dtype))
-            np.multiply(weights, dropped[name].mask, out=weights)
-    return dropped
-
-
-def restore_weights(
-    parameters: Mapping[str, Floats], gradients: Mapping[str, Floats], dropped: Mapping[str, Dropped]
-) -> None:
-    """Undoes `drop_weights`: the weights as they were, and their gradients through the mask, in place."""
-    for name, (weights, mask) in dropped.items():
-        parameters[name][...] = weights
-        gradients[name][...] *= mask
+    return {name: draw(random, value.shape, share) for name, value in parameters.items() if "weight_hh" in name}

@@ -17,7 +17,7 @@ from charloom.architecture import Architecture
 from charloom.config import TrainingSettings
 from charloom.engines.bptt import optimizers
 from charloom.engines.bptt.arrays import Floats, State
-from charloom.engines.bptt.dropout import drop_weights, restore_weights
+from charloom.engines.bptt.dropout import draw_weights
 from charloom.engines.bptt.native import Native, kernels_to_train, precision_of
 from charloom.engines.bptt.network import Network, count
 from charloom.engines.bptt.plain import Plain
@@ -79,12 +79,11 @@ class BpttEngine:
         """One step of training: (sum of nats over the targets, number of targets, state after it)."""
         masks, targets = None, count(targets_BT)
         random = generator(self._settings.seed, self._steps)
-        dropped = drop_weights(self._parameters, self._settings.weight_drop, random)
+        dropped = draw_weights(self._parameters, self._settings.weight_drop, random)
         if self._dropout:
             masks = self._network.draw(targets_BT, self._dropout, random, self._settings.dropout_mask == "locked")
         batch = Rows(inputs_BT, targets_BT, state, masks)
-        nats, gradients, state = self._compute.gradients(batch, 1 / max(1, targets))
-        restore_weights(self._parameters, gradients, dropped)
+        nats, gradients, state = self._compute.gradients(batch, 1 / max(1, targets), dropped)
         if not self._steps:
             self._memories = self._fresh_memories(steps=1)
         self._compute.update(gradients, self._memories, learning_rate, self._settings)

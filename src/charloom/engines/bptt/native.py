@@ -9,7 +9,7 @@ Shapes: see `arrays.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from charloom.config import TrainingSettings
 from charloom.engines.bptt import optimizers
 from charloom.engines.bptt.arrays import Floats, Integers, State
 from charloom.engines.bptt.rows import Rows
+from charloom.engines.masks import NOTHING_DROPPED, Draw
 from charloom.errors import DeviceError
 from charloom.kernels import Choice, chosen
 
@@ -96,16 +97,27 @@ class Native:
             threads,
         )
         self._gradients = {name: np.empty_like(value) for name, value in parameters.items()}
+        self._kept: dict[str, Floats] = {}  # weights of which some are dropped
 
     @property
     def description(self) -> str:
         """What computes, in a few words."""
         return f"kernels ({self._kernels.name}), {self._precision}"
 
-    def gradients(self, batch: Rows, scale: float) -> tuple[float, dict[str, Floats], State]:
-        """(sum of nats, gradients of scale times it, state after); the gradients' arrays are used again."""
-        nats, _, state = self._forward(batch, scale)
+    def gradients(
+        self, batch: Rows, scale: float, dropped: Mapping[str, Draw] = NOTHING_DROPPED
+    ) -> tuple[float, dict[str, Floats], State]:
+        """(sum of nats, gradients of scale times it, state after), without the weights that are dropped.
+
+        The gradients' arrays are used again.
+        """
+        for name, draw in dropped.items():
+            kept = self._kept.setdefault(name, np.empty_like(self._parameters[name]))
+            self._module.drop(self._parameters[name], draw.levels, draw.kept, kept, self._threads)
+        nats, _, state = self._forward(batch, scale, {name: self._kept[name] for name in dropped})
         self.backward(None)
+        for name, draw in dropped.items():
+            self._module.drop(self._gradients[name], draw.levels, draw.kept, self._gradients[name], self._threads)
         return nats, self._gradients, state
 
     def backward(self, d_state: State | None) -> State | None:
@@ -131,14 +143,19 @@ class Native:
         assert state is not None
         return nats, correct, state
 
-    def _forward(self, batch: Rows, scale: float) -> tuple[float, int, State]:
-        """(sum of nats, top guesses, state after); scale 0 means that there will be no way back."""
+    def _forward(
+        self, batch: Rows, scale: float, instead: Mapping[str, Floats] = MappingProxyType({})
+    ) -> tuple[float, int, State]:
+        """(sum of nats, top guesses, state after); scale 0 means that there will be no way back.
+
+        instead: what stands in place of some parameters.
+        """
         shape = (self._architecture.layers, len(batch.inputs_BT), self._architecture.hidden)
         after = tuple(np.empty(shape, np.float32) for _ in range(2 if self._architecture.cell == "lstm" else 1))
         ids_BT, asked_BT = (np.ascontiguousarray(of_BT, np.int32) for of_BT in (batch.inputs_BT, batch.targets_BT))
         masks = [] if batch.masks is None else [*batch.masks.between, batch.masks.head]
         locked = batch.masks is not None and batch.masks.locked
-        given = list(self._parameters.values())
+        given = [instead.get(name, value) for name, value in self._parameters.items()]
         nats, correct = self._network.forward(
             given, ids_BT, asked_BT, *_two(batch.state), masks, locked, *_two(after), scale
         )

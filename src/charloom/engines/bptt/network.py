@@ -157,8 +157,8 @@ class Network:
         """
         layers, hidden, dtype = self.architecture.layers, self.architecture.hidden, self.parameters["head.bias"].dtype
         (B, T), N = targets_BT.shape, count(targets_BT)
-        between = [draw(random, (1 if locked else T, B, hidden), share, dtype) for _ in range(layers - 1)]
-        return Masks(between, draw(random, (B if locked else N, hidden), share, dtype), locked)
+        between = [draw(random, (1 if locked else T, B, hidden), share).mask(dtype) for _ in range(layers - 1)]
+        return Masks(between, draw(random, (B if locked else N, hidden), share).mask(dtype), locked)
 
     def symbols(self) -> Floats | None:
         """What each symbol enters as: symbols_VE, its embedding or its index/V; None is one-hot."""

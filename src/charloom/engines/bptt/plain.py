@@ -12,10 +12,11 @@ import numpy as np
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from charloom.config import TrainingSettings
-from charloom.engines.bptt import clip, optimizers
+from charloom.engines.bptt import clip, dropout, optimizers
 from charloom.engines.bptt.arrays import Floats, Integers, State
 from charloom.engines.bptt.network import Network
 from charloom.engines.bptt.rows import Crew, Rows, joined, summed
+from charloom.engines.masks import NOTHING_DROPPED, Draw
 
 STRETCH = 64  # steps measured at once: what there is no way back through need not all be kept
 
@@ -33,16 +34,24 @@ class Plain:
         """What computes, in a few words."""
         return f"numpy {np.__version__} by hand, {self._network.parameters['head.bias'].dtype}"
 
-    def gradients(self, batch: Rows, scale: float) -> tuple[float, dict[str, Floats], State]:
-        """(sum of nats, gradients of scale times it, state after)."""
+    def gradients(
+        self, batch: Rows, scale: float, dropped: Mapping[str, Draw] = NOTHING_DROPPED
+    ) -> tuple[float, dict[str, Floats], State]:
+        """(sum of nats, gradients of scale times it, state after), without the weights that are dropped."""
+        weights = self._network.parameters
+        masks = {name: draw.mask(weights[name].dtype) for name, draw in dropped.items()}
+        kept = {name: dropout.forward(value, masks.get(name)) for name, value in weights.items()}
+        network = Network(self._network.architecture, kept)
 
         def work(rows: Rows) -> tuple[float, dict[str, Floats], State]:
-            done = self._network.forward(*rows)
-            return done.nats, self._network.backward(done, scale).parameters, done.state
+            done = network.forward(*rows)
+            return done.nats, network.backward(done, scale).parameters, done.state
 
         with self._at_work():
             nats, gradients, states = zip(*self._crew.share(work, batch), strict=True)
-            return sum(nats), summed(list(gradients)), joined(list(states))
+            of_all = summed(list(gradients))
+            of_kept = {name: dropout.backward(of_all[name], masks.get(name)) for name in of_all}
+            return sum(nats), of_kept, joined(list(states))
 
     def measure(self, inputs_BT: Integers, targets_BT: Integers, state: State | None) -> tuple[float, int, State]:
         """(sum of nats, top guesses, state after), without learning."""

@@ -40,7 +40,7 @@ class Dropout(nn.Module):
         if like.device.type != "cpu":
             return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(1 - share).div_(1 - share)
         dtype = np.float64 if like.dtype == torch.float64 else np.float32
-        return torch.from_numpy(draw(self.random, tuple(shape), share, dtype)).to(like.dtype)
+        return torch.from_numpy(draw(self.random, tuple(shape), share).mask(dtype)).to(like.dtype)
 
 
 class Network(nn.Module):
