@@ -134,7 +134,7 @@ private:
         float *running = nullptr, *state = nullptr, *sums = nullptr, *product_sums = nullptr;
         const Kept *kept = nullptr, *kept_before = nullptr, *early = nullptr;
         const float* first_running = nullptr;
-        const Number *d_outputs = nullptr, *early_outputs = nullptr, *state_before = nullptr;
+        const Number *d_outputs = nullptr, *early_outputs = nullptr, *early_inputs = nullptr, *state_before = nullptr;
         Number *to_inputs = nullptr, *to_products = nullptr;
         const int32_t* symbols = nullptr;
 
@@ -156,6 +156,7 @@ private:
             first_running = layer.first_running_ + place;
             d_outputs = back.outputs + layer.output_place(m, j, 0);
             early_outputs = d_outputs - ahead * layer.output_place(layer.layout_.panels, 0, 0);
+            early_inputs = layer.d_inputs(back).at(m - ahead * layer.layout_.panels, 0, unit, 0, GATES);
             state_before = layer.states().at(m, 0, unit);
             to_inputs = layer.d_inputs(back).at(m, 0, unit, 0, GATES);
             to_products = layer.d_products(back).at(m, 0, unit, 0, GATES);
@@ -191,6 +192,9 @@ private:
             Cell::template backward<P>(load(comes_back) + load(d_outputs + at), kept + place * KEPT, cell_before,
                                        h_before, running + at, d_in, d_product);
             int to = side * NEXT_GATES + row * P::DEPTH;
+            if (!TOGETHER || side == 0)
+                for (int gate = 0; gate < GATES; gate++)
+                    __builtin_prefetch(early_inputs + to + gate * Panels<P>::BLOCK, 1, 2);
             float* sum = sums + size_t(symbols ? symbols[row] + side * inputs.stride : side) * GATES * LANES;
             for (int gate = 0; gate < GATES; gate++) {
                 store(to_inputs + to + gate * Panels<P>::BLOCK, d_in[gate]);
