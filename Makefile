@@ -8,6 +8,8 @@
 #   make check-kernels   build the kernels with AddressSanitizer and UBSan, and run their tests; some minutes
 #   make bench     the programs under benchmarks/, beside their peers, which it installs in a venv of their own; most of
 #                  an hour
+#   make results   what docs/results.md shows: the trials that benchmarks/plan/results.jsonl lacks, then the page; some
+#                  hours for all of them, and it may be interrupted
 #   make docs      write docs/cli.md anew
 #   make notebook  execute docs/notebooks/first-steps.ipynb and keep its pictures; two minutes
 #   make lock      write requirements.lock anew (needs the network and Python 3.11)
@@ -41,7 +43,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format kernels check-kernels bench docs notebook lock clean
+.PHONY: help demo test check format kernels check-kernels bench results docs notebook lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -87,6 +89,10 @@ check-kernels: $(WORKSHOP)
 
 bench: $(PEERS)/installed kernels
 	@set -e; for program in $(BENCHMARKS); do echo "== $$program"; $(PEERS)/bin/python $$program; done
+
+results: $(WORKSHOP) kernels
+	@$(BIN)/python benchmarks/plan/run.py
+	@$(BIN)/python benchmarks/plan/page.py
 
 docs: $(WORKSHOP)
 	@$(BIN)/python docs/make_cli_reference.py

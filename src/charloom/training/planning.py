@@ -33,8 +33,8 @@ SECONDS, SLOW, MOST = 0.3, 0.5, 0.03
 nothing larger is timed.
 """
 
-PER_PARAMETER = 5.0
-"""Symbols that a network reads for each of its parameters, at least: with fewer a smaller network ends better. """
+PER_PARAMETER = 4.0
+"""Symbols that a network reads for each of its parameters, at least: with fewer a smaller network ends better."""
 
 TIMED_DROPS = 0.3
 """What is dropped while a size is timed."""
@@ -53,10 +53,15 @@ a network, costs more than the reverse.
 SAMPLE = 2**20
 """Symbols of the text that are looked at closely."""
 
-EPOCHS = (5.0, 9.0, 16.0, 30.0, 100.0)
-DROPOUT = (0.2, 0.3, 0.42, 0.48, 0.55)
-WEIGHT_DROP = (0.0, 0.2, 0.32, 0.4, 0.5)
+EPOCHS = (4.0, 16.0, 40.0, 100.0)
+DROPOUT = (0.2, 0.3, 0.5, 0.6)
+WEIGHT_DROP = (0.0, 0.2, 0.4, 0.5)
 """Both grow with the times that the text is read; between the points, with their logarithm."""
+
+EPOCHS_AT, LARGER = 384, 0.7
+"""EPOCHS are for so many units. A larger network learns by heart sooner: it counts as one of that size that reads the
+text more often, by this power of how much larger it is.
+"""
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,7 @@ def plan(given: Mapping[str, Any], settings: Settings, dataset: Dataset) -> tupl
     sizes = (settings.model.hidden,) if "hidden" in given else TIMED
     pace = Pace(settings, text, sizes)
     size = _size(settings, text, pace)
-    choices = [size, *_dropout(text, pace.symbols(size.value))]
+    choices = [size, *_dropout(text, pace.symbols(size.value), size.value)]
     if settings.training.optimizer in ("adam", "adamw"):
         choices.append(_rate(settings, size.value))
     free = tuple(choice for choice in choices if choice.setting not in given)
@@ -189,8 +194,8 @@ def _size(settings: Settings, text: Look, pace: Pace) -> Choice:
     return Choice(
         "hidden",
         hidden,
-        f"timed at {pace.rate(hidden):,.0f} symbols a second, so {symbols / 1e6:,.1f} million in all, {SHARE:.0%} of the "
-        f"time counted on: {symbols / parameters:.1f} for each of its {parameters:,} parameters",
+        f"timed at {pace.rate(hidden):,.0f} symbols a second; with {SHARE:.0%} of that, {symbols / 1e6:,.1f} million: "
+        f"{symbols / parameters:.1f} for each of its {parameters:,} parameters",
     )
 
 
@@ -198,13 +203,12 @@ def _parameters(settings: Settings, text: Look, hidden: int) -> int:
     return Architecture.of(settings.model.model_copy(update={"hidden": hidden}), text.distinct).size
 
 
-def _dropout(text: Look, symbols: float) -> list[Choice]:
-    """More of it, the more often the text is read."""
+def _dropout(text: Look, symbols: float, hidden: int) -> list[Choice]:
+    """More of it, the more often the text is read, and the larger the network."""
     epochs = symbols / max(1.0, text.symbols * (1 - text.repeated))
-    units, weights = (
-        round(float(np.interp(math.log(epochs), np.log(EPOCHS), shares)), 2) for shares in (DROPOUT, WEIGHT_DROP)
-    )
-    often = f"the text is read {epochs:.1f} times"
+    counted = math.log(epochs) + LARGER * math.log(hidden / EPOCHS_AT)
+    units, weights = (round(float(np.interp(counted, np.log(EPOCHS), shares)), 2) for shares in (DROPOUT, WEIGHT_DROP))
+    often = f"the text is read {epochs:.1f} times by {hidden} units"
     if text.repeated > 0.01:
         often += f", counting its repeated lines ({text.repeated:.0%}) once"
     return [

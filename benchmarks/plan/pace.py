@@ -1,0 +1,65 @@
+"""How many steps of each setting a minute holds: all are timed in turns, as no two moments of a machine are alike.
+
+What is then trained in so many steps has had equal time, however busy the machine was meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from charloom.architecture import Architecture
+from charloom.config import Settings
+from charloom.engines.engine import open_engine
+
+ROUNDS, SECONDS = 7, 0.5
+SHARE = 0.93
+"""Of a minute that steps have: the rest goes to validation and checkpoints."""
+
+
+def steps_in_time(all_flags: Sequence[str], distinct: int) -> list[int]:
+    """Steps for each of these flags, all of which say `--minutes`, with a vocabulary of so many symbols."""
+    workers = [Worker(Settings.from_flat(flat(flags)), distinct) for flags in all_flags]
+    rates = [[worker.rate() for worker in workers] for _ in range(ROUNDS)][1:]  # the first finds the caches cold
+    seconds = [60 * float(flat(flags)["minutes"]) for flags in all_flags]
+    return [round(SHARE * s * median(each)) for s, each in zip(seconds, zip(*rates, strict=True), strict=True)]
+
+
+def flat(flags: str) -> dict[str, Any]:
+    """Flags of `charloom train`, each with a value, under the names of `Settings.from_flat`."""
+    words = shlex.split(flags)
+    pairs = zip(words[::2], words[1::2], strict=True)
+    return {flag.removeprefix("--").replace("-", "_"): _value(word) for flag, word in pairs}
+
+
+def _value(word: str) -> Any:
+    try:
+        return json.loads(word)
+    except ValueError:
+        return word
+
+
+class Worker:
+    """Trains on random symbols for a moment at a time."""
+
+    def __init__(self, settings: Settings, distinct: int) -> None:
+        made, training = Architecture.of(settings.model, distinct), settings.training
+        random = np.random.default_rng(0)
+        self._engine, self._state = open_engine(made, training, settings.model.dropout), None
+        shapes = made.shapes.items()
+        self._engine.load({name: random.normal(0, 0.05, shape).astype(np.float32) for name, shape in shapes})
+        self._ids_BT = random.integers(0, distinct, (training.batch_size, training.seq_length + 1))
+
+    def rate(self) -> float:
+        """Steps a second."""
+        begun, steps = time.perf_counter(), 0
+        while (passed := time.perf_counter() - begun) < SECONDS:
+            _, _, self._state = self._engine.step(self._ids_BT[:, :-1], self._ids_BT[:, 1:], self._state, 1e-3)
+            steps += 1
+        return steps / passed

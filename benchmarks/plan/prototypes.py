@@ -1,0 +1,270 @@
+"""What else recurrent networks of characters have been given, tried in PyTorch at equal steps before anything is built.
+
+    python benchmarks/plan/prototypes.py CORPUS [--idea NAME] [--steps N] [--hidden H] [--layers L] ...
+
+Each idea stands beside `plain` with the same text, steps, masks and first values of what they share. An idea that does
+not win at equal steps cannot win at equal minutes, since none of them costs less a step but the time-parallel one. The
+last line printed is a JSON object: nats per symbol on the whole validation split.
+
+Shapes: B texts side by side, T characters, E embedding, H hidden, V symbols, L layers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from charloom.config import TrainingSettings
+from charloom.text.batches import NOTHING, Streams
+from charloom.text.corpus import open_corpus
+from charloom.text.dataset import Ids
+from charloom.training.budget import learning_rate
+
+BATCH, LENGTH, EMBEDDING = 32, 64, 64
+State = tuple[Tensor, ...]
+
+IDEAS = {
+    "plain": "an LSTM, locked masks, dropped recurrent weights: what charloom has",
+    "average": "the mean of weights, each step's counting 0.995 of the one after it (EMA)",
+    "average-long": "the same with 0.999",
+    "tail": "the plain mean of the weights of the last tenth of the steps",
+    "embedding-drop": "a tenth of the symbols of the vocabulary enter as zeros (Gal and Ghahramani 2016)",
+    "activation": "penalties on outputs (2) and on their change from step to step (1) (Merity, McCann and Socher 2017)",
+    "reset": "in each step, one text in a hundred begins from a zero state (Merity, Keskar and Socher 2018)",
+    "no-decay": "no weight decay, which charloom has at 0.01",
+    "decay": "ten times the weight decay",
+    "sum": "the head reads the sum of all layers' outputs",
+    "residual": "each layer but the first adds to what it reads",
+    "layer-norm": "normalised input sums, recurrent sums and cell (Ba, Kiros and Hinton 2016)",
+    "mogrifier": "input and state gate each other twice before each step (Melis, Kocisky and Blunsom 2020)",
+    "min-gru": "gates that see the input alone (Feng et al. 2024), each layer with a skip around it",
+}
+AVERAGES = {"average": 0.995, "average-long": 0.999}
+
+
+class Lstm(nn.Module):
+    """One layer. A step is given what enters, and drops what `masks` says."""
+
+    def __init__(self, inputs: int, hidden: int, norm: bool, rounds: int) -> None:
+        super().__init__()
+        self.inputs, self.hidden = inputs, hidden
+        self.w_GX = nn.Parameter(glorot(4, hidden, inputs))
+        self.w_GH = nn.Parameter(torch.cat([orthogonal(hidden) for _ in range(4)]))
+        self.bias_G = nn.Parameter(torch.tensor([0.0, 1.0, 0.0, 0.0]).repeat_interleave(hidden))
+        sizes = (4 * hidden, 4 * hidden, hidden) if norm else ()
+        self.norms = nn.ModuleList(nn.LayerNorm(size) for size in sizes)
+        self.rounds = nn.ModuleList(nn.Linear(*self._round(n)) for n in range(rounds))
+
+    def _round(self, n: int) -> tuple[int, int]:
+        return (self.inputs, self.hidden) if n % 2 else (self.hidden, self.inputs)
+
+    def forward(self, x_BTX: Tensor, state: State | None, drop: float) -> tuple[Tensor, State]:
+        """(outputs, state after them)."""
+        h_BH, c_BH = state or (x_BTX.new_zeros(len(x_BTX), self.hidden),) * 2
+        w_GH = functional.dropout(self.w_GH, drop, self.training)
+        sums_BTG = None if self.rounds else self._norm(0, x_BTX @ self.w_GX.T) + self.bias_G
+        out: list[Tensor] = []
+        for t in range(x_BTX.shape[1]):
+            if sums_BTG is None:
+                x_BX, h_BH = self._mogrify(x_BTX[:, t], h_BH)
+                sums_BG = self._norm(0, x_BX @ self.w_GX.T) + self.bias_G
+            else:
+                sums_BG = sums_BTG[:, t]
+            i, f, g, o = (sums_BG + self._norm(1, h_BH @ w_GH.T)).chunk(4, 1)
+            c_BH = f.sigmoid() * c_BH + i.sigmoid() * g.tanh()
+            h_BH = o.sigmoid() * self._norm(2, c_BH).tanh()
+            out.append(h_BH)
+        return torch.stack(out, 1), (h_BH, c_BH)
+
+    def _norm(self, n: int, x: Tensor) -> Tensor:
+        return self.norms[n](x) if self.norms else x
+
+    def _mogrify(self, x_BX: Tensor, h_BH: Tensor) -> tuple[Tensor, Tensor]:
+        for n, gate in enumerate(self.rounds):
+            if n % 2:
+                h_BH = 2 * gate(x_BX).sigmoid() * h_BH
+            else:
+                x_BX = 2 * gate(h_BH).sigmoid() * x_BX
+        return x_BX, h_BH
+
+
+class MinGru(nn.Module):
+    """One layer: h = (1 - z) h + z g, with z and g of the input alone."""
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.w_GX = nn.Parameter(glorot(2, hidden, inputs))
+        self.bias_G = nn.Parameter(torch.tensor([-1.0, 0.0]).repeat_interleave(hidden))
+
+    def forward(self, x_BTX: Tensor, state: State | None, drop: float) -> tuple[Tensor, State]:
+        """(outputs, state after them)."""
+        (h_BH,) = state or (x_BTX.new_zeros(len(x_BTX), self.hidden),)
+        w_GX = functional.dropout(self.w_GX, drop, self.training)
+        z_BTH, g_BTH = (x_BTX @ w_GX.T + self.bias_G).chunk(2, 2)
+        z_BTH = z_BTH.sigmoid()
+        out: list[Tensor] = []
+        for z_BH, g_BH in zip(z_BTH.unbind(1), g_BTH.unbind(1), strict=True):
+            h_BH = h_BH + z_BH * (g_BH - h_BH)
+            out.append(h_BH)
+        return torch.stack(out, 1), (h_BH,)
+
+
+class Network(nn.Module):
+    """Embedding, layers, head, and the ideas that are not a cell's own."""
+
+    def __init__(self, symbols: int, options: argparse.Namespace) -> None:
+        super().__init__()
+        self.options, self.idea, hidden = options, options.idea, options.hidden
+        self.embedding = nn.Embedding(symbols, EMBEDDING)
+        self.layers = nn.ModuleList(self._layer(hidden if n else EMBEDDING) for n in range(options.layers))
+        self.head = nn.Linear(hidden, symbols)
+        self.head.weight.data = glorot(1, symbols, hidden)
+        self.head.bias.data.zero_()
+
+    def _layer(self, inputs: int) -> nn.Module:
+        if self.idea == "min-gru":
+            return MinGru(inputs, self.options.hidden)
+        return Lstm(inputs, self.options.hidden, self.idea == "layer-norm", 2 * (self.idea == "mogrifier"))
+
+    def forward(self, ids_BT: Tensor, states: list[State] | None) -> tuple[Tensor, list[State], Tensor]:
+        """(logits, states, penalty)."""
+        weight = self.embedding.weight
+        if self.idea == "embedding-drop":
+            weight = weight * functional.dropout(torch.ones(len(weight), 1), 0.1, self.training)
+        x_BTX, penalty = functional.embedding(ids_BT, weight), torch.zeros(())
+        after, outs = list[State](), list[Tensor]()
+        for n, layer in enumerate(self.layers):
+            out_BTH, state = layer(x_BTX, states and states[n], self.options.weight_drop)
+            if self.idea == "activation" and self.training:
+                penalty = 1.0 * (out_BTH[:, 1:] - out_BTH[:, :-1]).pow(2).mean()
+            if self.idea in ("residual", "min-gru") and n:
+                out_BTH = out_BTH + x_BTX
+            x_BTX = self._drop(out_BTH)
+            after.append(tuple(part.detach() for part in state))
+            outs.append(x_BTX)
+        if self.idea == "activation" and self.training:
+            penalty = penalty + 2.0 * x_BTX.pow(2).mean()
+        return self.head(sum(outs) if self.idea == "sum" else x_BTX), after, penalty
+
+    def _drop(self, out_BTH: Tensor) -> Tensor:
+        """Locked: the same units at every character of a text."""
+        return out_BTH * functional.dropout(torch.ones_like(out_BTH[:, :1]), self.options.dropout, self.training)
+
+
+def glorot(gates: int, rows: int, columns: int) -> Tensor:
+    """As `engines/initial.py` has it."""
+    bound = math.sqrt(6 / (rows + columns))
+    return torch.empty(gates * rows, columns).uniform_(-bound, bound)
+
+
+def orthogonal(size: int) -> Tensor:
+    """As `engines/initial.py` has it."""
+    q, r = torch.linalg.qr(torch.randn(size, size))
+    signed: Tensor = q * r.diagonal().sign()
+    return signed
+
+
+def main() -> None:
+    """Trains, measures and prints."""
+    options = parsed()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    text = open_corpus(options.corpus).text()
+    symbols = sorted(set(text))
+    numbers = {symbol: number for number, symbol in enumerate(symbols)}
+    ids = np.array([numbers[symbol] for symbol in text])
+    seen, unseen = ids[: len(ids) * 9 // 10], ids[len(ids) * 9 // 10 :]
+    network = Network(len(symbols), options)
+    averaged, nats = train(network, Streams(Ids.of(seen), BATCH, LENGTH), options)
+    result = {"idea": options.idea, "parameters": sum(parameter.numel() for parameter in network.parameters())}
+    result |= {"validation_nats": measure(averaged, unseen), "train_nats": nats, "steps": options.steps}
+    print(json.dumps(result))
+
+
+def parsed() -> argparse.Namespace:
+    """The settings."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("corpus")
+    parser.add_argument("--idea", choices=IDEAS, default="plain")
+    for name, default in (("steps", 1500), ("hidden", 256), ("layers", 1), ("seed", 0), ("threads", 1)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    for name, value in (("dropout", 0.5), ("weight-drop", 0.3), ("lr", 0.01)):
+        parser.add_argument(f"--{name}", type=float, default=value)
+    return parser.parse_args()
+
+
+def train(network: Network, streams: Streams, options: argparse.Namespace) -> tuple[Network, float]:
+    """The network to measure, and the mean loss of the last tenth of training."""
+    decay = {"no-decay": 0.0, "decay": 0.1}.get(options.idea, 0.01)
+    matrices = [parameter for parameter in network.parameters() if parameter.dim() > 1]
+    others = [parameter for parameter in network.parameters() if parameter.dim() < 2]
+    groups = [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99))
+    settings = TrainingSettings(steps=options.steps, lr=options.lr)
+    states: list[State] | None = None
+    averaged, summed, last = copy.deepcopy(network), 0, []
+    for step in range(options.steps):
+        index = step % len(streams)
+        inputs_BT, targets_BT = (torch.from_numpy(part) for part in streams.batch(step // len(streams), index))
+        if index == 0 or (states and states[0][0].shape[0] != len(inputs_BT)):
+            states = None
+        if options.idea == "reset" and states:
+            kept_B1 = (torch.rand(len(inputs_BT), 1) >= 0.01).float()
+            states = [tuple(part * kept_B1 for part in state) for state in states]
+        logits_BTV, states, penalty = network(inputs_BT, states)
+        loss = cross_entropy(logits_BTV, targets_BT) / (targets_BT != NOTHING).sum()
+        optimizer.zero_grad()
+        (loss + penalty).backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(settings, step / options.steps)
+        optimizer.step()
+        late = step >= options.steps * 9 // 10
+        last += [loss.item()] if late else []
+        if options.idea == "tail" and late:
+            summed += 1
+            mix(averaged, network, 1 / summed)
+        elif options.idea in AVERAGES:
+            mix(averaged, network, max(1 - AVERAGES[options.idea], 1 / (step + 1)))
+    return averaged if options.idea == "tail" or options.idea in AVERAGES else network, sum(last) / len(last)
+
+
+def cross_entropy(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
+    """The sum of nats over all targets."""
+    rows, targets = logits_BTV.flatten(0, 1), targets_BT.flatten()
+    return functional.cross_entropy(rows, targets, ignore_index=NOTHING, reduction="sum")
+
+
+def mix(averaged: Network, network: Network, share: float) -> None:
+    """The mean moves to the weights by this share."""
+    with torch.no_grad():
+        for mean, value in zip(averaged.parameters(), network.parameters(), strict=True):
+            mean.lerp_(value, share)
+
+
+@torch.no_grad()
+def measure(network: Network, ids: np.ndarray) -> float:
+    """Nats per symbol over the whole text, in streams whose state is carried."""
+    network.eval()
+    total, count, states = 0.0, 0, None
+    streams = Streams(Ids.of(ids), 8, LENGTH)
+    for index in range(len(streams)):
+        inputs_BT, targets_BT = (torch.from_numpy(part) for part in streams.batch(0, index))
+        if states and states[0][0].shape[0] != len(inputs_BT):
+            states = [tuple(part[: len(inputs_BT)] for part in state) for state in states]
+        logits_BTV, states, _ = network(inputs_BT, states)
+        total += cross_entropy(logits_BTV, targets_BT).item()
+        count += int((targets_BT != NOTHING).sum())
+    return total / count
+
+
+if __name__ == "__main__":
+    main()
