@@ -112,8 +112,9 @@ class Native:
         The gradients' arrays are used again.
         """
         for name, draw in dropped.items():
-            kept = self._kept.setdefault(name, np.empty_like(self._parameters[name]))
-            self._module.drop(self._parameters[name], draw.levels, draw.kept, kept, self._threads)
+            if name not in self._kept:
+                self._kept[name] = np.empty_like(self._parameters[name])
+            self._module.drop(self._parameters[name], draw.levels, draw.kept, self._kept[name], self._threads)
         nats, _, state = self._forward(batch, scale, {name: self._kept[name] for name in dropped})
         self.backward(None)
         for name, draw in dropped.items():
