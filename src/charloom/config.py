@@ -223,7 +223,7 @@ class Settings(Section):
 
 BUDGETS = ("minutes", "epochs", "steps")
 PLANNED = ("hidden", "dropout", "dropout_mask", "weight_drop", "lr")
-"""What `training/planning.py` chooses where the budget is in minutes and nobody else did."""
+"""What `training/planning.py` chooses where the budget is in minutes and nobody else did; the rate, for Adam alone."""
 SECTIONS: dict[str, type[Section]] = {"text": TextSettings, "model": ModelSettings, "training": TrainingSettings}
 
 S = TypeVar("S", bound=BaseModel)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from charloom.config import PLANNED, Settings
+from charloom.text.batches import training_batches
 from charloom.text.corpus import corpus_of
 from charloom.text.dataset import prepare
 from charloom.training import planning
-from charloom.training.planning import Look, look, plan
+from charloom.training.planning import Look, Pace, look, plan
 
 
 @pytest.fixture
@@ -25,14 +28,19 @@ def dataset(tmp_path):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A machine that is so fast at 256 units, and at others by their square; says which sizes were timed."""
+    """A machine that is so fast at 256 units, at more by their square, at fewer by their root.
+
+    It says which sizes were timed. From `full` units on the memory is not enough.
+    """
     timed = []
 
-    def at(rate):
-        def seconds(settings, distinct, hidden):
+    def at(rate, full=2000):
+        def seconds(settings, distinct, hidden, batch, seconds):
+            if hidden >= full:
+                raise MemoryError
             timed.append(hidden)
-            a_step = settings.training.batch_size * settings.training.seq_length
-            return a_step / rate * (hidden / 256) ** 2
+            step = batch[0].size / rate * (hidden / 256) ** (2 if hidden > 256 else 0.5)
+            return [9 * step, step]
 
         monkeypatch.setattr(planning, "_timed", seconds)
         return timed
@@ -43,6 +51,10 @@ def machine(monkeypatch):
 def planned(dataset, **given):
     event, settings = plan(given, Settings.from_flat(given), dataset)
     return {choice.setting: choice.value for choice in event.choices}, settings
+
+
+def first_batch(dataset, settings):
+    return training_batches(dataset.ids("train"), None, settings.training, lambda _: None).batch(0, 0)
 
 
 def test_a_look_at_a_text(dataset):
@@ -109,10 +121,66 @@ def test_a_slow_machine_is_not_timed_for_minutes(dataset, machine):
 
 
 def test_a_real_machine_is_timed(dataset):
-    """Anything that the other tests only pretend."""
-    choices, settings = planned(dataset("abc " * 5000), minutes=0.1, hidden=8, batch_size=2, seq_length=4)
-    assert settings.model.hidden == 8
-    assert 0 < choices["dropout"] < 1
+    """Anything that the other tests only pretend: a network that cannot take the text's own batch."""
+    event, settings = plan({"minutes": 0.01}, Settings.from_flat({"minutes": 0.01}), dataset("abc " * 5000))
+    reasons = {choice.setting: choice.reason for choice in event.choices}
+    assert settings.model.hidden in planning.SIZES
+    assert int(re.search(r"timed at ([\d,]+) symbols", reasons["hidden"])[1].replace(",", "")) > 1000
+
+
+def test_sizes_between_those_timed_follow_from_both(dataset, machine):
+    """A square law from the first size on: below 256 units a step costs what it does for other reasons."""
+    machine(100_000)
+    settings = Settings.from_flat({"minutes": 1})
+    data = dataset("abc " * 50_000)
+    pace = Pace(settings, look(data), planning.TIMED, first_batch(data, settings))
+    assert pace.rate(256) == pytest.approx(100_000)
+    assert pace.rate(128) == pytest.approx(100_000 * 2**0.5)
+    assert pace.rate(96) == pytest.approx(100_000 * (256 / 96) ** 0.5)
+    assert pace.rate(384) == pytest.approx(100_000 * (256 / 384) ** 2)
+    assert pace.symbols(256) == pytest.approx(60 * planning.SHARE * 100_000)
+
+
+def test_beyond_what_the_memory_holds_the_rest_is_guessed(dataset, machine):
+    """A plan that ends in an error because its largest network does not fit."""
+    timed = machine(100_000, full=512)
+    choices, _ = planned(dataset("abc " * 5000), minutes=1)
+    assert max(timed) == 256
+    assert choices["hidden"] > 0
+    machine(100_000, full=1)
+    with pytest.raises(MemoryError):
+        planned(dataset("abc " * 5000), minutes=1)
+
+
+def test_a_short_text_is_planned_for_the_batch_it_gets(dataset, machine):
+    """A step counted as long as was asked for: the text would be read thousands of times on paper."""
+    machine(100_000)
+    text = "".join(chr(ord("a") + n * n % 26) for n in range(100))
+    choices, _ = planned(dataset(text, split="1/0"), minutes=1, steps=2, hidden=384, batch_size=10**9)
+    assert choices["dropout"] == pytest.approx(planning.DROPOUT[0])  # two steps of at most 99 symbols: read twice
+
+
+def test_what_is_dropped_is_for_new_text_and_the_size(dataset, machine):
+    """Repeated lines counted as text; steps that end before the minutes forgotten; all sizes alike."""
+    machine(100_000)
+    once = "".join(f"{n * n}\n" for n in range(3000))
+    given = {"minutes": 1, "hidden": 384}
+    alone, repeated = (planned(dataset(text, split="1/0"), **given)[0] for text in (once, once * 4))
+    assert repeated["dropout"] == pytest.approx(alone["dropout"], abs=0.02)
+    few, _ = planned(dataset(once, split="1/0"), **given, steps=20)
+    assert few["dropout"] < alone["dropout"]
+    large = {choice.setting: choice.value for choice in planning._dropout(look(dataset(once)), 1e5, 768)}
+    small = {choice.setting: choice.value for choice in planning._dropout(look(dataset(once)), 1e5, 384)}
+    assert large["dropout"] > small["dropout"]
+
+
+def test_the_rate_is_planned_for_adam_alone(dataset, machine):
+    """Adam's rate given to plain descent; a plan with nothing in it."""
+    machine(100_000)
+    choices, settings = planned(dataset("abc " * 5000), minutes=1, optimizer="sgd")
+    assert "lr" not in choices
+    assert planning.plans({}, settings)
+    assert not planning.plans(choices, settings)
 
 
 def test_every_number_is_there_at_the_edges():

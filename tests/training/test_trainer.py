@@ -20,7 +20,7 @@ from charloom.text.vocabulary import Vocabulary
 from charloom.training.budget import FLOOR, Progress
 from charloom.training.events import Finished, Notice, Sample, Step, Validation
 from charloom.training.run import Run
-from charloom.training.trainer import Plan, Trainer, measure
+from charloom.training.trainer import Layouts, Trainer, measure
 
 SYMBOLS = Vocabulary("characters", ("a", "b"))
 SHAPE = Architecture(cell="rnn", nonlinearity="tanh", layers=1, hidden=2, input="onehot", embedding=1, symbols=2)
@@ -87,8 +87,8 @@ class Session:
         values = {"steps": 10, "warmup": 0, "lr": 1.0, "schedule": "constant", **values}
         settings = Settings.from_flat(values)
         split = Streams(Ids.of(np.zeros(9, np.uint8)), 2, 4)
-        plan = Plan(Streams(Ids.of(np.zeros(21, np.uint8)), 2, 2), *[split if validation else None] * 3)
-        assert len(plan.training) == BATCHES
+        layouts = Layouts(Streams(Ids.of(np.zeros(21, np.uint8)), 2, 2), *[split if validation else None] * 3)
+        assert len(layouts.training) == BATCHES
         if resumed:
             run = Run(self.folder, settings, {})
             model, progress, arrays = run.load_last()
@@ -97,7 +97,7 @@ class Session:
         else:
             run = Run.create(self.folder, "x", settings, {})
             model, progress, state = ModelFolder(SHAPE, SYMBOLS, initial_parameters(SHAPE, 0)), Progress(), None
-        self.trainer = Trainer(engine, plan, run, model, progress, state, self.events.append, stop, clock or Clock())
+        self.trainer = Trainer(engine, layouts, run, model, progress, state, self.events.append, stop, clock or Clock())
 
     def seen(self, kind):
         return [event for event in self.events if isinstance(event, kind)]

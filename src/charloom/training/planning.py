@@ -21,6 +21,7 @@ import numpy as np
 from charloom.architecture import Architecture
 from charloom.config import PLANNED, Settings
 from charloom.engines.engine import open_engine
+from charloom.text.batches import Batch, training_batches
 from charloom.text.dataset import Dataset
 from charloom.training.events import Choice, Planned
 
@@ -29,8 +30,8 @@ TIMED = (64, 128, 256, 512, 1024)
 """Sizes that are timed; what lies between follows from these."""
 
 SECONDS, SLOW, MOST = 0.3, 0.5, 0.03
-"""A size is timed for so many seconds. Where a step takes longer than SLOW, or all took so large a part of the budget,
-nothing larger is timed.
+"""A size is timed for so many seconds, all of them for so large a part of the budget. Where one step takes longer than
+SLOW, or all together took longer than that part, nothing larger is timed.
 """
 
 PER_PARAMETER = 4.0
@@ -43,6 +44,9 @@ FASTEST, FASTEST_AT = {"lstm": 0.011, "gru": 0.004, "rnn": 0.002}, 256
 """The highest rate of learning, for so many units. Only the LSTM's rests on trials: the GRU's lies near one that went
 well (LOG.md, "a GRU at a rate of 0.003"), the RNN's is a careful guess.
 """
+
+ADAM = ("adam", "adamw")
+"""Optimizers whose rate is planned."""
 
 SHARE = 0.75
 """Of what was timed that is counted upon. Validation, samples and checkpoints take 0.07; and a machine that is shared,
@@ -104,11 +108,12 @@ def _repeated(sample: np.ndarray[Any, Any], dataset: Dataset) -> float:
 
 def plans(given: Mapping[str, Any], settings: Settings) -> bool:
     """Whether there is something to plan: the rules are for a budget in minutes, and a loss at every character of
-    streams.
+    streams; the rate, for Adam.
     """
     training = settings.training
     usual = training.batches == "streams" and training.loss == "every"
-    return training.minutes is not None and usual and not given.keys() >= set(PLANNED)
+    able = set(PLANNED) if training.optimizer in ADAM else set(PLANNED) - {"lr"}
+    return training.minutes is not None and usual and not given.keys() >= able
 
 
 def plan(given: Mapping[str, Any], settings: Settings, dataset: Dataset) -> tuple[Planned, Settings]:
@@ -121,11 +126,13 @@ def plan(given: Mapping[str, Any], settings: Settings, dataset: Dataset) -> tupl
     """
     minutes, text = settings.training.minutes, look(dataset)
     assert minutes is not None
+    boundary = dataset.vocabulary.boundary_id
+    batches = training_batches(dataset.ids("train"), boundary, settings.training, lambda _: None)
     sizes = (settings.model.hidden,) if "hidden" in given else TIMED
-    pace = Pace(settings, text, sizes)
+    pace = Pace(settings, text, sizes, batches.batch(0, 0))
     size = _size(settings, text, pace)
     choices = [size, *_dropout(text, pace.symbols(size.value), size.value)]
-    if settings.training.optimizer in ("adam", "adamw"):
+    if settings.training.optimizer in ADAM:
         choices.append(_rate(settings, size.value))
     free = tuple(choice for choice in choices if choice.setting not in given)
     flat = {name: value for _, section in settings for name, value in section if value is not None}
@@ -136,26 +143,27 @@ def plan(given: Mapping[str, Any], settings: Settings, dataset: Dataset) -> tupl
 class Pace:
     """How much of a text this machine reads in the budget, by H: some sizes are timed, the others follow from them."""
 
-    def __init__(self, settings: Settings, text: Look, sizes: Sequence[int]) -> None:
+    def __init__(self, settings: Settings, text: Look, sizes: Sequence[int], batch: Batch) -> None:
         training = settings.training
         assert training.minutes is not None
         self._seconds = 60 * training.minutes * SHARE
-        self.a_step = training.batch_size * training.seq_length
-        self._most = min((training.steps or math.inf) * self.a_step, (training.epochs or math.inf) * text.symbols)
+        a_step = batch[0].size
+        self._most = min((training.steps or math.inf) * a_step, (training.epochs or math.inf) * text.symbols)
         self.given = len(sizes) == 1
         self._sizes: list[int] = []
         self._rates: list[float] = []
-        begun = time.perf_counter()
+        spent, budget = 0.0, MOST * self._seconds
         for size in sizes:
             try:
-                step = _timed(settings, text.distinct, size)
+                steps = _timed(settings, text.distinct, size, batch, min(SECONDS, budget / len(TIMED)))
             except MemoryError:
                 if not self._sizes:
                     raise
                 break
+            step, spent = median(steps[1:]), spent + sum(steps)
             self._sizes.append(size)
-            self._rates.append(self.a_step / step)
-            if step > SLOW or time.perf_counter() - begun > MOST * self._seconds:
+            self._rates.append(a_step / step)
+            if step > SLOW or spent > budget:
                 break
 
     def rate(self, hidden: int) -> float:
@@ -168,20 +176,19 @@ class Pace:
         return min(self.rate(hidden) * self._seconds, self._most)
 
 
-def _timed(settings: Settings, distinct: int, hidden: int) -> float:
-    """Seconds a step."""
+def _timed(settings: Settings, distinct: int, hidden: int, batch: Batch, seconds: float) -> list[float]:
+    """What each of some steps on the batch takes, two at least; the first finds the caches cold."""
     made = Architecture.of(settings.model.model_copy(update={"hidden": hidden}), distinct)
     training = settings.training.model_copy(update={"weight_drop": TIMED_DROPS, "dropout_mask": "locked"})
     engine = open_engine(made, training, TIMED_DROPS)
     random = np.random.default_rng(0)
     engine.load({name: random.normal(0, 0.05, shape).astype(np.float32) for name, shape in made.shapes.items()})
-    ids_BT = random.integers(0, distinct, (settings.training.batch_size, settings.training.seq_length + 1))
     state, steps = None, list[float]()
-    while len(steps) < 2 or (sum(steps) < SECONDS and steps[-1] < SLOW):  # the first finds the caches cold
+    while len(steps) < 2 or (sum(steps) < seconds and steps[-1] < SLOW):
         start = time.perf_counter()
-        _, _, state = engine.step(ids_BT[:, :-1], ids_BT[:, 1:], state, 1e-3)
+        _, _, state = engine.step(*batch, state, 1e-3)
         steps.append(time.perf_counter() - start)
-    return median(steps[1:])
+    return steps
 
 
 def _size(settings: Settings, text: Look, pace: Pace) -> Choice:

@@ -23,7 +23,7 @@ from charloom.training.finetune import adapt, settings_like
 from charloom.training.interrupt import prompt_interrupt
 from charloom.training.planning import plan, plans
 from charloom.training.run import Run
-from charloom.training.trainer import Plan, Trainer
+from charloom.training.trainer import Layouts, Trainer
 
 STREAM = 200_000  # symbols; a split of more is measured in several streams, each cold only at its start
 MOST_STREAMS = 64
@@ -106,8 +106,8 @@ def _begin(
         run.save_settings()
         dataset = prepare(corpus, settings.text, run.data, notice, base.vocabulary if base else None)
         if not base and plans(values, settings):
-            planned, run.settings = plan(values, settings, dataset)
-            say(planned)
+            choices, run.settings = plan(values, settings, dataset)
+            say(choices)
             run.save_settings()
         model = _fresh(run, corpus.name, dataset)
         if base:
@@ -167,9 +167,10 @@ def _trainer(
     notice, said: where the layout's notices go (a resumed run has shown them), and all of them, for the log.
     """
     settings = run.settings
-    plan = _plan(dataset, settings.training, notice)
-    if progress.index >= len(plan.training):
-        raise ModelError(f"resume.json: index must be below {len(plan.training)}, the batches; found {progress.index}")
+    layouts = _layouts(dataset, settings.training, notice)
+    batches = len(layouts.training)
+    if progress.index >= batches:
+        raise ModelError(f"resume.json: index must be below {batches}, the batches; found {progress.index}")
     engine = open_engine(model.architecture, settings.training, settings.model.dropout)
     engine.load(model.parameters)
     state = engine.restore(arrays) if arrays is not None else None
@@ -177,13 +178,13 @@ def _trainer(
     for event in (*said, started):
         progress.log_bytes = run.log(event)
     report(started)
-    return Trainer(engine, plan, run, model, progress, state, report, stop)
+    return Trainer(engine, layouts, run, model, progress, state, report, stop)
 
 
-def _plan(dataset: Dataset, settings: TrainingSettings, notice: Callable[[str], None]) -> Plan:
+def _layouts(dataset: Dataset, settings: TrainingSettings, notice: Callable[[str], None]) -> Layouts:
     boundary = dataset.vocabulary.boundary_id
     train, validation, test = (dataset.ids(name) for name in SPLITS)
-    return Plan(
+    return Layouts(
         training_batches(train, boundary, settings, notice),
         validation_batches(validation, boundary, settings, MOST_STREAMS),
         validation_batches(validation, boundary, settings, _streams(validation)),

@@ -34,7 +34,7 @@ CHECKPOINT_EVERY = 60.0  # seconds that a power cut may cost at most, however lo
 
 
 @dataclass(frozen=True)
-class Plan:
+class Layouts:
     """What a run trains and measures on; None where the split is empty.
 
     quick: the validation split in many streams, of which the curve takes a part; whole, test: from start to end; seen:
@@ -77,7 +77,7 @@ class Trainer:
     def __init__(
         self,
         engine: Engine,
-        plan: Plan,
+        layouts: Layouts,
         run: Run,
         model: ModelFolder,
         progress: Progress,
@@ -86,7 +86,7 @@ class Trainer:
         stop: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._engine, self._plan, self._run, self._model = engine, plan, run, model
+        self._engine, self._layouts, self._run, self._model = engine, layouts, run, model
         self._settings = run.settings.training
         self._progress, self._state = progress, state
         self._listener, self._stop, self._clock = report, stop, clock
@@ -131,9 +131,9 @@ class Trainer:
 
     def _step(self) -> None:
         progress = self._progress
-        if progress.index == 0 or not self._plan.training.carries_state:
+        if progress.index == 0 or not self._layouts.training.carries_state:
             self._state = None
-        inputs_BT, targets_BT = self._plan.training.batch(progress.epoch, progress.index)
+        inputs_BT, targets_BT = self._layouts.training.batch(progress.epoch, progress.index)
         rate = budget.learning_rate(self._settings, self._fraction()) * progress.lr_factor
         nats, count, self._state = self._engine.step(inputs_BT, targets_BT, self._state, rate)
         if not math.isfinite(nats):
@@ -147,7 +147,7 @@ class Trainer:
             progress.index + 1,
             progress.symbols + count,
         )
-        if progress.index == len(self._plan.training):
+        if progress.index == len(self._layouts.training):
             progress.epoch, progress.index = progress.epoch + 1, 0
         recent = self._recent
         recent.nats, recent.symbols = recent.nats + nats, recent.symbols + count
@@ -180,7 +180,7 @@ class Trainer:
         self._saved_at = self._reported_at = self._progress.seconds
 
     def _fraction(self) -> float:
-        return budget.fraction(self._settings, self._progress, len(self._plan.training))
+        return budget.fraction(self._settings, self._progress, len(self._layouts.training))
 
     def _out_of_patience(self) -> bool:
         return self._settings.patience is not None and self._progress.waited >= self._settings.patience
@@ -234,7 +234,7 @@ class Trainer:
         train_nats = progress.train_nats / progress.train_symbols if progress.train_symbols else None
         progress.train_nats, progress.train_symbols = 0.0, 0
         progress.validations += 1
-        score = measure(self._engine, self._plan.quick, QUICK_VALIDATION) if self._plan.quick else None
+        score = measure(self._engine, self._layouts.quick, QUICK_VALIDATION) if self._layouts.quick else None
         if score and not math.isfinite(score.nats):
             raise NotFinite
         validation_nats = score.nats_per_char if score else None
@@ -325,9 +325,11 @@ class Trainer:
         else:
             progress.best_step = progress.step
         seen = (
-            measure(self._engine, self._plan.seen, QUICK_VALIDATION, self._stop_measuring) if self._plan.seen else None
+            measure(self._engine, self._layouts.seen, QUICK_VALIDATION, self._stop_measuring)
+            if self._layouts.seen
+            else None
         )
-        whole, test = self._measured("validation", self._plan.whole), self._measured("test", self._plan.test)
+        whole, test = self._measured("validation", self._layouts.whole), self._measured("test", self._layouts.test)
         figures = {"validation_nats": whole, "test_nats": test}
         self._save_best({name: score.nats_per_char for name, score in figures.items() if score})
         finished = Finished(
