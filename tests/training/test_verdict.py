@@ -17,9 +17,10 @@ FALLING = Curve([10, 20, 30], [2.0, 1.8, 1.7])
         (FALLING, 0.9, 1.7, "fitted as far as this text goes", "More text"),
         (Curve([10, 20, 30], [2.0, 1.5, 1.6]), 0.9, 1.5, "over-fitted: the best was at step 20 of 30", "More text"),
         (Curve([10], [1.7]), 1.7, 1.7, "under-fitted", "More minutes"),
-        (Curve([10, 20], [0.0, 0.0]), 0.0, 0.0, "under-fitted", "More minutes"),
+        (Curve([10, 20], [0.0, 0.0]), 0.0, 0.0, "nothing is left to learn", ""),
+        (Curve([10, 20], [0.0002, 0.0003]), 0.0002, 0.0002, "nothing is left to learn", ""),
     ],
-    ids=["little", "well", "all", "too-much", "once", "nothing-to-learn"],
+    ids=["little", "well", "all", "too-much", "once", "one-symbol", "foreseen"],
 )
 def test_the_verdict(curve, seen, unseen, word, advice):
     """More minutes for a model that knows its text by heart; more text for one that has hardly read it."""

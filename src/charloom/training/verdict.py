@@ -14,6 +14,9 @@ NARROW, WIDE = 0.08, 0.25
 had 17, 20 and 20% after 1, 5 and 30 minutes, the demo's text 27%.
 """
 
+LEARNT = 0.01
+"""Nats a symbol: with fewer there is nothing left that a gap or a rise could be compared with."""
+
 RISEN = 0.01
 """Of the loss: so much above the best is more than the noise from one validation to the next."""
 
@@ -46,14 +49,16 @@ def verdict(curve: Curve, seen: float, unseen: float, unit: str) -> str:
         unseen: the same on the validation split.
         unit: what a symbol is, `char` or `byte`.
     """
-    gap = 1 - seen / unseen if unseen else 0.0
     figures = f"{seen:.3f} nats/{unit} on text that it learnt from, {unseen:.3f} on text that it never saw"
+    if unseen < LEARNT:
+        return f"nothing is left to learn: {figures}"
     if curve.risen > RISEN:
         when = f"the best was at step {curve.steps[curve.best]:,} of {curve.steps[-1]:,}"
         return (
             f"over-fitted: {when}, and unseen text became {curve.risen:.0%} worse from there ({figures}). "
             "More text would help most; else more --weight-drop and --dropout, or fewer minutes"
         )
+    gap = 1 - seen / unseen
     if gap < NARROW:
         return f"under-fitted: {figures}. More minutes would help most, and the larger network that they pay for"
     if gap < WIDE:
