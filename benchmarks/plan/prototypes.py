@@ -2,9 +2,10 @@
 
     python benchmarks/plan/prototypes.py CORPUS [--idea NAME] [--steps N] [--hidden H] [--layers L] ...
 
-Each idea stands beside `plain` with the same text, steps, masks and first values of what they share. An idea that does
-not win at equal steps cannot win at equal minutes, since none of them costs less a step but the time-parallel one. The
-last line printed is a JSON object: nats per symbol on the whole validation split.
+Each idea stands beside `plain` with the same text, steps and settings; what is drawn at random (first values, masks)
+differs where an idea draws more, and that alone moves a result by some thousandths. An idea that does not win at equal
+steps cannot win at equal minutes, since none of them costs less a step but the time-parallel one. The last line printed
+is a JSON object: nats per symbol on the whole validation split, of the last weights.
 
 Shapes: B texts side by side, T characters, E embedding, H hidden, V symbols, L layers.
 """
