@@ -215,7 +215,7 @@ def _dropout(text: Look, symbols: float, hidden: int) -> list[Choice]:
     epochs = symbols / max(1.0, text.symbols * (1 - text.repeated))
     counted = math.log(epochs) + LARGER * math.log(hidden / EPOCHS_AT)
     units, weights = (round(float(np.interp(counted, np.log(EPOCHS), shares)), 2) for shares in (DROPOUT, WEIGHT_DROP))
-    often = f"the text is read {epochs:.1f} times by {hidden} units"
+    often = f"the text is read {epochs:,.{int(epochs < 100)}f} times by {hidden} units"
     if text.repeated > 0.01:
         often += f", counting its repeated lines ({text.repeated:.0%}) once"
     return [
