@@ -38,6 +38,7 @@ def filled(text: str, found: Sequence[Result]) -> str:
         "text": texts,
         "settings": settings,
         "grid": grid,
+        "ablation": ablation,
         "prototypes": prototypes,
     }
     for name, table in tables.items():
@@ -128,6 +129,13 @@ def grid(found: Sequence[Result]) -> Iterable[str]:
             fits = [r for r in of(found, "grid") if all(option(r, name) == value for name, value in wanted.items())]
             by_size = {option(result, "hidden"): f"{nats_of(result):.4f}" for result in fits}
             yield row(cell.upper(), layers, *(by_size.get(str(hidden), "") for hidden in HIDDEN))
+
+
+def ablation(found: Sequence[Result]) -> Iterable[str]:
+    """What the plan's ways of dropping are worth."""
+    yield from head("text", "settings", "nats per symbol", "of training, at the end")
+    for result in of(found, "ablation"):
+        yield row(result["corpus"], f"`{result['flags']}`", f"{nats_of(result):.4f}", f"{result['train_nats']:.4f}")
 
 
 def prototypes(found: Sequence[Result]) -> Iterable[str]:

@@ -39,8 +39,6 @@ IDEAS = {
     "embedding-drop": "a tenth of the symbols of the vocabulary enter as zeros (Gal and Ghahramani 2016)",
     "activation": "penalties on outputs (2) and on their change from step to step (1) (Merity, McCann and Socher 2017)",
     "reset": "in each step, one text in a hundred begins from a zero state (Merity, Keskar and Socher 2018)",
-    "no-decay": "no weight decay, which charloom has at 0.01",
-    "decay": "ten times the weight decay",
     "sum": "the head reads the sum of all layers' outputs",
     "residual": "each layer but the first adds to what it reads",
     "layer-norm": "normalised input sums, recurrent sums and cell (Ba, Kiros and Hinton 2016)",
@@ -204,10 +202,9 @@ def parsed() -> argparse.Namespace:
 
 def train(network: Network, streams: Streams, options: argparse.Namespace) -> tuple[Network, float]:
     """The network to measure, and the mean loss of the last tenth of training."""
-    decay = {"no-decay": 0.0, "decay": 0.1}.get(options.idea, 0.01)
     matrices = [parameter for parameter in network.parameters() if parameter.dim() > 1]
     others = [parameter for parameter in network.parameters() if parameter.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [{"params": matrices, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99))
     settings = TrainingSettings(steps=options.steps, lr=options.lr)
     states: list[State] | None = None

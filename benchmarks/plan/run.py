@@ -30,7 +30,7 @@ RESULTS, PACES = HERE / "results.jsonl", HERE / "pace.jsonl"
 OTHERWISE = {"minutes": ["--protocol", "windows:256", "--dynamic"]}
 """Names whose models `charloom eval` reads, too, and how."""
 
-PACED = {"text", "grid"}
+PACED = {"text", "grid", "ablation"}
 """Names whose trials get as many steps as their minutes hold by `pace.py`; those are kept in pace.jsonl."""
 
 ALIKE, ATTEMPTS = 1.15, 20
@@ -108,12 +108,12 @@ def in_steps(name: str, corpus: str, flags: str) -> str:
 
 def planned(corpus: str, together: list[str]) -> tuple[list[str], int]:
     """The flags with the plan's choices where settings are not given, and how many symbols are distinct."""
-    distinct, full = 0, list[str]()
+    distinct = charloom("train", corpus, "--minutes", "1", "--plan-only")[-1]["distinct"]
+    full = list[str]()
     for flags in together:
         choices = list[str]()
         if "--lr" not in flags:
             event = charloom("train", corpus, *shlex.split(flags), "--plan-only")[-1]
-            distinct = event["distinct"]
             choices = [f"--{choice['setting']} {choice['value']}".replace("_", "-") for choice in event["choices"]]
         full.append(" ".join([flags, *choices]))
     return full, distinct
