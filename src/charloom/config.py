@@ -222,6 +222,8 @@ class Settings(Section):
 
 
 BUDGETS = ("minutes", "epochs", "steps")
+ADAM = ("adam", "adamw")
+"""Optimizers whose steps the kernels take, and whose rate can be planned."""
 PLANNED = ("hidden", "dropout", "dropout_mask", "weight_drop", "lr")
 """What `training/planning.py` chooses where the budget is in minutes and nobody else did; the rate, for Adam alone."""
 SECTIONS: dict[str, type[Section]] = {"text": TextSettings, "model": ModelSettings, "training": TrainingSettings}

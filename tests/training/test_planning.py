@@ -112,12 +112,12 @@ def test_what_was_chosen_is_kept_and_the_rest_planned_around_it(dataset, machine
     assert settings.training.minutes == 1
 
 
-def test_a_slow_machine_is_not_timed_for_minutes(dataset, machine):
-    """A second network timed where one step of the first took seconds."""
-    timed = machine(1000)
-    choices, _ = planned(dataset("abc " * 5000), minutes=1)
-    assert max(timed) <= 256
-    assert choices["hidden"] <= 128
+@pytest.mark.parametrize(("rate", "minutes"), [(1000, 60), (100_000, 0.01)], ids=["slow", "short"])
+def test_a_slow_machine_is_not_timed_for_minutes(dataset, machine, rate, minutes):
+    """A second network timed where one step of the first took seconds, or where the first took up the budget."""
+    timed = machine(rate)
+    planned(dataset("abc " * 5000), minutes=minutes)
+    assert timed == [planning.TIMED[0]]
 
 
 def test_a_real_machine_is_timed(dataset):

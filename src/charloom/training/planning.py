@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from charloom.architecture import Architecture
-from charloom.config import PLANNED, Settings
+from charloom.config import ADAM, PLANNED, Settings
 from charloom.engines.engine import open_engine
 from charloom.text.batches import Batch, training_batches
 from charloom.text.dataset import Dataset
@@ -44,9 +44,6 @@ FASTEST, FASTEST_AT = {"lstm": 0.011, "gru": 0.004, "rnn": 0.002}, 256
 """The highest rate of learning, for so many units. Only the LSTM's rests on trials: the GRU's lies near one that went
 well (LOG.md, "a GRU at a rate of 0.003"), the RNN's is a careful guess.
 """
-
-ADAM = ("adam", "adamw")
-"""Optimizers whose rate is planned."""
 
 SHARE = 0.75
 """Of what was timed that is counted upon. Validation, samples and checkpoints take 0.07; and a machine that is shared,
@@ -155,7 +152,7 @@ class Pace:
         spent, budget = 0.0, MOST * self._seconds
         for size in sizes:
             try:
-                steps = _timed(settings, text.distinct, size, batch, min(SECONDS, budget / len(TIMED)))
+                steps = _timed(settings, text.distinct, size, batch, min(SECONDS, budget / len(sizes)))
             except MemoryError:
                 if not self._sizes:
                     raise

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from charloom.architecture import Architecture
-from charloom.config import TrainingSettings
+from charloom.config import ADAM, TrainingSettings
 from charloom.engines.bptt import optimizers
 from charloom.engines.bptt.arrays import Floats, Integers, State
 from charloom.engines.bptt.rows import Rows
@@ -173,7 +173,7 @@ class Native:
         given = list(gradients.values())
         if settings.clip_value or settings.clip:
             self._module.clip(given, settings.clip_value or 0.0, settings.clip or 0.0, self._threads)
-        if settings.optimizer not in ("adam", "adamw"):
+        if settings.optimizer not in ADAM:
             with np.errstate(all="ignore"):
                 optimizers.step(self._parameters, gradients, memories, rate, settings)
             return
