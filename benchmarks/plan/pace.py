@@ -17,6 +17,7 @@ import numpy as np
 from charloom.architecture import Architecture
 from charloom.config import Settings
 from charloom.engines.engine import open_engine
+from charloom.engines.initial import initial_parameters
 
 ROUNDS, SECONDS = 7, 0.5
 SHARE = 0.93
@@ -50,11 +51,9 @@ class Worker:
 
     def __init__(self, settings: Settings, distinct: int) -> None:
         made, training = Architecture.of(settings.model, distinct), settings.training
-        random = np.random.default_rng(0)
         self._engine, self._state = open_engine(made, training, settings.model.dropout), None
-        shapes = made.shapes.items()
-        self._engine.load({name: random.normal(0, 0.05, shape).astype(np.float32) for name, shape in shapes})
-        self._ids_BT = random.integers(0, distinct, (training.batch_size, training.seq_length + 1))
+        self._engine.load(initial_parameters(made, 0))
+        self._ids_BT = np.random.default_rng(0).integers(0, distinct, (training.batch_size, training.seq_length + 1))
 
     def rate(self) -> float:
         """Steps a second."""

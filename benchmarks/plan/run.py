@@ -69,8 +69,10 @@ def trials() -> Iterator[tuple[str, str, str]]:
 
 
 def results() -> list[dict[str, Any]]:
-    """What there is so far."""
-    return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    """What there is so far, in the order of the trials, whichever ended first."""
+    order = {which: place for place, which in enumerate(trials())}
+    found = map(json.loads, RESULTS.read_text(encoding="utf-8").splitlines())
+    return sorted(found, key=lambda result: order.get(key(result), len(order)))
 
 
 def key(result: dict[str, Any]) -> tuple[str, str, str]:
