@@ -38,7 +38,11 @@ def filled(text: str, found: Sequence[Result]) -> str:
         "text": texts,
         "settings": settings,
         "grid": grid,
-        "ablation": ablation,
+        "depth": lambda found: plain(found, "depth"),
+        "cells": lambda found: plain(found, "cells"),
+        "rates": lambda found: plain(found, "rates"),
+        "small": lambda found: plain(found, "small"),
+        "ablation": lambda found: plain(found, "ablation"),
         "prototypes": prototypes,
     }
     for name, table in tables.items():
@@ -131,11 +135,12 @@ def grid(found: Sequence[Result]) -> Iterable[str]:
             yield row(cell.upper(), layers, *(by_size.get(str(hidden), "") for hidden in HIDDEN))
 
 
-def ablation(found: Sequence[Result]) -> Iterable[str]:
-    """What the plan's ways of dropping are worth."""
-    yield from head("text", "settings", "nats per symbol", "of training, at the end")
-    for result in of(found, "ablation"):
-        yield row(result["corpus"], f"`{result['flags']}`", f"{nats_of(result):.4f}", f"{result['train_nats']:.4f}")
+def plain(found: Sequence[Result], name: str) -> Iterable[str]:
+    """All results of a name, a line each."""
+    yield from head("text", "settings", "steps", "nats per symbol", "of training, at the end")
+    for result in of(found, name):
+        losses = (f"{nats_of(result):.4f}", f"{result['train_nats']:.4f}")
+        yield row(result["corpus"], f"`{result['flags']}`", f"{result['steps']:,}", *losses)
 
 
 def prototypes(found: Sequence[Result]) -> Iterable[str]:

@@ -25,12 +25,14 @@ from typing import Any
 
 from pace import steps_in_time
 
+from charloom.config import PLANNED
+
 HERE = Path(__file__).parent
 RESULTS, PACES = HERE / "results.jsonl", HERE / "pace.jsonl"
 OTHERWISE = {"minutes": ["--protocol", "windows:256", "--dynamic"]}
 """Names whose models `charloom eval` reads, too, and how."""
 
-PACED = {"text", "grid", "ablation"}
+PACED = {"text", "grid", "depth", "cells", "ablation"}
 """Names whose trials get as many steps as their minutes hold by `pace.py`; those are kept in pace.jsonl."""
 
 ALIKE, ATTEMPTS = 1.15, 20
@@ -116,7 +118,8 @@ def planned(corpus: str, together: list[str]) -> tuple[list[str], int]:
         choices = list[str]()
         if "--lr" not in flags:
             event = charloom("train", corpus, *shlex.split(flags), "--plan-only")[-1]
-            choices = [f"--{choice['setting']} {choice['value']}".replace("_", "-") for choice in event["choices"]]
+            chosen = [choice for choice in event["choices"] if choice["setting"] in PLANNED]
+            choices = [f"--{choice['setting']} {choice['value']}".replace("_", "-") for choice in chosen]
         full.append(" ".join([flags, *choices]))
     return full, distinct
 

@@ -88,6 +88,7 @@ def test_windows_begin_cold(charloom, tmp_path, tiny):
     assert "windows of 16" in charloom("eval", tiny, "a.txt", "--protocol", "windows:16").out
     one = json.loads(charloom("eval", tiny, "a.txt", "--protocol", "windows:9999", "--json").out)
     assert one["windows_nats_per_char"] == pytest.approx(one["nats_per_char"], rel=1e-4)
+    assert f"windows of {len(text) - 1}" in charloom("eval", tiny, "a.txt", "--protocol", "windows:9999").out
     assert "windows:N" in charloom("eval", tiny, "a.txt", "--protocol", "windows:x").complaint
 
 

@@ -32,7 +32,7 @@ def test_the_same_seed_writes_the_same_text(charloom, tiny):
     """A seed that is not used; or texts that are the same without one."""
     first, again, other, drawn, redrawn = (
         charloom("generate", tiny, "--length", "60", *seed).out
-        for seed in (["--seed", "1"], ["--seed", "1"], ["--seed", "2"], [], [])
+        for seed in (["--seed", "0"], ["--seed", "0"], ["--seed", "2"], [], [])
     )
     assert first == again
     assert len({first, other, drawn, redrawn}) == 4

@@ -73,7 +73,9 @@ def test_a_look_at_a_text(dataset):
 def test_repeated_records_and_bytes(dataset):
     """A boundary that is not seen as the end of a line."""
     names = "\n".join(["Ann", "Bob", "Ann", "Cleopatra"] * 50)
-    assert look(dataset(names, split="1/0", records="line")).repeated > 0.9
+    seen = look(dataset(names, split="1/0", records="line"))
+    assert seen.repeated > 0.9
+    assert seen.records == 200
     assert look(dataset(names, split="1/0", vocabulary="bytes")).repeated > 0.9
 
 
@@ -87,7 +89,7 @@ def test_more_time_or_a_faster_machine_takes_a_larger_network(dataset, machine):
     assert short["hidden"] < long["hidden"]
     assert short["hidden"] < fast["hidden"]
     assert short["lr"] > long["lr"]
-    assert short.keys() == set(PLANNED)
+    assert short.keys() == {*PLANNED, *planning.USUAL}
 
 
 def test_a_text_that_is_read_often_is_dropped_more(dataset, machine):
@@ -105,19 +107,27 @@ def test_what_was_chosen_is_kept_and_the_rest_planned_around_it(dataset, machine
     timed = machine(100_000)
     choices, settings = planned(dataset("abc " * 5000), minutes=1, hidden=100, dropout=0.05, lr=0.001, cell="gru")
     assert timed == [100]
-    assert choices.keys() == {"weight_drop", "dropout_mask"}
+    assert choices.keys() == {"weight_drop", "dropout_mask", *planning.USUAL} - {"cell"}
     model = settings.model
     assert (model.hidden, model.dropout, model.cell, settings.training.lr) == (100, 0.05, "gru", 0.001)
     assert settings.training.weight_drop == choices["weight_drop"]
     assert settings.training.minutes == 1
 
 
-@pytest.mark.parametrize(("rate", "minutes"), [(1000, 60), (100_000, 0.01)], ids=["slow", "short"])
+@pytest.mark.parametrize(("rate", "minutes"), [(1000, 60), (100_000, 0.005)], ids=["slow", "short"])
 def test_a_slow_machine_is_not_timed_for_minutes(dataset, machine, rate, minutes):
     """A second network timed where one step of the first took seconds, or where the first took up the budget."""
     timed = machine(rate)
     planned(dataset("abc " * 5000), minutes=minutes)
     assert timed == [planning.TIMED[0]]
+
+
+def test_a_first_step_that_is_slow_tells_nothing(dataset, machine, monkeypatch):
+    """One size timed alone, because something had to be set up, or the machine was elsewhere for a moment."""
+    timed, at_once = machine(100_000), planning._timed
+    monkeypatch.setattr(planning, "_timed", lambda *given: [60.0, *at_once(*given)[1:]])
+    planned(dataset("abc " * 5000), minutes=5)
+    assert timed == list(planning.TIMED)
 
 
 def test_a_real_machine_is_timed(dataset):
@@ -144,9 +154,9 @@ def test_sizes_between_those_timed_follow_from_both(dataset, machine):
 def test_beyond_what_the_memory_holds_the_rest_is_guessed(dataset, machine):
     """A plan that ends in an error because its largest network does not fit."""
     timed = machine(100_000, full=512)
-    choices, _ = planned(dataset("abc " * 5000), minutes=1)
+    choices, _ = planned(dataset("abc " * 5000), minutes=60)
     assert max(timed) == 256
-    assert choices["hidden"] > 0
+    assert 256 < choices["hidden"] < 512
     machine(100_000, full=1)
     with pytest.raises(MemoryError):
         planned(dataset("abc " * 5000), minutes=1)
@@ -184,7 +194,7 @@ def test_the_rate_is_planned_for_adam_alone(dataset, machine):
 
 def test_every_number_is_there_at_the_edges():
     """A logarithm of nothing: a text of two characters, or all of it repeated."""
-    for text in (Look(1, 1, 0.0, 8.0), Look(100, 2, 1.0, 0.1)):
+    for text in (Look(1, 1, 0, 0.0, 8.0), Look(100, 2, 0, 1.0, 0.1)):
         for symbols in (1.0, 1e12):
             for choice in planning._dropout(text, symbols, 48):
                 assert choice.value == "locked" or 0 <= choice.value < 1

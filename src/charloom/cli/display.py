@@ -114,10 +114,11 @@ class Lines:
 def plan_table(event: Planned) -> list[str]:
     """What was chosen, a row a setting."""
     repeated = f", {event.repeated:.0%} in lines that stood there before" if event.repeated >= 0.01 else ""
+    records = f" in {event.records:,} records" if event.records else ""
     unit = "minute" if event.minutes == 1 else "minutes"
     rows = [
-        f"plan for {event.minutes:g} {unit}: {event.symbols:,} symbols, {event.distinct:,} different{repeated}; "
-        f"xz packs them into {event.xz_bits_per_symbol:.2f} bits each"
+        f"plan for {event.minutes:g} {unit}: {event.symbols:,} symbols{records}, "
+        f"{event.distinct:,} different{repeated}; xz packs them into {event.xz_bits_per_symbol:.2f} bits each"
     ]
     width = max((len(str(choice.value)) for choice in event.choices), default=0)
     rows += [f"  {choice.setting:<14}{choice.value!s:>{width}}  {choice.reason}" for choice in event.choices]

@@ -91,6 +91,7 @@ def command(
         read, of = bytes_of(loaded.vocabulary, ids[:MOST]), characters_of(loaded.vocabulary, ids[:MOST])
     score = loaded.score_symbols(ids, characters)
     report = _figures(score, loaded.vocabulary.kind == "bytes")
+    window = window and min(window, len(ids) - 1)
     if dynamic or window:
         report |= _otherwise(folder, ids, score, dynamic, window)
     report |= compressed(read, of, data)

@@ -57,7 +57,7 @@ def command(model: str, prompt: str, count: int, adapt: tuple[str, ...], as_json
     from charloom.config import validated
     from charloom.generate.model import Model, Writing
 
-    given = {name: value for name, value in options.items() if value not in (None, (), False)}
+    given = {name: value for name, value in options.items() if not (value is None or value is False or value == ())}
     given.setdefault("seed", secrets.randbits(SEED_BITS))
     validated(Writing, given)  # before a text is learnt for it
     if prompt == "-" and "-" in adapt:

@@ -46,13 +46,14 @@ class Choice:
 class Planned(Event):
     """What nobody chose, chosen from the text and the clock.
 
-    symbols: of the training text; distinct: of its vocabulary; repeated: share of the symbols that stand in a line
-    which stood there before; xz_bits_per_symbol: what xz makes of a beginning of it.
+    symbols: of the training text; distinct: of its vocabulary; records: in it, 0 where it is one text; repeated: share
+    of the symbols that stand in a line which stood there before; xz_bits_per_symbol: what xz makes of its beginning.
     """
 
     minutes: float
     symbols: int
     distinct: int
+    records: int
     repeated: float
     xz_bits_per_symbol: float
     choices: tuple[Choice, ...]

@@ -53,9 +53,8 @@ def in_windows(engine: Engine, ids: NDArray[np.integer[Any]], length: int) -> Sc
     """The mean over windows of so many characters, each read from a cold start and every character of it predicted.
 
     nanoGPT's protocol, which draws its windows at random; here they are those that begin at every quarter of their
-    length, so that the figure repeats.
+    length, so that the figure repeats. The text is longer than one.
     """
-    length = min(length, len(ids) - 1)
     starts = np.arange(0, len(ids) - length, max(1, length // PER_WINDOW))
     total, symbols, correct = 0.0, 0, 0
     at_once = max(1, AT_ONCE // length)

@@ -22,7 +22,7 @@ from charloom.architecture import Architecture
 from charloom.config import ADAM, PLANNED, Settings
 from charloom.engines.engine import open_engine
 from charloom.text.batches import Batch, training_batches
-from charloom.text.dataset import Dataset
+from charloom.text.dataset import Dataset, boundaries
 from charloom.training.events import Choice, Planned
 
 SIZES = (48, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024)
@@ -31,7 +31,7 @@ TIMED = (64, 128, 256, 512, 1024)
 
 SECONDS, SLOW, MOST = 0.3, 0.5, 0.03
 """A size is timed for so many seconds, all of them for so large a part of the budget. Where one step takes longer than
-SLOW, or all together took longer than that part, nothing larger is timed.
+SLOW, or all together took longer than that part, the first of each left out, nothing larger is timed.
 """
 
 PER_PARAMETER = 4.0
@@ -65,16 +65,28 @@ text more often, by this power of how much larger it is; a smaller one later, by
 """
 
 
+USUAL = {
+    "cell": "learns more in the time than GRU and RNN, at every size",
+    "layers": "a wider one learns as much in the time as two that cost the same, or more",
+    "batch_size": "with more texts a step reads more in the time and learns less, as there are fewer steps",
+    "seq_length": "the same with longer ones",
+    "schedule": "to nothing at the end, where all budgets should lead",
+    "weight_decay": "ten times more or none is no better",
+}
+"""What no plan changes, and why: it won in equal time (docs/results.md; LOG.md, "what a plan leaves as it is")."""
+
+
 @dataclass(frozen=True)
 class Look:
     """What a text is like.
 
-    symbols: of the training split; distinct: of the vocabulary; repeated: share of the symbols that stand in a line
-    which stood there before; bits: a symbol, as xz packs it.
+    symbols: of the training split; distinct: of the vocabulary; records: in the split, 0 where it is one text;
+    repeated: share of the symbols that stand in a line which stood there before; bits: a symbol, as xz packs it.
     """
 
     symbols: int
     distinct: int
+    records: int
     repeated: float
     bits: float
 
@@ -85,7 +97,9 @@ def look(dataset: Dataset) -> Look:
     sample = np.ascontiguousarray(ids.view()[:SAMPLE])
     packed = len(lzma.compress(sample.tobytes(), preset=6)) - len(lzma.compress(b""))  # less the container
     bits = 8 * packed / max(1, len(sample))
-    return Look(len(ids), dataset.vocabulary.size, _repeated(sample, dataset), bits)
+    boundary = dataset.vocabulary.boundary_id
+    records = 0 if boundary is None else len(boundaries(ids, boundary)) - 1
+    return Look(len(ids), dataset.vocabulary.size, records, _repeated(sample, dataset), bits)
 
 
 def _repeated(sample: np.ndarray[Any, Any], dataset: Dataset) -> float:
@@ -114,7 +128,7 @@ def plans(given: Mapping[str, Any], settings: Settings) -> bool:
 
 
 def plan(given: Mapping[str, Any], settings: Settings, dataset: Dataset) -> tuple[Planned, Settings]:
-    """What nobody chose, each with its reason, and the settings with it.
+    """What nobody chose, each with its reason and in the order of the settings, and those with it.
 
     Args:
         given: what somebody chose, by flat names.
@@ -131,10 +145,12 @@ def plan(given: Mapping[str, Any], settings: Settings, dataset: Dataset) -> tupl
     choices = [size, *_dropout(text, pace.symbols(size.value), size.value)]
     if settings.training.optimizer in ADAM:
         choices.append(_rate(settings, size.value))
-    free = tuple(choice for choice in choices if choice.setting not in given)
     flat = {name: value for _, section in settings for name, value in section if value is not None}
+    choices += [Choice(name, flat[name], reason) for name, reason in USUAL.items()]
+    free = tuple(sorted((c for c in choices if c.setting not in given), key=lambda c: list(flat).index(c.setting)))
     planned = Settings.from_flat(flat | {choice.setting: choice.value for choice in free})
-    return Planned(minutes, text.symbols, text.distinct, text.repeated, text.bits, free), planned
+    found = Planned(minutes, text.symbols, text.distinct, text.records, text.repeated, text.bits, free)
+    return found, planned
 
 
 class Pace:
@@ -147,6 +163,7 @@ class Pace:
         a_step = batch[0].size
         self._most = min((training.steps or math.inf) * a_step, (training.epochs or math.inf) * text.symbols)
         self.given = len(sizes) == 1
+        self.too_large: float = math.inf
         self._sizes: list[int] = []
         self._rates: list[float] = []
         spent, budget = 0.0, MOST * self._seconds
@@ -156,8 +173,9 @@ class Pace:
             except MemoryError:
                 if not self._sizes:
                     raise
+                self.too_large = size
                 break
-            step, spent = median(steps[1:]), spent + sum(steps)
+            step, spent = median(steps[1:]), spent + sum(steps[1:])
             self._sizes.append(size)
             self._rates.append(a_step / step)
             if step > SLOW or spent > budget:
@@ -192,7 +210,11 @@ def _size(settings: Settings, text: Look, pace: Pace) -> Choice:
     """The largest network that the budget teaches enough."""
     hidden = settings.model.hidden
     if not pace.given:
-        able = [size for size in SIZES if pace.symbols(size) >= PER_PARAMETER * _parameters(settings, text, size)]
+        able = [
+            size
+            for size in SIZES
+            if size < pace.too_large and pace.symbols(size) >= PER_PARAMETER * _parameters(settings, text, size)
+        ]
         hidden = max(able, default=SIZES[0])
     symbols, parameters = pace.symbols(hidden), _parameters(settings, text, hidden)
     return Choice(

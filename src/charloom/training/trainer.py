@@ -352,7 +352,8 @@ class Trainer:
         steps, nats = self._run.curve()
         if not (seen and unseen and nats and math.isfinite(seen.nats)):
             return None
-        return verdict(Curve(steps, nats), seen.nats_per_char, unseen.nats_per_char, self._model.vocabulary.unit)
+        read = self._progress.symbols / self._model.architecture.size
+        return verdict(Curve(steps, nats), seen.nats_per_char, unseen.nats_per_char, self._model.vocabulary.unit, read)
 
     def _measured(self, name: str, batches: Batches | None) -> Score | None:
         """The score over a whole split; None if it is empty, or the loss not finite."""

@@ -17,6 +17,11 @@ had 17 to 20%, half an hour of Anna Karenina 20%, the demo's text 35%.
 LEARNT = 0.01
 """Nats a symbol: with fewer there is nothing left that a gap or a rise could be compared with."""
 
+MANY, FEW = 16.0, 1.0
+"""Symbols read for each parameter: four times what a plan wants of them, and a quarter. With more a larger network
+would have learnt more in the same time, with fewer a smaller one.
+"""
+
 RISEN = 0.01
 """Of the loss: so much above the best is more than the noise from one validation to the next."""
 
@@ -40,7 +45,7 @@ class Curve:
         return self.nats[-1] / best - 1 if best else 0.0
 
 
-def verdict(curve: Curve, seen: float, unseen: float, unit: str) -> str:
+def verdict(curve: Curve, seen: float, unseen: float, unit: str, read: float) -> str:
     """One or two sentences.
 
     Args:
@@ -48,6 +53,7 @@ def verdict(curve: Curve, seen: float, unseen: float, unit: str) -> str:
         seen: nats of the best weights on text that they learnt from, nothing dropped.
         unseen: the same on the validation split.
         unit: what a symbol is, `char` or `byte`.
+        read: symbols that it learnt from for each of its parameters, one read twice counting twice.
     """
     figures = f"{seen:.3f} nats/{unit} on text that it learnt from, {unseen:.3f} on text that it never saw"
     if unseen < LEARNT:
@@ -59,6 +65,11 @@ def verdict(curve: Curve, seen: float, unseen: float, unit: str) -> str:
             "More text would help most; else more --weight-drop and --dropout, or fewer minutes"
         )
     gap = 1 - seen / unseen
+    if gap < WIDE and read > MANY:
+        fitted = "under-fitted" if gap < NARROW else "well fitted"
+        return f"{fitted}, for a network so small: {figures}. A larger one (--hidden) would help most"
+    if gap < NARROW and read < FEW:
+        return f"under-fitted: {figures}. More minutes would help most, or a smaller network (--hidden) in as many"
     if gap < NARROW:
         return f"under-fitted: {figures}. More minutes would help most, and the larger network that they pay for"
     if gap < WIDE:
