@@ -32,7 +32,7 @@ RESULTS, PACES = HERE / "results.jsonl", HERE / "pace.jsonl"
 OTHERWISE = {"minutes": ["--protocol", "windows:256", "--dynamic"]}
 """Names whose models `charloom eval` reads, too, and how."""
 
-PACED = {"text", "grid", "depth", "cells", "ablation"}
+PACED = {"text", "grid", "depth", "ablation"}
 """Names whose trials get as many steps as their minutes hold by `pace.py`; those are kept in pace.jsonl."""
 
 ALIKE, ATTEMPTS = 1.15, 20
