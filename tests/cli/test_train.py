@@ -77,6 +77,20 @@ def test_fine_tuning_tells_both_counts(charloom, tmp_path, tiny, smallest):
     assert "--hidden must be as in the model given by --from, 8; got" in ended.complaint
 
 
+def test_fine_tuning_is_planned_around_the_model(charloom, corpus_file, tiny):
+    """Another network planned than the one that there is; defaults for a model that was planned itself."""
+    arguments = ["train", corpus_file, "--from", tiny, "--minutes", "0.05"]
+    shown = json.loads(charloom(*arguments, "--plan-only", "--json").out)
+    settings = {choice["setting"] for choice in shown["choices"]}
+    assert {"dropout", "weight_drop", "dropout_mask", "lr"} < settings
+    assert not settings & {"cell", "layers", "hidden"}
+    ended = charloom(*arguments, "--json")
+    events = [json.loads(line) for line in ended.out.splitlines()]
+    assert settings == {
+        choice["setting"] for event in events if event["event"] == "planned" for choice in event["choices"]
+    }
+
+
 def test_tensorboard_events(charloom, tmp_path, corpus_file, smallest):
     """A flag that writes nothing."""
     pytest.importorskip("tensorboard")
@@ -170,7 +184,7 @@ def test_the_plan_alone(charloom, corpus_file, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["corpus.txt"]
     assert "budget in minutes" in charloom("train", corpus_file, "--steps", "5", "--plan-only").complaint
     assert "every character" in charloom("train", corpus_file, "--loss", "last", "--plan-only").complaint
-    assert "plans a new model" in charloom("train", corpus_file, "--from", "x", "--plan-only").complaint
+    assert "plans a new run" in charloom("train", "--resume", "x", "--plan-only").complaint
 
 
 def test_a_preset_leaves_nothing_to_plan(charloom, corpus_file):

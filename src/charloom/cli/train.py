@@ -71,8 +71,8 @@ def command(
     goes on.
     """
     given = given_settings(values)
-    if plan_only and (resume is not None or origin is not None):
-        raise SettingsError("--plan-only plans a new model; --resume and --from go on with one that has its settings")
+    if plan_only and resume is not None:
+        raise SettingsError("--plan-only plans a new run; --resume goes on with one that has its settings")
     if resume is not None:
         _check_resume(paths, out, origin, preset, given)
     elif not paths:
@@ -80,7 +80,7 @@ def command(
     if preset is not None:
         given = with_preset(preset, given)
     if plan_only:
-        _show_plan(paths, given, as_json)
+        _show_plan(paths, given, origin, as_json)
         return
     with open_display(quiet, as_json, tensorboard) as report:
         finished = run(paths, given, out, resume, origin, report)
@@ -88,10 +88,10 @@ def command(
         click.echo(Path(finished.run) / "best")
 
 
-def _show_plan(paths: tuple[str, ...], given: dict[str, Any], as_json: bool) -> None:
+def _show_plan(paths: tuple[str, ...], given: dict[str, Any], origin: str | None, as_json: bool) -> None:
     from charloom.training import start
 
-    planned = start.planned(paths, given, lambda line: click.echo(line, err=True))
+    planned = start.planned(paths, given, origin, lambda line: click.echo(line, err=True))
     click.echo(json.dumps(planned.to_json()) if as_json else "\n".join(plan_table(planned)))
 
 

@@ -57,14 +57,18 @@ def start(
     return trainer.train()
 
 
-def planned(paths: Sequence[str], values: Mapping[str, Any], notice: Callable[[str], None]) -> Planned:
+def planned(
+    paths: Sequence[str], values: Mapping[str, Any], origin: str | None, notice: Callable[[str], None]
+) -> Planned:
     """What `start` would choose for the text at these paths; nothing is left behind.
 
     Raises:
         CharloomError: for every mistake that a person can make.
     """
-    settings = Settings.from_flat(values)
-    if not plans(values, settings):
+    base = load_model(origin) if origin else None
+    given = settings_like(base, values) if base else values
+    settings = Settings.from_flat(given)
+    if not plans(given, settings):
         raise SettingsError(
             "a plan needs a budget in minutes, streams with a loss at every character, and something left to choose; "
             "otherwise settings are as given, and defaults else"
@@ -72,7 +76,8 @@ def planned(paths: Sequence[str], values: Mapping[str, Any], notice: Callable[[s
     check_engine(settings.training)
     corpus = open_corpus(paths, settings.text, settings.text.vocabulary == "bytes", notice)
     with TemporaryDirectory(prefix="charloom-") as folder:
-        return plan(values, settings, prepare(corpus, settings.text, Path(folder), notice))[0]
+        vocabulary = base.vocabulary if base else None
+        return plan(given, settings, prepare(corpus, settings.text, Path(folder), notice, vocabulary))[0]
 
 
 def _begin(
@@ -85,7 +90,8 @@ def _begin(
 ) -> Trainer:
     """Reads the text and makes the run folder and the first model."""
     base = load_model(origin) if origin else None
-    settings = Settings.from_flat(settings_like(base, values) if base else values)
+    given = settings_like(base, values) if base else values
+    settings = Settings.from_flat(given)
     check_engine(settings.training)  # before the text is read, which may take long
 
     said: list[Event] = []
@@ -105,8 +111,8 @@ def _begin(
     with run.abandoned_on_error():
         run.save_settings()
         dataset = prepare(corpus, settings.text, run.data, notice, base.vocabulary if base else None)
-        if not base and plans(values, settings):
-            choices, run.settings = plan(values, settings, dataset)
+        if plans(given, settings):
+            choices, run.settings = plan(given, settings, dataset)
             say(choices)
             run.save_settings()
         model = _fresh(run, corpus.name, dataset)
