@@ -65,19 +65,25 @@ def planned(
     Raises:
         CharloomError: for every mistake that a person can make.
     """
-    base = load_model(origin) if origin else None
-    given = settings_like(base, values) if base else values
-    settings = Settings.from_flat(given)
+    base, given, settings = _asked(values, origin)
     if not plans(given, settings):
         raise SettingsError(
             "a plan needs a budget in minutes, streams with a loss at every character, and something left to choose; "
             "otherwise settings are as given, and defaults else"
         )
-    check_engine(settings.training)
     corpus = open_corpus(paths, settings.text, settings.text.vocabulary == "bytes", notice)
     with TemporaryDirectory(prefix="charloom-") as folder:
         vocabulary = base.vocabulary if base else None
         return plan(given, settings, prepare(corpus, settings.text, Path(folder), notice, vocabulary))[0]
+
+
+def _asked(values: Mapping[str, Any], origin: str | None) -> tuple[ModelFolder | None, Mapping[str, Any], Settings]:
+    """The model to begin from, what was chosen by it or for the run, and the settings with that; none can be wrong."""
+    base = load_model(origin) if origin else None
+    given = settings_like(base, values) if base else values
+    settings = Settings.from_flat(given)
+    check_engine(settings.training)  # before the text is read, which may take long
+    return base, given, settings
 
 
 def _begin(
@@ -89,11 +95,7 @@ def _begin(
     stop: Stop,
 ) -> Trainer:
     """Reads the text and makes the run folder and the first model."""
-    base = load_model(origin) if origin else None
-    given = settings_like(base, values) if base else values
-    settings = Settings.from_flat(given)
-    check_engine(settings.training)  # before the text is read, which may take long
-
+    base, given, settings = _asked(values, origin)
     said: list[Event] = []
 
     def say(event: Event) -> None:
