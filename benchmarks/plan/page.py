@@ -43,6 +43,7 @@ def filled(text: str, found: Sequence[Result]) -> str:
         "rates": lambda found: plain(found, "rates"),
         "small": lambda found: plain(found, "small"),
         "ablation": lambda found: plain(found, "ablation"),
+        "decay": lambda found: plain(found, "decay"),
         "prototypes": prototypes,
     }
     for name, table in tables.items():

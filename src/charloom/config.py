@@ -224,8 +224,10 @@ class Settings(Section):
 BUDGETS = ("minutes", "epochs", "steps")
 ADAM = ("adam", "adamw")
 """Optimizers whose steps the kernels take, and whose rate can be planned."""
-PLANNED = ("hidden", "dropout", "dropout_mask", "weight_drop", "lr")
-"""What `training/planning.py` chooses where the budget is in minutes and nobody else did; the rate, for Adam alone."""
+PLANNED = ("hidden", "dropout", "dropout_mask", "weight_drop", "lr", "weight_decay")
+"""What `training/planning.py` chooses where the budget is in minutes and nobody else did; the rate for Adam
+alone, weight decay for AdamW.
+"""
 SECTIONS: dict[str, type[Section]] = {"text": TextSettings, "model": ModelSettings, "training": TrainingSettings}
 
 S = TypeVar("S", bound=BaseModel)

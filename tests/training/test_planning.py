@@ -107,7 +107,7 @@ def test_what_was_chosen_is_kept_and_the_rest_planned_around_it(dataset, machine
     timed = machine(100_000)
     choices, settings = planned(dataset("abc " * 5000), minutes=1, hidden=100, dropout=0.05, lr=0.001, cell="gru")
     assert timed == [100]
-    assert choices.keys() == {"weight_drop", "dropout_mask", *planning.USUAL} - {"cell"}
+    assert choices.keys() == {"weight_drop", "dropout_mask", "weight_decay", *planning.USUAL} - {"cell"}
     model = settings.model
     assert (model.hidden, model.dropout, model.cell, settings.training.lr) == (100, 0.05, "gru", 0.001)
     assert settings.training.weight_drop == choices["weight_drop"]
@@ -186,8 +186,11 @@ def test_what_is_dropped_is_for_new_text_and_the_size(dataset, machine):
 def test_the_rate_is_planned_for_adam_alone(dataset, machine):
     """Adam's rate given to plain descent; a plan with nothing in it."""
     machine(100_000)
+    by_adam, _ = planned(dataset("abc " * 5000), minutes=1, optimizer="adam")
+    assert "lr" in by_adam
+    assert "weight_decay" not in by_adam, "there it is a part of the gradient, and a tenth is far too much"
     choices, settings = planned(dataset("abc " * 5000), minutes=1, optimizer="sgd")
-    assert "lr" not in choices
+    assert not choices.keys() & {"lr", "weight_decay"}
     assert planning.plans({}, settings)
     assert not planning.plans(choices, settings)
 

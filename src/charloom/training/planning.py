@@ -45,6 +45,9 @@ FASTEST, FASTEST_AT = {"lstm": 0.011, "gru": 0.006, "rnn": 0.006}, 256
 runs fail at rates that short ones still like (LOG.md, "how fast each cell may learn").
 """
 
+DECAY = Choice("weight_decay", 0.1, "better by a hundredth or two than none or a tenth of it, on each text tried")
+"""LOG.md, "weight decay"."""
+
 SHARE = 0.75
 """Of what was timed that is counted upon. Validation, samples and checkpoints take 0.07; and a machine that is shared,
 or grows hot, is slower for minutes than for the moment in which it was timed. To drop too much, or to train too large
@@ -70,8 +73,7 @@ USUAL = {
     "layers": "a wider one learns as much in the time as two that cost the same, or more",
     "batch_size": "with more texts a step reads more in the time and learns less, as there are fewer steps",
     "seq_length": "the same with longer ones",
-    "schedule": "to nothing at the end, where all budgets should lead",
-    "weight_decay": "ten times more or none is no better",
+    "schedule": "a rate that stays, as high or a third of it, ends worse by a hundredth",
 }
 """What no plan changes, and why: it won in equal time (docs/results.md; LOG.md, "what a plan leaves as it is")."""
 
@@ -119,12 +121,19 @@ def _repeated(sample: np.ndarray[Any, Any], dataset: Dataset) -> float:
 
 def plans(given: Mapping[str, Any], settings: Settings) -> bool:
     """Whether there is something to plan: the rules are for a budget in minutes, and a loss at every character of
-    streams; the rate, for Adam.
+    streams.
     """
     training = settings.training
     usual = training.batches == "streams" and training.loss == "every"
-    able = set(PLANNED) if training.optimizer in ADAM else set(PLANNED) - {"lr"}
-    return training.minutes is not None and usual and not given.keys() >= able
+    return training.minutes is not None and usual and not given.keys() >= _able(training.optimizer)
+
+
+def _able(optimizer: str) -> set[str]:
+    """What can be planned: the rate, for Adam; weight decay, where it stands apart from the gradient, in AdamW."""
+    without_rate = set(PLANNED) - {"lr", "weight_decay"}
+    return (
+        without_rate | ({"lr"} if optimizer in ADAM else set()) | ({"weight_decay"} if optimizer == "adamw" else set())
+    )
 
 
 def plan(given: Mapping[str, Any], settings: Settings, dataset: Dataset) -> tuple[Planned, Settings]:
@@ -142,12 +151,11 @@ def plan(given: Mapping[str, Any], settings: Settings, dataset: Dataset) -> tupl
     sizes = (settings.model.hidden,) if "hidden" in given else TIMED
     pace = Pace(settings, text, sizes, batches.batch(0, 0))
     size = _size(settings, text, pace)
-    choices = [size, *_dropout(text, pace.symbols(size.value), size.value)]
-    if settings.training.optimizer in ADAM:
-        choices.append(_rate(settings, size.value))
+    choices = [size, *_dropout(text, pace.symbols(size.value), size.value), _rate(settings, size.value), DECAY]
     flat = {name: value for _, section in settings for name, value in section if value is not None}
     choices += [Choice(name, flat[name], reason) for name, reason in USUAL.items()]
-    free = tuple(sorted((c for c in choices if c.setting not in given), key=lambda c: list(flat).index(c.setting)))
+    left = (_able(settings.training.optimizer) | USUAL.keys()) - given.keys()
+    free = tuple(sorted((c for c in choices if c.setting in left), key=lambda c: list(flat).index(c.setting)))
     planned = Settings.from_flat(flat | {choice.setting: choice.value for choice in free})
     found = Planned(minutes, text.symbols, text.distinct, text.records, text.repeated, text.bits, free)
     return found, planned
