@@ -66,7 +66,7 @@ def minutes(found: Sequence[Result]) -> Iterable[str]:
             result["corpus"],
             option(result, "minutes"),
             f"{planned['hidden']} units, dropout {planned['dropout']:g}, weight drop {planned['weight_drop']:g}, "
-            f"rate {planned['lr']:g}",
+            f"rate {planned['lr']:g}, weight decay {planned.get('weight_decay', 0.01):g}",
             result["epochs"],
             f"**{nats:.4f}**",
             f"{nats / math.log(2):.3f}",
