@@ -32,13 +32,15 @@ def main() -> None:
 def filled(text: str, found: Sequence[Result]) -> str:
     """The page with what stands between `<!-- name -->` and `<!-- end -->` made anew."""
     tables = {
-        "minutes": minutes,
+        "minutes": lambda found: minutes(found, "minutes"),
+        "fp32": lambda found: minutes(found, "fp32"),
         "lesson": lesson,
         "pictures": pictures,
         "text": texts,
         "settings": settings,
         "grid": grid,
         "depth": lambda found: plain(found, "depth"),
+        "size": lambda found: plain(found, "size"),
         "cells": lambda found: plain(found, "cells"),
         "rates": lambda found: plain(found, "rates"),
         "small": lambda found: plain(found, "small"),
@@ -56,10 +58,10 @@ def filled(text: str, found: Sequence[Result]) -> str:
     return text
 
 
-def minutes(found: Sequence[Result]) -> Iterable[str]:
+def minutes(found: Sequence[Result], name: str) -> Iterable[str]:
     """What the plan gives in so many minutes."""
     yield from head("text", "minutes", "chosen", "passes", "nats per char", "bits", "windows of 256", "learning on")
-    for result in of(found, "minutes"):
+    for result in of(found, name):
         planned, read = result["planned"], result["eval"]
         nats = read["nats_per_char"]
         yield row(

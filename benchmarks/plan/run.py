@@ -13,30 +13,36 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
-from pace import steps_in_time
+import numpy as np
+from pace import SHARE, flat, steps_in_time
 
 from charloom.config import PLANNED
+from charloom.training import planning
+from charloom.training.events import Planned
+from charloom.training.start import planned as plan
 
 HERE = Path(__file__).parent
 RESULTS, PACES = HERE / "results.jsonl", HERE / "pace.jsonl"
-OTHERWISE = {"minutes": ["--protocol", "windows:256", "--dynamic"]}
+EVALUATED, OTHERWISE = {"minutes", "fp32"}, ("--protocol", "windows:256", "--dynamic")
 """Names whose models `charloom eval` reads, too, and how."""
 
-PACED = {"text", "grid", "depth", "ablation"}
+PACED = {"text", "grid", "depth", "size", "ablation"}
 """Names whose trials get as many steps as their minutes hold by `pace.py`; those are kept in pace.jsonl."""
 
-ALIKE, ATTEMPTS = 1.15, 20
-"""Moments whose speeds lie no further apart are alike; so many are waited for."""
+DROPPING = "--dropout 0.3 --weight-drop 0.3 --dropout-mask locked"
+"""Of what the plan will choose: how it is timed."""
 
 PROGRAMS = {"prototypes", "nanogpt"}
 """Names of the programs beside this one that train in charloom's place; flags are theirs."""
@@ -85,43 +91,58 @@ def key(result: dict[str, Any]) -> tuple[str, str, str]:
 def in_steps(name: str, corpus: str, flags: str) -> str:
     """The flags with the plan's choices, and steps for the minutes; all of a name and text are timed together.
 
-    Where some of them have been timed before, the others are fitted in between them.
+    Where some of them have been timed before, the others are fitted in between them. What is planned, is planned for a
+    machine as fast as it was then.
     """
-    lines = PACES.read_text(encoding="utf-8").splitlines()
-    timed = {found["flags"]: found for found in map(json.loads, lines) if key(found)[:2] == (name, corpus)}
+    lines = [json.loads(line) for line in PACES.read_text(encoding="utf-8").splitlines()]
+    timed = {found["flags"]: found for found in lines if key(found)[:2] == (name, corpus)}
     if flags in timed:
         return str(timed[flags]["train_as"])
-    together = [each for *which, each in trials() if which == [name, corpus]]
-    for _ in range(ATTEMPTS):  # a plan is for a machine as fast as the one that the others were timed on
-        full, distinct = planned(corpus, together)
-        steps = dict(zip(together, steps_in_time(full, distinct), strict=True))
-        then_to_now = median([timed[each]["steps"] / steps[each] for each in timed] or [1.0])
-        print(f"{corpus}: as fast as when timed first, times {1 / then_to_now:.2f}", file=sys.stderr, flush=True)
-        if 1 / ALIKE < then_to_now < ALIKE:
-            break
-    else:
-        sys.exit(f"{PACES} holds what {corpus} had on a faster or slower machine; without its lines all is timed anew")
+    steps = {each: int(found["steps"]) for each, found in timed.items()}
+    distinct = planned(corpus, "--minutes 1", lambda _: 1.0).distinct
+    together = [each for *which, each in trials() if which == [name, corpus] and "--hidden" in each]
+    if missing := [each for each in together if each not in steps]:
+        now = steps_in_time([each if "--lr" in each else f"{each} {DROPPING}" for each in together], distinct)
+        now_of = dict(zip(together, now, strict=True))
+        then_to_now = median([steps[each] / now_of[each] for each in together if each in steps] or [1.0])
+        print(f"{corpus}: {1 / then_to_now:.2f} times as fast as when timed first", file=sys.stderr, flush=True)
+        steps |= {each: round(then_to_now * now_of[each]) for each in missing}
     with PACES.open("a", encoding="utf-8") as file:
-        for each, all_flags in zip(together, full, strict=True):
-            if each not in timed:
-                found = {"name": name, "corpus": corpus, "flags": each, "steps": round(then_to_now * steps[each])}
-                found["train_as"] = re.sub(r"--minutes \S+", f"--steps {found['steps']}", all_flags)
-                file.write(json.dumps(found) + "\n")
+        for each in dict.fromkeys([*missing, flags]):
+            count, choices = (steps[each], "") if "--lr" in each else chosen(corpus, each, steps)
+            train_as = re.sub(r"--minutes \S+", f"--steps {count}", each) + choices
+            found = {"name": name, "corpus": corpus, "flags": each, "steps": count, "train_as": train_as}
+            file.write(json.dumps(found) + "\n")
     return in_steps(name, corpus, flags)
 
 
-def planned(corpus: str, together: list[str]) -> tuple[list[str], int]:
-    """The flags with the plan's choices where settings are not given, and how many symbols are distinct."""
-    distinct = charloom("train", corpus, "--minutes", "1", "--plan-only")[-1]["distinct"]
-    full = list[str]()
-    for flags in together:
-        choices = list[str]()
-        if "--lr" not in flags:
-            event = charloom("train", corpus, *shlex.split(flags), "--plan-only")[-1]
-            chosen = [choice for choice in event["choices"] if choice["setting"] in PLANNED]
-            choices = [f"--{choice['setting']} {choice['value']}".replace("_", "-") for choice in chosen]
-        full.append(" ".join([flags, *choices]))
-    return full, distinct
+def chosen(corpus: str, flags: str, steps: dict[str, int]) -> tuple[int, str]:
+    """Steps, and what the plan chooses for these flags, by how many steps the others were found to have."""
+    asked = flat(flags)
+    seconds = 60 * SHARE * float(asked["minutes"])
+    alike = [flags] if flags in steps else [each for each in steps if usual(each)]
+    by_size = {int(flat(each)["hidden"]): seconds / steps[each] for each in alike}
+
+    def step(hidden: int) -> float:  # seconds; beyond what was timed, by the square
+        most = max(by_size)
+        inside = np.interp(math.log(hidden), *np.log(sorted(by_size.items())).T)
+        return math.exp(inside) * max(1.0, hidden / most) ** 2
+
+    choices = [choice for choice in planned(corpus, flags, step).choices if choice.setting in PLANNED]
+    settings = asked | {choice.setting: choice.value for choice in choices}
+    said = "".join(f" --{choice.setting} {choice.value}".replace("_", "-") for choice in choices)
+    return round(seconds / step(settings["hidden"])), said
+
+
+def planned(corpus: str, flags: str, step: Callable[[int], float]) -> Planned:
+    """The plan for a machine on which a step takes so many seconds, by the number of units."""
+    with patch.object(planning, "_timed", lambda _, __, hidden, *___: [step(hidden)] * 2):
+        return plan([corpus], flat(flags), None, lambda _: None)
+
+
+def usual(flags: str) -> bool:
+    """Whether a step is one as a plan would have it, of whatever size."""
+    return not {"cell", "layers", "batch_size", "seq_length"} & flat(flags).keys()
 
 
 def trial(name: str, corpus: str, flags: str, train_as: str) -> dict[str, Any]:
@@ -132,7 +153,7 @@ def trial(name: str, corpus: str, flags: str, train_as: str) -> dict[str, Any]:
         return {"name": name, "corpus": corpus, "flags": flags, **json.loads(ended.stdout.splitlines()[-1])}
     with tempfile.TemporaryDirectory() as folder:
         events = charloom("train", corpus, "--out", f"{folder}/run", "--sample-length", "0", *shlex.split(train_as))
-        otherwise = charloom("eval", f"{folder}/run", *OTHERWISE[name])[0] if name in OTHERWISE else None
+        otherwise = charloom("eval", f"{folder}/run", *OTHERWISE)[0] if name in EVALUATED else None
     return result_of(name, corpus, flags, events, otherwise) | ({} if train_as == flags else {"train_as": train_as})
 
 

@@ -100,6 +100,7 @@ def test_a_text_that_is_read_often_is_dropped_more(dataset, machine):
     assert little["hidden"] == much["hidden"]
     assert little["dropout"] > much["dropout"]
     assert little["weight_drop"] > much["weight_drop"]
+    assert little["weight_decay"] > much["weight_decay"]
 
 
 def test_what_was_chosen_is_kept_and_the_rest_planned_around_it(dataset, machine):
@@ -179,7 +180,7 @@ def test_what_is_dropped_is_for_new_text_and_the_size(dataset, machine):
     assert repeated["dropout"] == pytest.approx(alone["dropout"], abs=0.02)
     few, _ = planned(dataset(once, split="1/0"), **given, steps=20)
     assert few["dropout"] < alone["dropout"]
-    sizes = [planning._dropout(look(dataset(once)), 1e5, hidden)[0].value for hidden in (128, 256, 384, 768)]
+    sizes = [planning._dropout(look(dataset(once)), 5, hidden)[0].value for hidden in (128, 256, 384, 768)]
     assert sizes == sorted(set(sizes))
 
 
@@ -199,5 +200,6 @@ def test_every_number_is_there_at_the_edges():
     """A logarithm of nothing: a text of two characters, or all of it repeated."""
     for text in (Look(1, 1, 0, 0.0, 8.0), Look(100, 2, 0, 1.0, 0.1)):
         for symbols in (1.0, 1e12):
-            for choice in planning._dropout(text, symbols, 48):
+            epochs = text.readings(symbols)
+            for choice in (*planning._dropout(text, epochs, 48), planning._decay(epochs)):
                 assert choice.value == "locked" or 0 <= choice.value < 1

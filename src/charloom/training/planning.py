@@ -45,8 +45,10 @@ FASTEST, FASTEST_AT = {"lstm": 0.011, "gru": 0.006, "rnn": 0.006}, 256
 runs fail at rates that short ones still like (LOG.md, "how fast each cell may learn").
 """
 
-DECAY = Choice("weight_decay", 0.1, "better by a hundredth or two than none or a tenth of it, on each text tried")
-"""LOG.md, "weight decay"."""
+DECAY, DECAY_EPOCHS = (0.03, 0.1), (1.0, 3.0)
+"""Weight decay, by how often the text is read; between the two, with the logarithm (LOG.md, "weight decay", and "weight
+decay of a text that is hardly read twice").
+"""
 
 SHARE = 0.75
 """Of what was timed that is counted upon. Validation, samples and checkpoints take 0.07; and a machine that is shared,
@@ -91,6 +93,10 @@ class Look:
     records: int
     repeated: float
     bits: float
+
+    def readings(self, symbols: float) -> float:
+        """How often so many symbols read the text, its repeated lines counted once."""
+        return symbols / max(1.0, self.symbols * (1 - self.repeated))
 
 
 def look(dataset: Dataset) -> Look:
@@ -151,7 +157,8 @@ def plan(given: Mapping[str, Any], settings: Settings, dataset: Dataset) -> tupl
     sizes = (settings.model.hidden,) if "hidden" in given else TIMED
     pace = Pace(settings, text, sizes, batches.batch(0, 0))
     size = _size(settings, text, pace)
-    choices = [size, *_dropout(text, pace.symbols(size.value), size.value), _rate(settings, size.value), DECAY]
+    epochs = text.readings(pace.symbols(size.value))
+    choices = [size, *_dropout(text, epochs, size.value), _rate(settings, size.value), _decay(epochs)]
     flat = {name: value for _, section in settings for name, value in section if value is not None}
     choices += [Choice(name, flat[name], reason) for name, reason in USUAL.items()]
     left = (_able(settings.training.optimizer) | USUAL.keys()) - given.keys()
@@ -237,9 +244,8 @@ def _parameters(settings: Settings, text: Look, hidden: int) -> int:
     return Architecture.of(settings.model.model_copy(update={"hidden": hidden}), text.distinct).size
 
 
-def _dropout(text: Look, symbols: float, hidden: int) -> list[Choice]:
+def _dropout(text: Look, epochs: float, hidden: int) -> list[Choice]:
     """More of it, the more often the text is read, and the larger the network."""
-    epochs = symbols / max(1.0, text.symbols * (1 - text.repeated))
     size = hidden / EPOCHS_AT
     counted = math.log(epochs) + (LARGER if size > 1 else SMALLER) * math.log(size)
     units, weights = (round(float(np.interp(counted, np.log(EPOCHS), shares)), 2) for shares in (DROPOUT, WEIGHT_DROP))
@@ -258,3 +264,9 @@ def _rate(settings: Settings, hidden: int) -> Choice:
     highest = FASTEST[settings.model.cell]
     rate = min(highest, round(highest * math.sqrt(FASTEST_AT / hidden), 4))
     return Choice("lr", rate, f"{highest:g} for {FASTEST_AT} units, less for more: as the root of their number")
+
+
+def _decay(epochs: float) -> Choice:
+    """How fast weights shrink that nothing renews."""
+    decay = round(float(np.interp(math.log(epochs), np.log(DECAY_EPOCHS), DECAY)), 2)
+    return Choice("weight_decay", decay, f"{DECAY[1]:g} is best where a text is read three times or more, less below")
