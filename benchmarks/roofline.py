@@ -56,10 +56,11 @@ def traffic(cell: str, layers: int, hidden: int, batch: int, size: int) -> float
 
 def main() -> None:
     """Measures, prints and draws."""
-    rows = [(row, precision) for row in ROWS for precision in ("fp32", "bf16")]
     runs: dict[str, Callable[[], float]] = {}
     probes = Probes()
-    for precision in ("fp32", "bf16"):
+    precisions = [precision for precision in ("fp32", "bf16") if probes.operations(precision, 0.01)]
+    rows = [(row, precision) for row in ROWS for precision in precisions]
+    for precision in precisions:
         runs[precision] = partial(probes.operations, precision, SECONDS)
     runs["reading"] = partial(probes.reading(LARGE), SECONDS)
     workers = [Worker(f"kernels-{precision}", row) for row, precision in rows]
@@ -74,8 +75,9 @@ def main() -> None:
     for worker in workers:
         worker.close()
     speeds = {name: statistics.median(values) for name, values in found.items()}
-    points: dict[str, list[tuple[float, float, str]]] = {"fp32": [], "bf16": []}
-    print(f"registers: {speeds['fp32'] / 1e9:.0f} GFLOP/s in fp32, {speeds['bf16'] / 1e9:.0f} in bf16 by AMX")
+    points: dict[str, list[tuple[float, float, str]]] = {precision: [] for precision in precisions}
+    of_each = ", ".join(f"{speeds[precision] / 1e9:.0f} GFLOP/s in {precision}" for precision in precisions)
+    print(f"registers: {of_each}{'' if 'bf16' in precisions else '; without AMX, bf16 is not measured'}")
     print(f"beyond the cores' own caches: {speeds['reading'] / 1e9:.1f} GB/s")
     for row, precision in rows:
         cell, layers, hidden, batch, _, embedding, _ = row
@@ -101,7 +103,7 @@ def draw(picture: Path, speeds: dict[str, float], points: dict[str, list[tuple[f
 
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
     across = np.geomspace(4, 1000, 200)
-    for precision, colour in (("fp32", "C0"), ("bf16", "C1")):
+    for precision, colour in zip(points, ("C0", "C1"), strict=False):
         roof = np.minimum(speeds[precision], across * speeds["reading"]) / 1e9
         axes.loglog(across, roof, colour, label=f"{precision}: {speeds[precision] / 1e9:.0f} GFLOP/s at most")
         for intensity, reached, name in points[precision]:

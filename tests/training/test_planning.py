@@ -136,7 +136,7 @@ def test_a_real_machine_is_timed(dataset):
     event, settings = plan({"minutes": 0.01}, Settings.from_flat({"minutes": 0.01}), dataset("abc " * 5000))
     reasons = {choice.setting: choice.reason for choice in event.choices}
     assert settings.model.hidden in planning.SIZES
-    assert int(re.search(r"timed at ([\d,]+) symbols", reasons["hidden"])[1].replace(",", "")) > 1000
+    assert int(re.search(r"([\d,]+) symbols a second", reasons["hidden"])[1].replace(",", "")) > 1000
 
 
 def test_sizes_between_those_timed_follow_from_both(dataset, machine):

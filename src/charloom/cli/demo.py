@@ -57,7 +57,8 @@ def _beside_compressors(folder: Path, nats: float) -> str:
     found = compressed(bytes_of(data.vocabulary, unseen), characters, data)
     return (
         f"On {characters:,} characters that it never saw it needs {nats / math.log(2):.2f} bits per character; "
-        f"xz -9e needs {found['xz_bits_per_char']:.2f} and PPMd {found['ppmd_bits_per_char']:.2f}, having read it too."
+        f"xz -9e needs {found['xz_bits_per_char']:.2f} and PPMd {found['ppmd_bits_per_char']:.2f}, "
+        "once they have read the same training text."
     )
 
 

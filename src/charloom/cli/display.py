@@ -118,7 +118,7 @@ def plan_table(event: Planned) -> list[str]:
     unit = "minute" if event.minutes == 1 else "minutes"
     rows = [
         f"plan for {event.minutes:g} {unit}: {event.symbols:,} symbols{records}, "
-        f"{event.distinct:,} different{repeated}; xz packs them into {event.xz_bits_per_symbol:.2f} bits each"
+        f"{event.distinct:,} different{repeated}; xz packs a sample into {event.xz_bits_per_symbol:.2f} bits each"
     ]
     width = max((len(str(choice.value)) for choice in event.choices), default=0)
     rows += [f"  {choice.setting:<14}{choice.value!s:>{width}}  {choice.reason}" for choice in event.choices]

@@ -124,7 +124,10 @@ def _fetched(url: str) -> Source:
     except TextError:
         raise
     except ImportError as error:
-        raise TextError(f"{shown(url)}: a package for this kind of URL is missing: {reason(error)}") from None
+        raise TextError(
+            f"{shown(url)}: a package for this kind of URL is missing: {reason(error)}; http and https need: "
+            "pip install 'charloom[remote]'"
+        ) from None
     except Exception as error:  # every protocol raises classes of its own library
         raise TextError(f"{shown(url)} cannot be fetched: {reason(error)}") from None
 

@@ -75,9 +75,11 @@ USUAL = {
     "layers": "a wider one learns as much in the time as two that cost the same, or more",
     "batch_size": "with more texts a step reads more in the time and learns less, as there are fewer steps",
     "seq_length": "the same with longer ones",
-    "schedule": "a rate that stays, as high or a third of it, ends worse by a hundredth",
+    "schedule": "a rate that stays, as high or a third of it, ends 1 to 1.5% worse",
 }
-"""What no plan changes, and why: it won in equal time (docs/results.md; LOG.md, "what a plan leaves as it is")."""
+"""What no plan changes, and why: it won in equal time, the LSTM in equal steps (docs/results.md; LOG.md, "LSTM or GRU",
+"one layer or two", "larger batches and longer steps in a minute").
+"""
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,10 @@ class Pace:
         """Symbols in the budget, or in steps or epochs that end before."""
         return min(self.rate(hidden) * self._seconds, self._most)
 
+    def capped(self, hidden: int) -> bool:
+        """Whether steps or epochs end before the budget."""
+        return self.rate(hidden) * self._seconds > self._most
+
 
 def _timed(settings: Settings, distinct: int, hidden: int, batch: Batch, seconds: float) -> list[float]:
     """What each of some steps on the batch takes, two at least; the first finds the caches cold."""
@@ -232,11 +238,12 @@ def _size(settings: Settings, text: Look, pace: Pace) -> Choice:
         ]
         hidden = max(able, default=SIZES[0])
     symbols, parameters = pace.symbols(hidden), _parameters(settings, text, hidden)
+    counted = "as many as are asked for" if pace.capped(hidden) else f"with {SHARE:.0%} of that"
     return Choice(
         "hidden",
         hidden,
-        f"timed at {pace.rate(hidden):,.0f} symbols a second; with {SHARE:.0%} of that, {symbols / 1e6:,.1f} million: "
-        f"{symbols / parameters:.1f} for each of its {parameters:,} parameters",
+        f"{pace.rate(hidden):,.0f} symbols a second by the sizes that were timed; {counted}, "
+        f"{symbols / 1e6:,.1f} million: {symbols / parameters:.1f} for each of its {parameters:,} parameters",
     )
 
 
@@ -253,8 +260,8 @@ def _dropout(text: Look, epochs: float, hidden: int) -> list[Choice]:
     if text.repeated > 0.01:
         often += f", counting its repeated lines ({text.repeated:.0%}) once"
     return [
-        Choice("dropout", units, f"{often}: of a unit's outputs"),
-        Choice("weight_drop", weights, f"{often}: of what a unit remembers by"),
+        Choice("dropout", units, f"share of outputs; {often}"),
+        Choice("weight_drop", weights, f"share of recurrent weights; {often}"),
         Choice("dropout_mask", "locked", "as good as fresh masks, and costs nothing"),
     ]
 
@@ -269,4 +276,8 @@ def _rate(settings: Settings, hidden: int) -> Choice:
 def _decay(epochs: float) -> Choice:
     """How fast weights shrink that nothing renews."""
     decay = round(float(np.interp(math.log(epochs), np.log(DECAY_EPOCHS), DECAY)), 2)
-    return Choice("weight_decay", decay, f"{DECAY[1]:g} is best where a text is read three times or more, less below")
+    return Choice(
+        "weight_decay",
+        decay,
+        f"{DECAY[1]:g} is best for most texts that are read {DECAY_EPOCHS[1]:g} times or more, less below",
+    )

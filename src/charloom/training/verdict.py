@@ -59,10 +59,10 @@ def verdict(curve: Curve, seen: float, unseen: float, unit: str, read: float) ->
     if unseen < LEARNT:
         return f"nothing is left to learn: {figures}"
     if curve.risen > RISEN:
-        when = f"the best was at step {curve.steps[curve.best]:,} of {curve.steps[-1]:,}"
+        when = f"validation was best at step {curve.steps[curve.best]:,} of {curve.steps[-1]:,}"
         return (
             f"over-fitted: {when}, and unseen text became {curve.risen:.0%} worse from there ({figures}). "
-            "More text would help most; else more --weight-drop and --dropout, or fewer minutes"
+            "More text would help most; else more --weight-drop and --dropout, or a shorter run"
         )
     gap = 1 - seen / unseen
     if gap < WIDE and read > MANY:
@@ -71,10 +71,10 @@ def verdict(curve: Curve, seen: float, unseen: float, unit: str, read: float) ->
     if gap < NARROW and read < FEW:
         return f"under-fitted: {figures}. More minutes would help most, or a smaller network (--hidden) in as many"
     if gap < NARROW:
-        return f"under-fitted: {figures}. More minutes would help most, and the larger network that they pay for"
+        return f"under-fitted: {figures}. More minutes would help most, and with them a larger network"
     if gap < WIDE:
         return f"well fitted: {figures}. More minutes would still help, more text too"
     return (
         f"fitted as far as this text goes: {figures}. More text would help most; more minutes only with more "
-        "--weight-drop and --dropout, which the plan gives them"
+        "--weight-drop and --dropout, as a plan would have it"
     )
