@@ -17,6 +17,7 @@ from run import HERE, results
 DOCS = HERE.parents[1] / "docs"
 Result = dict[str, Any]
 PUBLISHED = 1.2917  # nats a character of anna-karenina: the PyTorch lesson's best
+SITTING = "fp32"  # the plan's runs that are drawn, with the peers that ran beside them
 NO_ROWS = 2  # lines of a table that has none
 HIDDEN, LAYERS, CELLS = (64, 128, 256, 512), (1, 2, 3), ("lstm", "gru", "rnn")
 
@@ -44,6 +45,7 @@ def filled(text: str, found: Sequence[Result]) -> str:
         "cells": lambda found: plain(found, "cells"),
         "rates": lambda found: plain(found, "rates"),
         "small": lambda found: plain(found, "small"),
+        "few": lambda found: plain(found, "few"),
         "ablation": lambda found: plain(found, "ablation"),
         "decay": lambda found: plain(found, "decay"),
         "prototypes": prototypes,
@@ -78,12 +80,16 @@ def minutes(found: Sequence[Result], name: str) -> Iterable[str]:
 
 
 def lesson(found: Sequence[Result]) -> Iterable[str]:
-    """How long it takes to the PyTorch lesson's best."""
-    yield from head("settings", "seconds", "lowest on the curve", f"below {PUBLISHED} after")
-    for result in [*of(found, "minutes", "anna-karenina"), *of(found, "lesson")] if of(found, "lesson") else ():
-        curve = result["curve"]
-        below = next((f"{seconds:.0f} s" for seconds, nats in curve if nats < PUBLISHED), "never")
-        yield row(f"`{result['flags']}`", f"{curve[-1][0]:.0f}", f"{min(nats for _, nats in curve):.4f}", below)
+    """How long it takes to the PyTorch lesson's best, in each sitting."""
+    yield from head("in", "settings", "seconds", "lowest on the curve", f"below {PUBLISHED} after")
+    others = of(found, "lesson")
+    for name in (SITTING, "minutes"):
+        precision = "float32" if name == SITTING else "bfloat16, AMX"
+        for result in [*of(found, name, "anna-karenina"), *(r for r in others if beside(r) == (name == SITTING))]:
+            curve = result["curve"]
+            below = next((f"{seconds:.0f} s" for seconds, nats in curve if nats < PUBLISHED), "never")
+            lowest = f"{min(nats for _, nats in curve):.4f}"
+            yield row(precision, f"`{result['flags']}`", f"{curve[-1][0]:.0f}", lowest, below)
 
 
 def pictures(found: Sequence[Result]) -> Iterable[str]:
@@ -94,7 +100,12 @@ def pictures(found: Sequence[Result]) -> Iterable[str]:
 
 def drawn(found: Sequence[Result]) -> list[str]:
     """The texts whose curves there are."""
-    return list(dict.fromkeys(result["corpus"] for result in of(found, "minutes")))
+    return list(dict.fromkeys(result["corpus"] for result in of(found, SITTING)))
+
+
+def beside(peer: Result) -> bool:
+    """Whether a peer ran in the sitting that is drawn."""
+    return peer["name"] == "nanogpt" or "--precision fp32" in peer["flags"]
 
 
 def texts(found: Sequence[Result]) -> Iterable[str]:
@@ -199,7 +210,7 @@ def row(*cells: object) -> str:
 
 
 def draw(found: Sequence[Result]) -> None:
-    """Loss against time: the plan's runs and what others have, on the same machine."""
+    """Loss against time: the plan's runs and what others have, in one sitting."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -209,11 +220,11 @@ def draw(found: Sequence[Result]) -> None:
     peers = {"lesson": "the PyTorch lesson's settings, in PyTorch", "nanogpt": "nanoGPT's settings for a CPU"}
     for corpus in drawn(found):
         figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
-        for result in of(found, "minutes", corpus):
+        for result in of(found, SITTING, corpus):
             label = f"charloom train {corpus} {result['flags']}"
             axes.plot(*zip(*result["curve"], strict=True), marker=".", label=label)
         for name, label in peers.items():
-            for result in of(found, name, corpus):
+            for result in filter(beside, of(found, name, corpus)):
                 axes.plot(*zip(*result["curve"], strict=True), "k--", marker=".", label=label)
         axes.set(xscale="log", xlabel="seconds", ylabel="nats per character of the validation split", title=corpus)
         axes.set_ylim(top=2.2)

@@ -31,7 +31,8 @@ def command(name: str, paths: tuple[str, ...], quick: bool, out: Path | None, **
     """Run a lesson whole: train by the preset of its name, show what it shows, end in a verdict.
 
     The text is the one that the classic program used (fetched once; see `charloom corpora`), or PATH. With --quick it
-    is one that every Python carries. Flags change the preset's settings; docs/lessons/ has a page for each.
+    is one that every Python carries. Flags change the preset's settings; the defaults in brackets are for what it does
+    not say. docs/lessons/ has a page for each.
     """
     from charloom.lessons.lesson import Lesson
     from charloom.training.interrupt import graceful_interrupt

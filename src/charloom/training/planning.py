@@ -60,7 +60,7 @@ SAMPLE = 2**20
 """Symbols of the text that are looked at closely."""
 
 EPOCHS = (1.0, 4.0, 16.0, 40.0, 100.0)
-DROPOUT = (0.0, 0.2, 0.3, 0.5, 0.6)
+DROPOUT = (0.0, 0.1, 0.3, 0.5, 0.6)
 WEIGHT_DROP = (0.0, 0.0, 0.2, 0.4, 0.5)
 """Both grow with the times that the text is read; between the points, with their logarithm."""
 
