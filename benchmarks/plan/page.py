@@ -221,12 +221,13 @@ def draw(found: Sequence[Result]) -> None:
     for corpus in drawn(found):
         figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
         for result in of(found, SITTING, corpus):
-            label = f"charloom train {corpus} {result['flags']}"
+            label = f"charloom train --minutes {option(result, 'minutes')}"
             axes.plot(*zip(*result["curve"], strict=True), marker=".", label=label)
         for name, label in peers.items():
             for result in filter(beside, of(found, name, corpus)):
                 axes.plot(*zip(*result["curve"], strict=True), "k--", marker=".", label=label)
-        axes.set(xscale="log", xlabel="seconds", ylabel="nats per character of the validation split", title=corpus)
+        axes.set(xscale="log", xlabel="seconds", ylabel="nats per character of the validation split")
+        axes.set_title(f"{corpus}, two cores, float32")
         axes.set_ylim(top=2.2)
         figure.legend(loc="outside lower center", ncols=2, frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
