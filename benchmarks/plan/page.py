@@ -82,14 +82,13 @@ def minutes(found: Sequence[Result], name: str) -> Iterable[str]:
 def lesson(found: Sequence[Result]) -> Iterable[str]:
     """How long it takes to the PyTorch lesson's best, in each sitting."""
     yield from head("in", "settings", "seconds", "lowest on the curve", f"below {PUBLISHED} after")
-    others = of(found, "lesson")
-    for name in (SITTING, "minutes"):
-        precision = "float32" if name == SITTING else "bfloat16, AMX"
-        for result in [*of(found, name, "anna-karenina"), *(r for r in others if beside(r) == (name == SITTING))]:
-            curve = result["curve"]
-            below = next((f"{seconds:.0f} s" for seconds, nats in curve if nats < PUBLISHED), "never")
-            lowest = f"{min(nats for _, nats in curve):.4f}"
-            yield row(precision, f"`{result['flags']}`", f"{curve[-1][0]:.0f}", lowest, below)
+    ran = [*of(found, SITTING, "anna-karenina"), *of(found, "minutes", "anna-karenina"), *of(found, "lesson")]
+    for result in sorted(ran, key=beside, reverse=True):
+        curve = result["curve"]
+        below = next((f"{seconds:.0f} s" for seconds, nats in curve if nats < PUBLISHED), "never")
+        lowest = f"{min(nats for _, nats in curve):.4f}"
+        precision = "float32" if beside(result) else "bfloat16, AMX"
+        yield row(precision, f"`{result['flags']}`", f"{curve[-1][0]:.0f}", lowest, below)
 
 
 def pictures(found: Sequence[Result]) -> Iterable[str]:
@@ -103,9 +102,9 @@ def drawn(found: Sequence[Result]) -> list[str]:
     return list(dict.fromkeys(result["corpus"] for result in of(found, SITTING)))
 
 
-def beside(peer: Result) -> bool:
-    """Whether a peer ran in the sitting that is drawn."""
-    return peer["name"] == "nanogpt" or "--precision fp32" in peer["flags"]
+def beside(result: Result) -> bool:
+    """Whether it ran in the sitting that is drawn."""
+    return result["name"] == "nanogpt" or "--precision fp32" in result["flags"]
 
 
 def texts(found: Sequence[Result]) -> Iterable[str]:
