@@ -152,6 +152,11 @@ private:
         for (int m = 0; m < panels; m++, left += left_stride, right += right_stride)
             for (int row = 0; row < rows; row++) {
                 Floats x0 = load(right + row * DEPTH), x1 = load(right + row * DEPTH + next);
+                if (LANES == 16) {  // the next panel's: the processor does not foresee the jump from one to the next
+                    __builtin_prefetch(left + left_stride + row * DEPTH);
+                    __builtin_prefetch(right + right_stride + row * DEPTH);
+                    __builtin_prefetch(right + right_stride + row * DEPTH + next);
+                }
 #pragma GCC unroll 8
                 for (int n = 0; n < OUTER_ROWS; n++) {
                     Floats d = splat(left[row * DEPTH + n]);
