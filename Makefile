@@ -6,8 +6,8 @@
 #   make format    write Python and C++ as the checks want them
 #   make kernels   build what is new of the C++ in src/charloom/kernels/; demo, test and bench do so first
 #   make check-kernels   build the kernels with AddressSanitizer and UBSan, and run their tests; some minutes
-#   make bench     the programs under benchmarks/, beside their peers, which it installs in a venv of their own; most of
-#                  an hour
+#   make bench     the programs under benchmarks/, beside their peers, which it installs in a venv of their own;
+#                  twenty minutes
 #   make results   what docs/results.md shows: the trials that benchmarks/plan/results.jsonl lacks, then the page; some
 #                  hours for all of them, and it may be interrupted
 #   make docs      write docs/cli.md anew
