@@ -39,8 +39,9 @@ Matrix::Matrix(Precision precision, bool tiles, const float* rows, int gates, in
     int blocks = padded_width(units) / LANES;
     strips_ = blocks * gates;
     panel_ = most / gates * gates;
+    group_ = panel_ > GROUP_STRIPS ? (panel_ + 1) / 2 : panel_;
     columns_ = padded_width(columns) / values_per_word(precision);
-    words_.reserve(size_t(panels()) * panel_ * LANES * columns_);
+    words_.reserve(panels() * groups() * group_words());
     scales_.reserve(size_t(strips_) * LANES);
     added_.reserve(size_t(strips_) * LANES);
     if (precision == Precision::int8)
@@ -59,10 +60,11 @@ void Matrix::pack(const float* rows, int gates, int units, int columns) {
             int strip = unit / LANES * gates + gate, lane = unit % LANES;
             float scale = largest(row, columns) / 127;
             if (scale == 0) scale = 1;
-            uint32_t* panel = words_ + size_t(strip / panel_) * panel_ * LANES * columns_;
-            uint32_t* first = panel + strip % panel_ * LANES + lane;
+            int at = strip % panel_;
+            uint32_t* group = words_ + (strip / panel_ * groups() + at / group_) * group_words();
+            uint32_t* first = group + at % group_ * LANES + lane;
             for (int column = 0; column < columns; column++)
-                put_weight<Format>(first + size_t(column / Format::PER_WORD) * panel_ * LANES, column, row[column],
+                put_weight<Format>(first + size_t(column / Format::PER_WORD) * group_ * LANES, column, row[column],
                                    scale);
             if constexpr (std::is_same_v<Format, Int8>) {
                 int32_t sum = 0;
@@ -76,47 +78,48 @@ void Matrix::pack(const float* rows, int gates, int units, int columns) {
 
 namespace {
 
-// Strips from the widest group down, for so many texts; each group's weights are read once.
-template <class Format, int TEXTS, int STRIPS>
-void across(PanelView panel, int strips, const TextsView& texts, float* sums, size_t sums_between) {
-    for (; strips >= STRIPS; strips -= STRIPS) {
-        multiply<Format, STRIPS, TEXTS>(panel, texts, sums, sums_between);
-        panel.words += STRIPS * LANES;
-        panel.scales += STRIPS * LANES;
-        panel.added += STRIPS * LANES;
-        sums += STRIPS * LANES;
-    }
-    if constexpr (STRIPS > 1)
-        if (strips > 0) {
-            constexpr int FEWER = STRIPS == 8 ? 6 : STRIPS == 6 ? 4 : STRIPS - 1;
-            across<Format, TEXTS, FEWER>(panel, strips, texts, sums, sums_between);
-        }
+// One group's strips for so many texts.
+template <class Format, int TEXTS, int STRIPS = GROUP_STRIPS>
+void across(const PanelView& group, int strips, const TextsView& texts, float* sums, size_t sums_between) {
+    if (strips == STRIPS) return multiply<Format, 1, STRIPS, TEXTS>(group, texts, sums, sums_between);
+    if constexpr (STRIPS > 1) across<Format, TEXTS, STRIPS - 1>(group, strips, texts, sums, sums_between);
 }
 
 }  // namespace
 
 PanelView Matrix::view(int panel) const {
     int strip = first_strip(panel);
-    return {words_ + size_t(strip) * LANES * columns_, panel_ * LANES, columns_, scales_ + strip * LANES,
+    return {words_ + panel * groups() * group_words(),
+            group_words(),
+            group_ * LANES,
+            columns_,
+            scales_ + strip * LANES,
             added_ + strip * LANES};
 }
 
 template <class Format>
 void Matrix::times_in(const TextsView& texts, int count, int panel, float* sums, size_t sums_between) const {
-    PanelView view = this->view(panel);
-    if (count == 1) return across<Format, 1, MOST_STRIPS>(view, strips(panel), texts, sums, sums_between);
-    for (int group = 0; group < strips(panel); group += 4) {
-        PanelView part{view.words + group * LANES, view.between, view.columns, view.scales + group * LANES,
-                       view.added + group * LANES};
-        int wide = std::min(4, strips(panel) - group), text = 0;
+    PanelView rest = view(panel);
+    int left = strips(panel);
+    if (count == 1 && left == 2 * group_) {  // one group's sums would be too few chains
+        if (group_ == 4) return multiply<Format, 2, 4, 1>(rest, texts, sums, sums_between);
+        if (group_ == 3) return multiply<Format, 2, 3, 1>(rest, texts, sums, sums_between);
+    }
+    for (; left > 0; left -= group_) {
+        int text = 0;
         auto some = [&]<int TEXTS>(std::integral_constant<int, TEXTS>) {
             for (; text + TEXTS <= count; text += TEXTS)
-                across<Format, TEXTS, 4>(part, wide, {texts.words + text * texts.between, texts.between},
-                                         sums + text * sums_between + group * LANES, sums_between);
+                across<Format, TEXTS>(rest, std::min(left, group_), {texts.words + text * texts.between, texts.between},
+                                      sums + text * sums_between, sums_between);
         };
         some(std::integral_constant<int, MOST_TEXTS>{});
+        if constexpr (MOST_TEXTS > 4) some(std::integral_constant<int, 4>{});
         some(std::integral_constant<int, 2>{});
         some(std::integral_constant<int, 1>{});
+        rest.words += rest.apart;
+        rest.scales += group_ * LANES;
+        rest.added += group_ * LANES;
+        sums += group_ * LANES;
     }
 }
 

@@ -36,17 +36,19 @@ public:
 private:
     template <class Format>
     void pack(const float* rows, int gates, int units, int columns);
+    size_t group_words() const { return size_t(group_) * LANES * columns_; }
+    int groups() const { return (panel_ + group_ - 1) / group_; }
     PanelView view(int panel) const;
     template <class Format>
     void times_in(const TextsView& texts, int count, int panel, float* sums, size_t sums_between) const;
 
     Precision precision_ = Precision::fp32;
     bool tiles_ = false;
-    int strips_ = 0, panel_ = 1;  // all of them; in one panel
-    int columns_ = 0;             // counted in words
-    Buffer<uint32_t> words_;      // [panel][column][strip][lane]
-    Buffer<float> scales_;        // of a row's weights and the values, for Int8
-    Buffer<int32_t> added_;       // to a row's sum by the values' offset, for Int8
+    int strips_ = 0, panel_ = 1, group_ = 1;  // all of them; in one panel, in one group
+    int columns_ = 0;                         // counted in words
+    Buffer<uint32_t> words_;                  // [panel][group][column][strip][lane]
+    Buffer<float> scales_;                    // of a row's weights and the values, for Int8
+    Buffer<int32_t> added_;                   // to a row's sum by the values' offset, for Int8
 };
 
 // LANES hidden values of a text in the form in which matrices of a precision take them.

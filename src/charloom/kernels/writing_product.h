@@ -1,7 +1,8 @@
 // Weights times hidden values, in each precision, for a few texts at a time.
 //
 // Writing one text is bound by how fast weights come out of memory, so they lie in the order in which they are read: a
-// strip is LANES rows side by side, a panel a few strips that are multiplied together. A word is 32 bits: one float, two
+// strip is LANES rows side by side, a group the strips that several texts are multiplied by together, a panel one group or
+// two, whose strips one text is multiplied by together. A word is 32 bits: one float, two
 // bfloat16 or four bytes, so that a strip's next columns are always one vector of words. Lanes are rows: nothing is ever
 // summed across lanes, and each row's sum is one chain over the columns in their order. Hence a text is bit for bit the
 // same alone and in any batch, at any number of threads.
@@ -19,7 +20,8 @@
 
 namespace charloom::writing {
 
-constexpr int MOST_STRIPS = 8;  // that are multiplied together: as many chains as hide an addition's latency
+constexpr int MOST_STRIPS = 8;   // of a panel: as many chains as hide an addition's latency
+constexpr int GROUP_STRIPS = 4;  // at most
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int MOST_TEXTS = 6;  // with 4 strips: 24 sums, 6 texts' values and a strip in 32 registers
 #else
@@ -100,11 +102,17 @@ struct Int8 {
 
 // What `multiply` needs of a panel, and of the texts it multiplies.
 struct PanelView {
-    const uint32_t* words;  // the first of the strips' words
-    int between;            // words from one column to the next
+    const uint32_t* words;  // the first group's
+    size_t apart;           // words from one group to the next
+    int between;            // words from one column of a group to the next
     int columns;            // counted in words
     const float* scales;    // of the strips' rows
     const int32_t* added;
+
+    const uint32_t* strip(int number) const {
+        int group = between / LANES;
+        return words + number / group * apart + number % group * LANES;
+    }
 };
 
 struct TextsView {
@@ -112,18 +120,20 @@ struct TextsView {
     size_t between;  // words from one text to the next
 };
 
-// sums[text][strip][lane] for STRIPS strips and TEXTS texts; `sums_between` numbers lie between two texts.
-template <class Format, int STRIPS, int TEXTS>
+// sums[text][strip][lane] for TEXTS texts and the first STRIPS strips of each of GROUPS groups, all of them if there are
+// two; `sums_between` numbers lie between two texts.
+template <class Format, int GROUPS, int STRIPS, int TEXTS>
 inline void multiply(const PanelView& panel, const TextsView& texts, float* sums, size_t sums_between) {
-    typename Format::Sum sum[TEXTS][STRIPS] = {};
+    constexpr int ALL = GROUPS * STRIPS;
+    typename Format::Sum sum[TEXTS][ALL] = {};
     const uint32_t* words = panel.words;
     for (int column = 0; column < panel.columns; column++, words += panel.between) {
         Words values[TEXTS];
 #pragma GCC unroll 8
         for (int text = 0; text < TEXTS; text++) values[text] = texts.words[text * texts.between + column] - Words{};
 #pragma GCC unroll 8
-        for (int strip = 0; strip < STRIPS; strip++) {
-            Words weights = load(words + strip * LANES);
+        for (int strip = 0; strip < ALL; strip++) {
+            Words weights = load(words + strip / STRIPS * panel.apart + strip % STRIPS * LANES);
 #pragma GCC unroll 8
             for (int text = 0; text < TEXTS; text++)
                 sum[text][strip] = Format::add(sum[text][strip], weights, values[text]);
@@ -132,7 +142,7 @@ inline void multiply(const PanelView& panel, const TextsView& texts, float* sums
 #pragma GCC unroll 8
     for (int text = 0; text < TEXTS; text++)
 #pragma GCC unroll 8
-        for (int strip = 0; strip < STRIPS; strip++)
+        for (int strip = 0; strip < ALL; strip++)
             store(sums + text * sums_between + strip * LANES,
                   Format::total(sum[text][strip], panel.scales + strip * LANES, panel.added + strip * LANES));
 }
@@ -170,7 +180,7 @@ struct ByTiles {
 private:
     static void four(const PanelView& panel, const int (&strips)[2], const TextsView& texts, const int (&firsts)[2],
                      int32_t (&found)[2][2][TEXTS][LANES]) {
-        const uint32_t *left = panel.words + strips[0] * LANES, *right = panel.words + strips[1] * LANES;
+        const uint32_t *left = panel.strip(strips[0]), *right = panel.strip(strips[1]);
         const uint32_t *upper = texts.words + firsts[0] * texts.between,
                        *lower = texts.words + firsts[1] * texts.between;
         size_t weights = panel.between * sizeof(uint32_t), values = texts.between * sizeof(uint32_t);

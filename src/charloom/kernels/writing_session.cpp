@@ -12,22 +12,20 @@ namespace {
 // Words between two texts' values beyond their number: keeps them off each other's cache sets.
 constexpr size_t APART = 16;
 
-// Of so few texts the sums are small beside the weights, and the order in which weights are read decides: `run_recurrent`.
+// Of so few texts the sums are small beside the weights, and the order in which weights are read decides: `run_ahead`.
 constexpr int FEW_TEXTS = 4;
 
 constexpr size_t BETWEEN = MOST_STRIPS * LANES;  // from one text's sums of a panel to the next one's
 
-// [first, end) of so many things, that one member of several takes.
-struct Share {
-    int first, end;
-    Share(int things, int member, int members)
-        : first(things * member / members), end(things * (member + 1) / members) {}
-};
+// What one member of several takes of so many panels or texts.
+Range share(int things, int member, int members) {
+    return {things * member / members, things * (member + 1) / members};
+}
 
 }  // namespace
 
 Session::Session(const Network& network, const Task& task, int members)
-    : network_(network), task_(task), ahead_(task.texts <= FEW_TEXTS), stride_(network.width + APART),
+    : network_(network), task_(task), few_(task.texts <= FEW_TEXTS), stride_(network.width + APART),
       word_stride_(network.width / values_per_word(network.precision) + APART), values_(2 * network.layers.size()),
       memory_(network.layers.size()), members_(members) {
     for (Values& made : values_) {
@@ -37,9 +35,10 @@ Session::Session(const Network& network, const Task& task, int members)
     for (auto& memory : memory_) memory.reserve(task.texts * stride_);
     logits_.reserve(size_t(task.texts) * network.head_width);
     for (Member& member : members_) {
-        member.below.reserve(task.texts * BETWEEN);
-        for (const Layer& layer : network.layers)
-            member.recurrent.emplace_back().reserve(task.texts * BETWEEN * (ahead_ ? layer.recurrent.panels() : 1));
+        int panels = few_ ? network.layers[0].recurrent.panels() : 1;
+        member.below.reserve(task.texts * BETWEEN * panels);
+        for (size_t n = 0; n < network.layers.size(); n++)
+            member.recurrent.emplace_back().reserve(task.texts * BETWEEN * panels);
         member.ids.resize(task.texts);
         member.entries.reserve(size_t(task.texts) * padded_width(std::max(1, network.entry_size)));
         if (task.sampling)
@@ -81,15 +80,17 @@ int Session::advance(int threads, int count) {
     return run_gang(threads, [&](int member, Gang& gang) { steps(member, gang, first, end); });
 }
 
+// Of few texts steps go two by two: the first one makes the second one's recurrent sums, too.
 void Session::steps(int member, Gang& gang, int first, int end) {
     int layers = static_cast<int>(network_.layers.size());
     bool wants_logits = task_.logits || task_.chosen;
     for (int step = first; step < end; step++) {
+        bool second = few_ && (step - first) % 2 == 1, first_of_two = few_ && !second && step + 1 < end;
         if (task_.forced) read_forced(member, gang, step);
-        if (ahead_) run_recurrent(member, gang.size(), step);
         for (int layer = 0; layer < layers; layer++) {
-            run_layer(member, gang.size(), step, layer);
+            run_layer(member, gang.size(), step, layer, second);
             gang.meet(member);
+            if (first_of_two) run_ahead(member, gang.size(), step, layer);
         }
         if (wants_logits) {
             run_head(member, gang.size(), step);
@@ -100,43 +101,43 @@ void Session::steps(int member, Gang& gang, int first, int end) {
     }
 }
 
-// What the layers' own hidden values give can be computed for all of them at once, the step before being over; in the
-// other order at every other step, so that the layer that was read last is the first to be read again. Where a member's
-// share is somewhat larger than its core's cache, two in five weights are still there then; always in the same order, a
-// cache that drops what was not used for longest would have dropped each just before it is wanted.
-void Session::run_recurrent(int member, int members, int step) {
-    int layers = static_cast<int>(network_.layers.size());
-    for (int n = 0; n < layers; n++) {
-        int number = step % 2 ? layers - 1 - n : n;
-        const Matrix& recurrent = network_.layers[number].recurrent;
-        Share share(recurrent.panels(), member, members);
-        for (int panel = share.first; panel < share.end; panel++)
-            recurrent.times(view(number, 1 - step % 2), task_.texts, panel,
-                            members_[member].recurrent[number] + panel * task_.texts * BETWEEN, BETWEEN);
-    }
+// The recurrent sums of a layer's next step, as soon as its hidden values are whole: their weights have just been read,
+// and going backwards starts with those that were read last. Where a member's share of all weights is larger than its
+// core's cache, recurrent weights thus come from beyond it about once in two steps, and not in each. What a layer reads
+// from below waits for the next symbol; `run_layer` goes over those weights forwards and backwards in turn.
+void Session::run_ahead(int member, int members, int step, int number) {
+    const Matrix& recurrent = network_.layers[number].recurrent;
+    times(recurrent, view(number, step % 2), share(recurrent.panels(), member, members), true,
+          members_[member].recurrent[number]);
 }
 
-void Session::run_layer(int member, int members, int step, int number) {
+// ahead: whether the recurrent sums are there.
+void Session::run_layer(int member, int members, int step, int number, bool ahead) {
+    Range panels = share(network_.layers[number].recurrent.panels(), member, members);
+    int together = few_ ? panels.count() : 1;
+    for (int first = panels.first; first < panels.end; first += together)
+        run_panels(member, step, number, {first, first + together}, ahead);
+}
+
+void Session::run_panels(int member, int step, int number, Range panels, bool ahead) {
     const Layer& layer = network_.layers[number];
     Member& self = members_[member];
     const Member& read = reader(member);
     const bool from_entries = number == 0 && network_.entry_size > 0;
     const size_t entry_width = padded_width(network_.entry_size);
     const int gates = network_.gates, parity = step % 2;
-    float* memory = memory_[number];
-    Share share(layer.recurrent.panels(), member, members);
-    for (int panel = share.first; panel < share.end; panel++) {
-        float* recurrent = self.recurrent[number] + (ahead_ ? panel * task_.texts * BETWEEN : 0);
-        if (!ahead_) layer.recurrent.times(view(number, 1 - parity), task_.texts, panel, recurrent, BETWEEN);
-        if (layer.below) {
-            TextsView below = from_entries ? TextsView{read.entries, entry_width} : view(number - 1, parity);
-            layer.below.times(below, task_.texts, panel, self.below, BETWEEN);
-        }
+    float *memory = memory_[number], *recurrent = self.recurrent[number];
+    if (layer.below) {
+        TextsView below = from_entries ? TextsView{read.entries, entry_width} : view(number - 1, parity);
+        times(layer.below, below, panels, ahead, self.below);
+    }
+    if (!ahead) times(layer.recurrent, view(number, 1 - parity), panels, false, recurrent);
+    for (int panel = panels.first; panel < panels.end; panel++) {
         int strip = layer.recurrent.first_strip(panel), strips = layer.recurrent.strips(panel);
         for (int text = 0; text < task_.texts; text++)
             for (int n = 0; n < strips; n += gates) {
                 int unit = (strip + n) / gates * LANES;
-                size_t sums = text * BETWEEN + n * LANES;
+                size_t sums = ((panel - panels.first) * task_.texts + text) * BETWEEN + n * LANES;
                 size_t start = layer.a_start_a_symbol ? read.ids[text] * layer.start_size : 0;
                 Block at{layer.start + start + size_t(strip + n) * LANES,
                          layer.below ? self.below + sums : nullptr,
@@ -149,10 +150,18 @@ void Session::run_layer(int member, int members, int step, int number) {
     }
 }
 
+// sums[panel][text] of some panels, in their order or from the last to the first.
+void Session::times(const Matrix& matrix, const TextsView& texts, Range panels, bool backwards, float* sums) const {
+    for (int n = 0; n < panels.count(); n++) {
+        int at = backwards ? panels.count() - 1 - n : n;
+        matrix.times(texts, task_.texts, panels.first + at, sums + at * task_.texts * BETWEEN, BETWEEN);
+    }
+}
+
 void Session::run_head(int member, int members, int step) {
     TextsView top = view(static_cast<int>(network_.layers.size()) - 1, step % 2);
-    Share share(network_.head.panels(), member, members);
-    for (int panel = share.first; panel < share.end; panel++) {
+    Range panels = share(network_.head.panels(), member, members);
+    for (int panel = panels.first; panel < panels.end; panel++) {
         int first = network_.head.first_strip(panel) * LANES, end = first + network_.head.strips(panel) * LANES;
         network_.head.times(top, task_.texts, panel, logits_ + first, network_.head_width);
         for (int text = 0; text < task_.texts; text++) {
@@ -177,8 +186,8 @@ bool Session::choose(int member, Gang& gang, int step) {
     if (task_.texts == 1) {
         choose_one(member, step, 0);
     } else {
-        Share share(task_.texts, member, gang.size());
-        for (int text = share.first; text < share.end; text++) choose_one(member, step, text);
+        Range texts = share(task_.texts, member, gang.size());
+        for (int text = texts.first; text < texts.end; text++) choose_one(member, step, text);
         gang.meet(member);
     }
     return !failed_.load(std::memory_order_relaxed);

@@ -32,6 +32,12 @@ struct Outcome {
     bool failed;  // whether the next one's logits left nothing to choose
 };
 
+// [first, end) of a matrix's panels, or of texts.
+struct Range {
+    int first, end;
+    int count() const { return end - first; }
+};
+
 class Session {
 public:
     Session(const Network& network, const Task& task, int members);
@@ -47,11 +53,10 @@ private:
         Buffer<float> numbers;
         Buffer<uint32_t> words;
     };
-    struct Member {           // what each thread has for itself
-        Buffer<float> below;  // a panel's sums
-        // of each layer: a panel's sums, or where `ahead_`, those of all its panels
-        std::vector<Buffer<float>> recurrent;
-        std::vector<int> ids;  // of one text, which every member chooses for itself
+    struct Member {                            // what each thread has for itself
+        Buffer<float> below;                   // sums of one panel, or where `few_`, of all that it has of a layer
+        std::vector<Buffer<float>> recurrent;  // of each layer
+        std::vector<int> ids;                  // of one text, which every member chooses for itself
         Buffer<uint32_t> entries;
         std::vector<float> logits;  // a text's, to be changed
         std::unique_ptr<Chooser> chooser;
@@ -59,8 +64,10 @@ private:
 
     void load_state();
     void steps(int member, Gang& gang, int first, int end);
-    void run_recurrent(int member, int members, int step);
-    void run_layer(int member, int members, int step, int number);
+    void times(const Matrix& matrix, const TextsView& texts, Range panels, bool backwards, float* sums) const;
+    void run_ahead(int member, int members, int step, int number);
+    void run_layer(int member, int members, int step, int number, bool ahead);
+    void run_panels(int member, int step, int number, Range panels, bool ahead);
     void run_head(int member, int members, int step);
     void read_forced(int member, Gang& gang, int step);
     bool choose(int member, Gang& gang, int step);
@@ -73,7 +80,7 @@ private:
 
     const Network& network_;
     const Task& task_;
-    const bool ahead_;                   // whether all layers' recurrent products come first in a step
+    const bool few_;                     // texts, so that the order in which weights are read decides
     size_t stride_, word_stride_;        // from one text's values to the next
     std::vector<Values> values_;         // [layer][parity of the step]: a step reads what the one before wrote
     std::vector<Buffer<float>> memory_;  // [layer]: c
