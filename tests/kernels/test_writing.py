@@ -176,7 +176,13 @@ def test_a_text_is_the_same_however_it_is_made(variant, cell, nonlinearity, hidd
     one, two = (NativeWriter(variant, network, precision, threads) for threads in (1, 2))
     expected, state = written(one, network, 13, 60)
     assert len({tuple(row) for row in expected}) == 13
-    for other, batch, pieces in [(two, 13, (10**9,)), (two, 8, (1, 2, 9)), (one, 3, (7,)), (two, 1, (1, 20))]:
+    for other, batch, pieces in [
+        (two, 13, (10**9,)),
+        (one, 10, (5,)),
+        (two, 8, (1, 2, 9)),
+        (one, 3, (7,)),
+        (two, 1, (1, 20)),
+    ]:
         made, after = written(other, network, batch, 60, pieces)
         np.testing.assert_array_equal(made, expected[:batch])
         states_equal(after, state.rows(np.arange(batch)))

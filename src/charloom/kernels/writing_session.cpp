@@ -104,14 +104,14 @@ void Session::steps(int member, Gang& gang, int first, int end) {
 // The recurrent sums of a layer's next step, as soon as its hidden values are whole: their weights have just been read,
 // and going backwards starts with those that were read last. Where a member's share of all weights is larger than its
 // core's cache, recurrent weights thus come from beyond it about once in two steps, and not in each. What a layer reads
-// from below waits for the next symbol; `run_layer` goes over those weights forwards and backwards in turn.
+// from below waits for the next symbol; `run_panels` goes over those weights forwards and backwards in turn.
 void Session::run_ahead(int member, int members, int step, int number) {
     const Matrix& recurrent = network_.layers[number].recurrent;
     times(recurrent, view(number, step % 2), share(recurrent.panels(), member, members), true,
           members_[member].recurrent[number]);
 }
 
-// ahead: whether the recurrent sums are there.
+// ahead: whether the recurrent sums are there; what is read from below is then gone over backwards.
 void Session::run_layer(int member, int members, int step, int number, bool ahead) {
     Range panels = share(network_.layers[number].recurrent.panels(), member, members);
     int together = few_ ? panels.count() : 1;
