@@ -68,9 +68,8 @@ private:
     int total_panels() const { return batch_.steps * layout_.panels; }
     int weight(int layer) const { return a_.has_table() + 4 * layer; }  // W, U, b, b' follow one another
     int head_weight() const { return a_.has_table() + 4 * a_.layers; }
-    Range texts_range(int part) const {
-        return Range::of(layout_.panels, part, threads_, layout_.panels >= 2 * threads_ ? 2 : 1);
-    }
+    // As many for each part, though products take two at once: an odd one alone costs less than two more to wait for.
+    Range texts_range(int part) const { return Range::of(layout_.panels, part, threads_); }
     Range sequence_range(int part) const { return Range::of(total_panels(), part, threads_, 2); }
     Range active_range(int part) const { return Range::of(int(active_.size()), part, threads_, 2); }
 

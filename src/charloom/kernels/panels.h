@@ -41,7 +41,7 @@ CHARLOOM_INLINE void with_rows(int rows, Work&& work) {
     work.template operator()<MOST>();
 }
 
-// How B texts lie in panels: as evenly as can be, and so that each part of the work has some.
+// How B texts lie in panels: as evenly as can be, and as many panels for each part of the work.
 struct Layout {
     int texts = 0, panels = 0, rows = 0;
 
