@@ -139,6 +139,7 @@ private:
         int embedding;
         int panel = 0, pair = 0;
 
+        void want(int, int, int, Wanted&) const {}
         void begin(int panel_, int pair_) { panel = panel_, pair = pair_; }
         void rows(const float* z, int first, int last) {
             for (int row = first; row < last; row++)

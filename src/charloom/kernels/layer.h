@@ -84,10 +84,18 @@ struct GoesDown {
     int unit = 0;
     typename P::Number* to = nullptr;
 
+    size_t place(int i, int pair) const {
+        return (size_t(panels ? panels[i] : i) * unit_blocks + 2 * pair) * P::ROWS * LANES;
+    }
+
+    void want(int i, int pair, int rows, Wanted& wanted) const {
+        wanted.add(outputs + place(i, pair), rows * LANES, 2, P::ROWS * LANES, true);
+    }
+
     CHARLOOM_INLINE void begin(int i, int pair) {
         m = panels ? panels[i] : i;
         unit = 2 * pair * LANES;
-        to = outputs + (m * unit_blocks + 2 * pair) * P::ROWS * LANES;
+        to = outputs + place(i, pair);
     }
 
     CHARLOOM_INLINE void rows(const float* z, int first, int last) {

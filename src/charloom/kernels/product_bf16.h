@@ -219,6 +219,7 @@ struct AmxTiles {
 
 struct TileProduct : HalfPrecisionLayout {
     static constexpr int ROWS = 16;
+    static constexpr bool VECTORS_FREE = true;
 
     using Session = Tiles;
 
@@ -315,6 +316,7 @@ struct DotTiles {
 
 struct DotProduct : HalfPrecisionLayout {
     static constexpr int ROWS = 12;
+    static constexpr bool VECTORS_FREE = false;
 
     struct Session {
         explicit Session(int) {}
@@ -322,21 +324,24 @@ struct DotProduct : HalfPrecisionLayout {
 
     template <class Between>
     static void multiply(const Bf16* panel0, const Bf16* panel1, const Bf16* weights, int blocks, int rows,
-                         float* scratch0, float* scratch1, Between&&) {
-        multiply_panel(panel0, weights, blocks, rows, scratch0);
-        if (panel1) multiply_panel(panel1, weights, blocks, rows, scratch1);
+                         float* scratch0, float* scratch1, Between&& between) {
+        multiply_panel(panel0, weights, blocks, rows, scratch0, between);
+        if (panel1) multiply_panel(panel1, weights, blocks, rows, scratch1, between);
     }
 
-    static void multiply_panel(const Bf16* panel, const Bf16* weights, int blocks, int rows, float* scratch) {
-        with_rows<ROWS>(rows, [&]<int R>() { multiply_rows<R>(panel, weights, blocks, scratch); });
+    template <class Between>
+    static void multiply_panel(const Bf16* panel, const Bf16* weights, int blocks, int rows, float* scratch,
+                               Between& between) {
+        with_rows<ROWS>(rows, [&]<int R>() { multiply_rows<R>(panel, weights, blocks, scratch, between); });
     }
 
-    template <int R>
-    static void multiply_rows(const Bf16* panel, const Bf16* weights, int blocks, float* scratch) {
+    template <int R, class Between>
+    static void multiply_rows(const Bf16* panel, const Bf16* weights, int blocks, float* scratch, Between& between) {
         Floats sums[R][2];
 #pragma GCC unroll 12
         for (int row = 0; row < R; row++) sums[row][0] = sums[row][1] = Floats{};
-        for (int block = 0; block < blocks; block++, panel += ROWS * DEPTH, weights += SQUARE)
+        for (int block = 0; block < blocks; block++, panel += ROWS * DEPTH, weights += SQUARE) {
+            between();
             for (int p = 0; p < 16; p++, weights += DEPTH) {
                 Words w0 = load_words(weights), w1 = load_words(weights + SQUARE);
 #pragma GCC unroll 12
@@ -346,6 +351,7 @@ struct DotProduct : HalfPrecisionLayout {
                     sums[row][1] = dot(sums[row][1], x, w1);
                 }
             }
+        }
 #pragma GCC unroll 12
         for (int row = 0; row < R; row++) {
             store(scratch + row * LANES, sums[row][0]);

@@ -15,7 +15,8 @@ namespace charloom {
 //   sigmoid, tanh          as exact as the numbers that are multiplied
 //   PACKED_PAIR            numbers of a packed weight matrix for two column vectors, a block deep
 //   pack_rows, pack_columns    put a column vector of a packed weight matrix in place
-//   multiply               panels times two column vectors, over all blocks
+//   multiply               panels times two column vectors, over all blocks; calls `between` now and then
+//   VECTORS_FREE           whether it leaves the vector units free meanwhile
 //   outer                  a weight gradient: the sum over all rows of all panels of left times right
 //   Session                what a thread holds while it multiplies panels of so many rows (TILE_ROWS for `outer`)
 struct SinglePrecision {
@@ -23,6 +24,7 @@ struct SinglePrecision {
     using Kept = float;
     static constexpr const char* NAME = "float32";
     static constexpr int DEPTH = 16;
+    static constexpr bool VECTORS_FREE = false;
 #if defined(__AVX512F__) || defined(__aarch64__)  // 32 registers: 24 sums, two column vectors of weights
     static constexpr int ROWS = 12;
 #else  // 16 registers
@@ -63,22 +65,25 @@ struct SinglePrecision {
     // scratch[v][row][lane] = Σ_k panel[row][k] weights[k][v][lane], for each of one or two panels.
     template <class Between>
     static CHARLOOM_INLINE void multiply(const float* panel0, const float* panel1, const float* weights, int blocks,
-                                         int rows, float* scratch0, float* scratch1, Between&&) {
-        multiply_panel(panel0, weights, blocks, rows, scratch0);
-        if (panel1) multiply_panel(panel1, weights, blocks, rows, scratch1);
+                                         int rows, float* scratch0, float* scratch1, Between&& between) {
+        multiply_panel(panel0, weights, blocks, rows, scratch0, between);
+        if (panel1) multiply_panel(panel1, weights, blocks, rows, scratch1, between);
     }
 
-    static void multiply_panel(const float* panel, const float* weights, int blocks, int rows, float* scratch) {
-        with_rows<ROWS>(rows, [&]<int R>() { multiply_rows<R>(panel, weights, blocks, scratch); });
+    template <class Between>
+    static void multiply_panel(const float* panel, const float* weights, int blocks, int rows, float* scratch,
+                               Between& between) {
+        with_rows<ROWS>(rows, [&]<int R>() { multiply_rows<R>(panel, weights, blocks, scratch, between); });
     }
 
-    template <int R>
-    static void multiply_rows(const float* panel, const float* weights, int blocks, float* scratch) {
+    template <int R, class Between>
+    static void multiply_rows(const float* panel, const float* weights, int blocks, float* scratch, Between& between) {
         constexpr int AHEAD = 8 * 2 * LANES;  // weights come from the second-level cache, and some cycles late
         Floats sums[R][2];
 #pragma GCC unroll 12
         for (int row = 0; row < R; row++) sums[row][0] = sums[row][1] = Floats{};
         for (int block = 0; block < blocks; block++, panel += ROWS * DEPTH) {
+            between();
 #pragma GCC unroll 4
             for (int k = 0; k < DEPTH; k++, weights += 2 * LANES) {
                 Floats w0 = load(weights), w1 = load(weights + LANES);

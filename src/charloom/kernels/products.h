@@ -55,9 +55,15 @@ struct InputSums {
     const float* biases = nullptr;
     typename P::Kept* to = nullptr;
 
+    size_t place(int m, int item) const { return (size_t(m) * unit_blocks + item * UNITS) * ROWS * SIZE; }
+
+    void want(int m, int item, int rows, Wanted& wanted) const {
+        wanted.add(out + place(m, item), rows * SIZE, UNITS, ROWS * SIZE, true);
+    }
+
     CHARLOOM_INLINE void begin(int m, int item) {
         biases = bias + size_t(item) * UNITS * Cell::GATES * LANES;
-        to = out + (size_t(m) * unit_blocks + item * UNITS) * ROWS * SIZE;
+        to = out + place(m, item);
     }
 
     CHARLOOM_INLINE void rows(const float* z, int first, int last) {

@@ -95,6 +95,8 @@ private:
         Number* out = nullptr;
         Kept unused[UNITS * P::ROWS * KEPT] = {};  // where nothing is kept, rows still write
 
+        void want(int, int, int, Wanted&) const {}  // time runs forwards, which the processor foresees
+
         CHARLOOM_INLINE void begin(int panel, int item) {
             m = size_t(step) * layer.layout_.panels + panel;
             j = item * UNITS;
@@ -138,6 +140,19 @@ private:
         Number *to_inputs = nullptr, *to_products = nullptr;
         const int32_t* symbols = nullptr;
 
+        void want(int panel, int pair, int rows, Wanted& wanted) const {
+            if (step < 0) return;
+            int j = 2 * pair, unit = j * LANES;
+            size_t m = size_t(step) * layer.layout_.panels + panel;
+            constexpr int BLOCK = Panels<P>::BLOCK, BLOCKS = 2 * LANES / P::DEPTH;
+            wanted.add(layer.kept_ + layer.kept_place(m, j, 0), rows * KEPT, 2, P::ROWS * KEPT, false);
+            wanted.add(back.outputs + layer.output_place(m, j, 0), rows * LANES, 2, P::ROWS * LANES, false);
+            wanted.add(layer.d_inputs(back).at(m, 0, unit, 0, GATES), rows * P::DEPTH, BLOCKS * GATES, BLOCK, true);
+            if (!Cell::PAST) return;
+            wanted.add(layer.d_products(back).at(m, 0, unit, 0, GATES), rows * P::DEPTH, BLOCKS * GATES, BLOCK, true);
+            wanted.add(layer.states().at(m, 0, unit), rows * P::DEPTH, BLOCKS, BLOCK, false);
+        }
+
         CHARLOOM_INLINE void begin(int panel, int pair) {
             int j = 2 * pair, unit = j * LANES;
             size_t place = layer.running_place(panel, j, 0), m = size_t(step) * layer.layout_.panels + panel;
@@ -149,8 +164,8 @@ private:
             size_t one_step = layer.kept_place(layer.layout_.panels, 0, 0);
             kept = layer.kept_ + layer.kept_place(m, j, 0);
             kept_before = step ? kept - one_step : nullptr;
-            // What lies two steps before is fetched into the second-level cache: the whole of it is too large for that,
-            // and time runs backwards here, which the processor does not foresee.
+            // Time runs backwards here, which the processor does not foresee. Where `want` is not asked, what lies two
+            // steps before is fetched into the second-level cache: the whole of it is too large for that.
             size_t ahead = step >= 2 ? 2 : 0;
             early = kept - ahead * one_step;
             first_running = layer.first_running_ + place;
@@ -176,6 +191,16 @@ private:
                 }
         }
 
+        CHARLOOM_INLINE void fetch_early(int side, int row) {
+            int place = side * P::ROWS + row;
+            for (int line = 0; line < KEPT; line += LINE) __builtin_prefetch(early + place * KEPT + line, 0, 2);
+            __builtin_prefetch(early_outputs + place * LANES, 0, 2);
+            if (!TOGETHER || side == 0)
+                for (int gate = 0; gate < GATES; gate++)
+                    __builtin_prefetch(early_inputs + side * NEXT_GATES + row * P::DEPTH + gate * Panels<P>::BLOCK, 1,
+                                       2);
+        }
+
         // Before the first step: what is left is the state's.
         CHARLOOM_INLINE void finish_state(const float* comes_back, int at) {
             store(state + at, Cell::PAST ? load(comes_back) + load(running + at) : load(comes_back));
@@ -183,8 +208,7 @@ private:
 
         CHARLOOM_INLINE void finish_row(const float* comes_back, int side, int row) {
             int place = side * P::ROWS + row, at = place * LANES;
-            for (int line = 0; line < KEPT; line += LINE) __builtin_prefetch(early + place * KEPT + line, 0, 2);
-            __builtin_prefetch(early_outputs + at, 0, 2);
+            if (P::VECTORS_FREE) fetch_early(side, row);
             Floats cell_before =
                 kept_before ? Cell::template before<P>(kept_before + place * KEPT) : load(first_running + at);
             Floats h_before = Cell::PAST ? load(state_before + side * NEXT_UNITS + row * P::DEPTH) : Floats{};
@@ -192,9 +216,6 @@ private:
             Cell::template backward<P>(load(comes_back) + load(d_outputs + at), kept + place * KEPT, cell_before,
                                        h_before, running + at, d_in, d_product);
             int to = side * NEXT_GATES + row * P::DEPTH;
-            if (!TOGETHER || side == 0)
-                for (int gate = 0; gate < GATES; gate++)
-                    __builtin_prefetch(early_inputs + to + gate * Panels<P>::BLOCK, 1, 2);
             float* sum = sums + size_t(symbols ? symbols[row] + side * inputs.stride : side) * GATES * LANES;
             for (int gate = 0; gate < GATES; gate++) {
                 store(to_inputs + to + gate * Panels<P>::BLOCK, d_in[gate]);
