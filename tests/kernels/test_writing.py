@@ -172,15 +172,19 @@ def test_what_enters_the_first_layer_stays_exact(variant, precision, monkeypatch
 @pytest.mark.parametrize("hidden", [7, 100])
 def test_a_text_is_the_same_however_it_is_made(variant, cell, nonlinearity, hidden, precision):
     """Catches sums whose order depends on the batch or on the threads, and a state that is lost between two pieces."""
-    network = random_network(architecture(cell, nonlinearity, hidden=hidden), scale=2.0)
-    one, two = (NativeWriter(variant, network, precision, threads) for threads in (1, 2))
+    symbols = 129 if hidden == 100 else 37  # of nine strips, and of three
+    network = random_network(architecture(cell, nonlinearity, hidden=hidden, symbols=symbols), scale=2.0)
+    one, two, five = (NativeWriter(variant, network, precision, threads) for threads in (1, 2, 5))
     expected, state = written(one, network, 13, 60)
     assert len({tuple(row) for row in expected}) == 13
     for other, batch, pieces in [
         (two, 13, (10**9,)),
         (one, 10, (5,)),
         (two, 8, (1, 2, 9)),
+        (five, 5, (4,)),
+        (five, 4, (3,)),
         (one, 3, (7,)),
+        (two, 2, (10, 1)),
         (two, 1, (1, 20)),
     ]:
         made, after = written(other, network, batch, 60, pieces)

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 
+#include "range.h"
 #include "vector.h"
 
 namespace charloom {
@@ -21,17 +22,6 @@ constexpr int TILE = TILE_ROWS * LANES;
 constexpr int GRAIN = 32;  // the deepest block, and two unit blocks of the widest vectors
 
 constexpr int up_to_multiple(int n, int of) { return (n + of - 1) / of * of; }
-
-// [first, last) of n things in units of `grain`, that part p of so many takes.
-struct Range {
-    int first, last;
-
-    static Range of(int n, int part, int parts, int grain = 1) {
-        int units = (n + grain - 1) / grain;
-        return {std::min(n, int(int64_t(units) * part / parts) * grain),
-                std::min(n, int(int64_t(units) * (part + 1) / parts) * grain)};
-    }
-};
 
 // work<rows>(), so that the compiler knows how many there are.
 template <int MOST, class Work>

@@ -157,7 +157,8 @@ private:
         return ids;
     }
 
-    // In stretches of about half a millisecond, each by as many threads as pay at the moment.
+    // In stretches of about half a millisecond, each by as many threads as pay at the moment. A session does steps two
+    // by two, so a stretch is never less and never odd, but for the last.
     Outcome run(const Task& task, int threads) const {
         Released others_may_run;
         if (task.texts == 0 || task.steps == 0) return {0, false};
@@ -166,7 +167,7 @@ private:
         Session session(network_, task, threads);
         Pace pace = pace_for(task.texts);
         auto begin = Pace::Clock::now(), now = begin;
-        for (int stretch = 1; session.outcome().steps < task.steps;) {
+        for (int stretch = 2; session.outcome().steps < task.steps;) {
             int before = session.outcome().steps, steps = std::min(stretch, task.steps - before);
             int asked = pace.threads(threads, now);
             int came = session.advance(asked, steps);
@@ -175,7 +176,7 @@ private:
             pace.learn(asked, came, time, steps, end);
             now = end;
             if (session.outcome().failed || Pace::Seconds(now - begin).count() >= task.seconds) break;
-            stretch = std::clamp(static_cast<int>(std::min(1e6, STRETCH / time.count() * steps)), 1, 2 * steps);
+            stretch = std::clamp(static_cast<int>(std::min(1e6, STRETCH / time.count() * steps)), 2, 2 * steps) / 2 * 2;
         }
         session.hand_back();
         remember(pace, task.texts);

@@ -17,15 +17,10 @@ constexpr int FEW_TEXTS = 4;
 
 constexpr size_t BETWEEN = MOST_STRIPS * LANES;  // from one text's sums of a panel to the next one's
 
-// What one member of several takes of so many panels or texts.
-Range share(int things, int member, int members) {
-    return {things * member / members, things * (member + 1) / members};
-}
-
 }  // namespace
 
 Session::Session(const Network& network, const Task& task, int members)
-    : network_(network), task_(task), few_(task.texts <= FEW_TEXTS), stride_(network.width + APART),
+    : network_(network), task_(task), few_texts_(task.texts <= FEW_TEXTS), stride_(network.width + APART),
       word_stride_(network.width / values_per_word(network.precision) + APART), values_(2 * network.layers.size()),
       memory_(network.layers.size()), members_(members) {
     for (Values& made : values_) {
@@ -35,7 +30,7 @@ Session::Session(const Network& network, const Task& task, int members)
     for (auto& memory : memory_) memory.reserve(task.texts * stride_);
     logits_.reserve(size_t(task.texts) * network.head_width);
     for (Member& member : members_) {
-        int panels = few_ ? network.layers[0].recurrent.panels() : 1;
+        int panels = few_texts_ ? network.layers[0].recurrent.panels() : 1;
         member.below.reserve(task.texts * BETWEEN * panels);
         for (size_t n = 0; n < network.layers.size(); n++)
             member.recurrent.emplace_back().reserve(task.texts * BETWEEN * panels);
@@ -80,12 +75,12 @@ int Session::advance(int threads, int count) {
     return run_gang(threads, [&](int member, Gang& gang) { steps(member, gang, first, end); });
 }
 
-// Of few texts steps go two by two: the first one makes the second one's recurrent sums, too.
+// Of few texts steps go two by two, in one call: the first one makes the second one's recurrent sums, too.
 void Session::steps(int member, Gang& gang, int first, int end) {
     int layers = static_cast<int>(network_.layers.size());
     bool wants_logits = task_.logits || task_.chosen;
     for (int step = first; step < end; step++) {
-        bool second = few_ && (step - first) % 2 == 1, first_of_two = few_ && !second && step + 1 < end;
+        bool second = few_texts_ && (step - first) % 2 == 1, first_of_two = few_texts_ && !second && step + 1 < end;
         if (task_.forced) read_forced(member, gang, step);
         for (int layer = 0; layer < layers; layer++) {
             run_layer(member, gang.size(), step, layer, second);
@@ -107,15 +102,15 @@ void Session::steps(int member, Gang& gang, int first, int end) {
 // from below waits for the next symbol; `run_panels` goes over those weights forwards and backwards in turn.
 void Session::run_ahead(int member, int members, int step, int number) {
     const Matrix& recurrent = network_.layers[number].recurrent;
-    times(recurrent, view(number, step % 2), share(recurrent.panels(), member, members), true,
+    times(recurrent, view(number, step % 2), Range::of(recurrent.panels(), member, members), true,
           members_[member].recurrent[number]);
 }
 
 // ahead: whether the recurrent sums are there; what is read from below is then gone over backwards.
 void Session::run_layer(int member, int members, int step, int number, bool ahead) {
-    Range panels = share(network_.layers[number].recurrent.panels(), member, members);
-    int together = few_ ? panels.count() : 1;
-    for (int first = panels.first; first < panels.end; first += together)
+    Range panels = Range::of(network_.layers[number].recurrent.panels(), member, members);
+    int together = few_texts_ ? panels.count() : 1;
+    for (int first = panels.first; first < panels.last; first += together)
         run_panels(member, step, number, {first, first + together}, ahead);
 }
 
@@ -132,7 +127,7 @@ void Session::run_panels(int member, int step, int number, Range panels, bool ah
         times(layer.below, below, panels, ahead, self.below);
     }
     if (!ahead) times(layer.recurrent, view(number, 1 - parity), panels, false, recurrent);
-    for (int panel = panels.first; panel < panels.end; panel++) {
+    for (int panel = panels.first; panel < panels.last; panel++) {
         int strip = layer.recurrent.first_strip(panel), strips = layer.recurrent.strips(panel);
         for (int text = 0; text < task_.texts; text++)
             for (int n = 0; n < strips; n += gates) {
@@ -160,8 +155,8 @@ void Session::times(const Matrix& matrix, const TextsView& texts, Range panels, 
 
 void Session::run_head(int member, int members, int step) {
     TextsView top = view(static_cast<int>(network_.layers.size()) - 1, step % 2);
-    Range panels = share(network_.head.panels(), member, members);
-    for (int panel = panels.first; panel < panels.end; panel++) {
+    Range panels = Range::of(network_.head.panels(), member, members);
+    for (int panel = panels.first; panel < panels.last; panel++) {
         int first = network_.head.first_strip(panel) * LANES, end = first + network_.head.strips(panel) * LANES;
         network_.head.times(top, task_.texts, panel, logits_ + first, network_.head_width);
         for (int text = 0; text < task_.texts; text++) {
@@ -186,8 +181,8 @@ bool Session::choose(int member, Gang& gang, int step) {
     if (task_.texts == 1) {
         choose_one(member, step, 0);
     } else {
-        Range texts = share(task_.texts, member, gang.size());
-        for (int text = texts.first; text < texts.end; text++) choose_one(member, step, text);
+        Range texts = Range::of(task_.texts, member, gang.size());
+        for (int text = texts.first; text < texts.last; text++) choose_one(member, step, text);
         gang.meet(member);
     }
     return !failed_.load(std::memory_order_relaxed);

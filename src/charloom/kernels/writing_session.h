@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "pool.h"
+#include "range.h"
 #include "writing_network.h"
 #include "writing_sampling.h"
 
@@ -32,12 +33,6 @@ struct Outcome {
     bool failed;  // whether the next one's logits left nothing to choose
 };
 
-// [first, end) of a matrix's panels, or of texts.
-struct Range {
-    int first, end;
-    int count() const { return end - first; }
-};
-
 class Session {
 public:
     Session(const Network& network, const Task& task, int members);
@@ -53,8 +48,8 @@ private:
         Buffer<float> numbers;
         Buffer<uint32_t> words;
     };
-    struct Member {                            // what each thread has for itself
-        Buffer<float> below;                   // sums of one panel, or where `few_`, of all that it has of a layer
+    struct Member {           // what each thread has for itself
+        Buffer<float> below;  // sums of one panel, or where `few_texts_`, of all that it has of a layer
         std::vector<Buffer<float>> recurrent;  // of each layer
         std::vector<int> ids;                  // of one text, which every member chooses for itself
         Buffer<uint32_t> entries;
@@ -80,7 +75,7 @@ private:
 
     const Network& network_;
     const Task& task_;
-    const bool few_;                     // texts, so that the order in which weights are read decides
+    const bool few_texts_;               // so that the order in which weights are read decides
     size_t stride_, word_stride_;        // from one text's values to the next
     std::vector<Values> values_;         // [layer][parity of the step]: a step reads what the one before wrote
     std::vector<Buffer<float>> memory_;  // [layer]: c
