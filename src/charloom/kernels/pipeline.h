@@ -11,7 +11,7 @@ namespace charloom {
 class Wanted {
 public:
     void clear() {
-        now_ = end_ = ranges_;
+        now_ = end_ = wanted_;
         lines_ = line_ = 0;
     }
 
@@ -32,7 +32,7 @@ public:
                 __builtin_prefetch(line, 1, 2);
             else
                 __builtin_prefetch(line, 0, 2);
-            if (++line_ < now_->lines) continue;
+            if (++line_ < now_->count) continue;
             line_ = 0;
             now_->from += now_->apart;
             if (--now_->times == 0) now_++;
@@ -41,15 +41,15 @@ public:
 
 private:
     static constexpr size_t LINE = 64;  // bytes
-    struct Range {
+    struct Lines {
         const char* from;
-        int lines, times;
+        int count, times;
         size_t apart;
         bool to_write;
     };
-    Range ranges_[10];  // five for each of two panels
-    Range *now_ = ranges_, *end_ = ranges_;
-    int lines_ = 0, line_ = 0;  // all of them; of the range at hand
+    Lines wanted_[10];  // five for each of two panels
+    Lines *now_ = wanted_, *end_ = wanted_;
+    int lines_ = 0, line_ = 0;  // how many are wanted in all; which one of those at hand is next
 };
 
 // For each panel of a product, finish.begin(panel, item), then finish.rows(z, first, last) until all its rows are done,
