@@ -1,4 +1,4 @@
-// Products whose results are worked on a row at a time: beside the next product, where that leaves room, or after their own.
+// Products whose results are worked on a row at a time: beside the next product, where that leaves room, or after.
 
 #pragma once
 

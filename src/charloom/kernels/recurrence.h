@@ -144,7 +144,7 @@ private:
             if (step < 0) return;
             int j = 2 * pair, unit = j * LANES;
             size_t m = size_t(step) * layer.layout_.panels + panel;
-            constexpr int BLOCK = Panels<P>::BLOCK, BLOCKS = 2 * LANES / P::DEPTH;
+            constexpr int BLOCK = Panels<P>::BLOCK, BLOCKS = std::max(1, 2 * LANES / P::DEPTH);
             wanted.add(layer.kept_ + layer.kept_place(m, j, 0), rows * KEPT, 2, P::ROWS * KEPT, false);
             wanted.add(back.outputs + layer.output_place(m, j, 0), rows * LANES, 2, P::ROWS * LANES, false);
             wanted.add(layer.d_inputs(back).at(m, 0, unit, 0, GATES), rows * P::DEPTH, BLOCKS * GATES, BLOCK, true);

@@ -157,7 +157,7 @@ private:
         return ids;
     }
 
-    // In stretches of about half a millisecond, each by as many threads as pay at the moment. A session does steps two
+    // In stretches of about half a millisecond, each by as many threads as pay at the moment. A session does steps of few texts two
     // by two, so a stretch is never less and never odd, but for the last.
     Outcome run(const Task& task, int threads) const {
         Released others_may_run;

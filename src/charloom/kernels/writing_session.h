@@ -17,7 +17,7 @@ namespace charloom::writing {
 struct Task {
     int texts;
     int steps;              // at most
-    double seconds;         // after which it ends, after a step at least
+    double seconds;         // after which it ends, after two steps at least
     float *h, *c;           // [L, B, H]: the state, changed; c for LSTM only
     int64_t* ids;           // [B]: the symbol that each text reads first, then the one it is to read next
     const int64_t* forced;  // [B, S]: what is read, instead; or null
