@@ -157,8 +157,8 @@ private:
         return ids;
     }
 
-    // In stretches of about half a millisecond, each by as many threads as pay at the moment. A session does steps of few texts two
-    // by two, so a stretch is never less and never odd, but for the last.
+    // In stretches of about half a millisecond, each by as many threads as pay at the moment. A session does steps of few
+    // texts two by two, so a stretch is never less and never odd, but for the last.
     Outcome run(const Task& task, int threads) const {
         Released others_may_run;
         if (task.texts == 0 || task.steps == 0) return {0, false};

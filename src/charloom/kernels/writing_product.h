@@ -2,10 +2,10 @@
 //
 // Writing one text is bound by how fast weights come out of memory, so a group of them lies in the order in which it is
 // read: a strip is LANES rows side by side, a group the strips that several texts are multiplied by together, a panel one
-// group or two, which one text is multiplied by together where both are full. A word is 32 bits: one float, two bfloat16 or four bytes, so
-// that a strip's next columns are always one vector of words. Lanes are rows: nothing is ever summed across lanes, and
-// each row's sum is one chain over the columns in their order. Hence a text is bit for bit the same alone and in any
-// batch, at any number of threads.
+// group or two, which one text is multiplied by together where both are full. A word is 32 bits: one float, two bfloat16
+// or four bytes, so that a strip's next columns are always one vector of words. Lanes are rows: nothing is ever summed
+// across lanes, and each row's sum is one chain over the columns in their order. Hence a text is bit for bit the same
+// alone and in any batch, at any number of threads.
 
 #pragma once
 
