@@ -149,7 +149,7 @@ def compare(title: str, contenders: dict[str, Step]) -> None:
 
 def main() -> None:
     """Prints a block for each comparison."""
-    check_engine(TrainingSettings(engine="torch"))  # before PyTorch is imported, as the program does it
+    check_engine(TrainingSettings(engine="torch"), "lstm")  # before PyTorch is imported, as the program does it
     threads = "all cores" if THREADS is None else f"{THREADS} thread{'s' * (THREADS > 1)}"
     print(f"{threads}; medians of {ROUNDS} rounds in turns")
     for hidden in (100, 256):

@@ -20,7 +20,7 @@ from charloom.config import TrainingSettings
 from charloom.engines.engine import check_engine
 from charloom.training.start import start
 
-check_engine(TrainingSettings(engine="torch"))  # before PyTorch is imported, as the program does it
+check_engine(TrainingSettings(engine="torch"), "lstm")  # before PyTorch is imported, as the program does it
 
 import torch  # noqa: E402
 from torch import nn  # noqa: E402

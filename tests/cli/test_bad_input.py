@@ -376,6 +376,19 @@ def test_a_device_that_is_not_here(charloom, tmp_path, corpus_file, device):
     assert nothing_begun(tmp_path)
 
 
+def test_bf16_where_onednn_has_none(cold, tmp_path, corpus_file, smallest):
+    """A traceback out of PyTorch; a text that is read first; `auto` that takes what does not work."""
+    pytest.importorskip("torch")
+    env = {"ONEDNN_MAX_CPU_ISA": "AVX2"}  # so that a better processor refuses a bf16 LSTM, too
+    ended = cold("train", "missing.txt", "--engine", "torch", "--precision", "bf16", env=env)
+    assert ended.status == 1
+    assert ended.complaint.startswith("--precision bf16 needs a CPU on which PyTorch trains the cell 'lstm' in bf16")
+    assert nothing_begun(tmp_path)
+    ended = cold("train", corpus_file, *smallest, "--engine", "torch", "--precision", "auto", env=env)
+    assert ended.status == 0, ended.err
+    assert "float32" in ended.err
+
+
 def test_without_torch(cold, tmp_path, tiny, corpus_file, smallest):
     """The base install does all but what needs a GPU; without kernels too it says once that NumPy trains."""
     write(tmp_path, "sitecustomize.py", "import sys\nsys.modules['torch'] = None\n" + HIDE)

@@ -12,8 +12,10 @@ nn = torch.nn
 
 from charloom.architecture import Architecture  # noqa: E402
 from charloom.config import TrainingSettings  # noqa: E402
-from charloom.engines.engine import check_engine, open_engine  # noqa: E402
+from charloom.engines.engine import check_engine, open_engine, slower_than_asked  # noqa: E402
 from charloom.engines.initial import initial_parameters  # noqa: E402
+from charloom.engines.torch import device as torch_device  # noqa: E402
+from charloom.engines.torch.device import trains_in_bf16  # noqa: E402
 from charloom.engines.torch.engine import TorchEngine  # noqa: E402
 from charloom.errors import DeviceError, ModelError  # noqa: E402
 from charloom.evaluate import cross_entropy  # noqa: E402
@@ -32,6 +34,12 @@ def architecture(cell="lstm", nonlinearity="tanh", layers=1, entry="embedding", 
 
 def settings(**values):
     return TrainingSettings(**{"steps": 10, "device": "cpu", "precision": "fp32", **values})
+
+
+def skip_where_bf16_is_refused(precision, cell):
+    """oneDNN has a bf16 LSTM on some processors only."""
+    if precision == "bf16" and not trains_in_bf16("cpu", cell):
+        pytest.skip(f"PyTorch cannot train the cell {cell!r} in bf16 on this processor")
 
 
 def made(shape, dropout=0.0, dtype=torch.float32, scale=1.0, **values):
@@ -310,6 +318,7 @@ def assert_same(one, two):
 @pytest.mark.parametrize(("optimizer", "precision"), [*product(OPTIMIZERS, ["fp32", "bf16"])])
 def test_a_restored_engine_goes_on_bit_for_bit(optimizer, precision, cell):
     """A moment, a count of steps, the state or dropout's place that the snapshot forgets."""
+    skip_where_bf16_is_refused(precision, cell)
     shape = architecture(cell, layers=2, hidden=8)
     options = {"optimizer": optimizer, "precision": precision, "seed": 4}
     straight, state = made(shape, dropout=0.3, **options), None
@@ -342,6 +351,7 @@ def test_every_optimizer_learns(optimizer):
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_bf16_is_close_to_fp32_and_keeps_masters_in_float32(cell):
     """Weights, moments or state rounded to 8 bits of mantissa."""
+    skip_where_bf16_is_refused("bf16", cell)
     shape = architecture(cell, layers=2, hidden=16)
     full, half = made(shape, precision="fp32"), made(shape, precision="bf16")
     nats, count, _ = full.step(*batch(), None, 0.01)
@@ -352,6 +362,29 @@ def test_bf16_is_close_to_fp32_and_keeps_masters_in_float32(cell):
     assert all(value.dtype == np.float32 for value in half.snapshot(state).values() if value.ndim)
     for name, value in half.parameters().items():
         assert not np.array_equal(torch.tensor(value).bfloat16().float().numpy(), value), name
+
+
+def test_bf16_that_pytorch_lacks_is_refused_at_once(monkeypatch):
+    """A traceback out of PyTorch at the first step, or fp32 in silence where bf16 was asked for."""
+    monkeypatch.setattr(torch_device, "trains_in_bf16", lambda device, cell: cell != "lstm")
+    asked = settings(engine="torch", precision="bf16")
+    for refused in (lambda: check_engine(asked, "lstm"), lambda: TorchEngine(architecture(), asked)):
+        with pytest.raises(DeviceError, match=r"^--precision bf16 needs a CPU .* cell 'lstm' .*use --precision fp32$"):
+            refused()
+    check_engine(asked, "gru")
+
+
+def test_auto_trains_in_fp32_and_says_so_where_pytorch_lacks_bf16(monkeypatch):
+    """A processor with bf16 matrix units whose PyTorch does not use them: an error, or a slow run unexplained."""
+    asked = settings(engine="torch", precision="auto")
+    monkeypatch.setattr(torch_device, "has_matrix_units", lambda: True)
+    monkeypatch.setattr(torch_device, "trains_in_bf16", lambda device, cell: True)
+    assert "bfloat16" in TorchEngine(architecture(), asked).description
+    assert slower_than_asked(asked, "lstm") is None
+    monkeypatch.setattr(torch_device, "trains_in_bf16", lambda device, cell: False)
+    assert "float32" in TorchEngine(architecture(), asked).description
+    assert "cannot train the cell 'lstm' in bf16" in slower_than_asked(asked, "lstm")
+    assert slower_than_asked(asked, "gru") is None
 
 
 def test_a_restored_snapshot_is_checked():
@@ -380,7 +413,7 @@ def test_a_restored_snapshot_is_checked():
 def test_a_device_that_is_not_here_is_one_clear_error(device):
     if {"cuda": torch.cuda, "mps": torch.backends.mps}[device].is_available():
         pytest.skip(f"{device} is here")
-    for refused in (check_engine, lambda asked: open_engine(architecture(), asked, 0.0)):
+    for refused in (lambda asked: check_engine(asked, "lstm"), lambda asked: open_engine(architecture(), asked, 0.0)):
         with pytest.raises(DeviceError, match=f"^--device {device} needs .* here there is: cpu$"):
             refused(settings(device=device))
 

@@ -80,34 +80,47 @@ def chosen_engine(settings: TrainingSettings) -> str:
     return "torch" if _torch_is_here() else "numpy"
 
 
-def check_engine(settings: TrainingSettings) -> None:
-    """Makes sure that the engine, the device and the precision asked for are here.
+def check_engine(settings: TrainingSettings, cell: str) -> None:
+    """Makes sure that the engine, the device and the precision asked for are here, for this cell.
 
     Raises:
         DeviceError: if not, with what to do.
     """
     engine = chosen_engine(settings)
     if engine != "torch":
-        _check_hand_written(engine, settings)
+        _check_hand_written(engine, settings, cell)
         return
     if not _torch_is_here():
         raise DeviceError(f"--{_torch_was_named(settings)} needs {PYTORCH}")
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read once, when torch is first imported
-    from charloom.engines.torch.device import choose_device
+    from charloom.engines.torch.device import choose_device, choose_precision
 
-    choose_device(settings.device)
+    choose_precision(settings.precision, choose_device(settings.device), cell)
 
 
-def slower_than_asked(settings: TrainingSettings) -> str | None:
-    """What to tell a person where `auto` had to take something slower than the kernels."""
-    if settings.engine != "auto" or (engine := chosen_engine(settings)) == "native":
+def slower_than_asked(settings: TrainingSettings, cell: str) -> str | None:
+    """What to tell a person where `auto` had to take something slower: an engine, or a precision."""
+    engine = chosen_engine(settings)
+    if engine == "torch" and settings.precision == "auto" and (notice := _without_bf16(settings, cell)):
+        return notice
+    if settings.engine != "auto" or engine == "native":
         return None
     if engine == "torch":
         return None if settings.device != "cpu" and _gpu_may_be_here() else chosen().notice
     return f"{chosen().notice or chosen().reason}; PyTorch would be faster: pip install 'charloom[torch]'"
 
 
-def _check_hand_written(engine: str, settings: TrainingSettings) -> None:
+def _without_bf16(settings: TrainingSettings, cell: str) -> str | None:
+    """What to tell where the hardware has fast bf16 products, and PyTorch cannot train this cell with them."""
+    from charloom.engines.torch.device import bf16_is_faster, choose_device, trains_in_bf16
+
+    device = choose_device(settings.device)
+    if not bf16_is_faster(device, cell) or trains_in_bf16(device.type, cell):
+        return None
+    return f"PyTorch cannot train the cell {cell!r} in bf16 here, so it trains in fp32, which is slower"
+
+
+def _check_hand_written(engine: str, settings: TrainingSettings, cell: str) -> None:
     """The hand-written engine computes on the CPU; what needs PyTorch, it refuses."""
     able = "computes on the CPU in fp32" if engine == "numpy" else "computes on the CPU"
     need = f"--engine torch; --engine {engine} {able}" if settings.engine == engine else PYTORCH
@@ -116,7 +129,7 @@ def _check_hand_written(engine: str, settings: TrainingSettings) -> None:
     if engine == "native":
         from charloom.engines.bptt.native import kernels_to_train, precision_of
 
-        precision_of(settings.precision, "lstm", kernels_to_train())  # what it raises is the same for every cell
+        precision_of(settings.precision, cell, kernels_to_train())
     elif settings.precision == "bf16":
         raise DeviceError(f"--precision bf16 needs {need}")
 
@@ -141,7 +154,7 @@ def open_engine(architecture: Architecture, settings: TrainingSettings, dropout:
     Raises:
         DeviceError: if it, or its device, is not here.
     """
-    check_engine(settings)
+    check_engine(settings, architecture.cell)
     engine = chosen_engine(settings)
     if engine != "torch":
         from charloom.engines.bptt.engine import BpttEngine

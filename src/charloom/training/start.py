@@ -82,7 +82,7 @@ def _asked(values: Mapping[str, Any], origin: str | None) -> tuple[ModelFolder |
     base = load_model(origin) if origin else None
     given = settings_like(base, values) if base else values
     settings = Settings.from_flat(given)
-    check_engine(settings.training)  # before the text is read, which may take long
+    check_engine(settings.training, settings.model.cell)  # before the text is read, which may take long
     return base, given, settings
 
 
@@ -105,7 +105,7 @@ def _begin(
     def notice(text: str) -> None:
         say(Notice(text))
 
-    if slower := slower_than_asked(settings.training):
+    if slower := slower_than_asked(settings.training, settings.model.cell):
         notice(slower)
     corpus = open_corpus(paths, settings.text, settings.text.vocabulary == "bytes", notice)
     source = {"paths": list(paths), "charloom": version("charloom")} | ({"from": origin} if origin else {})

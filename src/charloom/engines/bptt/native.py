@@ -54,8 +54,8 @@ def precision_of(asked: str, cell: str, choice: Choice) -> str:
         return "bf16" if choice.tiles and cell == "lstm" else "fp32"
     if asked not in choice.module.precisions():
         raise DeviceError(
-            f"--precision {asked} on a CPU needs AVX512-BF16 or AMX, or --engine torch; "
-            f"the kernels here ({choice.name}) compute in fp32"
+            f"--precision {asked} on a CPU needs AVX512-BF16 or AMX; the kernels here ({choice.name}) compute in fp32; "
+            "use --precision fp32"
         )
     return asked
 

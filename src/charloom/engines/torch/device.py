@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
+from torch import nn
 
 from charloom.errors import DeviceError
 
@@ -27,14 +30,43 @@ def choose_precision(asked: str, device: torch.device, cell: str) -> torch.dtype
 
     On a CPU that is an LSTM with bf16 matrix units (AMX): PyTorch has a fused kernel for the LSTM alone, and its GRU
     and RNN gained nothing from bf16 (LOG.md, "bf16 by cell").
+
+    Raises:
+        DeviceError: if bf16 is asked for, and PyTorch cannot train this cell with it on this device.
     """
+    if asked == "bf16" and not trains_in_bf16(device.type, cell):
+        raise DeviceError(
+            f"--precision bf16 needs a {device.type.upper()} on which PyTorch trains the cell {cell!r} in bf16; "
+            "this one cannot; use --precision fp32"
+        )
     if asked != "auto":
         return torch.bfloat16 if asked == "bf16" else torch.float32
-    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.bfloat16
-    if device.type == "cpu" and cell == "lstm" and has_matrix_units():
-        return torch.bfloat16
-    return torch.float32
+    faster = bf16_is_faster(device, cell) and trains_in_bf16(device.type, cell)
+    return torch.bfloat16 if faster else torch.float32
+
+
+def bf16_is_faster(device: torch.device, cell: str) -> bool:
+    """Whether the hardware multiplies bfloat16 faster than float32, for this cell."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and cell == "lstm" and has_matrix_units()
+
+
+@cache
+def trains_in_bf16(device: str, cell: str) -> bool:
+    """Whether PyTorch computes this cell in bfloat16 on this device, forward and backward.
+
+    PyTorch has no function that answers this, so one tiny layer is tried. oneDNN has a bf16 LSTM only for AVX-512 and
+    AMX, and refuses it elsewhere with a RuntimeError.
+    """
+    layer = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[cell](1, 1, device=device)
+    try:
+        with torch.autocast(device, torch.bfloat16):
+            out_TBH, _ = layer(torch.zeros(1, 1, 1, device=device))
+        out_TBH.float().sum().backward()
+    except RuntimeError:
+        return False
+    return True
 
 
 def has_matrix_units() -> bool:
