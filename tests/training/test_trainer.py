@@ -158,7 +158,7 @@ def test_patience_stops_after_so_many_validations_without_a_better_one(tmp_path)
 def test_without_a_validation_split_the_last_weights_are_the_best(tmp_path):
     session = trained(tmp_path, Scripted(), steps=4, validation=False, patience=1)
     assert {event.validation_nats for event in session.seen(Validation)} == {None}
-    assert session.finished == Finished(str(session.folder), 4, 0, 0.0, 4, None, None, None)
+    assert session.finished == Finished(str(session.folder), 4, 0, 0.0, 4, None, None, None, predictions=4 * 2 * 2)
     assert saved_at(session.folder / "best") == 4
     assert session.seen(Sample), "samples need no validation split"
 

@@ -13,7 +13,7 @@ from charloom.errors import SettingsError, TextError
 from charloom.generate.model import Model
 from charloom.presets import over, with_preset
 from charloom.text.corpus import open_corpus
-from charloom.training.events import Event, Finished, Report, Sample, Step, Validation
+from charloom.training.events import Event, Finished, Report, Sample, Validation
 from charloom.training.start import Stop, start
 
 
@@ -57,8 +57,7 @@ class Run:
     @property
     def predictions_per_second(self) -> float:
         """How many characters it learned to predict in a second, in the mean over the run."""
-        speeds = [event.symbols_per_second for event in self.events if isinstance(event, Step)]
-        return sum(speeds) / max(1, len(speeds))
+        return self.finished.predictions / self.finished.seconds
 
 
 @dataclass(frozen=True)

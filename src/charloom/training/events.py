@@ -120,7 +120,8 @@ class Sample(Event):
 class Finished(Event):
     """The end. Losses are of the best weights over the whole split, state carried from its start.
 
-    seen_nats: over a part of the training text, nothing dropped; verdict: what that says, in words.
+    seen_nats: over a part of the training text, nothing dropped; verdict: what that says, in words; predictions: how
+    many were learnt from, over all epochs.
     """
 
     run: str
@@ -133,6 +134,7 @@ class Finished(Event):
     test_nats: float | None
     seen_nats: float | None = None
     verdict: str | None = None
+    predictions: int = 0
 
 
 Report = Callable[[Event], None]

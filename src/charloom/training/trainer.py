@@ -343,6 +343,7 @@ class Trainer:
             test.nats_per_char if test else None,
             seen.nats_per_char if seen and math.isfinite(seen.nats) else None,
             self._verdict(seen, whole),
+            progress.symbols,
         )
         self._emit(finished)
         return finished

@@ -48,7 +48,7 @@ def choose_precision(asked: str, device: torch.device, cell: str) -> torch.dtype
 def bf16_is_faster(device: torch.device, cell: str) -> bool:
     """Whether the hardware multiplies bfloat16 faster than float32, for this cell."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and cell == "lstm" and has_matrix_units()
 
 
