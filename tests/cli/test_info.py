@@ -6,7 +6,11 @@ import json
 import shutil
 from importlib.metadata import version
 
+import pytest
+
 from charloom import kernels
+
+pytestmark = pytest.mark.processor
 
 
 def test_a_models_card(charloom, tiny):
@@ -33,9 +37,21 @@ def test_this_installation(charloom):
     assert facts["trains_with"].startswith("torch on ")
 
 
+def test_the_reason_is_one_short_line_and_the_details_are_asked_for(charloom):
+    """A list of features that nobody asked for, or a variant whose obstacle is kept back from who does."""
+    missing = {name: why for name in kernels.VARIANTS if (why := kernels.obstacle(name))}
+    assert missing, "no machine runs every variant"
+    assert json.loads(charloom("info", "--json").out)["kernels_not_here"] == missing
+    short, verbose = charloom("info").out, charloom("info", "--verbose").out
+    assert max(map(len, short.splitlines())) <= 100
+    for name, why in missing.items():
+        assert why not in short
+        assert any(line.startswith(name) and line.endswith(why) for line in verbose.splitlines())
+
+
 def test_which_kernels_and_why(charloom):
     """Kernels that are named but not used, or a machine's other variants left out."""
-    facts = json.loads(charloom("info", "--json", env={"CHARLOOM_KERNELS": ""}).out)
+    facts = json.loads(charloom("info", "--json").out)
     choice, runnable = kernels.chosen(), kernels.runnable()
     assert facts["kernels"] == choice.name
     assert facts["kernels_because"] == choice.reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from types import ModuleType
 
 import pytest
@@ -13,14 +14,18 @@ from charloom import kernels
 if folder := os.environ.get("KERNELS_FOLDER"):
     kernels.__path__.insert(0, folder)
 
+ARM = platform.machine() in ("aarch64", "arm64")
+VARIANTS = [name for name in kernels.VARIANTS if name == "portable" or (name == "neon") == ARM]
+"""Those of this processor's family."""
 
-@pytest.fixture(params=[name for name in kernels.VARIANTS if name != "amx"])
+
+@pytest.fixture(params=[name for name in VARIANTS if name != "amx"])
 def variant(request: pytest.FixtureRequest) -> ModuleType:
     """Each module that this machine can run."""
     return _opened(request.param)
 
 
-@pytest.fixture(params=list(kernels.VARIANTS))
+@pytest.fixture(params=VARIANTS)
 def choice(request: pytest.FixtureRequest) -> kernels.Choice:
     """Each choice that there is on this machine: a module, with tiles or without."""
     return kernels.Choice(request.param, _opened(request.param), "a test")

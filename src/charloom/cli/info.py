@@ -18,14 +18,16 @@ PACKAGES = ("numpy", "safetensors", "torch", "tensorboard")
 
 @click.command(short_help="Show a model's card, or what this installation can do.")
 @click.argument("model", required=False)
-@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
-def command(model: str | None, as_json: bool) -> None:
+@click.option("--verbose", is_flag=True, help="say also why each other variant of the kernels is not used")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object, with all details")
+def command(model: str | None, verbose: bool, as_json: bool) -> None:
     """Show the card of MODEL; without one, what this installation can do."""
-    facts = _installation() if model is None else _model(model)
+    facts = _installation(verbose or as_json) if model is None else _model(model)
     if as_json:
         click.echo(json.dumps(facts))
         return
-    rows = facts | facts.pop("provenance", {})
+    nested = facts.pop("provenance", {}) | facts.pop("kernels_not_here", {})
+    rows = facts | nested
     width = max(map(len, rows)) + 2
     for name, value in rows.items():
         click.echo(f"{shown(name).replace('_', ' '):<{width}}{_readable(name, value)}")
@@ -55,14 +57,14 @@ def _model(path: str) -> dict[str, Any]:
     }
 
 
-def _installation() -> dict[str, Any]:
+def _installation(details: bool) -> dict[str, Any]:
     return {
         "charloom": version("charloom"),
         "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
         **{name: _version(name) for name in PACKAGES},
         "trains_with": _trains_with(),
-        **_kernels(),
+        **_kernels(details),
     }
 
 
@@ -83,16 +85,18 @@ def _trains_with() -> str:
     return "NumPy by hand; faster with PyTorch: pip install 'charloom[torch]'"
 
 
-def _kernels() -> dict[str, Any]:
-    """Which kernels train and write, or none, why, and which others this machine runs."""
-    from charloom.kernels import chosen, runnable
+def _kernels(details: bool) -> dict[str, Any]:
+    """Which kernels train and generate, or none, why, and which others this machine runs."""
+    from charloom.kernels import VARIANTS, chosen, obstacle, runnable
 
     choice = chosen()
-    return {
+    facts: dict[str, Any] = {
         "kernels": choice.name,
         "kernels_because": choice.reason,
         "other_kernels": ", ".join(name for name in runnable() if name != choice.name) or "none",
     }
+    missing = {name: why for name in VARIANTS if (why := obstacle(name))}
+    return facts | {"kernels_not_here": missing} if details else facts
 
 
 def _version(package: str) -> str:

@@ -1,7 +1,7 @@
 """The kernels: C++ for the processor at hand, where it was built; and the choice of one of its variants.
 
-Each instruction set has an extension module of its own, `_portable`, `_avx2` or `_avx512`, compiled from the same
-sources with other flags and offering the same functions; `amx` is `_avx512` with leave to use its tiles. A variant
+Each instruction set has an extension module of its own, `_portable`, `_avx2`, `_avx512` or `_neon`, compiled from the
+same sources with other flags and offering the same functions; `amx` is `_avx512` with leave to use its tiles. A variant
 whose instructions the processor lacks is never loaded, since loading runs code. Everything that a kernel does, NumPy
 does too, only slower.
 """
@@ -20,10 +20,12 @@ from charloom.errors import DeviceError, SettingsError
 _AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx512_bf16", "fma")
 
 # The fastest first, each with what it needs of the processor, as /proc/cpuinfo names it: the flags of CMakeLists.txt.
+# Every 64-bit ARM has what `neon` needs, and no other processor has it.
 VARIANTS = {
     "amx": (*_AVX512, "amx_tile", "amx_bf16", "amx_int8"),
     "avx512": _AVX512,
     "avx2": ("avx2", "fma", "f16c"),
+    "neon": ("asimd",),
     "portable": (),
 }
 FORCE = "CHARLOOM_KERNELS"  # the environment variable that names a variant, or is `off`
@@ -95,10 +97,10 @@ def runnable() -> list[str]:
 
 def obstacle(name: str) -> str | None:
     """Why a variant cannot be used here, or None."""
-    if importlib.util.find_spec(_module(name)) is None:
-        return "not built"
-    lacking = sorted(set(VARIANTS[name]) - cpu_features()) if VARIANTS[name] else []
-    return f"this processor lacks {', '.join(lacking)}" if lacking else None
+    lacking = sorted(set(VARIANTS[name]) - cpu_features())
+    if lacking and _is_built("portable"):  # which is what reads the features
+        return f"this processor lacks {', '.join(lacking)}"
+    return None if _is_built(name) else "not built"
 
 
 @cache
@@ -122,12 +124,19 @@ def _fastest() -> Choice:
     except DeviceError as error:
         return _nothing(str(error))
     faster = list(VARIANTS)[: list(VARIANTS).index(names[0])]
-    reason = "; ".join(["the fastest that runs here", *(f"{name}: {obstacle(name)}" for name in faster)])
-    return Choice(names[0], module, reason)
+    missing = [name for name in faster if cpu_features() >= set(VARIANTS[name])]
+    reason = "the fastest that this processor runs"
+    return Choice(
+        names[0], module, f"{reason} and that is built; not built: {', '.join(missing)}" if missing else reason
+    )
 
 
 def _nothing(why: str) -> Choice:
     return Choice("none", None, why, f"charloom's kernels are not used, so NumPy computes, which is slower ({why})")
+
+
+def _is_built(name: str) -> bool:
+    return importlib.util.find_spec(_module(name)) is not None
 
 
 def _module(name: str) -> str:

@@ -11,6 +11,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
+#if defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
 
 namespace charloom {
 
@@ -69,6 +73,18 @@ std::vector<std::string> cpu_features() {
     }
     return found;
 }
+
+#elif defined(__aarch64__) && defined(__linux__)
+
+// Linux tells a process in its auxiliary vector what the processor has (getauxval(3)).
+std::vector<std::string> cpu_features() {
+    if (getauxval(AT_HWCAP) & HWCAP_ASIMD) return {"asimd"};
+    return {};
+}
+
+#elif defined(__aarch64__)
+
+std::vector<std::string> cpu_features() { return {"asimd"}; }  // macOS and Windows run on no ARM without it
 
 #else
 

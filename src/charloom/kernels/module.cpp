@@ -1,4 +1,4 @@
-// The entry of one module: `_portable`, `_avx2` or `_avx512`.
+// The entry of one module: `_portable`, `_avx2`, `_avx512` or `_neon`.
 
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
@@ -17,6 +17,7 @@ void bind_writing(nb::module_& module);   // writing.cpp
 
 NB_MODULE(CHARLOOM_MODULE, module) {
     module.attr("LANES") = CHARLOOM_LANES;
+    module.attr("FLAGS") = CHARLOOM_FLAGS;  // the compiler's, for what is compared with these kernels
     module.def("cpu_features", &charloom::cpu_features, "What this processor can do of what the variants need.");
     charloom::bind_training(module);
     charloom::bind_writing(module);

@@ -25,11 +25,7 @@ struct SinglePrecision {
     static constexpr const char* NAME = "float32";
     static constexpr int DEPTH = 16;
     static constexpr bool VECTORS_FREE = false;
-#if defined(__AVX512F__) || defined(__aarch64__)  // 32 registers: 24 sums, two column vectors of weights
-    static constexpr int ROWS = 12;
-#else  // 16 registers
-    static constexpr int ROWS = 6;
-#endif
+    static constexpr int ROWS = REGISTERS == 32 ? 12 : 6;  // of 32 registers 24 are sums, and two weights
     static constexpr int PAIR = 2 * LANES;
     static constexpr int PACKED_PAIR = DEPTH * 2 * LANES;
 

@@ -16,6 +16,9 @@
 #ifndef CHARLOOM_LANES
 #error "CHARLOOM_LANES must be defined by the build: 16 for AVX-512, 8 for AVX2, 4 for NEON and SSE2, 1 for scalar code"
 #endif
+#ifndef CHARLOOM_REGISTERS
+#error "CHARLOOM_REGISTERS must be defined by the build: the vector registers that a product may fill, 16 or 32"
+#endif
 
 #define CHARLOOM_INLINE inline __attribute__((always_inline))
 #define CHARLOOM_INLINE_LAMBDA __attribute__((always_inline))
@@ -23,6 +26,7 @@
 namespace charloom {
 
 constexpr int LANES = CHARLOOM_LANES;
+constexpr int REGISTERS = CHARLOOM_REGISTERS;
 
 using Floats = float __attribute__((vector_size(4 * LANES)));
 using Ints = int32_t __attribute__((vector_size(4 * LANES)));

@@ -16,17 +16,15 @@
 
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(CHARLOOM_NEON)
+#include <arm_neon.h>
 #endif
 
 namespace charloom::writing {
 
-constexpr int MOST_STRIPS = 8;   // of a panel: as many chains as hide an addition's latency
-constexpr int GROUP_STRIPS = 4;  // at most
-#if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int MOST_TEXTS = 6;  // with 4 strips: 24 sums, 6 texts' values and a strip in 32 registers
-#else
-constexpr int MOST_TEXTS = 2;
-#endif
+constexpr int MOST_STRIPS = 8;                       // of a panel: as many chains as hide an addition's latency
+constexpr int GROUP_STRIPS = 4;                      // at most
+constexpr int MOST_TEXTS = REGISTERS == 32 ? 6 : 2;  // with 4 strips: 24 sums, 6 texts' values and a strip in 32
 
 // How a precision multiplies. PER_WORD columns share a word; `add` is sum + weights * values, `total` makes numbers of a
 // finished sum. What a text's values are, `put` says: LANES hidden values, each in [-1, 1] for Int8.
@@ -80,6 +78,12 @@ struct Int8 {
                                          _mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8));
         __m256i odd = _mm256_madd_epi16(_mm256_srai_epi16(w, 8), _mm256_srai_epi16(v, 8));
         return sum + (Ints)_mm256_add_epi32(even, odd);
+#elif defined(CHARLOOM_NEON)
+        // SMULL of eight bytes each, to 16 bits; two of those are added to 32 bits, and neighbours make a word's sum
+        int8x16_t w = (int8x16_t)weights, v = (int8x16_t)values;
+        int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(w), vget_low_s8(v)));
+        int32x4_t high = vpaddlq_s16(vmull_high_s8(w, v));
+        return sum + (Ints)vpaddq_s32(low, high);
 #else
         Ints w = (Ints)weights, v = (Ints)values;
         for (int shift = 24; shift >= 0; shift -= 8) sum += ((w << shift) >> 24) * ((v << shift) >> 24);
