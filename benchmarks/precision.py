@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from probes import without_kernels
 
 import charloom
 from charloom import kernels
@@ -84,6 +85,8 @@ def compare(run: Path) -> bool:
 
 def main() -> None:
     """Measures the runs that are named, or two fresh ones; fails where a bound is broken."""
+    if without_kernels():
+        return
     with tempfile.TemporaryDirectory() as folder:
         runs = [Path(name) for name in sys.argv[1:]] or [trained(Path(folder), cell) for cell in ("lstm", "gru")]
         held = [compare(run) for run in runs]

@@ -1,5 +1,7 @@
 """What this processor can do at most: small C programs, compiled here, that other benchmarks compare with.
 
+They use the instructions that the kernels use, so that both have the same limits.
+
 Multiplications and additions in registers, in float32 and, by AMX, in bfloat16; and reading so many bytes again and
 again, a share a core, out of whichever cache or memory holds them.
 
@@ -28,7 +30,15 @@ PROBES = """
 #include <immintrin.h>
 #endif
 
-typedef float vector __attribute__((vector_size(64)));
+typedef float vector __attribute__((vector_size(4 * LANES)));
+
+#if defined(__aarch64__)
+#define REGISTER "w"
+#elif defined(__AVX512F__)
+#define REGISTER "v" /* one of 32 */
+#else
+#define REGISTER "x"
+#endif
 
 float sink_of_floats;
 
@@ -39,14 +49,14 @@ double fp32(void) {
     for (int k = 0; k < 12; k++) sums[k] = x + (float)k; /* were they equal, a compiler would compute one for all */
     const long turns = 1 << 20;
     for (long n = 0; n < turns; n++) {
-        __asm__ volatile("" : "+v"(x), "+v"(y));
+        __asm__ volatile("" : "+" REGISTER(x), "+" REGISTER(y));
 #pragma GCC unroll 12
         for (int k = 0; k < 12; k++) sums[k] = sums[k] * x + y;
     }
 #pragma GCC unroll 12
     for (int k = 0; k < 12; k++) y += sums[k];
     sink_of_floats = y[0];
-    return turns * 12.0 * 32;
+    return turns * 12.0 * 2 * LANES;
 }
 
 double bf16(void) {
@@ -103,19 +113,26 @@ class Probes:
     """The C programs, run by all cores at once; figures are of all together, a second."""
 
     def __init__(self) -> None:
-        chosen()  # asking also gets the leave to use AMX
+        kernels = chosen()  # asking also gets the leave to use AMX
+        assert kernels.module is not None, kernels.reason
+        flags = [*kernels.module.FLAGS.split(), f"-DLANES={kernels.module.LANES}"]
         with tempfile.TemporaryDirectory() as folder:
             source, library = Path(folder) / "probes.c", Path(folder) / "probes.so"
             source.write_text(PROBES)
             compiler = os.environ.get("CC", "cc")
-            subprocess.run([compiler, "-O3", "-march=native", "-shared", "-fPIC", "-o", library, source], check=True)
+            subprocess.run([compiler, "-O3", *flags, "-shared", "-fPIC", "-o", library, source], check=True)
             self._library = ctypes.CDLL(str(library))  # whose functions let Python's other threads run
         for probe in (self._library.fp32, self._library.bf16, self._library.reading):
             probe.restype = ctypes.c_double
         self._library.reading.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_long]
 
+    @property
+    def precisions(self) -> list[str]:
+        """The number formats whose arithmetic can be measured here."""
+        return ["fp32", "bf16"] if chosen().tiles else ["fp32"]
+
     def operations(self, precision: str, seconds: float) -> float:
-        """Multiplications and additions."""
+        """Multiplications and additions, in one of `precisions`."""
         probe = getattr(self._library, precision)
         return _on_all_cores(lambda _: float(probe()), seconds)
 
@@ -141,11 +158,23 @@ def _on_all_cores(work: Callable[[int], float], seconds: float) -> float:
         return sum(threads.map(repeat, range(cores())))
 
 
+def without_kernels() -> bool:
+    """Whether there are no kernels here to compare with; then it is said in one line."""
+    if chosen().module is None:
+        print(f"not measured, which needs charloom's kernels: {chosen().reason}")
+    return chosen().module is None
+
+
 def main() -> None:
     """All of them, once."""
+    if without_kernels():
+        return
     probes = Probes()
-    for precision in ("fp32", "bf16"):
+    print(f"instructions of the kernels {chosen().name}, {cores()} cores")
+    for precision in probes.precisions:
         print(f"{precision}: {probes.operations(precision, 1.0) / 1e9:.0f} GFLOP/s in registers")
+    if "bf16" not in probes.precisions:
+        print("bf16: not measured, which needs AMX")
     for size in (2**20, 2**21, 2**22, 2**24, 2**26, 2**28):
         print(f"{size >> 20} MiB: {probes.reading(size)(0.5) / 1e9:.0f} GB/s")
 

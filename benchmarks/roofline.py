@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from probes import Probes
+from probes import Probes, without_kernels
 from training import ROWS, SYMBOLS, Worker, name_of
 
 from charloom.kernels import cores
@@ -56,9 +56,11 @@ def traffic(cell: str, layers: int, hidden: int, batch: int, size: int) -> float
 
 def main() -> None:
     """Measures, prints and draws."""
+    if without_kernels():
+        return
     runs: dict[str, Callable[[], float]] = {}
     probes = Probes()
-    precisions = [precision for precision in ("fp32", "bf16") if probes.operations(precision, 0.01)]
+    precisions = probes.precisions
     rows = [(row, precision) for row in ROWS for precision in precisions]
     for precision in precisions:
         runs[precision] = partial(probes.operations, precision, SECONDS)
@@ -80,7 +82,7 @@ def main() -> None:
     print(f"registers: {of_each}{'' if 'bf16' in precisions else '; without AMX, bf16 is not measured'}")
     print(f"beyond the cores' own caches: {speeds['reading'] / 1e9:.1f} GB/s")
     for row, precision in rows:
-        cell, layers, hidden, batch, _, embedding, _ = row
+        cell, layers, hidden, batch, _, embedding = row[:6]
         a_character = operations(cell, layers, hidden, embedding)
         intensity = a_character / traffic(cell, layers, hidden, batch, 4 if precision == "fp32" else 2)
         reached = speeds[f"{name_of(row)}, {precision}"] * a_character

@@ -27,12 +27,14 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from probes import without_kernels
 
 from charloom.kernels import chosen
 
 SYMBOLS = 83
-# cell, layers, hidden, batch, steps, embedding (0: one-hot), peers, what the ratios must reach
-ROWS: list[tuple[str, int, int, int, int, int, dict[tuple[str, str], float]]] = [
+Targets = dict[tuple[str, str], float]
+# cell, layers, hidden, batch, steps, embedding (0: one-hot), what the ratios to peers must reach where TARGETS_SET_FOR
+ROWS: list[tuple[str, int, int, int, int, int, Targets]] = [
     ("lstm", 2, 128, 64, 50, 0, {("bf16", "torch-fp32"): 5, ("bf16", "torch-bf16"): 3, ("fp32", "torch-fp32"): 2}),
     (
         "lstm",
@@ -57,6 +59,8 @@ ROWS: list[tuple[str, int, int, int, int, int, dict[tuple[str, str], float]]] = 
     ("gru", 1, 256, 32, 64, 0, {("best", "torch-best"): 2}),
     ("rnn", 1, 256, 32, 64, 0, {("best", "torch-best"): 2}),
 ]
+# The kernels for which a target was set, by the precision that it is about; with others a ratio is printed alone.
+TARGETS_SET_FOR = {"bf16": ("amx",), "fp32": ("amx", "avx512"), "best": ("amx", "avx512")}
 KERAS_ROW = ("lstm", 2, 512, 128, 100, 0)
 KERAS_TARGET = 5
 
@@ -72,6 +76,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.worker:
         work(*arguments.worker)
+        return
+    if without_kernels():
         return
     if arguments.python:
         pythons_share(ROWS[0])
@@ -91,7 +97,9 @@ def name_of(row: Any) -> str:
 
 def compare(row: Any, rounds: int, seconds: float, keras: bool) -> None:
     """All programs on one network, in turns."""
+    obstacles = missing(row[0])
     programs = ["kernels-fp32", "kernels-bf16", "torch-fp32", "torch-bf16", *(["keras"] if keras else [])]
+    programs = [program for program in programs if program not in obstacles]
     workers = {program: Worker(program, row) for program in programs}
     try:
         for worker in workers.values():
@@ -106,6 +114,8 @@ def compare(row: Any, rounds: int, seconds: float, keras: bool) -> None:
     print(f"\n{name_of(row)}")
     for program, speeds in found.items():
         print(f"  {program:<13} {median(speeds):>9,.0f} characters/s   ({min(speeds):,.0f} to {max(speeds):,.0f})")
+    for program, why in obstacles.items():
+        print(f"  {program:<13} not measured: {why}")
     best = {
         kind: max((p for p in programs if p.startswith(kind)), key=lambda p: median(found[p]))
         for kind in ("kernels", "torch")
@@ -114,11 +124,30 @@ def compare(row: Any, rounds: int, seconds: float, keras: bool) -> None:
     for (ours, peer), least in targets.items():
         one = best["kernels"] if ours == "best" else f"kernels-{ours}"
         other = best["torch"] if peer == "torch-best" else peer
-        ratio = median(a / b for a, b in zip(found[one], found[other], strict=True))
-        verdict = f"at least {least:g}: {'reached' if ratio >= least else 'NOT reached'}"
-        if ours == "bf16" and not chosen().tiles:
-            verdict += "; this is meant of AMX, which is not used here"
-        print(f"  {one} / {other}: {ratio:.2f}  ({verdict})")
+        if one in found and other in found:
+            ratio = median(a / b for a, b in zip(found[one], found[other], strict=True))
+            print(f"  {one} / {other}: {ratio:.2f}{judged(ratio, least, ours)}")
+
+
+def missing(cell: str) -> dict[str, str]:
+    """The programs that cannot run on this processor, each with the reason."""
+    from charloom.engines.torch.device import trains_in_bf16
+
+    module = chosen().module
+    assert module is not None
+    found = {}
+    if "bf16" not in module.precisions():
+        found["kernels-bf16"] = f"it needs AVX512-BF16 or AMX; the kernels here are {chosen().name}"
+    if not trains_in_bf16("cpu", cell):
+        found["torch-bf16"] = f"PyTorch has no bf16 {cell} for this processor"
+    return found
+
+
+def judged(ratio: float, least: float, ours: str) -> str:
+    """Whether a ratio reaches its target, where one was set for these kernels."""
+    if chosen().name not in TARGETS_SET_FOR[ours]:
+        return ""
+    return f"  (at least {least:g}: {'reached' if ratio >= least else 'NOT reached'})"
 
 
 class Worker:
@@ -165,14 +194,14 @@ def work(program: str, cell: str, *sizes: str) -> None:
 def pythons_share(row: Any) -> None:
     """A step beside one of as many layers, but with hardly any arithmetic in it: one text, one character, 32 units."""
     cell, layers, _, batch, steps, embedding = row[:6]
-    whole, empty = Worker("kernels-bf16", row), Worker("kernels-bf16", (cell, layers, 32, 1, 1, embedding))
+    whole, empty = Worker("kernels-auto", row), Worker("kernels-auto", (cell, layers, 32, 1, 1, embedding))
     turns = [(whole.turn(0.5), empty.turn(0.5)) for _ in range(6)][1:]
     whole.close()
     empty.close()
     step, overhead = (median(turn[n] for turn in turns) for n in range(2))
     milliseconds = batch * steps / step * 1000, 1 / overhead * 1000
     print(
-        f"{name_of(row)}, bf16: {milliseconds[0]:.2f} ms a step; without arithmetic {milliseconds[1]:.3f} ms, "
+        f"{name_of(row)}: {milliseconds[0]:.2f} ms a step; without arithmetic {milliseconds[1]:.3f} ms, "
         f"{milliseconds[1] / milliseconds[0]:.1%}"
     )
 

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from probes import Probes
+from probes import Probes, without_kernels
 from writing import SYMBOLS, architecture, ours, parameters
 
 from charloom.checkpoint import ModelFolder, save_model
@@ -124,6 +124,8 @@ def start(folder: Path) -> None:
 
 def main() -> None:
     """One after the other."""
+    if without_kernels():
+        return
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 0.5
     bandwidth(seconds)
     busy(seconds)
