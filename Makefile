@@ -1,11 +1,14 @@
 # The doors of the workshop. `make demo` and `make test` need Python 3.11 or newer, and set up the rest in .venv.
 #
 #   make demo      train a small model for about a minute on text that Python carries, and read from it
-#   make test      everything that must hold: the checks, then the tests
+#   make test      the checks, then the tests; those that depend on the processor also on lesser kernels
+#   make test KERNELS=avx2   all tests on these kernels: another of the variants that run here, or `off`
+#   make test-all  all tests on every variant that runs here, and without kernels
 #   make check     the checks alone: format, lint, types, docs/cli.md
 #   make format    write Python and C++ as the checks want them
 #   make kernels   build what is new of the C++ in src/charloom/kernels/; demo, test and bench do so first
 #   make check-kernels   build the kernels with AddressSanitizer and UBSan, and run their tests; some minutes
+#   make check-arm   build the kernels for 64-bit ARM, and run their tests under emulation; ten minutes
 #   make bench     the programs under benchmarks/, beside their peers, which it installs in a venv of their own;
 #                  twenty minutes
 #   make results   what docs/results.md shows: the trials that benchmarks/plan/results.jsonl lacks, then the page; some
@@ -35,6 +38,11 @@ CMAKE := $(BIN)/cmake
 BUILD := $(CMAKE) -G Ninja -S . --log-level=NOTICE -Wno-unused-cli -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
 	-DPython_EXECUTABLE=$(abspath $(BIN)/python)
 SANITIZED := build/sanitized
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+# A lesser processor is imitated: tests/conftest.py keeps PyTorch to the same instructions.
+TEST_ON = echo "== tests on the kernels $(1)"; CHARLOOM_KERNELS=$(1) $(PYTEST)
+# What runs here beside the fastest.
+LESSER := $(BIN)/python -c 'from charloom.kernels import runnable; print(*runnable()[1:], *["off"][: len(runnable())])'
 # torch is held at the release that the published figures were measured with.
 LOCK_TORCH := torch==2.13.0
 LOCK_TOOL := pip-tools==7.6.2
@@ -43,7 +51,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format kernels check-kernels bench results docs notebook lock clean
+.PHONY: help demo ready test test-all check format kernels check-kernels check-arm bench results docs notebook lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -54,10 +62,22 @@ demo: $(INSTALLED)
 	@$(BIN)/charloom demo
 
 # The kernels compile while the rest is fetched.
-test:
+ready:
 	@$(MAKE) --no-print-directory -j 2 $(WORKSHOP) kernels
+
+test: ready
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+ifdef KERNELS
+	@$(call TEST_ON,$(KERNELS))
+else
+	@$(PYTEST)
+	@set -e; for kernels in $$($(LESSER)); do case $$kernels in avx2|portable|off) $(call TEST_ON,$$kernels) -m processor; esac; done
+endif
+
+test-all: ready
+	@$(MAKE) --no-print-directory check
+	@$(PYTEST)
+	@set -e; for kernels in $$($(LESSER)); do $(call TEST_ON,$$kernels); done
 
 check: $(WORKSHOP)
 	@$(BIN)/ruff format --check $(SOURCES) tests
@@ -86,6 +106,9 @@ check-kernels: $(WORKSHOP)
 	@KERNELS_FOLDER=$(abspath $(SANITIZED)/modules) PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
 		LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 		$(BIN)/python -m pytest tests/kernels
+
+check-arm: $(WORKSHOP)
+	@tests/kernels/check_arm.sh $(VENV)
 
 bench: $(PEERS)/installed kernels
 	@set -e; for program in $(BENCHMARKS); do echo "== $$program"; $(PEERS)/bin/python $$program; done

@@ -16,6 +16,12 @@ import pytest
 # threads only wait for each other. A test about threads sets its own number.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# With CHARLOOM_KERNELS a lesser processor is imitated: oneDNN and PyTorch too then use no newer instructions than the
+# kernels of that name. `off` is this processor, with nothing but NumPy and PyTorch.
+INSTRUCTIONS = {"avx512": ("AVX512_CORE_BF16", "avx512"), "avx2": ("AVX2", "avx2"), "portable": ("SSE41", "default")}
+if limits := INSTRUCTIONS.get(os.environ.get("CHARLOOM_KERNELS", "")):
+    os.environ["ONEDNN_MAX_CPU_ISA"], os.environ["ATEN_CPU_CAPABILITY"] = limits
+
 # A shared machine is no stopwatch; and where nobody watches, the same examples each time.
 hypothesis.settings.register_profile("charloom", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("charloom")
@@ -28,7 +34,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(place))
         for name in [name for name in os.environ if name.startswith(("CHARLOOM_", "XDG_", "PYTHONUNBUFFERED"))]:
-            patch.delenv(name)
+            if name != "CHARLOOM_KERNELS":
+                patch.delenv(name)
         yield place
 
 

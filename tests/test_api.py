@@ -13,6 +13,8 @@ import charloom
 from charloom.errors import ModelError, SettingsError, TextError
 from charloom.training.events import Finished
 
+pytestmark = pytest.mark.processor
+
 SMALLEST = {"steps": 2, "hidden": 8, "embedding": 4, "batch_size": 4, "seq_length": 16, "threads": 1}
 
 

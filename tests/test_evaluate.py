@@ -11,6 +11,8 @@ import pytest
 
 from charloom.evaluate import PPMD_MEMORY, PPMD_ORDER, Score, bits_after, cross_entropy, ppmd_bits, xz_bits
 
+pytestmark = pytest.mark.processor
+
 
 def test_figures_by_hand():
     """Catches bits taken for nats, and characters taken for symbols (bytes)."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
+pytestmark = pytest.mark.processor
+
 
 def test_it_trains_writes_measures_and_tells_what_next(charloom, tmp_path):
     """A demo that ends without text, without a figure to compare, or with commands that do not work."""

@@ -13,6 +13,8 @@ from charloom.cli import eval as eval_
 from charloom.evaluate import ppmd_bits, xz_bits
 from charloom.generate.model import Model
 
+pytestmark = pytest.mark.processor
+
 ZEN = "Beautiful is better than ugly.\nExplicit is better than implicit.\n"
 
 

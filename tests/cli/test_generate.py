@@ -11,6 +11,8 @@ import pytest
 from charloom.generate.model import Model
 from charloom.kernels import chosen
 
+pytestmark = pytest.mark.processor
+
 
 def test_the_prompt_comes_first_then_the_models_text(charloom, tiny):
     """A prompt printed twice or not at all; or options that do not reach the model."""

@@ -18,6 +18,8 @@ import pytest
 
 from charloom.training.run import Run
 
+pytestmark = pytest.mark.processor
+
 START = [sys.executable, "-m", "charloom", "train"]
 
 

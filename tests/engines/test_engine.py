@@ -20,6 +20,8 @@ from charloom.engines.engine import check_engine, chosen_engine, open_engine, sl
 from charloom.errors import DeviceError
 from charloom.kernels import Choice
 
+pytestmark = pytest.mark.processor
+
 SHAPE = Architecture(cell="lstm", nonlinearity="tanh", layers=1, hidden=3, input="onehot", embedding=2, symbols=5)
 INSTALL = "PyTorch, which is not installed; run: pip install 'charloom[torch]'"
 

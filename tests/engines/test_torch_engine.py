@@ -21,6 +21,8 @@ from charloom.errors import DeviceError, ModelError  # noqa: E402
 from charloom.evaluate import cross_entropy  # noqa: E402
 from charloom.generate.network import Network  # noqa: E402
 
+pytestmark = pytest.mark.processor
+
 CELLS = [("lstm", "tanh"), ("gru", "tanh"), ("rnn", "tanh"), ("rnn", "relu")]
 OPTIMIZERS = ["adamw", "adam", "rmsprop", "adagrad", "sgd"]
 V, H, NOTHING = 5, 3, -1

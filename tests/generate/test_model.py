@@ -17,6 +17,8 @@ from charloom.evaluate import cross_entropy
 from charloom.generate.model import Model, Options, Writing
 from charloom.text.vocabulary import BOUNDARY, Vocabulary
 
+pytestmark = pytest.mark.processor
+
 LETTERS = Vocabulary("characters", tuple("\n abcdefgh"))
 FOLDED = Vocabulary("characters", tuple("abc"), unknown=True)
 RECORDS = Vocabulary("characters", tuple("abcd"), boundary=True)

@@ -17,6 +17,8 @@ from charloom.training import start
 from charloom.training.events import Notice
 from charloom.training.finetune import adapt, settings_like
 
+pytestmark = pytest.mark.processor
+
 CHEAP = {"hidden": 8, "embedding": 4, "batch_size": 4, "seq_length": 8, "device": "cpu", "precision": "fp32"}
 
 

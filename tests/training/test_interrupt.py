@@ -14,6 +14,8 @@ import pytest
 
 from charloom.training.interrupt import graceful_interrupt, prompt_interrupt
 
+pytestmark = pytest.mark.processor
+
 
 def press(number=signal.SIGINT):
     os.kill(os.getpid(), number)

@@ -13,6 +13,8 @@ from charloom.text.dataset import prepare
 from charloom.training import planning
 from charloom.training.planning import Look, Pace, look, plan
 
+pytestmark = pytest.mark.processor
+
 
 @pytest.fixture
 def dataset(tmp_path):

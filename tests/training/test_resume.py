@@ -20,6 +20,8 @@ from charloom.engines.engine import check_engine
 from charloom.errors import DeviceError, Interrupted
 from charloom.training import start
 
+pytestmark = pytest.mark.processor
+
 CHARLOOM = str(Path(sys.executable).with_name("charloom"))
 CHEAP = {
     "hidden": 8,

@@ -22,6 +22,8 @@ from charloom.training.events import Finished, Notice, Sample, Step, Validation
 from charloom.training.run import Run
 from charloom.training.trainer import Layouts, Trainer, measure
 
+pytestmark = pytest.mark.processor
+
 SYMBOLS = Vocabulary("characters", ("a", "b"))
 SHAPE = Architecture(cell="rnn", nonlinearity="tanh", layers=1, hidden=2, input="onehot", embedding=1, symbols=2)
 BATCHES = 5
