@@ -35,8 +35,8 @@ CPP := $(wildcard src/charloom/kernels/*.h src/charloom/kernels/*.cpp)
 BENCHMARKS := $(sort $(wildcard benchmarks/[a-z]*.py))
 # The C++ is built with what the lock brings, so a compiler is all that a machine needs to have.
 CMAKE := $(BIN)/cmake
-BUILD := $(CMAKE) -G Ninja -S . --log-level=NOTICE -Wno-unused-cli -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
-	-DPython_EXECUTABLE=$(abspath $(BIN)/python)
+BUILD := $(CMAKE) -G Ninja -S . --log-level=NOTICE -Wno-unused-cli -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN)/ninja)" \
+	-DPython_EXECUTABLE="$(abspath $(BIN)/python)"
 SANITIZED := build/sanitized
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 # A lesser processor is imitated: tests/conftest.py keeps PyTorch to the same instructions.
@@ -101,9 +101,9 @@ kernels: $(INSTALLED)
 # Python itself is built without the sanitizers, so their libraries must be loaded first, and libstdc++ with them, or
 # exceptions are not seen; PYTHONMALLOC makes an array that Python allocates end where it ends.
 check-kernels: $(WORKSHOP)
-	@$(BUILD) -B $(SANITIZED) -DCHARLOOM_SANITIZE=ON -DCHARLOOM_OUTPUT=$(abspath $(SANITIZED)/modules) >/dev/null
+	@$(BUILD) -B $(SANITIZED) -DCHARLOOM_SANITIZE=ON -DCHARLOOM_OUTPUT="$(abspath $(SANITIZED)/modules)" >/dev/null
 	@MAKEFLAGS= $(CMAKE) --build $(SANITIZED) -- --quiet
-	@KERNELS_FOLDER=$(abspath $(SANITIZED)/modules) PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
+	@KERNELS_FOLDER="$(abspath $(SANITIZED)/modules)" PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
 		LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 		$(BIN)/python -m pytest tests/kernels
 

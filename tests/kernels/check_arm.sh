@@ -61,8 +61,12 @@ fi
     -DCMAKE_MAKE_PROGRAM="$venv/bin/ninja" -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
     -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DCMAKE_CROSSCOMPILING_EMULATOR="qemu-aarch64;-L;$root" \
     -DPython_EXECUTABLE="$python" -DPython_INCLUDE_DIR="$root/usr/include/python$version" \
-    -DCMAKE_CXX_FLAGS="-isystem $root/usr/include" \
+    -DCMAKE_CXX_FLAGS="-isystem \"$root/usr/include\"" \
     -Dnanobind_ROOT="$("$venv/bin/python" -m nanobind --cmake_dir)" -DCHARLOOM_OUTPUT="$arm/modules" >/dev/null
 MAKEFLAGS='' "$venv/bin/cmake" --build "$arm/kernels" -- --quiet
 
-KERNELS_FOLDER="$arm/modules" exec "$python" -m pytest -p no:cacheprovider --numprocesses 2 --dist worksteal tests/kernels "$@"
+# Emulated arithmetic is a hundred times slower, so the largest cases are left out; and qemu cannot fork a process that
+# has threads.
+left_out="(large_layers and 700) or ten_thousand or (text_is_the_same and 100) or (processes_end and fork)"
+KERNELS_FOLDER="$arm/modules" exec "$python" -m pytest -p no:cacheprovider --numprocesses 2 --dist worksteal \
+    -k "not ($left_out)" tests/kernels "$@"

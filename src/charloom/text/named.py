@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import sysconfig
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -195,8 +196,11 @@ def fetch(remote: Remote, notice: Notice, folder: Path | None = None, base: str 
     try:
         if target.exists() and pooch.file_hash(str(target)) == remote.sha256:
             return target
+        _make_folder(folder)
         notice(f"fetching {remote.name} ({remote.size / 1e6:.1f} MB) from {url}")
         pooch.retrieve(url, f"sha256:{remote.sha256}", target.name, folder, downloader=_download)
+    except TextError:
+        raise
     except ValueError:  # pooch's own for a wrong hash
         raise TextError(
             f"{remote.name} was not kept: what {url} sent has another SHA-256 than it must have; try again later"
@@ -207,6 +211,22 @@ def fetch(remote: Remote, notice: Notice, folder: Path | None = None, base: str 
             "python-docs and python-source need no network"
         ) from None
     return target
+
+
+def _make_folder(folder: Path) -> None:
+    """Makes the cache, before anything is fetched that could not be kept.
+
+    Raises:
+        TextError: if it cannot be made, or not be written into.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise TextError(
+            f"fetched corpora are kept in {folder}, which cannot be written: {error.strerror}; "
+            "set CHARLOOM_CACHE to a folder that can"
+        ) from None
 
 
 def _download(url: str, output_file: str, _pooch: object) -> None:
