@@ -33,7 +33,7 @@ def settings(**values):
 @pytest.fixture(autouse=True)
 def bf16_where_the_hardware_has_it(monkeypatch):
     """A lesser processor is imitated for oneDNN alone, which then lacks what the hardware has, and says so."""
-    monkeypatch.setattr(engine, "_without_bf16", lambda settings, cell: None)
+    monkeypatch.setattr(engine, "_without_bf16", lambda engine, settings, cell: None)
 
 
 @pytest.fixture

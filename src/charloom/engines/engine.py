@@ -99,10 +99,12 @@ def check_engine(settings: TrainingSettings, cell: str) -> None:
 
 
 def slower_than_asked(settings: TrainingSettings, cell: str) -> str | None:
-    """What to tell a person where `auto` had to take something slower: an engine, or a precision."""
+    """What to tell a person where `auto` had to take something slower: an engine, a precision, or both."""
     engine = chosen_engine(settings)
-    if engine == "torch" and settings.precision == "auto" and (notice := _without_bf16(settings, cell)):
-        return notice
+    return "; ".join(filter(None, [_slower_engine(engine, settings), _without_bf16(engine, settings, cell)])) or None
+
+
+def _slower_engine(engine: str, settings: TrainingSettings) -> str | None:
     if settings.engine != "auto" or engine == "native":
         return None
     if engine == "torch":
@@ -110,8 +112,10 @@ def slower_than_asked(settings: TrainingSettings, cell: str) -> str | None:
     return f"{chosen().notice or chosen().reason}; PyTorch would be faster: pip install 'charloom[torch]'"
 
 
-def _without_bf16(settings: TrainingSettings, cell: str) -> str | None:
+def _without_bf16(engine: str, settings: TrainingSettings, cell: str) -> str | None:
     """What to tell where the hardware has fast bf16 products, and PyTorch cannot train this cell with them."""
+    if engine != "torch" or settings.precision != "auto":
+        return None
     from charloom.engines.torch.device import bf16_is_faster, choose_device, trains_in_bf16
 
     device = choose_device(settings.device)
