@@ -17,10 +17,14 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 
 # With CHARLOOM_KERNELS a lesser processor is imitated: oneDNN and PyTorch too then use no newer instructions than the
-# kernels of that name. `off` is this processor, with nothing but NumPy and PyTorch.
+# kernels of that name. `off` is this processor itself, with nothing but NumPy and PyTorch.
+KERNELS = os.environ.get("CHARLOOM_KERNELS", "")
 INSTRUCTIONS = {"avx512": ("AVX512_CORE_BF16", "avx512"), "avx2": ("AVX2", "avx2"), "portable": ("SSE41", "default")}
-if limits := INSTRUCTIONS.get(os.environ.get("CHARLOOM_KERNELS", "")):
-    os.environ["ONEDNN_MAX_CPU_ISA"], os.environ["ATEN_CPU_CAPABILITY"] = limits
+if KERNELS in INSTRUCTIONS:
+    os.environ["ONEDNN_MAX_CPU_ISA"], os.environ["ATEN_CPU_CAPABILITY"] = INSTRUCTIONS[KERNELS]
+elif KERNELS == "off":
+    for name in ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"):
+        os.environ.pop(name, None)
 
 # A shared machine is no stopwatch; and where nobody watches, the same examples each time.
 hypothesis.settings.register_profile("charloom", deadline=None, derandomize="CI" in os.environ)
