@@ -8,7 +8,7 @@
 #   make format    write Python and C++ as the checks want them
 #   make kernels   build what is new of the C++ in src/charloom/kernels/; demo, test and bench do so first
 #   make check-kernels   build the kernels with AddressSanitizer and UBSan, and run their tests; some minutes
-#   make check-arm   build the kernels for 64-bit ARM, and run their tests under emulation; ten minutes
+#   make check-arm   build the kernels for 64-bit ARM, and run their tests under emulation; ten to twenty minutes
 #   make bench     the programs under benchmarks/, beside their peers, which it installs in a venv of their own;
 #                  twenty minutes
 #   make results   what docs/results.md shows: the trials that benchmarks/plan/results.jsonl lacks, then the page; some
