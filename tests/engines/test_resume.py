@@ -7,7 +7,7 @@ import pytest
 
 from charloom.architecture import Architecture
 from charloom.config import TrainingSettings
-from charloom.engines.resume import REMEMBERED, checked_steps
+from charloom.engines.resume import REMEMBERED, checked_steps, state_parts
 from charloom.errors import ModelError
 
 SHAPE = Architecture(cell="lstm", nonlinearity="tanh", layers=2, hidden=3, input="onehot", embedding=2, symbols=5)
@@ -21,18 +21,34 @@ def snapshot(steps=7, optimizer="adamw"):
     return arrays
 
 
-def checked(arrays, **options):
-    return checked_steps(arrays, SHAPE, TrainingSettings(steps=1, **options))
+def checked(arrays, batch=4, **options):
+    return checked_steps(arrays, SHAPE, TrainingSettings(steps=1, **options), batch)
 
 
 def test_whole_snapshots_are_taken():
     """A check that refuses what an engine writes: before the first step, without a state, in any precision."""
     assert checked(snapshot()) == 7
-    assert checked({name: value for name, value in snapshot().items() if "state" not in name}) == 7
+    assert checked({name: value for name, value in snapshot().items() if "state" not in name}, 0) == 7
     assert checked({name: np.asarray(v, v.dtype if name == "steps" else float) for name, v in snapshot().items()}) == 7
-    assert checked({"steps": np.array(0)}) == 0
-    assert checked({"steps": np.array(9)}, optimizer="sgd", momentum=0.0) == 9
+    assert checked({"steps": np.array(0)}, 0) == 0
+    assert checked({"steps": np.array(9)}, 0, optimizer="sgd", momentum=0.0) == 9
     assert checked(snapshot(0, "adagrad"), optimizer="adagrad") == 0
+
+
+def test_a_state_that_the_next_step_does_not_read_is_no_obstacle():
+    """A run at the end of an epoch, or one of shuffled records, that earlier versions wrote with its last state."""
+    assert checked(snapshot(), 0) == 7
+    assert state_parts(snapshot(), 0) == []
+    assert [part.shape for part in state_parts(snapshot(), 4)] == [(2, 4, 3)] * 2
+
+
+@pytest.mark.parametrize("batch", [1, 3, 5, 8])
+def test_the_state_must_be_of_as_many_texts_as_the_next_step(batch):
+    """A read beyond the state: the kernels take a row for each text, and trained on whatever lay behind."""
+    with pytest.raises(ModelError, match=rf"state.0 must be finite \(2, {batch}, 3\); found float32 \(2, 4, 3\)"):
+        checked(snapshot(), batch)
+    with pytest.raises(ModelError, match=r"state.0 is missing"):
+        checked({name: value for name, value in snapshot().items() if "state" not in name}, batch)
 
 
 @pytest.mark.parametrize(

@@ -330,7 +330,7 @@ def test_a_restored_engine_goes_on_bit_for_bit(optimizer, precision, cell):
         _, _, state = straight.step(*batch(step), state, 0.02)
     resumed = TorchEngine(shape, settings(**options), 0.3)
     resumed.load(parameters)
-    again = resumed.restore(arrays)
+    again = resumed.restore(arrays, len(batch(0)[0]))
     assert_same(resumed.snapshot(again), arrays)
     for step in range(2, 4):
         _, _, again = resumed.step(*batch(step), again, 0.02)
@@ -408,7 +408,7 @@ def test_a_restored_snapshot_is_checked():
     }
     for message, arrays in damaged.items():
         with pytest.raises(ModelError, match=f"resume.safetensors: {message}"):
-            made(shape).restore(arrays)
+            made(shape).restore(arrays, len(batch()[0]))
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])

@@ -17,7 +17,7 @@ import pytest
 from charloom.checkpoint import load_model
 from charloom.config import TrainingSettings
 from charloom.engines.engine import check_engine
-from charloom.errors import DeviceError, Interrupted
+from charloom.errors import DeviceError, Interrupted, ModelError
 from charloom.training import start
 
 pytestmark = pytest.mark.processor
@@ -202,3 +202,16 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays_whole(tmp_path, c
     load_model(run / "best")
     assert resume(run).step == 12
     assert_same_end(run, tmp_path / "straight")
+
+
+def test_a_state_of_another_batch_size_is_one_line(tmp_path, corpus_file):
+    """`batch_size` changed in run.toml: the kernels read beyond the saved state, and training went on with it."""
+    run = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train(corpus_file, run, stop_after(4), steps=12)
+    settings = (run / "run.toml").read_text(encoding="utf-8")
+    (run / "run.toml").write_text(settings.replace("batch_size = 4", "batch_size = 8"), encoding="utf-8")
+    with pytest.raises(
+        ModelError, match=r"^resume.safetensors: state.0 must be finite \(2, 8, 8\); found .* \(2, 4, 8\)"
+    ):
+        resume(run)

@@ -62,8 +62,8 @@ class Scripted:
     def snapshot(self, state):
         return {"state": np.array(state or 0)}
 
-    def restore(self, arrays):
-        return int(arrays["state"]) or None
+    def restore(self, arrays, batch):
+        return (batch and int(arrays["state"])) or None
 
 
 class Clock:
@@ -95,7 +95,7 @@ class Session:
             run = Run(self.folder, settings, {})
             model, progress, arrays = run.load_last()
             engine.load(model.parameters)
-            state = engine.restore(arrays)
+            state = engine.restore(arrays, layouts.carried(progress.index))
         else:
             run = Run.create(self.folder, "x", settings, {})
             model, progress, state = ModelFolder(SHAPE, SYMBOLS, initial_parameters(SHAPE, 0)), Progress(), None

@@ -61,8 +61,11 @@ class Engine(Protocol):
         """All that exact resuming needs besides the parameters: what the optimizer remembers, counters, the state."""
         ...
 
-    def restore(self, arrays: Arrays) -> State:
-        """Takes over what `snapshot` gave (after `load`) and returns the state that was in it."""
+    def restore(self, arrays: Arrays, batch: int) -> State:
+        """Takes over what `snapshot` gave (after `load`) and returns the state that was in it.
+
+        batch: texts of the next step, which must be the state's; 0 where that step begins from the zero state.
+        """
         ...
 
 

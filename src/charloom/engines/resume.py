@@ -1,7 +1,7 @@
 """What an engine must remember to go on exactly: names and shapes, the same for every engine, checked on the way in.
 
 `steps`; `optimizer.<parameter>.<key>`, keys under PyTorch's names; and `state.0` (h) and, for an LSTM, `state.1` (c),
-both [L, B, H].
+both [L, B, H]. The next batch must have as many texts as the state: what computes reads a state of that size.
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ def remembered(settings: TrainingSettings, steps: int) -> tuple[str, ...]:
     return REMEMBERED[settings.optimizer] if begun and not forgetful else ()
 
 
-def checked_steps(arrays: Arrays, architecture: Architecture, settings: TrainingSettings) -> int:
+def checked_steps(arrays: Arrays, architecture: Architecture, settings: TrainingSettings, batch: int) -> int:
     """The count of steps in a snapshot of which every array is there and as it must be.
+
+    batch: texts whose state the next step goes on from; 0 where it begins from zero, whatever state there is.
 
     Raises:
         ModelError: naming the array that is missing, not expected, of another shape, or not finite.
@@ -44,20 +46,23 @@ def checked_steps(arrays: Arrays, architecture: Architecture, settings: Training
     steps = arrays.get("steps", np.array(-1))
     if steps.shape or steps.dtype.kind != "i" or steps < 0:
         raise ModelError("resume.safetensors: steps must be a count; it is missing or damaged")
-    shapes = _optimizer_shapes(architecture, remembered(settings, int(steps))) | _state_shapes(arrays, architecture)
-    if arrays.keys() - {"steps"} != shapes.keys():
-        odd = sorted((arrays.keys() - {"steps"}) ^ shapes.keys())[0]
+    shapes = _optimizer_shapes(architecture, remembered(settings, int(steps))) | _state_shapes(architecture, batch)
+    names = {name for name in arrays if name != "steps" and (batch or not name.startswith("state."))}
+    if names != shapes.keys():
+        odd = sorted(names ^ shapes.keys())[0]
         raise ModelError(f"resume.safetensors: {odd} is {'not expected' if odd in arrays else 'missing'}")
     for name, shape in shapes.items():
-        found = arrays[name]
-        if found.shape != shape or found.dtype.kind != "f" or not np.isfinite(found).all():
-            raise ModelError(f"resume.safetensors: {name} must be finite {shape}; found {found.dtype} {found.shape}")
+        array = arrays[name]
+        if array.shape != shape or array.dtype.kind != "f" or not np.isfinite(array).all():
+            hint = "; batch_size in run.toml must be as it was" if name.startswith("state.") else ""
+            found = f"found {array.dtype} {array.shape}{hint}"
+            raise ModelError(f"resume.safetensors: {name} must be finite {shape}; {found}")
     return int(steps)
 
 
-def state_parts(arrays: Arrays) -> list[NDArray[Any]]:
-    """The state in a snapshot, part by part; empty where there is none."""
-    return [array for name, array in sorted(arrays.items()) if name.startswith("state.")]
+def state_parts(arrays: Arrays, batch: int) -> list[NDArray[Any]]:
+    """The state in a snapshot, part by part; empty where the next step begins from zero."""
+    return [array for name, array in sorted(arrays.items()) if batch and name.startswith("state.")]
 
 
 def _optimizer_shapes(architecture: Architecture, keys: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
@@ -68,9 +73,6 @@ def _optimizer_shapes(architecture: Architecture, keys: tuple[str, ...]) -> dict
     }
 
 
-def _state_shapes(arrays: Arrays, architecture: Architecture) -> dict[str, tuple[int, ...]]:
-    """The shapes that a state must have, if there is one: (L, B, H) with any B."""
-    parts = state_parts(arrays)
-    batch = parts[0].shape[1:2] if parts else ()
+def _state_shapes(architecture: Architecture, batch: int) -> dict[str, tuple[int, ...]]:
     names = ("state.0", "state.1") if architecture.cell == "lstm" else ("state.0",)
-    return {name: (architecture.layers, *batch, architecture.hidden) for name in names if parts}
+    return {name: (architecture.layers, batch, architecture.hidden) for name in names if batch}

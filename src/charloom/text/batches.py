@@ -32,7 +32,8 @@ Batch = tuple[Array, Array]
 class Batches(Protocol):
     """What the trainer needs of a layout."""
 
-    carries_state: bool  # the state after one batch is the state before the next
+    carries_state: bool  # the state after one batch is the state before the next, of as many texts
+    batch_size: int  # texts side by side; of a layout that does not carry the state, at most
 
     def __len__(self) -> int:
         """Batches in an epoch."""

@@ -181,7 +181,7 @@ def _trainer(
         raise ModelError(f"resume.json: index must be below {batches}, the batches; found {progress.index}")
     engine = open_engine(model.architecture, settings.training, settings.model.dropout)
     engine.load(model.parameters)
-    state = engine.restore(arrays) if arrays is not None else None
+    state = engine.restore(arrays, layouts.carried(progress.index)) if arrays is not None else None
     started = _started(run, dataset, model, engine, progress)
     for event in (*said, started):
         progress.log_bytes = run.log(event)

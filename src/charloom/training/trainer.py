@@ -47,6 +47,10 @@ class Layouts:
     test: Batches | None
     seen: Batches | None = None
 
+    def carried(self, index: int) -> int:
+        """How many texts the state has that the training batch of this index goes on from; 0 where it is zero."""
+        return self.training.batch_size if index and self.training.carries_state else 0
+
 
 class NotFinite(Exception):
     """The loss or a weight became infinite or NaN; never leaves this file."""
@@ -131,14 +135,13 @@ class Trainer:
 
     def _step(self) -> None:
         progress = self._progress
-        if progress.index == 0 or not self._layouts.training.carries_state:
-            self._state = None
         inputs_BT, targets_BT = self._layouts.training.batch(progress.epoch, progress.index)
         rate = budget.learning_rate(self._settings, self._fraction()) * progress.lr_factor
-        nats, count, self._state = self._engine.step(inputs_BT, targets_BT, self._state, rate)
+        nats, count, state = self._engine.step(inputs_BT, targets_BT, self._state, rate)
         if not math.isfinite(nats):
             raise NotFinite
         self._advance(nats, count)
+        self._state = state if self._layouts.carried(progress.index) else None
 
     def _advance(self, nats: float, count: int) -> None:
         progress = self._progress
@@ -168,7 +171,7 @@ class Trainer:
         step = self._progress.step
         self._model, self._progress, arrays = self._run.load_last()
         self._engine.load(self._model.parameters)
-        self._state = self._engine.restore(arrays)
+        self._state = self._engine.restore(arrays, self._layouts.carried(self._progress.index))
         self._progress.lr_factor = 0.5
         self._recent = Recent()
         self._start_clock()

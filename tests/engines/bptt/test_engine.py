@@ -62,7 +62,7 @@ def test_a_restored_engine_goes_on_bit_for_bit(architecture, cell, optimizer):
         _, _, state = straight.step(*batch(step, rows=16), state, 0.02)
     resumed = BpttEngine(shape, settings(**options), 0.3)
     resumed.load(parameters)
-    again = resumed.restore(arrays)
+    again = resumed.restore(arrays, 16)
     assert_same(resumed.snapshot(again), arrays)
     for step in range(2, 4):
         _, _, again = resumed.step(*batch(step, rows=16), again, 0.02)
@@ -75,7 +75,7 @@ def test_before_the_first_step_there_is_little_to_remember(architecture):
     for optimizer in OPTIMIZERS:
         engine = made(architecture(), optimizer=optimizer)
         arrays = engine.snapshot(None)
-        assert made(architecture(), optimizer=optimizer).restore(arrays) is None
+        assert made(architecture(), optimizer=optimizer).restore(arrays, 0) is None
         assert len(arrays) == (1 + 2 * len(architecture().shapes) if optimizer == "adagrad" else 1)
 
 

@@ -111,18 +111,20 @@ class BpttEngine:
             arrays |= {f"optimizer.{name}.{key}": value.copy() for key, value in memory.items()}
         return arrays | {f"state.{index}": part.copy() for index, part in enumerate(state or ())}
 
-    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> State | None:
+    def restore(self, arrays: Mapping[str, NDArray[Any]], batch: int) -> State | None:
         """Takes over what `snapshot` gave and returns the state that was in it.
+
+        batch: texts of the next step, which must be the state's; 0 where that step begins from the zero state.
 
         Raises:
             ModelError: naming the array that is missing, not expected, of another shape, or not finite.
         """
-        self._steps = checked_steps(arrays, self._network.architecture, self._settings)
+        self._steps = checked_steps(arrays, self._network.architecture, self._settings, batch)
         self._memories = self._fresh_memories(self._steps)
         for name, memory in self._memories.items():
             for key, value in memory.items():
                 value[...] = arrays[f"optimizer.{name}.{key}"]
-        return tuple(part.astype(self._dtype) for part in state_parts(arrays)) or None
+        return tuple(part.astype(self._dtype) for part in state_parts(arrays, batch)) or None
 
     def _fresh_memories(self, steps: int = 0) -> dict[str, optimizers.Memory]:
         """Zeros for all that the optimizer remembers after so many steps. `step` is float32, as PyTorch has it."""

@@ -140,15 +140,17 @@ class TorchEngine:
             arrays[f"state.{index}"] = part.cpu().numpy().copy()
         return arrays
 
-    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> State | None:
+    def restore(self, arrays: Mapping[str, NDArray[Any]], batch: int) -> State | None:
         """Takes over what `snapshot` gave and returns the state that was in it.
+
+        batch: texts of the next step, which must be the state's; 0 where that step begins from the zero state.
 
         Raises:
             ModelError: naming the array that is missing, not expected, of another shape, or not finite.
         """
-        self._steps = checked_steps(arrays, self.network.architecture, self._settings)
+        self._steps = checked_steps(arrays, self.network.architecture, self._settings, batch)
         self._restore_optimizer(arrays)
-        return tuple(torch.from_numpy(part.copy()).to(self._device) for part in state_parts(arrays)) or None
+        return tuple(torch.from_numpy(part.copy()).to(self._device) for part in state_parts(arrays, batch)) or None
 
     def _restore_optimizer(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Through PyTorch's own way, which knows on which device each kind of optimizer wants each array."""
