@@ -283,13 +283,127 @@ def test_clipping_and_descent_are_numpys(choice, optimizer):
             np.testing.assert_allclose(memories[1][name][key], value, rtol=1e-4, atol=1e-9, err_msg=f"{name} {key}")
 
 
-def test_an_id_beyond_the_vocabulary_is_refused(choice):
-    """A read beyond the table."""
+@pytest.mark.parametrize("which", ["inputs_BT", "targets_BT"])
+@pytest.mark.parametrize("distance", [0, 10**6])
+def test_an_id_beyond_the_vocabulary_is_refused(choice, which, distance):
+    """A read beyond the table of inputs, or a read and a write beyond the logits."""
     shape = made()
     rows = batch(shape, 2, 3)
-    rows.inputs_BT[1, 1] = shape.symbols
+    getattr(rows, which)[1, 1] = shape.symbols + distance
     with pytest.raises(IndexError, match="id"):
         on_kernels(choice, shape, weights(shape)).gradients(rows, 1.0)
+
+
+def test_an_input_below_zero_is_refused(choice):
+    """A read before the table; of a target it says that there is none."""
+    shape = made()
+    rows = batch(shape, 2, 3)
+    rows.inputs_BT[1, 1] = -1
+    with pytest.raises(IndexError, match="id"):
+        on_kernels(choice, shape, weights(shape)).gradients(rows, 1.0)
+
+
+def arguments_of(shape, texts=3, steps=4):
+    """Arguments of the kernels' `forward` as they must be, by name, and the gradients' arrays."""
+    rows = batch(shape, texts, steps, dropout=0.3, state=True, targets="every")
+    state = dict(zip(("h", "c"), rows.state, strict=False))
+    after = {f"{name}_after": np.empty_like(part) for name, part in state.items()}
+    arguments = {
+        "parameters": list(weights(shape).values()),
+        "inputs": rows.inputs_BT.astype(np.int32),
+        "targets": rows.targets_BT.astype(np.int32),
+        "masks": [*rows.masks.between, rows.masks.head],
+        "locked": False,
+        "scale": 1.0,
+        "h": None,
+        "c": None,
+        "c_after": None,
+        **state,
+        **after,
+    }
+    return arguments, [np.empty_like(value) for value in arguments["parameters"]]
+
+
+def opened(choice, shape):
+    return Native(shape, weights(shape), "fp32", 2, choice)._network
+
+
+@pytest.mark.parametrize("cell", CELLS[:3])
+def test_arrays_of_another_shape_are_refused(choice, cell):
+    """A read or a write beyond an array: training went on with whatever lay there."""
+    shape = made(cell, layers=2)
+    whole, _ = arguments_of(shape)
+    network = opened(choice, shape)
+    network.forward(**whole)
+    state = [name for name in ("h", "c", "h_after", "c_after") if whole[name] is not None]
+    damaged = [
+        *({name: whole[name][:, 1:].copy()} for name in state),
+        *({name: whole[name][:1].copy()} for name in state),
+        *({name: whole[name][..., 1:].copy()} for name in state),
+        {"c": None if whole["c"] is not None else whole["h"]},
+        {"c_after": None if whole["c"] is not None else whole["h_after"]},
+        {"targets": whole["targets"][:2].copy()},
+        {"targets": whole["targets"][:, :2].copy()},
+        {"inputs": whole["inputs"][:0].copy(), "targets": whole["targets"][:0].copy()},
+        {"masks": whole["masks"][:1]},
+        {"masks": [whole["masks"][0][1:].copy(), whole["masks"][1]]},
+        {"masks": [whole["masks"][0], whole["masks"][1][1:].copy()]},
+        {"locked": True},
+        {"parameters": whole["parameters"][1:]},
+        *(
+            {"parameters": [*whole["parameters"][:n], p[1:].copy(), *whole["parameters"][n + 1 :]]}
+            for n, p in enumerate(whole["parameters"])
+        ),
+    ]
+    for change in damaged:
+        with pytest.raises(ValueError, match="must"):
+            network.forward(**{**whole, **change})
+
+
+def test_gradients_of_another_shape_are_refused(choice):
+    """The same on the way back; and a way back after a forward pass that kept nothing for it."""
+    shape = made(layers=2)
+    whole, gradients = arguments_of(shape)
+    network = opened(choice, shape)
+    with pytest.raises(ValueError, match="must come first"):
+        network.backward(gradients, None, None, None, None)
+    network.forward(**{**whole, "scale": 0.0})
+    with pytest.raises(ValueError, match="must come first"):
+        network.backward(gradients, None, None, None, None)
+    network.forward(**whole)
+    h, c = whole["h"], whole["c"]
+    network.backward(gradients, h, c, h.copy(), c.copy())
+    for arguments in (
+        (gradients[1:], None, None, None, None),
+        ([*gradients[:-1], gradients[-1][1:].copy()], None, None, None, None),
+        (gradients, h[:, 1:].copy(), c, None, None),
+        (gradients, h, c[:1].copy(), None, None),
+        (gradients, h, None, None, None),
+        (gradients, None, None, h[..., 1:].copy(), c),
+    ):
+        with pytest.raises(ValueError, match="must"):
+            network.backward(*arguments)
+
+
+def test_the_optimizers_arrays_must_fit(choice):
+    """A moment shorter than its parameter: a write beyond it."""
+    ones, few = np.ones(9, np.float32), np.ones(8, np.float32)
+    rest = (0.1, 0.1, 0.9, 0.99, 1e-8, True, 1)
+    choice.module.adam([ones], [ones], [ones.copy()], [ones.copy()], [0.0], *rest)
+    for arrays in (
+        ([few], [ones], [ones]),
+        ([ones], [few], [ones]),
+        ([ones], [ones], [few]),
+        ([], [ones], [ones]),
+    ):
+        with pytest.raises(ValueError, match="must have"):
+            choice.module.adam([ones], *arrays, [0.0], *rest)
+    with pytest.raises(ValueError, match="must have"):
+        choice.module.adam([ones], [ones], [ones], [ones], [], *rest)
+    levels = np.zeros(9, np.uint8)
+    for values, drawn, kept, out in ((ones, levels[1:], 1, ones), (ones, levels, 1, few), (ones, levels, 0, ones)):
+        with pytest.raises(ValueError, match="must"):
+            choice.module.drop(values, drawn, kept, out, 1)
 
 
 def test_weights_that_are_no_numbers_give_a_loss_that_is_none(choice):
@@ -348,7 +462,7 @@ def test_a_restored_engine_goes_on_bit_for_bit(kernels, choice, optimizer):
             _, _, state = straight.step(rows.inputs_BT, rows.targets_BT, state, 0.02)
         resumed = engine(shape, True, 0.3, **options)
         resumed.load(parameters)
-        again = resumed.restore(arrays)
+        again = resumed.restore(arrays, 20)
         for step in range(2, 4):
             rows = batch(shape, 20, 8, seed=step)
             _, _, again = resumed.step(rows.inputs_BT, rows.targets_BT, again, 0.02)
@@ -364,7 +478,7 @@ def test_each_engine_resumes_the_others_snapshots(kernels):
         rows = batch(shape, 6, 5, targets="every")
         _, _, state = one.step(rows.inputs_BT, rows.targets_BT, None, 0.01)
         other.load(one.parameters())
-        taken = other.restore(one.snapshot(state))
+        taken = other.restore(one.snapshot(state), 6)
         found = other.step(rows.inputs_BT, rows.targets_BT, taken, 0.01)
         assert found[0] == pytest.approx(one.step(rows.inputs_BT, rows.targets_BT, state, 0.01)[0], rel=1e-5)
 

@@ -3,8 +3,6 @@
 
 #pragma once
 
-#include <stdexcept>
-
 #include "layer.h"
 #include "pool.h"
 #include "training.h"
@@ -24,7 +22,6 @@ public:
         for (int t = 0; t < batch.steps; t++)
             for (int text = 0; text < batch.texts; text++) {
                 int32_t id = batch.inputs[size_t(text) * batch.steps + t];
-                if (id < 0 || id >= a_.symbols) throw std::out_of_range("an id must be below the number of symbols");
                 if (number_of_[id] < 0) {
                     number_of_[id] = int(distinct_.size());
                     distinct_.push_back(id);

@@ -20,7 +20,7 @@ struct Architecture {
 };
 
 // Arrays that Python holds. masks: [T, B, H] for each place between two layers, then [N, H] before the head, N targets in
-// the order of [B, T]; [B, H] all of them where they are locked; none at all without dropout.
+// the order of [B, T]. Where they are locked: [1, B, H] and [B, H]. None at all without dropout.
 struct Batch {
     int texts, steps;
     const int32_t *inputs, *targets;  // [B, T]; a target below 0 is none

@@ -11,10 +11,10 @@
 #include <atomic>
 #include <mutex>
 #include <set>
-#include <stdexcept>
 #include <thread>
 
 #include "released.h"
+#include "require.h"
 #include "writing_pace.h"
 #include "writing_session.h"
 
@@ -36,10 +36,6 @@ using LayerArrays = std::tuple<std::optional<Rows>, Rows, Rows, std::optional<Nu
 constexpr size_t LEAST_SHARE = 32 << 10;
 // A gang is asked for, and may be given up, this often: often enough that a core that others want costs little.
 constexpr double STRETCH = 500e-6;
-
-void require(bool holds, const char* what) {
-    if (!holds) throw std::invalid_argument(what);
-}
 
 Cell cell_named(const std::string& name) {
     if (name == "lstm") return Cell::lstm;

@@ -1,0 +1,13 @@
+// What must hold of an argument that Python gives; where it does not, Python gets a ValueError.
+
+#pragma once
+
+#include <stdexcept>
+
+namespace charloom {
+
+inline void require(bool holds, const char* what) {
+    if (!holds) throw std::invalid_argument(what);
+}
+
+}  // namespace charloom
