@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -47,7 +48,7 @@ def model(seed=0, cell="lstm", nonlinearity="tanh", layers=1, **values):
 
 def same(one, two):
     weights = [{name: value.tobytes() for name, value in made.parameters.items()} for made in (one, two)]
-    rest = [(made.architecture, made.vocabulary, made.cleaning, made.records, made.provenance) for made in (one, two)]
+    rest = [dataclasses.replace(made, parameters={}) for made in (one, two)]
     return weights[0] == weights[1] and rest[0] == rest[1]
 
 
@@ -328,8 +329,9 @@ DAMAGE = {
     "vocabulary of words": (edit("vocabulary.json", lambda d: d | {"characters": ["ab"]}), "vocabulary.json: char"),
     "vocabulary kind": (edit("vocabulary.json", lambda d: d | {"kind": "words"}), "vocabulary.json: kind"),
     "vocabulary a list": (edit("vocabulary.json", list), "vocabulary.json must hold an object; found list"),
+    "keep_order": (edit("config.json", lambda d: d | {"keep_order": 1}), "config.json: keep_order must be true or"),
     "from the future": (edit("config.json", lambda d: d | {"format": FORMAT + 1}),
-                        f"config.json: format must be at most {FORMAT}; found 2; update charloom"),
+                        f"config.json: format must be at most {FORMAT}; found {FORMAT + 1}; update charloom"),
     **{f"format {value!r}": (edit("config.json", lambda d, v=value: d | {"format": v}), "config.json: format must be")
        for value in (0, -1, "1", 1.0, True, None)},
     "no format": (edit("config.json", lambda d: {n: v for n, v in d.items() if n != "format"}), "format .* found None"),
@@ -450,3 +452,15 @@ def test_stock_pytorch_loads_the_file_by_name_and_gives_the_same_logits(tmp_path
     logits_BTV, _ = network.sequence(ids_BT, network.initial_state(2))
     scale = max(1.0, np.abs(expected).max())  # a relu network's logits grow far beyond 1
     np.testing.assert_allclose(logits_BTV, expected, rtol=0, atol=1e-5 * scale)
+
+
+def test_only_independent_records_need_a_newer_charloom(tmp_path):
+    """An older version that would go on from one record to the next; or that refuses a model it could read."""
+    for keep_order, number in ((True, 1), (False, 2)):
+        save_model(tmp_path / "model", model(keep_order=keep_order))
+        assert json.loads((tmp_path / "model" / "config.json").read_text())["format"] == number
+        assert load_model(tmp_path / "model").keep_order == keep_order
+    edit("config.json", lambda d: {name: value for name, value in d.items() if name != "keep_order"})(
+        tmp_path / "model"
+    )
+    assert load_model(tmp_path / "model").keep_order

@@ -115,6 +115,7 @@ def test_infinities(name: str, value: str):
         ({"lowercase": "perhaps"}, "lowercase must be a valid boolean, unable to interpret input; got 'perhaps'"),
         ({"hidden": None}, "hidden must be a valid integer; got None"),
         ({"records": "field"}, "records field needs a field: pass --field NAME"),
+        ({"keep_order": True}, "keep_order needs records: pass --records line, paragraph, sentence, file or field"),
     ],
 )
 def test_values_of_another_kind(values: dict[str, Any], message: str):

@@ -25,7 +25,7 @@ from charloom.config import Cleaning, RecordKind, TextSettings, validated
 from charloom.errors import CharloomError, ModelError
 from charloom.text.vocabulary import Vocabulary
 
-FORMAT = 1  # raised whenever an older charloom could misread a folder
+FORMAT = 2  # raised whenever an older charloom could misread a folder; a folder says the lowest that reads it
 HEADER_SPARE = 1 << 20  # bytes that a weights file may have beyond its numbers
 LARGEST_JSON = 64 << 20
 
@@ -36,7 +36,9 @@ Arrays = dict[str, NDArray[Any]]
 class ModelFolder:
     """Everything a model folder holds.
 
-    records: what one record was in training; provenance: corpus, split, losses and version, for people to read.
+    records: what one record was in training; provenance: corpus, split, losses and version, for people to read;
+    keep_order: whether records were read in their order, the state carried from one to the next, else each from the
+    zero state.
     """
 
     architecture: Architecture
@@ -45,6 +47,12 @@ class ModelFolder:
     cleaning: Cleaning = Cleaning()
     records: RecordKind = "none"
     provenance: dict[str, Any] = field(default_factory=dict)
+    keep_order: bool = True
+
+    @property
+    def reset_id(self) -> int | None:
+        """The id that is read from the zero state, whatever came before it, if there is one."""
+        return None if self.keep_order else self.vocabulary.boundary_id
 
 
 def save_model(path: Path, model: ModelFolder, resume: tuple[dict[str, Any], Arrays] | None = None) -> None:
@@ -161,8 +169,12 @@ def _load(folder: Path) -> ModelFolder:
         )
     cleaning = validated(Cleaning, _section(config, "cleaning"))
     records: RecordKind = validated(TextSettings, {"records": config.get("records"), "field": ""}).records
+    keep_order = config.get("keep_order", True)
+    if not isinstance(keep_order, bool):
+        raise ModelError(f"config.json: keep_order must be true or false; found {keep_order!r}")
     parameters = _load_parameters(folder / "model.safetensors", architecture)
-    return ModelFolder(architecture, vocabulary, parameters, cleaning, records, _section(config, "provenance"))
+    provenance = _section(config, "provenance")
+    return ModelFolder(architecture, vocabulary, parameters, cleaning, records, provenance, keep_order)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -229,11 +241,12 @@ def read_arrays(path: Path) -> Arrays:
 
 def _config(model: ModelFolder) -> dict[str, Any]:
     return {
-        "format": FORMAT,
+        "format": 1 if model.keep_order else 2,  # 2: each record begins from the zero state
         "charloom": version("charloom"),
         "architecture": model.architecture.model_dump(),
         "cleaning": model.cleaning.model_dump(),
         "records": model.records,
+        "keep_order": model.keep_order,
         "provenance": model.provenance,
     }
 

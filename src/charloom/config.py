@@ -45,6 +45,9 @@ class TextSettings(Cleaning):
     records: RecordKind = Field(
         "none", description="read many short texts, each of this kind; the model learns where one begins and ends"
     )
+    keep_order: bool = Field(
+        False, description="with --records: texts that belong together, read in their order with the state carried"
+    )
     vocabulary: Literal["auto", "characters", "bytes"] = Field(
         "auto", description="what one symbol is; auto takes bytes above 4,000 distinct characters"
     )
@@ -65,6 +68,11 @@ class TextSettings(Cleaning):
         total = train + validation + test
         return train / total, validation / total, test / total
 
+    @property
+    def independent(self) -> bool:
+        """Whether the records have nothing to do with each other: they are shuffled, each from the zero state."""
+        return self.records != "none" and not self.keep_order
+
     @field_validator("split")
     @classmethod
     def _two_or_three(cls, split: str) -> str:
@@ -77,6 +85,12 @@ class TextSettings(Cleaning):
     def _field_for_records(self) -> Self:
         if self.records == "field" and self.field is None:
             raise ValueError("records field needs a field: pass --field NAME")
+        return self
+
+    @model_validator(mode="after")
+    def _records_to_keep_in_order(self) -> Self:
+        if self.keep_order and self.records == "none":
+            raise ValueError("keep_order needs records: pass --records line, paragraph, sentence, file or field")
         return self
 
 

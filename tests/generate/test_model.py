@@ -133,6 +133,18 @@ def test_records_end_by_themselves():
     assert chain_model(RECORDS, {boundary: a, a: boundary}, records="line").generate(records=2) == "a\na"
 
 
+def test_independent_records_begin_anew():
+    """Catches a record that goes on from the one before it, where training began each from the zero state."""
+    options = {"records": "line", "scale": 4.0, "seed": 3}
+    carried, anew = random_model(RECORDS, **options), random_model(RECORDS, keep_order=False, **options)
+    lines = anew.generate(length=119, greedy=True).split("\n")
+    assert lines == ["cc"] * 40
+    assert len({*carried.generate(length=100, greedy=True).split("\n")}) > 3
+    alone, together = anew.score("abca"), anew.score(BOUNDARY.join(["abca"] * 5))
+    boundaries = 4 * (anew.score("abca" + BOUNDARY + "b").nats - anew.score("b").nats - alone.nats)
+    assert together.nats == pytest.approx(5 * alone.nats + boundaries, rel=1e-5)
+
+
 def test_no_record_is_empty():
     """Catches a model that writes boundaries for ever and nothing else."""
     model = chain_model(RECORDS, {4: 4, 0: 4, 1: 4, 2: 4, 3: 4}, records="line")

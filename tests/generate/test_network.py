@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -152,3 +154,30 @@ def test_huge_weights_saturate_without_a_warning(cell):
     network = Network(made, parameters(made, scale=1e4))
     logits_BTV, _ = network.sequence(np.array([[0, 1, 2, 3, 4]]), network.initial_state(1))
     assert np.isfinite(logits_BTV).all()
+
+
+@pytest.mark.parametrize(("cell", "nonlinearity"), CELLS)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_reset_symbol_is_read_from_the_zero_state(cell, nonlinearity, batch, monkeypatch):
+    """Catches a record that goes on from the one before: alone, beside others, in a step, in a block, at its edges."""
+    made = architecture(cell, nonlinearity, layers=2)
+    weights = parameters(made)
+    plain, resetting = Network(made, weights), Network(made, weights, reset_id=2)
+    ids_BT = np.random.default_rng(4).integers(0, 5, (batch, 40))
+    ids_BT[:, 0] = 1
+    expected = np.empty((batch, 40, 5), np.float32)
+    for row in range(batch):
+        edges = [0, *np.flatnonzero(ids_BT[row] == 2), 40]
+        for start, stop in pairwise(edges):
+            state = plain.initial_state(1)
+            expected[row, start:stop] = plain.sequence(ids_BT[row : row + 1, start:stop], state)[0][0]
+    for limit in (network_module.BLOCK_LIMIT, 200):
+        monkeypatch.setattr(network_module, "BLOCK_LIMIT", limit)
+        logits_BTV, after = resetting.sequence(ids_BT, resetting.initial_state(batch))
+        np.testing.assert_allclose(logits_BTV, expected, atol=1e-5)
+    state, steps = resetting.initial_state(batch), []
+    for ids_B in ids_BT.T:
+        logits_BV, state = resetting.step(ids_B, state)
+        steps.append(logits_BV)
+    np.testing.assert_allclose(np.stack(steps, 1), expected, atol=1e-5)
+    np.testing.assert_allclose(state.h_LBH, after.h_LBH, atol=1e-5)

@@ -395,3 +395,45 @@ def test_precisions_and_threads_are_options():
     texts = {p: model.generate("abc", 1000, seed=1, precision=p) for p in ("auto", "fp32", "bf16", "int8")}
     assert texts["auto"] == texts["fp32"] == model.generate("abc", 1000, seed=1, threads=1)
     assert len(set(texts.values())) == 3
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("batch", [1, 3, 40])
+@pytest.mark.parametrize(("cell", "nonlinearity"), BOUNDED)
+def test_the_reset_symbol_is_read_from_the_zero_state(variant, cell, nonlinearity, batch, precision):
+    """Catches recurrent sums, hidden values or an LSTM's c that a record has from the one before; made ahead, too."""
+    made = architecture(cell, nonlinearity, hidden=40, symbols=6)
+    weights = random_parameters(made)
+    plain = NativeWriter(variant, Network(made, weights), precision)
+    resetting = NativeWriter(variant, Network(made, weights, reset_id=2), precision)
+    ids_BS = np.random.default_rng(4).integers(0, 6, (batch, 30))
+    ids_BS[:, 0] = 1
+    network = random_network(made)
+    logits_BSV, after = resetting.logits(ids_BS, network.initial_state(batch))
+    for row in range(batch):
+        for start, stop in itertools.pairwise([0, *np.flatnonzero(ids_BS[row] == 2), 30]):
+            expected, state = plain.logits(ids_BS[row : row + 1, start:stop], network.initial_state(1))
+            np.testing.assert_array_equal(logits_BSV[row, start:stop], expected[0])
+        np.testing.assert_array_equal(after.h_LBH[:, row], state.h_LBH[:, 0])
+
+
+@pytest.mark.parametrize("batch", [1, 2, 30])
+@pytest.mark.parametrize(("cell", "nonlinearity"), CELLS)
+def test_records_that_are_written_begin_anew(variant, cell, nonlinearity, batch):
+    """The same where the symbols are chosen: what follows a boundary is what follows it in a text of its own."""
+    made = architecture(cell, nonlinearity, hidden=40, symbols=6)
+    weights = random_parameters(made)
+    slow, fast = (
+        kind(*arguments)
+        for kind, arguments in (
+            (NumpyWriter, (Network(made, weights, reset_id=2),)),
+            (NativeWriter, (variant, Network(made, weights, reset_id=2), "fp32")),
+        )
+    )
+    network = Network(made, weights, reset_id=2)
+    for pieces in ((10**9,), (1,), (5, 2)):
+        expected, state = written(slow, network, batch, 60, pieces, start=2)
+        found, after = written(fast, network, batch, 60, pieces, start=2)
+        assert (expected == 2).any()
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_allclose(after.h_LBH, state.h_LBH, atol=1e-5)

@@ -22,7 +22,6 @@ from charloom.text.batches import (
     Records,
     Streams,
     Windows,
-    shuffled,
     training_batches,
     validation_batches,
 )
@@ -208,10 +207,9 @@ def test_any_batch_is_at_hand(make: type):
 def test_who_carries_the_state():
     """Catches a window or a record that begins with the state of another text."""
     ids, _ = records_of([3, 4])
-    assert Streams(ids, 2, 2).carries_state
-    assert not Streams(ids, 2, 2, carries_state=False).carries_state
-    assert not Windows(ids, 2, 2, 0).carries_state
-    assert not Records(ids, BOUNDARY, 2, 2, 0).carries_state
+    assert [Streams(ids, 2, 2).carried(epoch, index) for epoch in (0, 3) for index in (0, 1)] == [0, 2, 0, 2]
+    for layout in (Streams(ids, 2, 2, False), Windows(ids, 2, 2, 0), Records(ids, BOUNDARY, 2, 2, 0)):
+        assert [layout.carried(0, index) for index in (0, 1)] == [0, 0]
 
 
 @FEW
@@ -221,61 +219,16 @@ def test_a_ring_predicts_every_character_from_the_one_before(length: int, batch_
     settings = TrainingSettings(
         batches=batches, batch_size=batch_size, seq_length=steps, wrap=True, steps=1, loss="every"
     )
-    made = epoch_of(training_batches(counting(length), None, settings, lambda _: None))
+    made = epoch_of(training_batches(counting(length), None, settings, False, lambda _: None))
     assert sorted(targets_of(made)) == list(range(length))
     for inputs, targets in made:
         asked = targets != NOTHING
         np.testing.assert_array_equal(targets[asked], (inputs[asked] + 1) % length)
 
 
-def test_shuffled_is_a_permutation_of_every_size():
-    """Catches a place that is drawn twice or never, at and beside every power of two."""
-    for size in range(1, 301):
-        assert np.bincount(shuffled(np.arange(size), size, 7, size), minlength=size).tolist() == [1] * size
-
-
-@given(st.integers(1, 2**62), st.integers(0, 2**63 - 1), st.integers(0, 1000), st.data())
-def test_shuffled_at_any_size(size: int, seed: int, epoch: int, data: st.DataObject):
-    """Catches an overflow: places beyond the end, or two that fall together."""
-    chosen = sorted(data.draw(st.sets(st.integers(0, size - 1), min_size=1, max_size=50)))
-    places = shuffled(np.array(chosen), size, seed, epoch)
-    assert places.dtype == np.int64
-    assert len({*places.tolist()}) == len(chosen)
-    assert ((places >= 0) & (places < size)).all()
-
-
-def test_shuffled_over_a_trillion():
-    """Catches places that bunch together where a text is large."""
-    size = 2**40
-    places = shuffled(np.arange(100_000), size, 3, 0)
-    assert len(np.unique(places)) == 100_000
-    assert places.min() >= 0
-    assert places.max() < size
-    parts = np.bincount(places * 100 // size, minlength=100)
-    assert abs(parts - 1000).max() < 200  # 6 standard deviations
-    after = np.diff(places)
-    assert 0.45 < (after > 0).mean() < 0.55
-
-
-def test_shuffled_looks_like_chance():
-    """Catches rounds that mix too little: fixed points and neighbours are as rare as in a random order."""
-    fixed = neighbours = 0
-    for epoch in range(200):
-        order = shuffled(np.arange(100), 100, 0, epoch)
-        fixed += int((order == np.arange(100)).sum())
-        neighbours += int((np.diff(order) == 1).sum())
-    assert 140 < fixed < 260  # 200 ± 14
-    assert 140 < neighbours < 260
-
-
-def test_without_a_seed_nothing_moves():
-    """Catches a permutation of what should stay in order."""
-    assert shuffled(np.arange(9), 9, None, 5).tolist() == [*range(9)]
-
-
-def plan(ids: Ids, boundary: int | None = None, **settings: Any) -> tuple[Any, list[str]]:
+def plan(ids: Ids, boundary: int | None = None, independent: bool = False, **settings: Any) -> tuple[Any, list[str]]:
     notices: list[str] = []
-    return training_batches(ids, boundary, TrainingSettings(**settings), notices.append), notices
+    return training_batches(ids, boundary, TrainingSettings(**settings), independent, notices.append), notices
 
 
 @pytest.mark.parametrize(
@@ -340,15 +293,15 @@ def test_nothing_to_predict(length: int, batches: str):
     with pytest.raises(TextError, match=rf"^training needs at least 2 characters; the training split has {length}$"):
         plan(counting(length), batches=batches)
     settings = TrainingSettings(batches=batches)
-    assert validation_batches(counting(length), None, settings, 4) is None
+    assert validation_batches(counting(length), None, settings, False, 4) is None
 
 
 def test_settings_reach_the_layout():
     """Catches a flag that changes nothing."""
     ids, _ = records_of([9] * 50)
     small = {"batch_size": 4, "seq_length": 5}
-    assert plan(ids, BOUNDARY, **small)[0].carries_state
-    assert not plan(ids, BOUNDARY, state="reset", **small)[0].carries_state
+    assert plan(ids, BOUNDARY, **small)[0].carried(0, 1)
+    assert not plan(ids, BOUNDARY, state="reset", **small)[0].carried(0, 1)
     for batches in ("streams", "windows", "records"):
         layout, _ = plan(ids, BOUNDARY, batches=batches, loss="last", **small)
         for inputs, targets in epoch_of(layout):
@@ -363,10 +316,10 @@ def test_settings_reach_the_layout():
 def test_validation_covers_the_split_once(length: int, state: str, steps: int, streams: int):
     """Catches a validation loss over a part of the split, or over some of it twice."""
     settings = TrainingSettings(state=state, seq_length=steps)
-    layout = validation_batches(counting(length), None, settings, streams)
+    layout = validation_batches(counting(length), None, settings, False, streams)
     assert layout is not None
     assert sorted(targets_of(epoch_of(layout))) == [*range(1, length)]
-    assert layout.carries_state == (state == "carry")
+    assert layout.carried(0, 1) == (len(layout.batch(0, 0)[0]) if state == "carry" else 0)
     longest = MEASURED_LENGTH if state == "carry" else steps
     assert max(inputs.shape[1] for inputs, _ in epoch_of(layout)) <= longest
     assert max(inputs.shape[0] for inputs, _ in epoch_of(layout)) <= streams
@@ -374,7 +327,7 @@ def test_validation_covers_the_split_once(length: int, state: str, steps: int, s
 
 def test_validation_of_the_last_predicts_as_far_as_training_did():
     """Catches long steps where only the last is predicted: one target in 256 characters instead of one in T."""
-    layout = validation_batches(counting(101), None, TrainingSettings(loss="last", seq_length=10), 1)
+    layout = validation_batches(counting(101), None, TrainingSettings(loss="last", seq_length=10), False, 1)
     assert layout is not None
     assert targets_of(epoch_of(layout)) == [*range(10, 101, 10)]
 
@@ -385,10 +338,10 @@ def test_validation_of_records_and_windows(lengths: list[int], steps: int):
     """Catches a target left out or doubled where training's own layout measures."""
     ids, _ = records_of(lengths)
     settings = TrainingSettings(batches="records", seq_length=steps, batch_size=3)
-    layout = validation_batches(ids, BOUNDARY, settings, 4)
+    layout = validation_batches(ids, BOUNDARY, settings, False, 4)
     assert layout is not None
     assert sorted(targets_of(epoch_of(layout))) == sorted(ids.view()[1:].tolist())
-    layout = validation_batches(ids, BOUNDARY, settings.model_copy(update={"batches": "windows"}), 4)
+    layout = validation_batches(ids, BOUNDARY, settings.model_copy(update={"batches": "windows"}), False, 4)
     assert layout is not None
     first = steps if len(ids) > steps else 1  # where no window fits, the split is one stream
     assert sorted(targets_of(epoch_of(layout))) == sorted(ids.view()[first:].tolist())
@@ -400,6 +353,6 @@ def test_validation_of_less_than_a_step(batches: str, loss: str):
     """Catches an overflow, or an error, where the split is shorter than the training step."""
     for seq_length in (64, 10**30):
         settings = TrainingSettings(batches=batches, loss=loss, seq_length=seq_length)
-        layout = validation_batches(counting(20), None, settings, 8)
+        layout = validation_batches(counting(20), None, settings, False, 8)
         assert layout is not None
         assert targets_of(epoch_of(layout)) == ([*range(1, 20)] if loss == "every" else [19])

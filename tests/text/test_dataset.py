@@ -17,13 +17,16 @@ from hypothesis import strategies as st
 from charloom.config import TextSettings, TrainingSettings
 from charloom.errors import ModelError, TextError
 from charloom.text import dataset as module
+from charloom.text import groups
 from charloom.text.batches import training_batches
 from charloom.text.corpus import corpus_of, open_corpus
 from charloom.text.dataset import SPLITS, Dataset, Ids, boundaries, open_dataset, prepare
+from charloom.text.shuffle import shuffled
 from charloom.text.vocabulary import BOUNDARY as B
 from charloom.text.vocabulary import Vocabulary
 
 Make = Callable[..., tuple[Dataset, list[str]]]
+BYTES: dict[str, Any] = {"records": "paragraph", "vocabulary": "bytes", "split": "80/10/10"}
 TOO_SHORT = "the text is too short for a {} split; training takes its part"
 
 
@@ -31,11 +34,11 @@ TOO_SHORT = "the text is too short for a {} split; training takes its part"
 def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
     """Prepares texts in a folder of their own: the dataset, and the notices."""
 
-    def made(*texts: str, base: Vocabulary | None = None, size: int = 1 << 20, **settings: Any):
+    def made(*texts: str, base: Vocabulary | None = None, size: int = 1 << 20, seed: int = 0, **settings: Any):
         notices: list[str] = []
         chosen = TextSettings(**settings)
         corpus = corpus_of(texts, chosen, name="poem", size=size)
-        return prepare(corpus, chosen, tmp_path_factory.mktemp("data"), notices.append, base), notices
+        return prepare(corpus, chosen, tmp_path_factory.mktemp("data"), notices.append, base, seed), notices
 
     return made
 
@@ -96,7 +99,7 @@ def test_tiny_texts(make: Make, split: str):
 def test_splits_by_records(make: Make, count: int, split: str):
     """Catches a record cut in two, one that is lost or in two splits, and a split without boundaries at its ends."""
     records = [f"record {chr(97 + i % 7)}" * (1 + i % 3) for i in range(count)]
-    dataset, notices = make("\n".join([*records, *"abcdefg"]), records="line", split=split)
+    dataset, notices = make("\n".join([*records, *"abcdefg"]), records="line", keep_order=True, split=split)
     records += [*"abcdefg"]
     found = []
     for part in filter(None, parts(dataset)):
@@ -110,6 +113,43 @@ def test_splits_by_records(make: Make, count: int, split: str):
     train = parts(dataset)[0].count(B) - 1
     fraction = TextSettings(split=split).fractions[0]
     assert train == int(len(records) * fraction) or any("too short" in line for line in notices)
+
+
+@given(
+    st.lists(st.text("abc", min_size=2, max_size=9), min_size=1, max_size=30),
+    st.integers(0, 2**63 - 1),
+    st.integers(1, 12),
+    st.integers(1, 40),
+)
+def test_independent_records_are_shuffled_before_the_split(
+    make: Make, records: list[str], seed: int, block: int, pile: int
+):
+    """Catches a record that is lost, doubled or cut where a block or a pile ends; and a split by the file's order."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BLOCK", block)
+        patch.setattr(module, "PILE", pile)
+        dataset, _ = make("\n".join(records), records="line", split="80/20", seed=seed)
+    found = [record for part in filter(None, parts(dataset)) for record in part[1:-1].split(B)]
+    assert all(part[0] == part[-1] == B for part in filter(None, parts(dataset)))
+    known = {*dataset.vocabulary.characters}
+    plain = ["".join(c if c in known else "\ufffd" for c in record) for record in records]
+    assert sorted(found) == sorted(plain)
+    order = shuffled(np.arange(len(records)), len(records), seed, module.SPLITTING)
+    assert found == [plain[index] for index in np.argsort(order)]
+
+
+def test_a_sorted_list_is_validated_by_all_its_letters(make: Make):
+    """Catches a validation split that is the tail of the alphabet, whose letters training never sees."""
+    names = [a + b + c for a in "abcdefghij" for b in "klmno" for c in "pqrst"]
+    dataset, notices = make("\n".join(names), records="line")
+    train, validation = (part[1:-1].split(B) for part in parts(dataset)[:2])
+    assert notices == []
+    assert {name[0] for name in train} == {name[0] for name in names}
+    assert len({name[0] for name in validation}) >= 7
+    other, _ = make("\n".join(names), records="line", seed=1)
+    assert parts(other)[1] != parts(dataset)[1]
+    kept, notices = make("\n".join(names), records="line", keep_order=True)
+    assert parts(kept)[1][1:-1].split(B) == [name.replace("j", "\ufffd") for name in names[225:]]
 
 
 def test_one_record_is_for_training(make: Make):
@@ -130,7 +170,7 @@ def test_fewer_than_2_characters(make: Make, texts: list[str], characters: int):
 def test_two_characters_are_a_text(make: Make):
     """Catches an off-by-one in what is too small."""
     assert parts(make("ab")[0])[0] == "ab"
-    assert parts(make("a", "b", records="file", split="100/0")[0])[0] == f"{B}a{B}b{B}"
+    assert parts(make("a", "b", records="file", keep_order=True, split="100/0")[0])[0] == f"{B}a{B}b{B}"
 
 
 def test_hash_and_count_are_those_of_the_file(tmp_path: Path, zen: str):
@@ -250,6 +290,7 @@ def test_result_does_not_depend_on_pieces(
     def outcome(size: int, block: int) -> Any:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "BLOCK", block)
+            patch.setattr(module, "PILE", 3 * block)
             try:
                 made, notices = make(*texts, size=size, **settings)
             except TextError as error:
@@ -328,19 +369,26 @@ def test_missing_and_truncated_data(make: Make, name: str):
 
 
 @pytest.mark.parametrize("settings", [{}, {"batches": "windows"}, {"batches": "records"}])
-@pytest.mark.parametrize("text", [{}, {"records": "paragraph", "vocabulary": "bytes", "split": "80/10/10"}])
+@pytest.mark.parametrize("text", [{}, BYTES, {**BYTES, "keep_order": True}])
 def test_mapped_ids_are_the_same(
     make: Make, text: dict[str, Any], settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):
     """Catches an offset or a length that is wrong only for texts too large for memory."""
     corpus = "\n\n".join(f"paragraph {n * n}" for n in range(500))  # no part is like another
     small, _ = make(corpus, **text)
-    monkeypatch.setattr(module, "MAPPED_ABOVE", 100)
+    for large in (module, groups):
+        monkeypatch.setattr(large, "MAPPED_ABOVE", 100)
     large, _ = make(corpus, **text)
     assert isinstance(large.ids("train").view(), np.memmap)
     for name in ("train", "validation"):
         pair = [
-            training_batches(made.ids(name), made.vocabulary.boundary_id, TrainingSettings(**settings), print)
+            training_batches(
+                made.ids(name),
+                made.vocabulary.boundary_id,
+                TrainingSettings(**settings),
+                TextSettings(**text).independent,
+                print,
+            )
             for made in (small, large)
         ]
         assert len(pair[0]) == len(pair[1])

@@ -56,7 +56,7 @@ def planned(dataset, **given):
 
 
 def first_batch(dataset, settings):
-    return training_batches(dataset.ids("train"), None, settings.training, lambda _: None).batch(0, 0)
+    return training_batches(dataset.ids("train"), None, settings.training, False, lambda _: None).batch(0, 0)
 
 
 def test_a_look_at_a_text(dataset):

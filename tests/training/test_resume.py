@@ -83,11 +83,13 @@ def assert_same_end(run, straight):
         {"batches": "streams", "cell": "gru", "precision": "bf16"},
         {"batches": "streams", "loss": "last", "cell": "rnn", "optimizer": "sgd", "lr": 0.05},
         {"batches": "windows", "optimizer": "rmsprop", "batch_size": 64},
-        {"batches": "records", "records": "line", "optimizer": "adam", "schedule": "constant"},
+        {"batches": "records", "optimizer": "adam", "schedule": "constant"},
+        {"records": "line", "optimizer": "adam"},
+        {"records": "line", "keep_order": True},
         {"dropout_mask": "locked", "weight_drop": 0.4},
         {"minutes": 1e6},  # planned; the steps, which end before, make the plan the same every time
     ],
-    ids=["streams", "reset", "bf16", "last", "windows", "records", "dropped", "planned"],
+    ids=["streams", "reset", "bf16", "last", "windows", "pieces", "independent", "ordered", "dropped", "planned"],
 )
 def test_interrupted_anywhere_a_run_ends_as_the_straight_one(tmp_path, zen, layout):
     """Something that is not saved: dropout's place, the shuffle, a moment, the schedule, best so far, the state."""
@@ -215,3 +217,17 @@ def test_a_state_of_another_batch_size_is_one_line(tmp_path, corpus_file):
         ModelError, match=r"^resume.safetensors: state.0 must be finite \(2, 8, 8\); found .* \(2, 4, 8\)"
     ):
         resume(run)
+
+
+def test_a_run_of_an_earlier_version_goes_on_in_its_own_order(tmp_path, zen):
+    """Records that are shuffled, or begun from zero, in the middle of a run that read them in their order."""
+    (tmp_path / "zen.txt").write_text(zen, encoding="utf-8")
+    values = {"steps": 20, "records": "line", "keep_order": True}
+    train(tmp_path / "zen.txt", tmp_path / "straight", **values)
+    with pytest.raises(Interrupted):
+        train(tmp_path / "zen.txt", tmp_path / "broken", stop_after(9), **values)
+    settings = tmp_path / "broken" / "run.toml"
+    lines = settings.read_text(encoding="utf-8").splitlines(keepends=True)
+    settings.write_text("".join(line for line in lines if "keep_order" not in line), encoding="utf-8")
+    resume(tmp_path / "broken")
+    assert_same_end(tmp_path / "broken", tmp_path / "straight")

@@ -95,7 +95,7 @@ class Session:
             run = Run(self.folder, settings, {})
             model, progress, arrays = run.load_last()
             engine.load(model.parameters)
-            state = engine.restore(arrays, layouts.carried(progress.index))
+            state = engine.restore(arrays, layouts.training.carried(progress.epoch, progress.index))
         else:
             run = Run.create(self.folder, "x", settings, {})
             model, progress, state = ModelFolder(SHAPE, SYMBOLS, initial_parameters(SHAPE, 0)), Progress(), None

@@ -148,7 +148,7 @@ def _otherwise(folder: Any, ids: Any, score: Score, dynamic: bool, window: int |
     if window:
         found["windows_nats_per_char"] = measuring.in_windows(engine, ids, window).nats_per_char * symbols_per_char
     if dynamic:
-        found["dynamic_nats_per_char"] = measuring.dynamic(engine, ids) / score.characters
+        found["dynamic_nats_per_char"] = measuring.dynamic(engine, ids, folder.reset_id) / score.characters
     return found
 
 

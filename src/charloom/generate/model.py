@@ -103,6 +103,8 @@ class Model:
         cleaning: what prompts and scored texts go through, as the training text did.
         records: what one record was in training; fixes the separator.
         provenance: where the model comes from, for people.
+        keep_order: whether records were read in their order, the state carried from one to the next; otherwise a
+            boundary is always read from the zero state, as in training.
 
     Raises:
         ModelError: if the vocabulary does not fit the network.
@@ -116,6 +118,7 @@ class Model:
         cleaning: Cleaning | None = None,
         records: RecordKind = "none",
         provenance: Mapping[str, Any] | None = None,
+        keep_order: bool = True,
     ) -> None:
         if vocabulary.size != architecture.symbols:
             raise ModelError(
@@ -127,7 +130,8 @@ class Model:
         self.cleaning = cleaning or Cleaning()
         self.records: RecordKind = records
         self.provenance = dict(provenance or {})
-        self.network = Network(architecture, parameters)
+        self.keep_order = keep_order
+        self.network = Network(architecture, parameters, None if keep_order else vocabulary.boundary_id)
         self._writers: dict[Precision, Writer] = {}
 
     @staticmethod
@@ -151,6 +155,7 @@ class Model:
             folder.cleaning,
             folder.records,
             folder.provenance,
+            folder.keep_order,
         )
 
     def stream(self, prompt: str = "", length: int | None = None, **options: Unpack[Options]) -> Iterator[str]:
@@ -168,7 +173,8 @@ class Model:
                 seed gives the same text, alone, streamed or in a batch. `index`: another text of the same seed.
                 `stop`: ends before the first of these strings, of which nothing is written. `records`: ends after so
                 many whole records; between two of them stands a newline, a space for sentences, or a blank line for
-                paragraphs and files; the state is carried from one to the next, as in training. `unknown`: `error`,
+                paragraphs and files; each begins from the zero state or goes on from the one before, as in training
+                (`keep_order`). `unknown`: `error`,
                 `skip` or `replace`. `precision`: `fp32`, or `bf16` or `int8`, which are faster and another text;
                 `auto` is `charloom.generate.writer.AUTO`. `threads`: at most so many; the text is the same.
 
@@ -202,7 +208,8 @@ class Model:
         return ["".join(pieces) for pieces in texts]
 
     def score(self, text: str, unknown: UnknownPolicy = "error") -> Score:
-        """How well the model predicts a text: every character after the first once, the state carried from its start.
+        """How well the model predicts a text: every character after the first once, the state carried from its start,
+        or, where records are independent, from the start of each.
 
         A model of records reads a boundary first and so predicts the first character too; boundaries inside the text
         (`charloom.text.vocabulary.BOUNDARY`) are predicted as characters. Memory does not grow but for the ids.

@@ -60,6 +60,7 @@ class NativeWriter:
             head=network.parameters["head.weight"],
             head_bias=network.parameters["head.bias"],
             entries=None if network.tabled else network.symbols_VE,
+            reset=-1 if network.reset_id is None else network.reset_id,
         )
 
     def limited(self, threads: int | None) -> NativeWriter:

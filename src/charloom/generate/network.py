@@ -3,6 +3,8 @@
 The first layer's input product and biases depend only on the symbol, so they become a table with a row a symbol: one
 step starts with a gather, whatever the input is.
 
+Where records are independent, their boundary is read from the zero state, wherever it comes: `reset_id`.
+
 A row of `step` is bit for bit the same in every batch: `rows_times` says how and at what cost.
 
 Shapes: B texts side by side, T steps, V symbols, E input size, H hidden, L layers, G gates times H (1 rnn, 3 gru,
@@ -14,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -54,11 +57,14 @@ class Network:
     Args:
         architecture: sizes and kinds.
         parameters: by the names of `architecture.shapes`, all of one dtype, in which everything is computed.
+        reset_id: the symbol that is read from the zero state, whatever came before it; None for none.
     """
 
-    def __init__(self, architecture: Architecture, parameters: Mapping[str, Floats]) -> None:
+    def __init__(
+        self, architecture: Architecture, parameters: Mapping[str, Floats], reset_id: int | None = None
+    ) -> None:
         assert {name: parameter.shape for name, parameter in parameters.items()} == architecture.shapes
-        self.architecture = architecture
+        self.architecture, self.reset_id = architecture, reset_id
         self.parameters = {name: parameter.copy() for name, parameter in parameters.items()}
         self.dtype = parameters["head.bias"].dtype
         cell = LAYERS[architecture.cell]
@@ -91,6 +97,7 @@ class Network:
         Returns:
             logits_BV of the next symbol, an array of the caller's own, and the next state.
         """
+        state = self._before(ids_B, state)
         c_LBH = state.memory
         h_out, c_out = np.empty_like(state.h_LBH), np.empty_like(c_LBH)
         inputs_BG = self._first(ids_B)
@@ -131,18 +138,31 @@ class Network:
 
         In a layer, the input products of all steps come first, as one; only the recurrence takes its steps in turn.
         """
-        batch, length = ids_BT.shape
-        steps = max(1, BLOCK_LIMIT // max(1, batch * self._widest))
-        for start in range(0, length, steps):
+        for start, stop in pairwise(self._cuts(ids_BT)):
+            state = self._before(ids_BT[:, start], state)
             c_LBH = state.memory
             h_out, c_out = np.empty_like(state.h_LBH), np.empty_like(c_LBH)
-            below_TBG = self._first(ids_BT[:, start : start + steps].T)
+            below_TBG = self._first(ids_BT[:, start:stop].T)
             for n, layer in enumerate(self.layers):
                 inputs_TBG = below_TBG if n == 0 else layer.inputs(below_TBG)
                 below_TBG, c_out[n] = layer.run(inputs_TBG, state.h_LBH[n], c_LBH[n])
                 h_out[n] = below_TBG[-1]
             state = self._state(h_out, c_out)
             yield below_TBG, state
+
+    def _cuts(self, ids_BT: Integers) -> list[int]:
+        """Where blocks begin and end: none is too large, and a text begins from the zero state at its start alone."""
+        batch, length = ids_BT.shape
+        steps = max(1, BLOCK_LIMIT // max(1, batch * self._widest))
+        resets = [] if self.reset_id is None else np.flatnonzero((ids_BT == self.reset_id).any(axis=0)).tolist()
+        return sorted({*range(0, length, steps), *resets, length})
+
+    def _before(self, ids_B: Integers, state: State) -> State:
+        """The state from which these symbols are read."""
+        if self.reset_id is None or not (anew_B := ids_B == self.reset_id).any():
+            return state
+        h_LBH = np.where(anew_B[:, None], 0, state.h_LBH)
+        return State(h_LBH, None if state.c_LBH is None else np.where(anew_B[:, None], 0, state.c_LBH))
 
     def _state(self, h_LBH: Floats, c_LBH: Floats) -> State:
         return State(h_LBH, c_LBH if self.architecture.cell == "lstm" else None)

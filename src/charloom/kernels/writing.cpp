@@ -66,10 +66,11 @@ LayerParameters layer_of(const LayerArrays& arrays, int gates, int hidden) {
 
 Network packed(const std::string& cell, const std::string& precision, bool tiles,
                const std::vector<LayerArrays>& layers, Rows head, Numbers head_bias,
-               const std::optional<Rows>& entries) {
+               const std::optional<Rows>& entries, int reset) {
     Parameters from{
         cell_named(cell), static_cast<int>(head.shape(1)),    static_cast<int>(head.shape(0)), {}, head.data(),
-        head_bias.data(), entries ? entries->data() : nullptr};
+        head_bias.data(), entries ? entries->data() : nullptr, reset};
+    require(reset < from.symbols, "reset must be an id or -1");
     require(!layers.empty(), "there must be a layer");
     require(head_bias.shape(0) == head.shape(0), "the head's bias must be [V]");
     require(!entries || entries->shape(0) == head.shape(0), "entries must be [V, E]");
@@ -90,8 +91,8 @@ Network packed(const std::string& cell, const std::string& precision, bool tiles
 class Writer {
 public:
     Writer(const std::string& cell, const std::string& precision, bool tiles, const std::vector<LayerArrays>& layers,
-           Rows head, Numbers head_bias, std::optional<Rows> entries)
-        : network_(packed(cell, precision, tiles, layers, head, head_bias, entries)) {
+           Rows head, Numbers head_bias, std::optional<Rows> entries, int reset)
+        : network_(packed(cell, precision, tiles, layers, head, head_bias, entries, reset)) {
         require(precision != "int8" || network_.cell != Cell::relu, "relu has no bound that 8 bits could be scaled to");
     }
 
@@ -250,8 +251,9 @@ void bind_writing(nb::module_& module) {
     using writing::Writer, writing::LayerArrays, writing::Rows, writing::Numbers;
     nb::class_<Writer>(module, "Writer")
         .def(nb::init<const std::string&, const std::string&, bool, const std::vector<LayerArrays>&, Rows, Numbers,
-                      std::optional<Rows>>(),
-             "cell"_a, "precision"_a, "tiles"_a, "layers"_a, "head"_a, "head_bias"_a, "entries"_a.none())
+                      std::optional<Rows>, int>(),
+             "cell"_a, "precision"_a, "tiles"_a, "layers"_a, "head"_a, "head_bias"_a, "entries"_a.none(),
+             "reset"_a = -1)
         .def("write", &Writer::write, "h"_a, "c"_a, "ids"_a, "chosen"_a, "seed"_a, "sequences"_a, "position"_a,
              "seconds"_a, "threads"_a, "temperature"_a, "top_k"_a, "top_p"_a, "floor"_a, "likeliest"_a, "never"_a,
              "boundary"_a)

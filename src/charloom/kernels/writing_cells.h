@@ -15,6 +15,8 @@ namespace charloom::writing {
 
 enum class Cell { tanh, relu, gru, lstm };
 
+constexpr int MOST_GATES = 4;
+
 constexpr int gates_of(Cell cell) { return cell == Cell::lstm ? 4 : cell == Cell::gru ? 3 : 1; }
 
 struct Block {

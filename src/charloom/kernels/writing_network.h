@@ -26,6 +26,7 @@ struct Parameters {
     const float* head;       // [symbols, hidden]
     const float* head_bias;  // [symbols]
     const float* entries;    // [symbols, columns of the first layer], if it has a matrix below
+    int reset;               // the symbol that is read from the zero state, or -1
 };
 
 struct Layer {
@@ -43,6 +44,7 @@ public:
     Cell cell;
     int gates, hidden, symbols;
     Precision precision;
+    int reset;           // the symbol that is read from the zero state, or -1
     int width;           // hidden, padded
     int head_width;      // symbols, padded
     int entry_size = 0;  // of a symbol in the first layer; 0 where its start says it all

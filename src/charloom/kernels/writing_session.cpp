@@ -15,6 +15,9 @@ constexpr size_t APART = 16;
 // Of so few texts the sums are small beside the weights, and the order in which weights are read decides: `run_ahead`.
 constexpr int FEW_TEXTS = 4;
 
+// What comes of the zero state: the hidden values of a block of units, and the recurrent sums of their gates.
+alignas(64) constexpr float ZEROS[MOST_GATES * LANES] = {};
+
 constexpr size_t BETWEEN = MOST_STRIPS * LANES;  // from one text's sums of a panel to the next one's
 
 }  // namespace
@@ -134,11 +137,13 @@ void Session::run_panels(int member, int step, int number, Range panels, bool ah
                 int unit = (strip + n) / gates * LANES;
                 size_t sums = ((panel - panels.first) * task_.texts + text) * BETWEEN + n * LANES;
                 size_t start = layer.a_start_a_symbol ? read.ids[text] * layer.start_size : 0;
+                bool reset = read.ids[text] == network_.reset;
+                if (reset) store(memory + text * stride_ + unit, Floats{});
                 Block at{layer.start + start + size_t(strip + n) * LANES,
                          layer.below ? self.below + sums : nullptr,
-                         recurrent + sums,
+                         reset ? ZEROS : recurrent + sums,
                          layer.new_bias + unit,
-                         values(number, 1 - parity).numbers + text * stride_ + unit,
+                         reset ? ZEROS : values(number, 1 - parity).numbers + text * stride_ + unit,
                          memory + text * stride_ + unit};
                 put(number, parity, text, unit, cell_step(network_.cell, at));
             }

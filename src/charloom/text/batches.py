@@ -1,4 +1,4 @@
-"""Ids → batches: what stands beside what in a step of training. Three layouts, each a pure function of a position.
+"""Ids → batches: what stands beside what in a step of training. Each layout is a pure function of a position.
 
 `batch(epoch, index)` gives the same arrays whenever it is asked, so a run resumes from two numbers.
 
@@ -14,26 +14,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from charloom.config import TrainingSettings
 from charloom.errors import TextError
 from charloom.text.dataset import Ids, boundaries
+from charloom.text.groups import NOTHING, Groups, pieces
+from charloom.text.shuffle import Array, shuffled
 
-NOTHING = -1
 MEASURED_LENGTH = 256  # characters a step where nothing is learned: long enough that calls cost nothing
-Array = NDArray[np.int64]
+MEASURED_ROWS = 64  # of long records
 Batch = tuple[Array, Array]
 
 
 class Batches(Protocol):
     """What the trainer needs of a layout."""
-
-    carries_state: bool  # the state after one batch is the state before the next, of as many texts
-    batch_size: int  # texts side by side; of a layout that does not carry the state, at most
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -41,6 +38,10 @@ class Batches(Protocol):
 
     def batch(self, epoch: int, index: int) -> Batch:
         """(inputs_BT, targets_BT) of one step."""
+        ...
+
+    def carried(self, epoch: int, index: int) -> int:
+        """How many texts the state has that this batch goes on from, that of the batch before; 0 if it is zero."""
         ...
 
 
@@ -60,8 +61,7 @@ class Streams:
         last: bool = False,
         wrap: bool = False,
     ) -> None:
-        self._ids, self._seq_length, self._last = ids, seq_length, last
-        self.carries_state = carries_state
+        self._ids, self._seq_length, self._last, self._carries_state = ids, seq_length, last, carries_state
         targets = predicted(ids, wrap)
         self.batch_size = min(batch_size, targets)
         self._starts = np.arange(self.batch_size + 1) * targets // self.batch_size
@@ -77,11 +77,13 @@ class Streams:
         starts = self._starts[:-1] + begin
         return _rows(self._ids, starts, np.minimum(self._starts[1:] - starts, width), width, self._last)
 
+    def carried(self, epoch: int, index: int) -> int:
+        """All streams, but at the start of an epoch."""
+        return self.batch_size if index and self._carries_state else 0
+
 
 class Windows:
     """Every window of T characters predicts the character after it; shuffled anew each epoch."""
-
-    carries_state = False
 
     def __init__(self, ids: Ids, batch_size: int, seq_length: int, seed: int | None, wrap: bool = False) -> None:
         self._ids, self._seed, self._seq_length = ids, seed, seq_length
@@ -98,6 +100,10 @@ class Windows:
         widths = np.full(len(rows), self._seq_length)
         return _rows(self._ids, starts, widths, self._seq_length, last=True)
 
+    def carried(self, epoch: int, index: int) -> int:
+        """None: every window begins from the zero state."""
+        return 0
+
 
 class Records:
     """One record a row, padded to the longest in the batch; longer ones are cut into pieces of T. Shuffled each epoch.
@@ -105,8 +111,6 @@ class Records:
     Every piece starts from a zero state. A text without records is cut into pieces of T; one with records begins and
     ends at a boundary, so there is nothing to wrap.
     """
-
-    carries_state = False
 
     def __init__(
         self,
@@ -120,7 +124,8 @@ class Records:
     ) -> None:
         self._ids, self._seed, self._last = ids, seed, last
         marks = np.array([0, predicted(ids, wrap)]) if boundary_id is None else boundaries(ids, boundary_id)
-        self._starts, self._widths = _pieces(marks[:-1], np.diff(marks), seq_length)
+        self._starts, widths = pieces(marks[:-1], np.diff(marks), seq_length)
+        self._widths = widths.astype(np.min_scalar_type(seq_length))
         self.batch_size = min(batch_size, len(self._starts))
 
     def __len__(self) -> int:
@@ -133,19 +138,14 @@ class Records:
         widths = self._widths[chosen].astype(np.int64)
         return _rows(self._ids, self._starts[chosen], widths, int(widths.max()), self._last)
 
+    def carried(self, epoch: int, index: int) -> int:
+        """None: every piece begins from the zero state."""
+        return 0
+
 
 def predicted(ids: Ids, wrap: bool) -> int:
     """How many characters have one that follows."""
     return len(ids) if wrap else len(ids) - 1
-
-
-def _pieces(starts: Array, lengths: Array, most: int) -> tuple[Array, NDArray[Any]]:
-    """Cuts runs of ids into pieces of at most `most`: their starts and lengths, in order."""
-    counts = -(-lengths // most)
-    first = np.repeat(np.cumsum(counts) - counts, counts)
-    offset = (np.arange(counts.sum()) - first) * most
-    widths = np.minimum(np.repeat(lengths, counts) - offset, most)
-    return np.repeat(starts, counts) + offset, widths.astype(np.min_scalar_type(most))
 
 
 def _rows(ids: Ids, starts: Array, widths: Array, width: int, last: bool) -> Batch:
@@ -161,38 +161,12 @@ def _rows(ids: Ids, starts: Array, widths: Array, width: int, last: bool) -> Bat
     return inputs, targets
 
 
-def shuffled(positions: Array, size: int, seed: int | None, epoch: int) -> Array:
-    """Where a random permutation of 0 … size-1 sends these positions; without a seed, to themselves.
-
-    A Feistel network of eight rounds over the next power of four, walked until it lands inside (Black and Rogaway 2002,
-    "Ciphers with arbitrary finite domains"): no list of a billion windows ever exists, and any place of it is at hand.
-    """
-    if seed is None:
-        return positions
-    half = max(1, (max(1, size - 1).bit_length() + 1) // 2)
-    mask = np.uint64((1 << half) - 1)
-    keys = np.random.SeedSequence([seed, epoch]).generate_state(8, np.uint64)
-    result, outside = positions.astype(np.uint64), np.ones(len(positions), np.bool_)
-    while outside.any():
-        left, right = result[outside] >> np.uint64(half), result[outside] & mask
-        for key in keys:
-            left, right = right, left ^ (_mixed(right ^ key) & mask)
-        result[outside] = left << np.uint64(half) | right
-        outside = result >= size
-    return result.astype(np.int64)
-
-
-def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finalizer of SplitMix64 (Steele, Lea and Flood 2014): every input bit moves every output bit."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
 def training_batches(
-    ids: Ids, boundary_id: int | None, settings: TrainingSettings, notice: Callable[[str], None]
+    ids: Ids, boundary_id: int | None, settings: TrainingSettings, independent: bool, notice: Callable[[str], None]
 ) -> Batches:
     """The layout that the settings ask for, made smaller where the text is too short for it, with a notice.
+
+    independent: whether the text is of records that have nothing to do with each other.
 
     Raises:
         TextError: if there is nothing to predict.
@@ -206,6 +180,8 @@ def training_batches(
     layout: Streams | Windows | Records
     if settings.batches == "windows":
         layout = Windows(ids, asked_B, seq_length, settings.seed, wrap)
+    elif independent:
+        return _groups(ids, boundary_id, settings, asked_B, seq_length)
     elif settings.batches == "records":
         layout = Records(ids, boundary_id, asked_B, seq_length, settings.seed, last, wrap)
     else:
@@ -219,7 +195,9 @@ def training_batches(
     return layout
 
 
-def validation_batches(ids: Ids, boundary_id: int | None, settings: TrainingSettings, streams: int) -> Batches | None:
+def validation_batches(
+    ids: Ids, boundary_id: int | None, settings: TrainingSettings, independent: bool, streams: int
+) -> Batches | None:
     """The same layout for measuring, with long steps where the state is carried; None for an empty split.
 
     Every target comes once in epoch 0, in an order that makes any beginning of it a fair sample.
@@ -229,7 +207,15 @@ def validation_batches(ids: Ids, boundary_id: int | None, settings: TrainingSett
     last, seq_length = settings.loss == "last", min(settings.seq_length, len(ids) - 1)
     if settings.batches == "windows" and len(ids) > settings.seq_length:
         return Windows(ids, settings.batch_size, seq_length, settings.seed)
+    length = seq_length if last or settings.state == "reset" else MEASURED_LENGTH
+    if independent:
+        return _groups(ids, boundary_id, settings, MEASURED_ROWS, length)
     if settings.batches == "records":
         return Records(ids, boundary_id, settings.batch_size, seq_length, settings.seed, last)
-    length = seq_length if last or settings.state == "reset" else MEASURED_LENGTH
     return Streams(ids, max(1, min(streams, (len(ids) - 1) // length)), length, settings.state == "carry", last)
+
+
+def _groups(ids: Ids, boundary_id: int | None, settings: TrainingSettings, rows: int, seq_length: int) -> Groups:
+    assert boundary_id is not None
+    carries_state, last = settings.state == "carry", settings.loss == "last"
+    return Groups(ids, boundary_id, rows, seq_length, settings.seed, carries_state, last)

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,7 @@ from pydantic import NonNegativeInt
 from charloom.config import Section, TextSettings, validated
 from charloom.errors import ModelError, TextError
 from charloom.text.corpus import Corpus
+from charloom.text.shuffle import shuffled
 from charloom.text.vocabulary import BOUNDARY, Vocabulary, code_points
 
 Notice = Callable[[str], None]
@@ -33,6 +36,8 @@ SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 MAPPED_ABOVE = 64 << 20  # bytes; below, a copy in memory is simpler for the system and as fast
 AUTO_BYTES_ABOVE = 4000  # distinct characters; see LOG.md, "characters or bytes"
 BLOCK = 1 << 22  # ids handled at once
+PILE, MOST_PILES = 1 << 25, 128  # ids of a pile of records, when they are shuffled; each pile has three files open
+SPLITTING = 2**62  # in place of an epoch's number, where records are shuffled before the split
 
 
 class Ids:
@@ -135,15 +140,21 @@ def open_dataset(folder: Path) -> Dataset:
 
 
 def prepare(
-    corpus: Corpus, settings: TextSettings, folder: Path, notice: Notice, base: Vocabulary | None = None
+    corpus: Corpus,
+    settings: TextSettings,
+    folder: Path,
+    notice: Notice,
+    base: Vocabulary | None = None,
+    seed: int = 0,
 ) -> Dataset:
-    """Reads, cleans, encodes and splits a corpus into `folder`.
+    """Reads, cleans, encodes and splits a corpus into `folder`; independent records are shuffled before they are split.
 
     Args:
         corpus: opened with the same settings.
         folder: an existing, empty folder.
         notice: called with one line for everything that a person should know.
         base: a vocabulary whose symbols are kept, seen or not (that of a model to fine-tune).
+        seed: of the order of independent records.
 
     Raises:
         TextError: if the text cannot be read, or has fewer than 2 characters.
@@ -161,6 +172,8 @@ def prepare(
     with path.open("wb") as file:
         for piece in corpus.pieces():
             file.write(vocabulary.encode(piece).tobytes())
+    if settings.independent and vocabulary.boundary_id is not None:
+        _shuffle(path, vocabulary, seed)
     ids = Ids.in_file(path, vocabulary.dtype)
     bounds = _split(ids, vocabulary, settings, notice)
     final = _final_vocabulary(ids, bounds, vocabulary, settings, notice, base)
@@ -204,10 +217,11 @@ def _split(
     if vocabulary.boundary_id is None:
         cuts = np.cumsum([0, *_sizes(len(ids), 2, settings, notice)]).tolist()
         return {name: (cuts[i], cuts[i + 1]) for i, name in enumerate(SPLITS)}
-    marks = boundaries(ids, vocabulary.boundary_id)
-    cuts = np.cumsum([0, *_sizes(len(marks) - 1, 1, settings, notice)]).tolist()
+    records = count_boundaries(ids, vocabulary.boundary_id) - 1
+    cuts = np.cumsum([0, *_sizes(records, 1, settings, notice)]).tolist()
+    marks = _boundaries_at(ids, vocabulary.boundary_id, cuts)
     return {
-        name: (int(marks[cuts[i]]), int(marks[cuts[i + 1]]) + 1) if cuts[i] < cuts[i + 1] else (0, 0)
+        name: (marks[cuts[i]], marks[cuts[i + 1]] + 1) if cuts[i] < cuts[i + 1] else (0, 0)
         for i, name in enumerate(SPLITS)
     }
 
@@ -224,10 +238,108 @@ def _sizes(units: int, smallest: int, settings: TextSettings, notice: Notice) ->
     return sizes
 
 
+def boundary_blocks(ids: Ids, boundary_id: int) -> Iterator[NDArray[np.int64]]:
+    """Positions of all boundary ids, those of a block at a time."""
+    return (position + np.flatnonzero(block == boundary_id) for position, block in ids.blocks())
+
+
 def boundaries(ids: Ids, boundary_id: int) -> NDArray[np.int64]:
-    """Positions of all boundary ids."""
-    found = [position + np.flatnonzero(block == boundary_id) for position, block in ids.blocks()]
-    return np.concatenate(found) if found else np.arange(0)
+    """Positions of all boundary ids, 8 bytes each."""
+    return np.concatenate([np.arange(0), *boundary_blocks(ids, boundary_id)])
+
+
+def count_boundaries(ids: Ids, boundary_id: int) -> int:
+    """How many boundary ids there are."""
+    return sum(map(len, boundary_blocks(ids, boundary_id)))
+
+
+def _boundaries_at(ids: Ids, boundary_id: int, numbers: list[int]) -> dict[int, int]:
+    """The positions of the boundaries of these numbers."""
+    found, before = dict[int, int](), 0
+    for marks in boundary_blocks(ids, boundary_id):
+        found |= {n: int(marks[n - before]) for n in numbers if before <= n < before + len(marks)}
+        before += len(marks)
+    return found
+
+
+def _shuffle(path: Path, vocabulary: Vocabulary, seed: int) -> None:
+    """Puts the records of a file of ids into a random order, in memory for some `PILE`s of them.
+
+    Each record goes to the pile that its place in the new order lies in; then each pile is sorted. So a file of any
+    size is read and written from start to end, twice.
+    """
+    ids, boundary_id = Ids.in_file(path, vocabulary.dtype), vocabulary.boundary_id
+    assert boundary_id is not None
+    records = count_boundaries(ids, boundary_id) - 1
+    with ExitStack() as files:
+        count = min(records, MOST_PILES, -(-len(ids) // PILE))
+        piles = [_Pile(vocabulary.dtype, path.parent, files) for _ in range(count)]
+        _deal(ids, boundary_id, records, seed, piles)
+        fresh = path.with_suffix(".new")
+        with fresh.open("wb") as file:
+            for pile in piles:
+                for part in pile.sorted():
+                    file.write(part.tobytes())
+            file.write(np.array(boundary_id, vocabulary.dtype).tobytes())
+    fresh.replace(path)
+
+
+def _deal(ids: Ids, boundary_id: int, records: int, seed: int, piles: Sequence[_Pile]) -> None:
+    """Each record to the pile of its place; one that two blocks share in parts."""
+    number = -1  # of the last record that has begun
+    for _, block in ids.blocks():
+        marks = np.flatnonzero(block == boundary_id)
+        starts = marks if len(marks) and marks[0] == 0 else np.concatenate([[0], marks])  # one goes on, or all begin
+        numbers = number + np.arange(len(starts)) + (len(starts) == len(marks))
+        number += len(marks)
+        widths = np.diff(starts, append=len(block))
+        inside = numbers < records  # the last boundary begins none
+        places = shuffled(numbers[inside], records, seed, SPLITTING)
+        of_pile = places * len(piles) // records
+        for index in np.unique(of_pile):
+            mine = np.flatnonzero(of_pile == index)
+            piles[index].add(places[mine], widths[mine], _gather(block, starts[mine], widths[mine]))
+
+
+class _Pile:
+    """Records on their way to a place, in temporary files: their ids one after the other, their places and widths."""
+
+    def __init__(self, dtype: np.dtype[Any], folder: Path, files: ExitStack) -> None:
+        self._dtype = dtype
+        self._ids, self._places, self._widths = (_temporary(folder, files) for _ in range(3))
+
+    def add(self, places: NDArray[Any], widths: NDArray[Any], ids: NDArray[Any]) -> None:
+        """Some records, or parts of them, of which a later one goes on with an earlier one of the same place."""
+        for file, array in ((self._ids, ids), (self._places, places), (self._widths, widths)):
+            file.write(array.tobytes())
+
+    def sorted(self) -> Iterator[NDArray[Any]]:
+        """The ids of all, in the order of their places."""
+        ids, places, widths = (
+            _mapped(file, dtype)
+            for file, dtype in ((self._ids, self._dtype), (self._places, np.int64), (self._widths, np.int64))
+        )
+        starts = np.cumsum(widths) - widths
+        order = np.argsort(places, kind="stable")
+        ends = np.cumsum(widths[order])
+        cuts = np.searchsorted(ends, np.arange(BLOCK, ends[-1] if len(ends) else 0, BLOCK))
+        for part in np.split(order, cuts):
+            yield _gather(ids, starts[part], widths[part])
+
+
+def _temporary(folder: Path, files: ExitStack) -> IO[bytes]:
+    return files.enter_context(tempfile.TemporaryFile(dir=folder))
+
+
+def _mapped(file: IO[bytes], dtype: Any) -> NDArray[Any]:
+    file.flush()
+    return np.memmap(file, dtype, "r")
+
+
+def _gather(ids: NDArray[Any], starts: NDArray[Any], widths: NDArray[Any]) -> NDArray[Any]:
+    """So many ids from each of these starts, one after the other."""
+    found: NDArray[Any] = ids[np.repeat(starts - np.cumsum(widths) + widths, widths) + np.arange(widths.sum())]
+    return found
 
 
 def _counts(ids: Ids, stop: int, size: int, enough: int) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ def measure(
         if read >= most:
             break
         inputs_BT, targets_BT = batches.batch(0, index)
-        before = state if batches.carries_state else None
+        before = state if batches.carried(0, index) else None
         nats, count, right, state = engine.score(inputs_BT, targets_BT, before)
         total, symbols, correct = total + nats, symbols + count, correct + right
         read += inputs_BT.size
@@ -78,18 +79,23 @@ def reader(model: ModelFolder) -> Engine:
 def adapted(model: ModelFolder, ids: NDArray[np.integer[Any]]) -> ModelFolder:
     """The model after it has learnt from a text by reading it once."""
     engine = reader(model)
-    dynamic(engine, ids)
+    dynamic(engine, ids, model.reset_id)
     return dataclasses.replace(model, parameters=engine.parameters())
 
 
-def dynamic(engine: Engine, ids: NDArray[np.integer[Any]]) -> float:
+def dynamic(engine: Engine, ids: NDArray[np.integer[Any]], reset_id: int | None = None) -> float:
     """Reads a text and learns from it as it goes; the sum of nats of each part before it was learnt.
 
     Dynamic evaluation (Mikolov et al. 2010; Krause et al. 2018) by plain gradient descent: the text may use its own
     past, as any adaptive compressor does. The engine then has the weights after the last character.
+
+    reset_id: read from the zero state; the weights go on.
     """
-    streams, state, total = Streams(Ids.of(ids), 1, DYNAMIC_LENGTH), None, 0.0
-    for index in range(len(streams)):
-        nats, _, state = engine.step(*streams.batch(0, index), state, DYNAMIC_RATE)
-        total += nats
+    resets = [] if reset_id is None else (np.flatnonzero(ids[1:-1] == reset_id) + 1).tolist()
+    total = 0.0
+    for start, stop in pairwise([0, *resets, len(ids) - 1]):
+        streams, state = Streams(Ids.of(ids[start : stop + 1]), 1, DYNAMIC_LENGTH), None
+        for index in range(len(streams)):
+            nats, _, state = engine.step(*streams.batch(0, index), state, DYNAMIC_RATE)
+            total += nats
     return total

@@ -22,7 +22,7 @@ from charloom.architecture import Architecture
 from charloom.config import ADAM, PLANNED, Settings
 from charloom.engines.engine import open_engine
 from charloom.text.batches import Batch, training_batches
-from charloom.text.dataset import Dataset, boundaries
+from charloom.text.dataset import Dataset, count_boundaries
 from charloom.training.events import Choice, Planned
 
 SIZES = (48, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024)
@@ -108,7 +108,7 @@ def look(dataset: Dataset) -> Look:
     packed = len(lzma.compress(sample.tobytes(), preset=6)) - len(lzma.compress(b""))  # less the container
     bits = 8 * packed / max(1, len(sample))
     boundary = dataset.vocabulary.boundary_id
-    records = 0 if boundary is None else len(boundaries(ids, boundary)) - 1
+    records = 0 if boundary is None else count_boundaries(ids, boundary) - 1
     return Look(len(ids), dataset.vocabulary.size, records, _repeated(sample, dataset), bits)
 
 
@@ -155,7 +155,9 @@ def plan(given: Mapping[str, Any], settings: Settings, dataset: Dataset) -> tupl
     minutes, text = settings.training.minutes, look(dataset)
     assert minutes is not None
     boundary = dataset.vocabulary.boundary_id
-    batches = training_batches(dataset.ids("train"), boundary, settings.training, lambda _: None)
+    batches = training_batches(
+        dataset.ids("train"), boundary, settings.training, settings.text.independent, lambda _: None
+    )
     sizes = (settings.model.hidden,) if "hidden" in given else TIMED
     pace = Pace(settings, text, sizes, batches.batch(0, 0))
     size = _size(settings, text, pace)

@@ -72,6 +72,7 @@ class Run:
         try:
             data = tomllib.loads(path.read_text(encoding="utf-8"))
             source = data.pop("source", {})
+            _complete(data)
             return cls(folder, validated(Settings, data), source)
         except OSError as error:
             raise ModelError(f"--resume needs a run folder with a run.toml; {path}: {error.strerror}") from None
@@ -196,6 +197,13 @@ def _empty(folder: Path) -> Path:
     if any(folder.iterdir()):
         raise SettingsError(f"--out must be a new or empty folder; {folder} holds files; choose another name")
     return folder
+
+
+def _complete(data: dict[str, Any]) -> None:
+    """What a run of an earlier version did, which had no setting for it: records in their order, the state carried."""
+    text = data.get("text")
+    if isinstance(text, dict) and "keep_order" not in text:
+        text["keep_order"] = text.get("records", "none") != "none"
 
 
 def _progress(data: dict[str, Any]) -> Progress:

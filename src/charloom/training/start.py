@@ -74,7 +74,9 @@ def planned(
     corpus = open_corpus(paths, settings.text, settings.text.vocabulary == "bytes", notice)
     with TemporaryDirectory(prefix="charloom-") as folder:
         vocabulary = base.vocabulary if base else None
-        return plan(given, settings, prepare(corpus, settings.text, Path(folder), notice, vocabulary))[0]
+        return plan(
+            given, settings, prepare(corpus, settings.text, Path(folder), notice, vocabulary, settings.training.seed)
+        )[0]
 
 
 def _asked(values: Mapping[str, Any], origin: str | None) -> tuple[ModelFolder | None, Mapping[str, Any], Settings]:
@@ -112,7 +114,8 @@ def _begin(
     run = Run.create(out, corpus.name, settings, source)
     with run.abandoned_on_error():
         run.save_settings()
-        dataset = prepare(corpus, settings.text, run.data, notice, base.vocabulary if base else None)
+        seed = settings.training.seed
+        dataset = prepare(corpus, settings.text, run.data, notice, base.vocabulary if base else None, seed)
         if plans(given, settings):
             choices, run.settings = plan(given, settings, dataset)
             say(choices)
@@ -156,6 +159,7 @@ def _fresh(run: Run, corpus: str, dataset: Dataset) -> ModelFolder:
         settings.text.cleaning,
         settings.text.records,
         _provenance(run, corpus, dataset),
+        keep_order=not settings.text.independent,
     )
 
 
@@ -175,13 +179,15 @@ def _trainer(
     notice, said: where the layout's notices go (a resumed run has shown them), and all of them, for the log.
     """
     settings = run.settings
-    layouts = _layouts(dataset, settings.training, notice)
+    layouts = _layouts(dataset, settings, notice)
     batches = len(layouts.training)
     if progress.index >= batches:
         raise ModelError(f"resume.json: index must be below {batches}, the batches; found {progress.index}")
     engine = open_engine(model.architecture, settings.training, settings.model.dropout)
     engine.load(model.parameters)
-    state = engine.restore(arrays, layouts.carried(progress.index)) if arrays is not None else None
+    state = (
+        engine.restore(arrays, layouts.training.carried(progress.epoch, progress.index)) if arrays is not None else None
+    )
     started = _started(run, dataset, model, engine, progress)
     for event in (*said, started):
         progress.log_bytes = run.log(event)
@@ -189,15 +195,15 @@ def _trainer(
     return Trainer(engine, layouts, run, model, progress, state, report, stop)
 
 
-def _layouts(dataset: Dataset, settings: TrainingSettings, notice: Callable[[str], None]) -> Layouts:
-    boundary = dataset.vocabulary.boundary_id
+def _layouts(dataset: Dataset, settings: Settings, notice: Callable[[str], None]) -> Layouts:
+    laid = dataset.vocabulary.boundary_id, settings.training, settings.text.independent
     train, validation, test = (dataset.ids(name) for name in SPLITS)
     return Layouts(
-        training_batches(train, boundary, settings, notice),
-        validation_batches(validation, boundary, settings, MOST_STREAMS),
-        validation_batches(validation, boundary, settings, _streams(validation)),
-        validation_batches(test, boundary, settings, _streams(test)),
-        validation_batches(train, boundary, settings, MOST_STREAMS),
+        training_batches(train, *laid, notice),
+        validation_batches(validation, *laid, MOST_STREAMS),
+        validation_batches(validation, *laid, _streams(validation)),
+        validation_batches(test, *laid, _streams(test)),
+        validation_batches(train, *laid, MOST_STREAMS),
     )
 
 

@@ -47,10 +47,6 @@ class Layouts:
     test: Batches | None
     seen: Batches | None = None
 
-    def carried(self, index: int) -> int:
-        """How many texts the state has that the training batch of this index goes on from; 0 where it is zero."""
-        return self.training.batch_size if index and self.training.carries_state else 0
-
 
 class NotFinite(Exception):
     """The loss or a weight became infinite or NaN; never leaves this file."""
@@ -141,7 +137,11 @@ class Trainer:
         if not math.isfinite(nats):
             raise NotFinite
         self._advance(nats, count)
-        self._state = state if self._layouts.carried(progress.index) else None
+        self._state = state if self._carried() else None
+
+    def _carried(self) -> int:
+        """How many texts the next batch goes on with; 0 where it begins from the zero state."""
+        return self._layouts.training.carried(self._progress.epoch, self._progress.index)
 
     def _advance(self, nats: float, count: int) -> None:
         progress = self._progress
@@ -171,7 +171,7 @@ class Trainer:
         step = self._progress.step
         self._model, self._progress, arrays = self._run.load_last()
         self._engine.load(self._model.parameters)
-        self._state = self._engine.restore(arrays, self._layouts.carried(self._progress.index))
+        self._state = self._engine.restore(arrays, self._carried())
         self._progress.lr_factor = 0.5
         self._recent = Recent()
         self._start_clock()
@@ -289,7 +289,7 @@ class Trainer:
         if settings.sample_length == 0:
             return
         made = self._model
-        model = Model(made.architecture, made.vocabulary, self._parameters(), made.cleaning, made.records)
+        model = Model.of(dataclasses.replace(made, parameters=self._parameters()))
         options: Options = {"seed": settings.seed, "records": 1 if made.vocabulary.boundary else None}
         options |= {"threads": settings.threads}
         if settings.sample_temperature == 0:

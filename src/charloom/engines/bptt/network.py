@@ -19,7 +19,7 @@ from charloom.engines.bptt import dropout, entry, gru, head, linear, lstm, rnn
 from charloom.engines.bptt.arrays import Floats, Integers, State
 from charloom.engines.bptt.recurrence import Gradients
 from charloom.engines.masks import draw
-from charloom.text.batches import NOTHING
+from charloom.text.groups import NOTHING
 
 
 class Masks(NamedTuple):

@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from charloom.architecture import Architecture
 from charloom.engines.masks import draw, generator
-from charloom.text.batches import NOTHING
+from charloom.text.groups import NOTHING
 
 State = tuple[Tensor, ...]  # (h_LBH,) or, for an LSTM, (h_LBH, c_LBH)
 
