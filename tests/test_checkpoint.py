@@ -77,6 +77,18 @@ def test_a_folder_gives_back_what_was_saved(tmp_path):
     assert "1.5000 nats and 2.1640 bits per char" in card
 
 
+@pytest.mark.parametrize("binary", [False, True])
+def test_only_a_binary_model_needs_a_newer_charloom(tmp_path, binary):
+    """A model of text that an older charloom refuses, or one of binary data that it writes as U+FFFD."""
+    shape = Architecture(
+        cell="rnn", nonlinearity="tanh", layers=1, hidden=2, input="embedding", embedding=3, symbols=256
+    )
+    weights = {name: np.zeros(size, np.float32) for name, size in shape.shapes.items()}
+    save_model(tmp_path / "one", ModelFolder(shape, Vocabulary("bytes", binary=binary), weights))
+    assert json.loads((tmp_path / "one/config.json").read_text())["format"] == 1 + binary
+    assert load_model(tmp_path / "one").vocabulary.binary == binary
+
+
 def test_what_resuming_needs_comes_back_in_its_shape(tmp_path):
     """NumPy's ascontiguousarray makes a number an array of one: an optimizer's `step` came back in another shape."""
     arrays = {"steps": np.array(3), "step": np.array(2.0, np.float32), "m": np.arange(6.0).reshape(2, 3).T}

@@ -250,6 +250,15 @@ def test_splits_that_mean_nothing(split: str):
     assert refused(split=split) == f"{must}; got {split!r}"
 
 
+def test_binary_is_bytes():
+    """Catches `--binary` that decodes, or that trains on characters without a word."""
+    assert TextSettings(binary=True).vocabulary == "bytes"
+    assert TextSettings(binary=False).vocabulary == "auto"
+    assert TextSettings.model_validate({"vocabulary": "auto", "binary": "true"}).vocabulary == "bytes"
+    assert "vocabulary must be bytes where binary is asked for" in refused(binary=True, vocabulary="characters")
+    assert "encoding must not be given with binary" in refused(binary=True, encoding="cp1252")
+
+
 def test_cleaning_is_what_goes_with_the_model():
     """Catches a cleaning step that prompts would not get, and text settings that leak into a model."""
     cleaning = Cleaning(lowercase=True, allow="ab", newlines_to_spaces=True, collapse_spaces=True, normalize="nfkc")

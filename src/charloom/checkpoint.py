@@ -239,9 +239,14 @@ def read_arrays(path: Path) -> Arrays:
         raise ModelError(f"{path.name} must be a whole safetensors file; it is damaged: {error}") from None
 
 
+def _format(model: ModelFolder) -> int:
+    """2 where an older charloom would carry the state from record to record, or take bytes for UTF-8."""
+    return 1 if model.keep_order and not model.vocabulary.binary else 2
+
+
 def _config(model: ModelFolder) -> dict[str, Any]:
     return {
-        "format": 1 if model.keep_order else 2,  # 2: each record begins from the zero state
+        "format": _format(model),
         "charloom": version("charloom"),
         "architecture": model.architecture.model_dump(),
         "cleaning": model.cleaning.model_dump(),

@@ -42,6 +42,9 @@ class TextSettings(Cleaning):
 
     field: str | None = Field(None, description="the field (.jsonl) or column (.csv) that holds the text")
     encoding: str | None = Field(None, description="insist on this encoding; otherwise UTF-8, else detected")
+    binary: bool = Field(
+        False, description="read and generate bytes as they are, of no encoding; for --vocabulary bytes"
+    )
     records: RecordKind = Field(
         "none", description="read many short texts, each of this kind; the model learns where one begins and ends"
     )
@@ -49,7 +52,9 @@ class TextSettings(Cleaning):
         False, description="with --records: texts that belong together, read in their order with the state carried"
     )
     vocabulary: Literal["auto", "characters", "bytes"] = Field(
-        "auto", description="what one symbol is; auto takes bytes above 4,000 distinct characters"
+        "auto",
+        validate_default=True,
+        description="what one symbol is; auto takes bytes above 4,000 distinct characters",
     )
     min_count: int = Field(
         1, ge=1, description="fold characters seen fewer than N times in training into one unknown symbol"
@@ -73,6 +78,17 @@ class TextSettings(Cleaning):
         """Whether the records have nothing to do with each other: they are shuffled, each from the zero state."""
         return self.records != "none" and not self.keep_order
 
+    @field_validator("vocabulary")
+    @classmethod
+    def _bytes_for_binary(cls, vocabulary: str, info: ValidationInfo) -> str:
+        if not info.data.get("binary"):
+            return vocabulary
+        if vocabulary == "characters":
+            raise ValueError(
+                "vocabulary must be bytes where binary is asked for; got 'characters': leave one of them out"
+            )
+        return "bytes"
+
     @field_validator("split")
     @classmethod
     def _two_or_three(cls, split: str) -> str:
@@ -91,6 +107,12 @@ class TextSettings(Cleaning):
     def _records_to_keep_in_order(self) -> Self:
         if self.keep_order and self.records == "none":
             raise ValueError("keep_order needs records: pass --records line, paragraph, sentence, file or field")
+        return self
+
+    @model_validator(mode="after")
+    def _no_encoding_for_binary(self) -> Self:
+        if self.binary and self.encoding is not None:
+            raise ValueError(f"encoding must not be given with binary, which decodes nothing; got {self.encoding!r}")
         return self
 
 

@@ -40,8 +40,8 @@ def nothing_begun(folder: Path) -> bool:
         (None, ["text.txt", "no such file", "charloom corpora"]),
         (b"", ["at least 2 characters", "has 0"]),
         (b"a", ["at least 2 characters", "has 1"]),
-        (b"ab\0cd", ["text.txt", "NUL byte at offset 2", "--vocabulary bytes"]),
-        ("grün und schön ".encode() * 9 + b"\xff and on", ["text.txt", "0xFF at offset 153", "--vocabulary bytes"]),
+        (b"ab\0cd", ["text.txt", "NUL byte at offset 2", "--binary"]),
+        ("grün und schön ".encode() * 9 + b"\xff and on", ["text.txt", "0xFF at offset 153", "--binary"]),
         (b"\xff\xfea\0b", ["text.txt", "utf-16", "--encoding"]),
     ],
     ids=["missing", "empty", "one-character", "nul", "invalid-utf-8", "half-utf-16"],
@@ -97,10 +97,10 @@ def test_texts_of_every_kind_just_work(charloom, tmp_path, smallest, name):
 
 
 @pytest.mark.parametrize("data", [b"ab\0cd" * 50, b"caf\xe9 \xff\xfe" * 50], ids=["nul", "not-utf-8"])
-def test_a_byte_level_model_takes_any_file(charloom, tmp_path, smallest, data):
+def test_a_binary_model_takes_any_file(charloom, tmp_path, smallest, data):
     """What the errors above advise must be true."""
     write(tmp_path, "any.bin", data)
-    ended = charloom("train", "any.bin", *smallest, "--vocabulary", "bytes", "--quiet")
+    ended = charloom("train", "any.bin", *smallest, "--binary", "--quiet")
     assert (ended.status, ended.err) == (0, "")
     assert (tmp_path / "runs/any-1/data/ids.bin").read_bytes() == data
     ended = charloom("eval", "runs/any-1", "any.bin", "--json")

@@ -124,6 +124,28 @@ def test_a_terminal_sees_no_control_characters():
     assert shown(whole) == whole
 
 
+def test_binary_data_there_and_back(charloom, tmp_path, smallest):
+    """U+FFFD where bytes were learnt, a prompt's bytes lost, a newline that the data does not have, JSON that lies."""
+    data = bytes(range(128, 256)) * 40
+    (tmp_path / "any.bin").write_bytes(data)
+    assert charloom("train", "any.bin", "--binary", *smallest, "--out", "run", "--quiet").status == 0
+    (tmp_path / "prompt.bin").write_bytes(b"\xff\xfe\r\n")
+    asked = ("generate", "run", "--prompt", "@prompt.bin", "--length", "50", "--seed", "1")
+    for env in ({}, {"PYTHONIOENCODING": "ascii"}):
+        charloom(*asked, out=tmp_path / "out", env=env)
+        written = (tmp_path / "out").read_bytes()
+        assert written[:4] == b"\xff\xfe\r\n"
+        assert "\ufffd".encode() not in written
+    text = json.loads(charloom(*asked, "--json").out)
+    assert (text["prompt"] + text["text"]).encode("utf-8", "surrogateescape") == written
+    assert (
+        charloom(*asked[:2], "--prompt", "-", *asked[4:], stdin=b"\xff\xfe\r\n").out.encode("utf-8", "surrogateescape")
+        == written
+    )
+    report = json.loads(charloom("eval", "run", "any.bin", "--json").out)
+    assert report["bytes"] == len(data) - 1
+
+
 def test_adapting_to_a_text_first(charloom, tmp_path, tiny):
     """A text that is read but not learnt from, or one that changes the model on disk."""
     (tmp_path / "a.txt").write_text("not " * 2000)

@@ -37,8 +37,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return write
 
 
-def text_of(*paths: str, raw: bool = False, **settings) -> str:
-    return open_corpus(paths, TextSettings(**settings), raw).text()
+def text_of(*paths: str, **settings) -> str:
+    return open_corpus(paths, TextSettings(**settings)).text()
 
 
 def records_of(texts: list[str], kind: str) -> list[str]:
@@ -86,14 +86,14 @@ def test_cleaned_records_at_any_piece_size(texts: list[str], kind: str, size: in
 
 
 @given(st.binary(max_size=60), st.sampled_from(KINDS), st.integers(1, 7), st.booleans())
-def test_files_at_any_piece_size(tmp_path_factory, data: bytes, kind: str, size: int, raw: bool):
+def test_files_at_any_piece_size(tmp_path_factory, data: bytes, kind: str, size: int, binary: bool):
     """Catches a file whose text, or whose error, depends on how it is read."""
     path = tmp_path_factory.mktemp("any") / "any.txt"
     path.write_bytes(data)
 
     def outcome(size: int) -> str:
         try:
-            return open_corpus(path, TextSettings(records=kind), raw, size=size).text()
+            return open_corpus(path, TextSettings(records=kind, binary=binary), size=size).text()
         except TextError as error:
             return str(error)
 
@@ -105,7 +105,7 @@ def test_documents_are_joined_by_a_newline(folder):
     folder(a_txt="one", b_txt="two\n", c_txt="", d_txt="three")
     assert text_of("a.txt", "b.txt", "c.txt", "d.txt") == "one\ntwo\nthree"
     assert text_of("c.txt") == ""
-    assert text_of("a.txt", "c.txt", raw=True) == "one"
+    assert text_of("a.txt", "c.txt", binary=True) == "one"
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_folders(folder):
     assert corpus.text() == "a\nb\np\nc\n"
     assert corpus.name == "docs"
     assert lines == ["docs: passed over 3 files, not a text file"]
-    assert "\0" in open_corpus("docs", raw=True).text()
+    assert "\0" in open_corpus("docs", TextSettings(binary=True)).text()
 
 
 def test_folders_tell_of_a_few_guesses_and_count_the_rest(folder):
@@ -240,7 +240,7 @@ def test_jsonl(folder):
     assert text_of("a.jsonl") == lines
     raw = json.dumps(ROWS[3], ensure_ascii=False).replace("\ud800", "").encode() + b"\n" + b'{"text": "\xff"}'
     folder(c_jsonl=raw)
-    assert text_of("c.jsonl", field="text", raw=True).encode("utf-8", "surrogateescape").endswith(b"\n\xff")
+    assert text_of("c.jsonl", field="text", binary=True).encode("utf-8", "surrogateescape").endswith(b"\n\xff")
 
 
 def test_csv(folder):
@@ -249,7 +249,7 @@ def test_csv(folder):
     folder(a_csv=f'id,text\r\n1,"one, ""two""\r\nthree"\r\n\r\n2,\r\n3,{long}\r\n')
     assert text_of("a.csv", field="text", records="field") == f'{B}one, "two"\nthree{B}{long}{B}'
     assert open_corpus("a.csv", TextSettings(field="text"), size=3).text() == f'one, "two"\nthree\n{long}'
-    assert text_of("a.csv", field="text", raw=True).startswith('one, "two"\r\nthree')
+    assert text_of("a.csv", field="text", vocabulary="bytes").startswith('one, "two"\r\nthree')
 
 
 @pytest.mark.parametrize(

@@ -186,8 +186,9 @@ def test_hash_and_count_of_bytes(tmp_path: Path):
     """Catches a hash of text that stands for bytes, where any file can be read."""
     data = bytes(range(256)) * 4 + b"\r\n\xc3"
     (tmp_path / "any").write_bytes(data)
-    settings = TextSettings(vocabulary="bytes", split="100/0")
-    dataset = prepare(open_corpus(tmp_path / "any", settings, raw=True), settings, tmp_path, print)
+    settings = TextSettings(binary=True, split="100/0")
+    dataset = prepare(open_corpus(tmp_path / "any", settings), settings, tmp_path, print)
+    assert open_dataset(tmp_path).vocabulary == Vocabulary("bytes", binary=True)
     assert dataset.sha256 == hashlib.sha256(data).hexdigest()
     assert np.array(dataset.ids("train").view()).tobytes() == data
 

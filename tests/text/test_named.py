@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from charloom.config import TextSettings
 from charloom.errors import TextError
 from charloom.text import named
 from charloom.text.named import Remote, fetch, listing, open_named, python_docs, python_files
@@ -165,12 +166,12 @@ def test_the_other_one_stands_in(monkeypatch: pytest.MonkeyPatch):
     """Catches a demo that fails on a Python without its documentation."""
     monkeypatch.setattr(named, "python_files", list)
     lines: list[str] = []
-    documents = open_named("python-source", False, lines.append)
+    documents = open_named("python-source", TextSettings(), lines.append)
     assert documents == python_docs()
     assert lines == ["this Python installation lacks python-source; using python-docs instead"]
     monkeypatch.setattr(named, "python_docs", tuple)
     with pytest.raises(TextError, match="neither"):
-        open_named("python-docs", False, lines.append)
+        open_named("python-docs", TextSettings(), lines.append)
 
 
 def test_listing_needs_no_network(cache: Path):

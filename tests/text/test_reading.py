@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from charloom.config import TextSettings
 from charloom.errors import SettingsError, TextError
 from charloom.text.reading import BinaryFile, open_document, unix_newlines
 from charloom.text.sources import Source, find_source
@@ -27,8 +28,9 @@ TEXT = "naïve Straße, кот, שלום, العربية, 漢字かな, e\u0301,
 RUSSIAN = "Все счастливые семьи похожи друг на друга, каждая несчастливая семья несчастлива по-своему. " * 5
 
 
-def read(path: Path | str, encoding: str | None = None, raw: bool = False, size: int = 1 << 20) -> str:
-    return "".join(open_document(find_source(str(path)), encoding, raw, size=size).pieces(size))
+def read(path: Path | str, encoding: str | None = None, size: int = 1 << 20, **settings) -> str:
+    chosen = TextSettings(encoding=encoding, **settings)
+    return "".join(open_document(find_source(str(path)), chosen, size=size).pieces(size))
 
 
 @pytest.fixture
@@ -57,8 +59,7 @@ def test_marks_decide(file, mark: bytes, encoding: str, size: int):
     """Catches a mark left in the text, UTF-32 taken for UTF-16, and characters cut in two by a piece's end."""
     path = file(mark + TEXT.encode(encoding))
     assert read(path, size=size) == TEXT
-    if mark != codecs.BOM_UTF8 and mark:
-        assert read(path, raw=True, size=size) == TEXT
+    assert read(path, vocabulary="bytes", size=size) == TEXT
 
 
 @pytest.mark.parametrize(
@@ -108,9 +109,7 @@ def test_damaged_utf8_names_the_exact_offset(file, prefix: str, size: int):
     """Catches an offset counted in characters, or from a piece's start, or without the bytes a decoder held back."""
     good = prefix.encode()
     for bad in (b"\xff", b"\xe6\xbc", b"\xed\xa0\x80"):
-        with pytest.raises(
-            TextError, match=f"0x{bad[0]:02X} at offset {len(good)} is damaged UTF-8; pass --vocabulary"
-        ):
+        with pytest.raises(TextError, match=f"0x{bad[0]:02X} at offset {len(good)} is damaged UTF-8; pass --binary"):
             read(file(good + bad + b"a" + good), size=size)
     with pytest.raises(TextError, match=f"0xE6 at offset {len(good)} is damaged"):
         read(file(good + b"\xe6"), size=size)
@@ -134,10 +133,18 @@ def test_insisted_encodings_name_the_exact_offset(file, encoding: str, before: b
         read(file(before + bad), encoding, size=size)
 
 
-def test_raw_never_refuses_an_insisted_encoding(file):
-    """Catches a byte-level model that stops at a byte."""
-    assert read(file(b"ab\xe9\x81"), "cp1252", raw=True) == "abé\udc81"
-    assert read(file("ab".encode("utf-16-le") + b"\x61"), "utf-16", raw=True) == "ab\ufffd"
+@pytest.mark.parametrize("encoding", ["cp1252", "koi8-r", "shift_jis", "utf-16"])
+def test_bytes_are_those_of_utf8(file, encoding: str):
+    """Catches a byte-level model that learns the bytes of an old encoding, which nothing shows as text again."""
+    text = {
+        "cp1252": "Ça coûte 5 € à l’entrée. ",
+        "koi8-r": RUSSIAN,
+        "shift_jis": "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。",
+    }
+    expected = text.get(encoding, RUSSIAN) * 9
+    assert read(file(expected.encode(encoding)), vocabulary="bytes") == expected
+    with pytest.raises(TextError, match="0xFF at offset 9 is damaged UTF-8"):
+        read(file("漢字か".encode() + b"\xff"), vocabulary="bytes")
 
 
 @pytest.mark.parametrize("size", [1, 4, 1 << 20])
@@ -146,7 +153,7 @@ def test_nul_bytes_look_binary(file, encoding: str | None, width: int, size: int
     """Catches a picture, or UTF-16 without its mark, read as text; and a NUL counted from a piece's start."""
     data = "naïve\0x".encode(encoding or "utf-8")[2 * (encoding == "utf-16") :]
     offset = data.index(b"\0" * width) + (width == 2)
-    with pytest.raises(BinaryFile, match=f"looks binary: a NUL byte at offset {offset}; pass --vocabulary bytes"):
+    with pytest.raises(BinaryFile, match=f"looks binary: a NUL byte at offset {offset}; pass --binary"):
         read(file(data), encoding, size=size)
     with pytest.raises(BinaryFile, match=r"offset 1; .*utf-16-le"):
         read(file("plain".encode("utf-16-le")), size=size)
@@ -168,19 +175,23 @@ def test_random_bytes_look_binary_without_any_nul(file):
 
 
 @given(st.binary(max_size=60), st.integers(1, 9))
-def test_raw_keeps_every_byte(tmp_path_factory, data: bytes, size: int):
-    """Catches a byte, or a carriage return, that a byte-level model would never see."""
+def test_binary_keeps_every_byte(tmp_path_factory, data: bytes, size: int):
+    """Catches a byte, or a carriage return, that a model of binary data would never see."""
     path = tmp_path_factory.mktemp("raw") / "any.bin"
     path.write_bytes(data)
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return
-    assert read(path, raw=True, size=size).encode("utf-8", "surrogateescape") == data
+    assert read(path, binary=True, size=size).encode("utf-8", "surrogateescape") == data
 
 
-def test_raw_converts_only_what_really_is_utf16(file):
-    """Catches a sound file that begins like UTF-16 and would lose its bytes."""
-    data = codecs.BOM_UTF16_LE + b"\x00\xdc\x01"
-    assert read(file(data), raw=True).encode("utf-8", "surrogateescape") == data
+def test_binary_converts_nothing(file):
+    """Catches a sound file that begins with a mark of UTF-16 or UTF-8 and would lose its bytes."""
+    for data in (codecs.BOM_UTF16_LE + "ab".encode("utf-16-le"), codecs.BOM_UTF8 + b"ab", "é".encode("cp1252")):
+        assert read(file(data), binary=True).encode("utf-8", "surrogateescape") == data
+
+
+def test_binary_checks_a_compressed_file_to_its_end(file):
+    """Catches a cut `.gz` that is only found out when training reads it."""
+    with pytest.raises(TextError, match="cannot be unpacked"):
+        open_document(find_source(str(file(gzip.compress(b"x" * 99)[:-9], "a.gz"))), TextSettings(binary=True))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 1 << 20])
@@ -188,16 +199,16 @@ def test_line_ends_become_lf_wherever_they_are_cut(file, size: int):
     """Catches a CRLF cut in two that becomes two newlines, and a CR at the very end that is lost."""
     path = file(b"a\r\nb\rc\n\r\n\r\rd\r")
     assert read(path, size=size) == "a\nb\nc\n\n\n\nd\n"
-    assert read(path, raw=True, size=size) == "a\r\nb\rc\n\r\n\r\rd\r"
+    assert read(path, vocabulary="bytes", size=size) == "a\r\nb\rc\n\r\n\r\rd\r"
     assert "".join(unix_newlines(["a\r", "", "\nb"])) == "a\nb"
 
 
 @pytest.mark.parametrize("name", ["klingon", "", "a\0b", "é", "rot13", "hex", "idna", "utf-7", "unicode_escape"])
 def test_unknown_and_unfit_encodings(file, name: str):
     """Catches a traceback for a mistyped name, and codecs that are no encodings of files."""
-    for raw in (False, True):
+    for vocabulary in ("characters", "bytes"):
         with pytest.raises(SettingsError, match="encoding "):
-            read(file(b"abc"), name, raw)
+            read(file(b"abc"), name, vocabulary=vocabulary)
 
 
 @pytest.mark.parametrize(("ending", "pack"), [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)])

@@ -185,6 +185,24 @@ def test_a_boundary_inside_a_character():
     assert decoder.push(97) == "a"
 
 
+@given(st.lists(st.integers(0, 255), max_size=40))
+def test_a_binary_decoder_gives_every_byte(data: list[int]):
+    """Catches a byte of binary data that comes out as U+FFFD, and so as three others."""
+    decoder = Decoder(Vocabulary("bytes", binary=True))
+    text = "".join(map(decoder.push, data)) + decoder.finish()
+    assert text.encode("utf-8", "surrogateescape") == bytes(data)
+
+
+def test_binary_is_stored_where_it_is_true_alone():
+    """Catches a model of binary data that forgets what it is, and an older one that no longer loads."""
+    binary = Vocabulary("bytes", binary=True)
+    assert Vocabulary.from_json(binary.to_json()) == binary
+    assert "binary" not in BYTES.to_json()
+    for wrong in (BYTES.to_json() | {"binary": 1}, of("ab").to_json() | {"binary": True}):
+        with pytest.raises(ModelError, match=r"vocabulary.json: binary must be"):
+            Vocabulary.from_json(wrong)
+
+
 def test_the_unknown_symbol_is_shown():
     """Catches a folded character that reads as the boundary, or as nothing."""
     assert of("ab", unknown=True, boundary=True).decode(np.array([0, 2, 3], np.uint8), "|") == "a\ufffd|"

@@ -130,6 +130,17 @@ def test_a_setting_that_agrees_is_accepted_as_typed():
     assert (made["hidden"], made["vocabulary"]) == (8, "characters")
 
 
+def test_binary_is_as_in_the_model():
+    """Catches a model of binary data that is fine-tuned on text, and an older one that cannot be."""
+    binary = replace(base_model(), vocabulary=Vocabulary("bytes", binary=True))
+    assert settings_like(binary, {})["binary"] is True
+    with pytest.raises(SettingsError, match="binary must be as in the model"):
+        settings_like(binary, {"binary": False})
+    with pytest.raises(SettingsError, match="binary must be as in the model"):
+        settings_like(base_model(), {"binary": True})
+    assert settings_like(replace(binary, vocabulary=Vocabulary("bytes")), {"binary": True})["binary"] is True
+
+
 def test_records_are_fixed_only_where_the_model_knows_a_boundary():
     with_boundary = replace(folder(characters("abc", boundary=True)), records="line")
     assert settings_like(with_boundary, {})["records"] == "line"

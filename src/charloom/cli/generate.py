@@ -52,7 +52,9 @@ SEED_BITS = 32  # of a seed that is drawn: short enough to be typed again, and e
 def command(model: str, prompt: str, count: int, adapt: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Write text with MODEL, a model folder or a run folder, as it is made.
 
-    The prompt comes first and the text follows it.
+    The prompt comes first and the text follows it. A model trained with --binary takes a prompt from a file or stdin
+    as it is, and writes bytes, without a newline at the end. In --json its bytes that are no UTF-8 are surrogate
+    escapes (PEP 383).
     """
     from charloom.config import validated
     from charloom.generate.model import Model, Writing
@@ -63,15 +65,17 @@ def command(model: str, prompt: str, count: int, adapt: tuple[str, ...], as_json
     if prompt == "-" and "-" in adapt:
         raise SettingsError("stdin can be read only once; one of --prompt - and --adapt - must name a file")
     loaded = _adapted(model, adapt, given.get("unknown", "error")) if adapt else Model.load(model)
-    prompt = _prompt(prompt)
+    binary = loaded.vocabulary.binary
+    prompt = _prompt(prompt, binary)
     if count != 1 or as_json:
-        _write_texts(prompt, given["seed"], loaded.generate_many(count, prompt, **given), as_json)
+        _write_texts(prompt, given["seed"], loaded.generate_many(count, prompt, **given), as_json, binary)
         return
     stream = loaded.stream(prompt, **given)
-    write(prompt)
+    write(prompt, binary)
     for piece in stream:
-        write(piece)
-    write("\n")
+        write(piece, binary)
+    if not binary or sys.stdout.isatty():
+        write("\n")
 
 
 def _adapted(path: str, texts: tuple[str, ...], unknown: Any) -> Model:
@@ -86,12 +90,17 @@ def _adapted(path: str, texts: tuple[str, ...], unknown: Any) -> Model:
     return Model.of(adapted(folder, loaded.read(text_like(loaded, texts), unknown)[0]))
 
 
-def _prompt(prompt: str) -> str:
-    """The prompt itself, or what the file (@FILE) or stdin (-) that it names holds, less one last newline."""
+def _prompt(prompt: str, binary: bool) -> str:
+    """The prompt itself, or what the file (@FILE) or stdin (-) that it names holds, less one last newline.
+
+    For a binary model nothing is left out, and bytes that are no UTF-8 come as surrogate escapes.
+    """
     if prompt != "-" and not prompt.startswith("@"):
         return prompt
     try:
         data = sys.stdin.buffer.read() if prompt == "-" else Path(prompt[1:]).read_bytes()
+        if binary:
+            return data.decode("utf-8", "surrogateescape")
         text = data.decode("utf-8-sig")
     except (OSError, ValueError) as error:
         if isinstance(error, UnicodeDecodeError):
@@ -105,9 +114,9 @@ def _prompt(prompt: str) -> str:
     return text.replace("\r\n", "\n").removesuffix("\n")
 
 
-def _write_texts(prompt: str, seed: int, texts: list[str], as_json: bool) -> None:
+def _write_texts(prompt: str, seed: int, texts: list[str], as_json: bool, binary: bool) -> None:
     for index, text in enumerate(texts):
         if as_json:
             write(json.dumps({"index": index, "seed": seed, "prompt": prompt, "text": text}) + "\n")
         else:
-            write(f"--- {index + 1}\n{prompt}{text}\n")
+            write(f"--- {index + 1}\n{prompt}{text}\n", binary)

@@ -50,7 +50,9 @@ def _model(path: str) -> dict[str, Any]:
         "folder": str(find_model(path)),
         "network": f"{a.cell}, {a.layers} x {a.hidden}, {a.input} input",
         "parameters": a.size,
-        "vocabulary": f"{v.plain} {v.kind}" + (f" and {', '.join(special)}" if special else ""),
+        "vocabulary": f"{v.plain} {v.kind}"
+        + " (binary)" * v.binary
+        + (f" and {', '.join(special)}" if special else ""),
         "records": folder.records,
         "cleaning": ", ".join(f"{k}={x!r}" for k, x in folder.cleaning.model_dump().items() if x) or "none",
         "provenance": folder.provenance,

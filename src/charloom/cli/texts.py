@@ -30,8 +30,8 @@ def text_like(model: Model, paths: tuple[str, ...], encoding: str | None = None,
 
     records = "file" if model.records == "field" and field is None else model.records
     values = {**model.cleaning.model_dump(), "records": records, "encoding": encoding, "field": field}
-    settings = validated(TextSettings, values)
-    corpus = open_corpus(paths, settings, model.vocabulary.kind == "bytes", lambda line: click.echo(line, err=True))
+    values |= {"vocabulary": model.vocabulary.kind, "binary": model.vocabulary.binary}
+    corpus = open_corpus(paths, validated(TextSettings, values), lambda line: click.echo(line, err=True))
     text = corpus.text()
     if not text:
         raise TextError(f"a text to read must hold at least 2 characters; {', '.join(paths)} is empty after cleaning")
@@ -48,9 +48,11 @@ def bytes_of(vocabulary: Vocabulary, ids: NDArray[Any]) -> bytes:
 
 
 def characters_of(vocabulary: Vocabulary, ids: NDArray[Any]) -> int:
-    """How many characters a text has: of bytes, those that do not go on with one."""
+    """How many characters a text has: of bytes, those that do not go on with one; of binary, see `Decoder`."""
     if vocabulary.kind != "bytes":
         return len(ids)
+    if vocabulary.binary:
+        return len(bytes_of(vocabulary, ids).decode("utf-8", "surrogateescape"))
     pieces = (ids[start : start + MOST] for start in range(0, len(ids), MOST))
     return len(ids) - sum(int(((piece >= 0x80) & (piece < 0xC0)).sum()) for piece in pieces)
 

@@ -168,7 +168,9 @@ class Model:
         Args:
             prompt: what to continue.
             length: exactly so many characters (not symbols), separators between records included; None is 1,000, or
-                no limit where `records` is given.
+                no limit where `records` is given. Of a model of binary data (trained with `binary=True`), a byte that
+                is no UTF-8 is one character, a surrogate escape: `text.encode("utf-8", "surrogateescape")` gives the
+                bytes. Prompts and stop strings may hold such escapes.
             options: `temperature` (default 0.8), `top_k`, `top_p`, `min_p`, `greedy`: see `Sampling`. `seed`: the same
                 seed gives the same text, alone, streamed or in a batch. `index`: another text of the same seed.
                 `stop`: ends before the first of these strings, of which nothing is written. `records`: ends after so

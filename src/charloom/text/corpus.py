@@ -79,7 +79,6 @@ class Corpus:
 def open_corpus(
     paths: AnyPath | Sequence[AnyPath],
     settings: TextSettings | None = None,
-    raw: bool = False,
     notice: Notice = unheard,
     size: int = PIECE,
 ) -> Corpus:
@@ -92,8 +91,7 @@ def open_corpus(
 
     Args:
         paths: one or many.
-        settings: encoding, field, records and cleaning.
-        raw: for byte-level models: read any file, byte for byte (see `open_document`).
+        settings: encoding, vocabulary, binary (see `open_document`), field, records and cleaning.
         notice: told, a line at a time, what a person should know: guessed encodings, files passed over.
         size: bytes a piece.
 
@@ -104,7 +102,7 @@ def open_corpus(
     texts = _listed(paths)
     if texts.count("-") > 1:
         raise SettingsError("stdin (-) can be read only once")
-    opener = _Opener(settings or TextSettings(), raw, notice, size)
+    opener = _Opener(settings or TextSettings(), notice, size)
     documents = tuple(document for path in texts for document in opener.open(path))
     return Corpus(corpus_name(texts), documents, opener.settings, size)
 
@@ -148,7 +146,6 @@ def _listed(paths: AnyPath | Sequence[AnyPath]) -> list[str]:
 @dataclass(frozen=True)
 class _Opener:
     settings: TextSettings
-    raw: bool
     notice: Notice
     size: int
 
@@ -167,7 +164,7 @@ class _Opener:
     def _named(self, name: str) -> Iterable[Document]:
         if self.settings.field is not None:
             raise SettingsError(f"--field is for .jsonl and .csv files; the corpus {name} has no fields")
-        return named.open_named(name, self.raw, self.notice, self.size)
+        return named.open_named(name, self.settings, self.notice, self.size)
 
     def _glob(self, pattern: str) -> Iterable[Document]:
         found = [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
@@ -179,7 +176,7 @@ class _Opener:
         source = find_source(path)
         if self.settings.field is not None and source.ending not in FIELD_ENDINGS:
             raise SettingsError(f"--field is for .jsonl and .csv files; {source.shown} is neither")
-        document = open_document(source, self.settings.encoding, self.raw, notice, self.size)
+        document = open_document(source, self.settings, notice, self.size)
         return document if self.settings.field is None else FieldDocument(document, self.settings.field)
 
     def _many(self, where: str, paths: list[str], kind: str) -> list[Document]:

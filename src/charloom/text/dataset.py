@@ -198,7 +198,7 @@ def _survey(corpus: Corpus, settings: TextSettings) -> tuple[Vocabulary, int, st
     codes = np.flatnonzero(seen)
     wasteful = settings.vocabulary == "auto" and len(codes) > AUTO_BYTES_ABOVE
     if settings.vocabulary == "bytes" or wasteful:
-        return Vocabulary("bytes", boundary=boundary), characters, digest.hexdigest()
+        return Vocabulary("bytes", boundary=boundary, binary=settings.binary), characters, digest.hexdigest()
     return Vocabulary("characters", tuple(map(chr, codes)), boundary=boundary), characters, digest.hexdigest()
 
 

@@ -13,7 +13,7 @@ from charloom.text.reading import FileDocument, unix_newlines
 from charloom.text.sources import PIECE
 
 FIELD_ENDINGS = (".jsonl", ".csv")
-# "\ud800" is legal JSON and no character; in raw text, U+DC80 to U+DCFF stand for bytes and stay.
+# "\ud800" is legal JSON and no character; in binary text, U+DC80 to U+DCFF stand for bytes and stay.
 LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 LONE_BUT_BYTES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 SHOWN_FIELDS = 20  # of a table with thousands of columns, in an error
@@ -27,7 +27,7 @@ class FieldDocument:
     field: str
 
     def values(self, size: int = PIECE) -> Iterator[str]:
-        """Each text; line ends are LF unless the file is raw.
+        """Each text; line ends are LF unless the file keeps its own.
 
         Raises:
             TextError: names file and line, and the fields or columns there are: the field is missing or no text, or
@@ -36,10 +36,10 @@ class FieldDocument:
         pieces = self.file.pieces(size)
         values = self._csv(pieces) if self.file.source.ending == ".csv" else self._jsonl(pieces)
         for value in filter(None, values):
-            yield value if self.file.raw or "\r" not in value else "".join(unix_newlines([value]))
+            yield value if self.file.keep_newlines or "\r" not in value else "".join(unix_newlines([value]))
 
     def _jsonl(self, pieces: Iterable[str]) -> Iterator[str]:
-        surrogates = LONE_BUT_BYTES if self.file.raw else LONE_SURROGATES
+        surrogates = LONE_BUT_BYTES if self.file.binary else LONE_SURROGATES
         for number, line in enumerate(_lines(pieces), 1):
             if not line.isspace():
                 value = self._value(line, number)

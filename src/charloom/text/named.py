@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from charloom.config import TextSettings
 from charloom.errors import TextError
 from charloom.text.reading import BinaryFile, FileDocument, Notice, open_document
 from charloom.text.sources import PIECE, Source, find_source, reason
@@ -112,20 +113,21 @@ def listing() -> list[Listed]:
     ]
 
 
-def open_named(name: str, raw: bool, notice: Notice, size: int = PIECE) -> Documents:
-    """The documents of a named corpus.
+def open_named(name: str, settings: TextSettings, notice: Notice, size: int = PIECE) -> Documents:
+    """The documents of a named corpus; all are UTF-8, so the settings' encoding is that of other files.
 
     Where an installation lacks `python-docs` or `python-source`, the other one is used, and `notice` is told.
 
     Raises:
         TextError: the installation has neither, or a corpus cannot be fetched.
     """
+    settings = settings.model_copy(update={"encoding": "utf-8"})
     for remote in REMOTES:
         if remote.name == name:
             source = find_source(str(fetch(remote, notice)))
-            return (open_document(source, raw=raw, notice=notice, size=size),)
+            return (open_document(source, settings, notice, size),)
     for other in (name, "python-source" if name == "python-docs" else "python-docs"):
-        documents = _source_documents(python_files(), raw, size) if other == "python-source" else python_docs()
+        documents = _source_documents(python_files(), settings, size) if other == "python-source" else python_docs()
         if documents:
             if other != name:
                 notice(f"this Python installation lacks {name}; using {other} instead")
@@ -159,11 +161,11 @@ def python_files(library: Path | None = None) -> list[Path]:
     return sorted(found)
 
 
-def _source_documents(files: list[Path], raw: bool, size: int) -> Documents:
+def _source_documents(files: list[Path], settings: TextSettings, size: int) -> Documents:
     documents = []
     for file in files:
         try:
-            documents.append(open_document(Source(file.name, file), "utf-8", raw, size=size))
+            documents.append(open_document(Source(file.name, file), settings, size=size))
         except BinaryFile:
             continue
         except TextError:  # PEP 263 allows a module another encoding than UTF-8; a handful is no loss

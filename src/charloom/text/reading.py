@@ -10,9 +10,10 @@ import codecs
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 
+from charloom.config import TextSettings
 from charloom.errors import SettingsError, TextError
 from charloom.text.sources import PIECE, Source
 
@@ -75,43 +76,47 @@ class Fault:
 
 @dataclass(frozen=True)
 class FileDocument:
-    """One text of a corpus that is a file."""
+    """One text of a corpus that is a file.
+
+    keep_newlines: whether CRLF and CR stay as they are, as models of bytes read them; else each becomes LF.
+    """
 
     source: Source
     codec: Codec
-    raw: bool
+    keep_newlines: bool = False
 
     @property
     def name(self) -> str:
         """For messages."""
         return self.source.shown
 
+    @property
+    def binary(self) -> bool:
+        """Whether bytes that are no UTF-8 come as surrogate escapes (PEP 383)."""
+        return self.codec.errors == "surrogateescape"
+
     def pieces(self, size: int = PIECE) -> Iterator[str]:
-        """The text, from its start, `size` bytes at a time; line ends are LF unless the document is raw.
+        """The text, from its start, `size` bytes at a time.
 
         Raises:
             TextError: the file changed or vanished since it was opened.
         """
         decoding = _Decoding(self.source, self.codec, size)
-        yield from decoding.pieces() if self.raw else unix_newlines(decoding.pieces())
+        yield from decoding.pieces() if self.keep_newlines else unix_newlines(decoding.pieces())
         if decoding.fault:
             raise TextError(f"{self.name} changed since it was opened: {decoding.fault} is not {self.codec.name}")
 
 
 def open_document(
-    source: Source,
-    encoding: str | None = None,
-    raw: bool = False,
-    notice: Notice = unheard,
-    size: int = PIECE,
+    source: Source, settings: TextSettings | None = None, notice: Notice = unheard, size: int = PIECE
 ) -> FileDocument:
     """A source as text, checked to its end.
 
     Args:
-        encoding: insist on this one; a mark at the start that agrees with it is skipped.
-        raw: for byte-level models: nothing is guessed or refused. UTF-16 and UTF-32 with a mark are converted, a given
-            encoding is honoured; all else is UTF-8 with every other byte as a surrogate escape (PEP 383), so that any
-            file comes out byte for byte. Line ends stay as they are.
+        source: the bytes.
+        settings: `encoding`: insist on this one; a mark at the start that agrees with it is skipped. `vocabulary`: for
+            bytes, line ends stay as they are. `binary`: nothing is decoded, guessed or refused: the bytes are taken for
+            UTF-8, and every other one becomes a surrogate escape (PEP 383), so that any file comes out byte for byte.
         notice: told in one line where the encoding was guessed.
         size: bytes a piece.
 
@@ -119,9 +124,14 @@ def open_document(
         SettingsError: there is no such encoding.
         TextError: bytes that are not text in it, with file and offset; `BinaryFile` where it looks like no text at all.
     """
-    head = source.sample(0, 4)
-    codec = _raw_codec(source, encoding, head, size) if raw else _text_codec(source, encoding, head, size, notice)
-    return FileDocument(source, codec, raw)
+    settings = settings or TextSettings()
+    if settings.binary:
+        for _ in source.blocks(size):  # so that a damaged `.gz` is found now
+            pass
+        codec = Codec(errors="surrogateescape")
+    else:
+        codec = _text_codec(source, settings.encoding, size, notice)
+    return FileDocument(source, codec, keep_newlines=settings.vocabulary == "bytes")
 
 
 def unix_newlines(pieces: Iterable[str]) -> Iterator[str]:
@@ -131,19 +141,8 @@ def unix_newlines(pieces: Iterable[str]) -> Iterator[str]:
     yield from filter(None, (decoder.decode("", final=True),))
 
 
-def _raw_codec(source: Source, encoding: str | None, head: bytes, size: int) -> Codec:
-    if encoding is not None:
-        codec = _insisted(encoding, head)
-        # The bytes of half a UTF-16 unit are ASCII more often than not, and those cannot be escaped.
-        return replace(codec, errors="replace" if codec.wide else "surrogateescape")
-    marked = _marked(head)
-    # A file that only happens to begin like a mark (many sound files do) is not converted.
-    if marked and marked.wide and _first_fault(source, marked, size) is None:
-        return marked
-    return Codec(errors="surrogateescape")
-
-
-def _text_codec(source: Source, encoding: str | None, head: bytes, size: int, notice: Notice) -> Codec:
+def _text_codec(source: Source, encoding: str | None, size: int, notice: Notice) -> Codec:
+    head = source.sample(0, 4)
     marked = _marked(head)
     codec = _insisted(encoding, head) if encoding is not None else marked or Codec()
     fault = _first_fault(source, codec, size, refuse_nul=True)
@@ -151,9 +150,7 @@ def _text_codec(source: Source, encoding: str | None, head: bytes, size: int, no
         return codec
     if encoding is None and marked is None:
         return _guessed(source, fault, size, notice)
-    raise TextError(
-        f"{source.shown}: {fault} is not {codec.name}; pass --encoding with another one, or --vocabulary bytes"
-    )
+    raise TextError(f"{source.shown}: {fault} is not {codec.name}; pass --encoding with another one, or --binary")
 
 
 def _marked(head: bytes) -> Codec | None:
@@ -212,7 +209,7 @@ def _first_fault(source: Source, codec: Codec, size: int, refuse_nul: bool = Fal
 
 def _binary(source: Source, offset: int) -> BinaryFile:
     return BinaryFile(
-        f"{source.shown} looks binary: a NUL byte at offset {offset:,}; pass --vocabulary bytes to read it as bytes, "
+        f"{source.shown} looks binary: a NUL byte at offset {offset:,}; pass --binary to read it as bytes, "
         "or --encoding utf-16-le or utf-16-be if it is UTF-16 without a byte-order mark"
     )
 
@@ -224,20 +221,20 @@ def _guessed(source: Source, fault: Fault, size: int, notice: Notice) -> Codec:
     sample = source.sample(start, SAMPLE)
     if _damaged(sample):
         raise TextError(
-            f"{source.shown}: {fault} is damaged UTF-8; pass --vocabulary bytes to read it all the same, or "
+            f"{source.shown}: {fault} is damaged UTF-8; pass --binary to read its bytes as they are, or "
             "--encoding if the text is in another encoding"
         )
     name = _detected(sample[_word_before(sample, fault.offset - start) :])
     if name is None:
         raise BinaryFile(
-            f"{source.shown} looks binary: {fault} is not UTF-8, and no other encoding fits; pass --vocabulary bytes "
+            f"{source.shown} looks binary: {fault} is not UTF-8, and no other encoding fits; pass --binary "
             "to read it as bytes, or --encoding to insist on one"
         )
     later = _first_fault(source, Codec(name), size)
     if later is not None:
         raise TextError(
             f"{source.shown} is not UTF-8 and looks like {name}, but {later} is not; pass --encoding with another one, "
-            "or --vocabulary bytes"
+            "or --binary"
         )
     notice(f"{source.shown} is not UTF-8; reading it as {name} (pass --encoding to insist)")
     return Codec(name)

@@ -37,13 +37,14 @@ class Vocabulary:
     """An ordered set of symbols.
 
     kind: `characters` or `bytes`; characters: in id order, empty for bytes; unknown, boundary: whether the two special
-    symbols exist.
+    symbols exist; binary: whether the bytes are any bytes, and not text in UTF-8.
     """
 
     kind: Literal["characters", "bytes"]
     characters: tuple[str, ...] = ()
     unknown: bool = False
     boundary: bool = False
+    binary: bool = False
 
     @property
     def plain(self) -> int:
@@ -159,7 +160,7 @@ class Vocabulary:
             "characters": list(self.characters),
             "unknown": self.unknown,
             "boundary": self.boundary,
-        }
+        } | ({"binary": True} if self.binary else {})
 
     @staticmethod
     def from_json(data: Any) -> Vocabulary:
@@ -184,21 +185,28 @@ class Vocabulary:
         for name in ("unknown", "boundary"):
             if not isinstance(data.get(name), bool):
                 raise ModelError(f"vocabulary.json: {name} must be true or false; found {data.get(name)!r}")
-        return Vocabulary(kind, tuple(characters), data["unknown"], data["boundary"])
+        binary = data.get("binary", False)  # older models lack it: their bytes are UTF-8
+        if not isinstance(binary, bool) or (binary and kind == "characters"):
+            raise ModelError(
+                f"vocabulary.json: binary must be true or false, and true for bytes alone; found {binary!r}"
+            )
+        return Vocabulary(kind, tuple(characters), data["unknown"], data["boundary"], binary)
 
 
 class Decoder:
     """Ids to text, a few at a time; never gives half a character.
 
     A byte-level model writes UTF-8, so bytes wait here until their character is whole; bytes that can never become one
-    come out as U+FFFD. The boundary comes out as `separator`; the unknown symbol, which is never generated, as U+FFFD.
+    come out as U+FFFD. Of a binary model each of them comes out as a surrogate escape (PEP 383), which counts as a
+    character: encoded as UTF-8 with `surrogateescape`, the text is every byte as it was. The boundary comes out as
+    `separator`; the unknown symbol, which is never generated, as U+FFFD.
     """
 
     def __init__(self, vocabulary: Vocabulary, separator: str = BOUNDARY) -> None:
         self.vocabulary = vocabulary
         self._symbols = [*vocabulary.characters] + ["\ufffd"] * vocabulary.unknown + [separator] * vocabulary.boundary
         self._separator = separator
-        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("surrogateescape" if vocabulary.binary else "replace")
 
     def push(self, symbol: int) -> str:
         """The text that is certain once this id has come: often one character, sometimes none yet."""
@@ -209,7 +217,7 @@ class Decoder:
         return self.finish() + (self._separator if symbol == self.vocabulary.boundary_id else "\ufffd")
 
     def finish(self) -> str:
-        """What an unfinished character at the end comes out as: U+FFFD, or nothing."""
+        """What an unfinished character at the end comes out as: U+FFFD or surrogate escapes, or nothing."""
         return self._utf8.decode(b"", final=True)
 
 

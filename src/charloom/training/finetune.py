@@ -25,6 +25,8 @@ def settings_like(base: ModelFolder, values: Mapping[str, Any]) -> dict[str, Any
         SettingsError: for a value that contradicts the model.
     """
     fixed: dict[str, Any] = {"vocabulary": base.vocabulary.kind, **base.cleaning.model_dump()}
+    if base.vocabulary.binary or base.vocabulary.kind == "characters":  # bytes of old may have been binary: as is asked
+        fixed["binary"] = base.vocabulary.binary
     fixed |= {name: getattr(base.architecture, name) for name in ModelSettings.model_fields if name != "dropout"}
     if base.vocabulary.boundary:
         fixed["records"] = base.records

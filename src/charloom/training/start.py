@@ -71,7 +71,7 @@ def planned(
             "a plan needs a budget in minutes, streams with a loss at every character, and something left to choose; "
             "otherwise settings are as given, and defaults else"
         )
-    corpus = open_corpus(paths, settings.text, settings.text.vocabulary == "bytes", notice)
+    corpus = open_corpus(paths, settings.text, notice)
     with TemporaryDirectory(prefix="charloom-") as folder:
         vocabulary = base.vocabulary if base else None
         return plan(
@@ -109,7 +109,7 @@ def _begin(
 
     if slower := slower_than_asked(settings.training, settings.model.cell):
         notice(slower)
-    corpus = open_corpus(paths, settings.text, settings.text.vocabulary == "bytes", notice)
+    corpus = open_corpus(paths, settings.text, notice)
     source = {"paths": list(paths), "charloom": version("charloom")} | ({"from": origin} if origin else {})
     run = Run.create(out, corpus.name, settings, source)
     with run.abandoned_on_error():
