@@ -257,6 +257,7 @@ def test_binary_is_bytes():
     assert TextSettings.model_validate({"vocabulary": "auto", "binary": "true"}).vocabulary == "bytes"
     assert "vocabulary must be bytes where binary is asked for" in refused(binary=True, vocabulary="characters")
     assert "encoding must not be given with binary" in refused(binary=True, encoding="cp1252")
+    assert "errors must not be given with binary" in refused(binary=True, errors="replace")
 
 
 def test_cleaning_is_what_goes_with_the_model():

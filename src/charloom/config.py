@@ -42,6 +42,9 @@ class TextSettings(Cleaning):
 
     field: str | None = Field(None, description="the field (.jsonl) or column (.csv) that holds the text")
     encoding: str | None = Field(None, description="insist on this encoding; otherwise UTF-8, else detected")
+    errors: Literal["strict", "replace", "ignore"] = Field(
+        "strict", description="what becomes of bytes that the encoding does not know: an error, U+FFFD, or nothing"
+    )
     binary: bool = Field(
         False, description="read and generate bytes as they are, of no encoding; for --vocabulary bytes"
     )
@@ -110,9 +113,10 @@ class TextSettings(Cleaning):
         return self
 
     @model_validator(mode="after")
-    def _no_encoding_for_binary(self) -> Self:
-        if self.binary and self.encoding is not None:
-            raise ValueError(f"encoding must not be given with binary, which decodes nothing; got {self.encoding!r}")
+    def _no_decoding_of_binary(self) -> Self:
+        for name, found, default in (("encoding", self.encoding, None), ("errors", self.errors, "strict")):
+            if self.binary and found != default:
+                raise ValueError(f"{name} must not be given with binary, which decodes nothing; got {found!r}")
         return self
 
 

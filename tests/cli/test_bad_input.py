@@ -41,7 +41,7 @@ def nothing_begun(folder: Path) -> bool:
         (b"", ["at least 2 characters", "has 0"]),
         (b"a", ["at least 2 characters", "has 1"]),
         (b"ab\0cd", ["text.txt", "NUL byte at offset 2", "--binary"]),
-        ("grün und schön ".encode() * 9 + b"\xff and on", ["text.txt", "0xFF at offset 153", "--binary"]),
+        ("grün und schön ".encode() * 9 + b"\xff and on", ["text.txt", "0xFF at offset 153", "--errors replace"]),
         (b"\xff\xfea\0b", ["text.txt", "utf-16", "--encoding"]),
     ],
     ids=["missing", "empty", "one-character", "nul", "invalid-utf-8", "half-utf-16"],
@@ -105,6 +105,15 @@ def test_a_binary_model_takes_any_file(charloom, tmp_path, smallest, data):
     assert (tmp_path / "runs/any-1/data/ids.bin").read_bytes() == data
     ended = charloom("eval", "runs/any-1", "any.bin", "--json")
     assert json.loads(ended.out)["bytes"] == len(data) - 1
+
+
+def test_errors_are_replaced_in_eval_too(charloom, tmp_path, tiny_bytes):
+    """Advice that the command which gives it does not take."""
+    write(tmp_path, "bad.txt", "grün ".encode() * 9 + b"\xff")
+    assert "--errors replace" in charloom("eval", tiny_bytes, "bad.txt").complaint
+    ended = charloom("eval", tiny_bytes, "bad.txt", "--errors", "replace", "--json")
+    assert json.loads(ended.out)["characters"] == 45
+    assert charloom("eval", tiny_bytes, "bad.txt", "--errors", "none").status == 2
 
 
 def test_one_line_of_50_megabytes(charloom, tmp_path, smallest):

@@ -173,7 +173,7 @@ def test_folders_tell_of_a_few_guesses_and_count_the_rest(folder):
     lines: list[str] = []
     open_corpus("old", notice=lines.append)
     assert len(lines) == 4
-    assert lines[-1] == "old: 2 files more not in UTF-8, read likewise"
+    assert lines[-1] == "old: 2 more such notices about its files"
 
 
 def test_folders_without_text(folder):
@@ -189,8 +189,17 @@ def test_folders_without_text(folder):
 def test_damaged_text_in_a_folder_is_no_binary_file(folder):
     """Catches a text with one bad byte that is passed over in silence."""
     folder(docs__a_txt="good", docs__b_txt="ééé".encode() + b"\xff")
-    with pytest.raises(TextError, match=r"docs/b.txt: byte 0xFF at offset 6 is damaged UTF-8"):
+    with pytest.raises(TextError, match=r"docs/b.txt: byte 0xFF at offset 6 is not utf-8"):
         open_corpus("docs")
+
+
+def test_a_pdf_in_a_folder_is_named(folder):
+    """Catches a book that is passed over as any picture is, where one command would make it text."""
+    folder(docs__a_txt="good", docs__b_pdf=b"%PDF-1.7\0", docs__c_png=b"\0")
+    lines: list[str] = []
+    assert open_corpus("docs", notice=lines.append).text() == "good"
+    assert "docs/b.pdf is a PDF file" in lines[0]
+    assert lines[1:] == ["docs: passed over 2 files, not a text file"]
 
 
 def test_globs(folder):

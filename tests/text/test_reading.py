@@ -100,7 +100,8 @@ def test_other_encodings_are_detected_and_named(file, encoding: str, text: str, 
     assert "".join(document.pieces(1000)) == text
     assert len(lines) == 1
     assert document.codec.name in names
-    assert lines[0].endswith(f"is not UTF-8; reading it as {document.codec.name} (pass --encoding to insist)")
+    assert f"is not UTF-8; reading it as {document.codec.name}" in lines[0]
+    assert lines[0].endswith("(pass --encoding to insist on another)")
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 64, 1 << 20])
@@ -109,10 +110,63 @@ def test_damaged_utf8_names_the_exact_offset(file, prefix: str, size: int):
     """Catches an offset counted in characters, or from a piece's start, or without the bytes a decoder held back."""
     good = prefix.encode()
     for bad in (b"\xff", b"\xe6\xbc", b"\xed\xa0\x80"):
-        with pytest.raises(TextError, match=f"0x{bad[0]:02X} at offset {len(good)} is damaged UTF-8; pass --binary"):
+        with pytest.raises(
+            TextError, match=f"0x{bad[0]:02X} at offset {len(good)} is not utf-8; pass --errors replace"
+        ):
             read(file(good + bad + b"a" + good), size=size)
-    with pytest.raises(TextError, match=f"0xE6 at offset {len(good)} is damaged"):
+    with pytest.raises(TextError, match=f"0xE6 at offset {len(good)} is not utf-8"):
         read(file(good + b"\xe6"), size=size)
+
+
+def test_a_guess_is_shown_with_words(file):
+    """Catches Polish in Latin-2 read as Nordic, and nothing in the notice that would show it."""
+    lines: list[str] = []
+    polish = "Zażółć gęślą jaźń, wszyscy ludzie rodzą się wolni i równi. " * 30
+    document = open_document(find_source(str(file(polish.encode("iso8859-2")))), notice=lines.append)
+    name = document.codec.name
+    first, second, third = (word.encode("iso8859-2").decode(name) for word in ("Zażółć", "gęślą", "jaźń"))
+    assert f"reading it as {name}, with words such as '{first}', '{second}', '{third}' (" in lines[0]
+    lines.clear()
+    open_document(find_source(str(file("“quoted” — all the same\n".encode("cp1252") * 9))), notice=lines.append)
+    assert "words such as" not in lines[0]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 1 << 20])
+@pytest.mark.parametrize(
+    ("encoding", "data", "replaced", "ignored", "says"),
+    [
+        (None, "ééé".encode() + b"\xff" + "ééé".encode(), "ééé\ufffdééé", "éééééé", "utf-8: 1 of 7 characters (14.29%"),
+        (None, "漢字漢字".encode()[:-1], "漢字漢\ufffd", "漢字漢", "(25.00%), the first at byte 0xE5"),
+        ("utf-8", b"caf\xe9 \xe9!", "caf\ufffd \ufffd!", "caf !", "utf-8: 2 of 7 characters (28.57%)"),
+        ("ascii", b"caf\xe9", "caf\ufffd", "caf", "ascii: 1 of 4 characters"),
+        ("cp1252", b"ab\xe9\x81", "abé\ufffd", "abé", "cp1252: 1 of 4 characters"),
+        ("shift_jis", "吾輩".encode("shift_jis") + b"\xfd", "吾輩\ufffd", "吾輩", "shift_jis: 1 of 3"),
+        ("utf-16", "ab".encode("utf-16-le") + b"\x61", "ab\ufffd", "ab", "utf-16-le: 1 of 3 characters"),
+    ],
+)  # fmt: skip
+def test_what_is_not_in_the_encoding_can_be_replaced_or_ignored(
+    file, encoding: str | None, data: bytes, replaced: str, ignored: str, says: str, size: int
+):
+    """Catches one bad byte, or a file cut in mid-character, that nothing reads; and text changed without a word."""
+    path = file(data)
+    with pytest.raises(TextError, match="pass --errors replace or ignore"):
+        read(path, encoding, size=size)
+    for errors, expected in (("replace", replaced), ("ignore", ignored)):
+        lines: list[str] = []
+        settings = TextSettings(encoding=encoding, errors=errors)
+        document = open_document(find_source(str(path)), settings, lines.append, size)
+        assert "".join(document.pieces(size)) == expected
+        assert len(lines) == 1
+        assert says in lines[0]
+    good = file("good".encode(encoding or "utf-8"))
+    assert "".join(open_document(find_source(str(good)), settings, pytest.fail).pieces()) == "good"
+
+
+def test_errors_do_not_make_a_picture_a_text(file):
+    """Catches `--errors replace` on a folder that reads its pictures, and an encoding insisted on that reads them."""
+    for settings in ({"errors": "replace"}, {"errors": "replace", "encoding": "utf-8"}, {"encoding": "utf-8"}):
+        with pytest.raises(BinaryFile):
+            read(file(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"), **settings)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 1 << 20])
@@ -143,7 +197,7 @@ def test_bytes_are_those_of_utf8(file, encoding: str):
     }
     expected = text.get(encoding, RUSSIAN) * 9
     assert read(file(expected.encode(encoding)), vocabulary="bytes") == expected
-    with pytest.raises(TextError, match="0xFF at offset 9 is damaged UTF-8"):
+    with pytest.raises(TextError, match="0xFF at offset 9 is not utf-8"):
         read(file("漢字か".encode() + b"\xff"), vocabulary="bytes")
 
 

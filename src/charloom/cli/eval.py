@@ -48,6 +48,12 @@ class Windows(click.ParamType[int]):
     help="characters that the model does not know  [error]",
 )
 @click.option("--encoding", metavar="NAME", help="insist on this encoding; otherwise UTF-8, else detected")
+@click.option(
+    "--errors",
+    metavar="strict|replace|ignore",
+    default="strict",
+    help="bytes that the encoding does not know: an error, U+FFFD, or nothing  [strict]",
+)
 @click.option("--field", metavar="NAME", help="the field (.jsonl) or column (.csv) that holds the text")
 @click.option("--dynamic", is_flag=True, help="also while the model learns from what it has just read of FILE")
 @click.option(
@@ -63,6 +69,7 @@ def command(
     paths: tuple[str, ...],
     unknown: Any,
     encoding: str | None,
+    errors: str,
     field: str | None,
     dynamic: bool,
     window: int | None,
@@ -82,7 +89,7 @@ def command(
     folder = load_model(model)
     loaded, data = Model.of(folder), _data(Path(model), needed=not paths)
     if paths:
-        text = text_like(loaded, paths, encoding, field)
+        text = text_like(loaded, paths, encoding, errors, field)
         ids, characters = loaded.read(text, unknown)
         read, of = text[:MOST].replace(BOUNDARY, "\n").encode("utf-8", "surrogateescape"), len(text[:MOST])
     else:

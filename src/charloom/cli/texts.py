@@ -19,7 +19,9 @@ MOST = 2**23
 """Symbols that a compressor is given of a text, and before it of the training text's end: PPMd takes 20 seconds."""
 
 
-def text_like(model: Model, paths: tuple[str, ...], encoding: str | None = None, field: str | None = None) -> str:
+def text_like(
+    model: Model, paths: tuple[str, ...], encoding: str | None = None, errors: str = "strict", field: str | None = None
+) -> str:
     """The text at these paths, whatever `charloom train` reads; notices go to stderr.
 
     Raises:
@@ -29,7 +31,7 @@ def text_like(model: Model, paths: tuple[str, ...], encoding: str | None = None,
     from charloom.text.corpus import open_corpus
 
     records = "file" if model.records == "field" and field is None else model.records
-    values = {**model.cleaning.model_dump(), "records": records, "encoding": encoding, "field": field}
+    values = {**model.cleaning.model_dump(), "records": records, "encoding": encoding, "errors": errors, "field": field}
     values |= {"vocabulary": model.vocabulary.kind, "binary": model.vocabulary.binary}
     corpus = open_corpus(paths, validated(TextSettings, values), lambda line: click.echo(line, err=True))
     text = corpus.text()

@@ -19,9 +19,10 @@ from charloom.text import named
 from charloom.text.cleaning import cleaned
 from charloom.text.fields import FIELD_ENDINGS, FieldDocument
 from charloom.text.named import TextDocument
-from charloom.text.reading import BinaryFile, FileDocument, Notice, open_document, unheard
+from charloom.text.packed import PackedText
+from charloom.text.reading import FileDocument, Notice, open_document, unheard
 from charloom.text.records import bounded, gathered, joined, lines, paragraphs, sentences, tidied
-from charloom.text.sources import COMPRESSIONS, PIECE, find_source, place, shown
+from charloom.text.sources import COMPRESSIONS, PIECE, BinaryFile, find_source, place, shown
 
 Document = FileDocument | FieldDocument | TextDocument
 AnyPath = str | os.PathLike[str]
@@ -185,12 +186,14 @@ class _Opener:
         for path in self._fitting(paths):
             try:
                 documents.append(self._file(path, notices.append))
+            except PackedText as error:
+                notices.append(str(error))
             except BinaryFile:
                 continue
         wanted = "a text file" if self.settings.field is None else "a .jsonl or .csv file"
+        self._tell(where, notices)
         if not documents:
             raise TextError(f"{kind} {shown(where)} holds no text: none of its {_files(len(paths))} is {wanted}")
-        self._tell(where, notices)
         if skipped := len(paths) - len(documents):
             self.notice(f"{shown(where)}: passed over {_files(skipped)}, not {wanted}")
         return documents
@@ -204,7 +207,7 @@ class _Opener:
         for line in notices[:SHOWN_NOTICES]:
             self.notice(line)
         if (more := len(notices) - SHOWN_NOTICES) > 0:
-            self.notice(f"{shown(where)}: {_files(more)} more not in UTF-8, read likewise")
+            self.notice(f"{shown(where)}: {more:,} more such notices about its files")
 
 
 def _walk(folder: str) -> list[str]:

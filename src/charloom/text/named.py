@@ -17,8 +17,8 @@ from urllib.parse import quote
 
 from charloom.config import TextSettings
 from charloom.errors import TextError
-from charloom.text.reading import BinaryFile, FileDocument, Notice, open_document
-from charloom.text.sources import PIECE, Source, find_source, reason
+from charloom.text.reading import FileDocument, Notice, open_document
+from charloom.text.sources import PIECE, BinaryFile, Source, find_source, reason
 
 RAW_GITHUB = "https://raw.githubusercontent.com"
 TIMEOUT = 30  # seconds without a byte
@@ -121,7 +121,7 @@ def open_named(name: str, settings: TextSettings, notice: Notice, size: int = PI
     Raises:
         TextError: the installation has neither, or a corpus cannot be fetched.
     """
-    settings = settings.model_copy(update={"encoding": "utf-8"})
+    settings = settings.model_copy(update={"encoding": "utf-8", "errors": "strict"})
     for remote in REMOTES:
         if remote.name == name:
             source = find_source(str(fetch(remote, notice)))

@@ -10,12 +10,14 @@ import codecs
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Literal
 
 from charloom.config import TextSettings
 from charloom.errors import SettingsError, TextError
-from charloom.text.sources import PIECE, Source
+from charloom.text.packed import refuse_packed
+from charloom.text.sources import PIECE, BinaryFile, Source, share
 
 Notice = Callable[[str], None]
 
@@ -39,14 +41,16 @@ CANDIDATES = [
 SAMPLE = 256 << 10  # bytes looked at around the first one that is not UTF-8
 LEAD = 64 << 10  # how many of them lie before it
 CONTEXT = 64  # how many of those the detector gets to see
+WORDS = re.compile(r"\b\w*[^\W\x00-\x7f]\w*")  # with a letter that is not ASCII
+SHOWN_WORDS, SHOWN_LETTERS = 3, 20
+# Decoding with this error handler, each fault becomes a character that no decoded text can hold, so it can be counted.
+FAULT = "\udfff"
+COUNTED = "charloom.counted"
+codecs.register_error(COUNTED, lambda error: (FAULT, error.end) if isinstance(error, UnicodeDecodeError) else ("", 0))
 
 
 def unheard(_line: str) -> None:
     """A `Notice` for those who want none."""
-
-
-class BinaryFile(TextError):
-    """A file that is not text at all; folders skip it."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +118,11 @@ def open_document(
 
     Args:
         source: the bytes.
-        settings: `encoding`: insist on this one; a mark at the start that agrees with it is skipped. `vocabulary`: for
-            bytes, line ends stay as they are. `binary`: nothing is decoded, guessed or refused: the bytes are taken for
+        settings: `encoding`: insist on this one; a mark at the start that agrees with it is skipped. `errors`: whether
+            bytes that the encoding does not know are an error, replaced or ignored. `vocabulary`: for bytes, line ends
+            stay as they are. `binary`: nothing is decoded, guessed or refused: the bytes are taken for
             UTF-8, and every other one becomes a surrogate escape (PEP 383), so that any file comes out byte for byte.
-        notice: told in one line where the encoding was guessed.
+        notice: told in one line where the encoding was guessed, and in one where something was replaced or ignored.
         size: bytes a piece.
 
     Raises:
@@ -130,7 +135,7 @@ def open_document(
             pass
         codec = Codec(errors="surrogateescape")
     else:
-        codec = _text_codec(source, settings.encoding, size, notice)
+        codec = _text_codec(source, settings, size, notice)
     return FileDocument(source, codec, keep_newlines=settings.vocabulary == "bytes")
 
 
@@ -141,16 +146,42 @@ def unix_newlines(pieces: Iterable[str]) -> Iterator[str]:
     yield from filter(None, (decoder.decode("", final=True),))
 
 
-def _text_codec(source: Source, encoding: str | None, size: int, notice: Notice) -> Codec:
+def _text_codec(source: Source, settings: TextSettings, size: int, notice: Notice) -> Codec:
+    refuse_packed(source)
     head = source.sample(0, 4)
     marked = _marked(head)
-    codec = _insisted(encoding, head) if encoding is not None else marked or Codec()
+    codec = _insisted(settings.encoding, head) if settings.encoding is not None else marked or Codec()
     fault = _first_fault(source, codec, size, refuse_nul=True)
     if fault is None:
         return codec
-    if encoding is None and marked is None:
-        return _guessed(source, fault, size, notice)
-    raise TextError(f"{source.shown}: {fault} is not {codec.name}; pass --encoding with another one, or --binary")
+    if not codec.wide:
+        _refuse_nul(source, size)
+    if settings.encoding is None and marked is None:
+        codec, fault = _guessed(source, fault, size, settings.errors == "strict", notice)
+    if fault is None:
+        return codec
+    if settings.errors == "strict":
+        raise TextError(
+            f"{source.shown}: {fault} is not {codec.name}; pass --errors replace or ignore to read it all the same, or "
+            "--encoding if the text is in another encoding"
+        )
+    _tell_faults(source, codec, settings.errors, fault, size, notice)
+    return replace(codec, errors=settings.errors)
+
+
+def _tell_faults(
+    source: Source, codec: Codec, errors: Literal["replace", "ignore"], first: Fault, size: int, notice: Notice
+) -> None:
+    """Counts what is about to be replaced or ignored."""
+    faults = characters = 0
+    for text in _Decoding(source, replace(codec, errors=COUNTED), size).pieces():
+        faults += text.count(FAULT)
+        characters += len(text)
+    done = "replaced by U+FFFD" if errors == "replace" else "left out"
+    notice(
+        f"{source.shown}: {done} because not {codec.name}: {faults:,} of {characters:,} characters "
+        f"({share(faults, characters)}), the first at {first}"
+    )
 
 
 def _marked(head: bytes) -> Codec | None:
@@ -214,30 +245,36 @@ def _binary(source: Source, offset: int) -> BinaryFile:
     )
 
 
-def _guessed(source: Source, fault: Fault, size: int, notice: Notice) -> Codec:
-    """The encoding of a file that is not UTF-8, or the error that tells why it has none."""
-    _refuse_nul(source, size)
+def _guessed(source: Source, fault: Fault, size: int, strict: bool, notice: Notice) -> tuple[Codec, Fault | None]:
+    """The encoding of a file that is not UTF-8, and the first byte that is none in it either.
+
+    Raises:
+        BinaryFile: no encoding fits.
+    """
     start = max(0, fault.offset - LEAD)
     sample = source.sample(start, SAMPLE)
     if _damaged(sample):
-        raise TextError(
-            f"{source.shown}: {fault} is damaged UTF-8; pass --binary to read its bytes as they are, or "
-            "--encoding if the text is in another encoding"
-        )
-    name = _detected(sample[_word_before(sample, fault.offset - start) :])
+        return Codec(), fault
+    sample = sample[_word_before(sample, fault.offset - start) :]
+    name = _detected(sample)
     if name is None:
         raise BinaryFile(
-            f"{source.shown} looks binary: {fault} is not UTF-8, and no other encoding fits; pass --binary "
-            "to read it as bytes, or --encoding to insist on one"
+            f"{source.shown} looks binary: {fault} is not UTF-8, and no other encoding fits; pass --binary to read it "
+            "as bytes, or --encoding and --errors replace to read it all the same"
         )
     later = _first_fault(source, Codec(name), size)
-    if later is not None:
-        raise TextError(
-            f"{source.shown} is not UTF-8 and looks like {name}, but {later} is not; pass --encoding with another one, "
-            "or --binary"
+    if later is None or not strict:
+        notice(
+            f"{source.shown} is not UTF-8; reading it as {name}{_words(sample.decode(name, 'ignore'))} "
+            "(pass --encoding to insist on another)"
         )
-    notice(f"{source.shown} is not UTF-8; reading it as {name} (pass --encoding to insist)")
-    return Codec(name)
+    return Codec(name), later
+
+
+def _words(text: str) -> str:
+    """The first words that tell a right guess from a wrong one; for a sample without any, nothing."""
+    found = dict.fromkeys(word[:SHOWN_LETTERS] for word in WORDS.findall(text) if word.isprintable())
+    return f", with words such as {', '.join(map(repr, [*found][:SHOWN_WORDS]))}" if found else ""
 
 
 def _refuse_nul(source: Source, size: int) -> None:

@@ -27,6 +27,10 @@ PIECE = 4 << 20
 COMPRESSIONS = (".gz", ".bz2", ".xz")
 
 
+class BinaryFile(TextError):
+    """A file that is not text at all; folders skip it."""
+
+
 @dataclass(frozen=True)
 class Source:
     """Bytes that can be read again and again.
@@ -69,6 +73,10 @@ class Source:
             raise TextError(f"{self.shown} cannot be read: {reason(error)}") from None
         except Exception as error:  # gzip, bz2 and lzma each raise classes of their own for damaged data
             raise TextError(f"{self.shown} cannot be unpacked; is it cut short? {reason(error)}") from None
+
+    def opened(self) -> IO[bytes]:
+        """The bytes as they lie there, packed or not, as a file that can seek."""
+        return _opened(self.path, "")
 
     def sample(self, start: int, length: int) -> bytes:
         """Up to `length` unpacked bytes from `start` on."""
@@ -164,6 +172,11 @@ def _ending(name: str) -> str:
 def shown(path: str) -> str:
     """A path as one line of a message: escaped where it holds newlines or bytes that are not text."""
     return path if path and path.isprintable() else ascii(path)
+
+
+def share(part: int, whole: int) -> str:
+    """A part of a whole as a percentage, which is 0 only where the part is nothing."""
+    return "less than 0.01%" if 0 < part < whole / 10_000 else f"{part / max(whole, 1):.2%}"
 
 
 def reason(error: BaseException) -> str:
