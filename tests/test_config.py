@@ -12,7 +12,17 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charloom.config import SECTIONS, Cleaning, ModelSettings, Settings, TextSettings, TrainingSettings, validated
+from charloom.config import (
+    SECTIONS,
+    Cleaning,
+    ModelSettings,
+    Settings,
+    TextSettings,
+    TrainingSettings,
+    as_listed,
+    listed_characters,
+    validated,
+)
 from charloom.errors import SettingsError
 
 BUDGETS = ("minutes", "epochs", "steps")
@@ -199,7 +209,7 @@ def test_a_given_budget_stands_alone(given: dict[str, Any]):
     st.fixed_dictionaries(
         {},
         optional={
-            "allow": st.text(st.characters(exclude_categories=["Cs"])),
+            "allow": st.text(st.characters(exclude_categories=["Cs"])).map(as_listed),
             "field": st.text("a\"'\\\n\r\t\0\x7f\u2028é", min_size=1),
             "records": st.sampled_from(["none", "line"]),
             "split": st.sampled_from(["100/0", "80/10/10", "0.7/0.2/0.1"]),
@@ -258,6 +268,52 @@ def test_binary_is_bytes():
     assert "vocabulary must be bytes where binary is asked for" in refused(binary=True, vocabulary="characters")
     assert "encoding must not be given with binary" in refused(binary=True, encoding="cp1252")
     assert "errors must not be given with binary" in refused(binary=True, errors="replace")
+
+
+@pytest.mark.parametrize(
+    ("listed", "characters"),
+    [
+        ("a-e", "abcde"),
+        ("zya-c", "abcyz"),
+        (r"\n\t", "\t\n"),
+        ("\n ", "\n "),
+        (r"\d\-", "-0123456789"),
+        (r"\s", "\t\n\v\f\r "),
+        (r"a\-c\\\]\^", "-\\]^ac"),
+        ("[a-c]", "[]abc"),
+        ("a]b[c", "[]abc"),
+        ("-a", "-a"),
+        ("a-", "-a"),
+        ("a^b", "^ab"),
+        ("+--&&||~~", "&+,-|~"),
+        ("а-в", "абв"),
+        (r"\u00e9\x41\U0001f642", "Aé🙂"),
+        ("", ""),
+    ],
+)
+def test_allow_is_a_character_class(listed: str, characters: str):
+    """Catches `--allow a-z` that keeps three characters, and signs that mean more in a regular expression."""
+    assert Settings.from_flat({"allow": listed}).text.allow == characters
+
+
+@pytest.mark.parametrize("listed", ["^a", r"\w", r"a\W", r"\D", r"\S", "z-a", "a\\", r"\q", r"\xg", r"a-\d"])
+def test_lists_of_characters_that_cannot_be_meant(listed: str):
+    """Catches a traceback of `re`, and a list of a hundred thousand characters in every model folder."""
+    with pytest.raises(SettingsError, match=r"^allow must list characters as a regular .*; got ") as caught:
+        Settings.from_flat({"allow": listed})
+    assert caught.value.setting == "allow"
+
+
+@given(st.text(st.sampled_from("ab-^\\][&~|d\n é")))
+def test_listed_characters_come_back(characters: str):
+    """Catches a model's characters that fine-tuning would read as ranges."""
+    assert listed_characters(as_listed(characters)) == "".join(sorted({*characters}))
+
+
+def test_what_is_stored_is_never_read_as_ranges():
+    """Catches an older run whose three characters become 52 when it is resumed."""
+    stored = Settings.model_validate({"text": {"allow": "a-z"}})
+    assert stored.text.allow == stored.text.cleaning.allow == "a-z"
 
 
 def test_cleaning_is_what_goes_with_the_model():

@@ -7,6 +7,8 @@ A field here is at the same time a flag of `charloom train` (`seq_length` is `--
 from __future__ import annotations
 
 import re
+import sys
+import warnings
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
@@ -28,10 +30,15 @@ class Section(BaseModel):
 
 
 class Cleaning(Section):
-    """What is done to every text before a model sees it, prompts included. Stored with the model; all off at first."""
+    """What is done to every text before a model sees it, prompts included. Stored with the model; all off at first.
+
+    Here and on disk `allow` is the characters themselves; only `Settings.from_flat` reads ranges and escapes in it.
+    """
 
     lowercase: bool = Field(False, description="turn every letter into its lower case")
-    allow: str | None = Field(None, description="keep only these characters, drop all others")
+    allow: str | None = Field(
+        None, description="keep only these characters, as a regular expression's [] lists them, such as 'a-zA-Z .\\n'"
+    )
     newlines_to_spaces: bool = Field(False, description="turn every newline into a space")
     collapse_spaces: bool = Field(False, description="turn every run of spaces into one")
     normalize: Literal["nfc", "nfkc"] | None = Field(None, description="bring the text into this Unicode normal form")
@@ -46,7 +53,7 @@ class TextSettings(Cleaning):
         "strict", description="what becomes of bytes that the encoding does not know: an error, U+FFFD, or nothing"
     )
     binary: bool = Field(
-        False, description="read and generate bytes as they are, of no encoding; for --vocabulary bytes"
+        False, description="read and generate bytes as they are, in no encoding; the vocabulary is bytes"
     )
     records: RecordKind = Field(
         "none", description="read many short texts, each of this kind; the model learns where one begins and ends"
@@ -245,11 +252,13 @@ class Settings(Section):
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any]) -> Settings:
-        """Settings from flat names, as flags and keywords give them.
+        """Settings from flat names, as flags and keywords give them; `allow` is read by `listed_characters`.
 
         Raises:
             SettingsError: for a name that no section has, or a value outside its range.
         """
+        if isinstance(allow := values.get("allow"), str):
+            values = {**values, "allow": listed_characters(allow)}
         sections: dict[str, dict[str, Any]] = {"text": {}, "model": {}, "training": {}}
         for name, value in values.items():
             for section, kind in SECTIONS.items():
@@ -269,6 +278,43 @@ PLANNED = ("hidden", "dropout", "dropout_mask", "weight_drop", "lr", "weight_dec
 alone, weight decay for AdamW.
 """
 SECTIONS: dict[str, type[Section]] = {"text": TextSettings, "model": ModelSettings, "training": TrainingSettings}
+
+CLASS_SIGNS = re.compile(r"\\.|[\[\]&~|]", re.DOTALL)  # escapes, and what may mean something in a regular expression
+LISTS_TOO_MUCH = {r"\w", r"\W", r"\D", r"\S"}
+
+
+def listed_characters(listed: str) -> str:
+    r"""The characters, sorted, that a regular expression's character class lists, written as between its brackets.
+
+    Ranges (`a-z`), `\d` (0 to 9), `\s` (ASCII white space), and the escapes of Python's `re`, such as `\n`, `\-`, `\\`
+    and `\u00e9`. Brackets stand for themselves.
+
+    Raises:
+        SettingsError: what is no such list: a range that ends before it begins, an unknown escape; or one that lists
+            whatever it does not name, or all letters there are.
+    """
+    if not listed:
+        return ""
+    class_signs = CLASS_SIGNS.sub(lambda sign: sign[0] if len(sign[0]) > 1 else f"\\{sign[0]}", listed)
+    try:
+        if listed.startswith("^") or LISTS_TOO_MUCH.intersection(CLASS_SIGNS.findall(listed)):
+            raise re.error(r"^ at the start, \w, \W, \D and \S list too much; a ^ itself is \^")
+        with warnings.catch_warnings(action="ignore"):  # `+--` is a range, whatever `--` may mean in a later Python
+            kept = re.compile(f"[{class_signs}]", re.ASCII)
+    except re.error as error:
+        raise SettingsError(
+            "allow must list characters as a regular expression's [] does, such as 'a-zA-Z .\\n', with \\- for a - and "
+            f"\\\\ for a \\; got {listed!r}: {error.msg}",
+            "allow",
+        ) from None
+    every = "".join(chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000)
+    return "".join(kept.findall(every))
+
+
+def as_listed(characters: str) -> str:
+    """These characters as `listed_characters` reads them back."""
+    return re.sub(r"[-\\^]", r"\\\g<0>", characters)
+
 
 S = TypeVar("S", bound=BaseModel)
 

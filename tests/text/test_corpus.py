@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from charloom.config import TextSettings
 from charloom.errors import SettingsError, TextError
-from charloom.text.corpus import corpus_name, corpus_of, open_corpus
+from charloom.text.corpus import Corpus, corpus_name, corpus_of, open_corpus
+from charloom.text.named import TextDocument
 from charloom.text.vocabulary import BOUNDARY as B
 
 KINDS = ("none", "line", "sentence", "paragraph", "file")
@@ -139,6 +140,26 @@ def test_newlines_become_spaces_inside_records_only(folder):
     assert text_of("a.txt", records="paragraph", newlines_to_spaces=True) == f"{B}one two{B}three{B}"
     assert text_of("a.txt", records="line", allow="one\n") == f"{B}one{B}o{B}ee{B}"
     assert text_of("a.txt", records="line", allow="xyz") == ""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("allow", "says"),
+    [
+        ("o", ["84.62% of the text is removed: 11 of 13 characters are not among those allowed"]),
+        ("abc\n deghinortuvwxy", ["0.00% of the text is removed: 0 of 13 characters are not among those allowed"]),
+        (None, []),
+    ],
+)
+def test_it_is_said_once_what_allow_removes(kind: str, allow: str | None, says: list[str]):
+    """Catches 93% of a text dropped in silence, a line for each reading, and one for a reading that was broken off."""
+    lines: list[str] = []
+    texts = (TextDocument("a", "one two three"),)
+    corpus = Corpus("a", texts, TextSettings(records=kind, allow=allow, lowercase=True), 4, lines.append)
+    next(corpus.pieces())
+    assert lines == []
+    assert [corpus.text() for _ in range(2)] == [corpus.text()] * 2
+    assert lines == says
 
 
 def test_pieces_start_again_each_time(folder):

@@ -9,7 +9,7 @@ import pytest
 
 from charloom.architecture import Architecture
 from charloom.checkpoint import ModelFolder, load_model, save_model
-from charloom.config import Cleaning
+from charloom.config import Cleaning, Settings
 from charloom.engines.initial import initial_parameters
 from charloom.errors import SettingsError
 from charloom.text.vocabulary import Vocabulary
@@ -128,6 +128,16 @@ def test_a_setting_that_agrees_is_accepted_as_typed():
     """The command line hands on what was typed: '8' was refused beside a model of 8 units."""
     made = settings_like(base_model(), {"hidden": "8", "layers": "2", "cell": "lstm", "vocabulary": "auto"})
     assert (made["hidden"], made["vocabulary"]) == (8, "characters")
+
+
+def test_the_models_characters_stay_as_they_are():
+    """Catches a model of three characters (a, - and z) that is fine-tuned on 26; older models hold them as typed."""
+    for typed in ("z-a", "-az"):
+        base = base_model(cleaning=Cleaning(allow=typed))
+        assert Settings.from_flat(settings_like(base, {})).text.allow == "-az"
+        assert Settings.from_flat(settings_like(base, {"allow": r"a\-z"})).text.allow == "-az"
+        with pytest.raises(SettingsError, match="allow must be as in the model"):
+            settings_like(base, {"allow": "a-z"})
 
 
 def test_binary_is_as_in_the_model():

@@ -13,11 +13,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
 from charloom.config import Cleaning
 from charloom.text.reading import unix_newlines
+from charloom.text.vocabulary import BOUNDARY
 
 Form = Literal["NFC", "NFKC"]
 SPACES = re.compile("  +")
@@ -46,8 +48,19 @@ def clean(text: str, cleaning: Cleaning, newlines: Literal["keep", "lf"] = "keep
     return _single_spaced(text) if cleaning.collapse_spaces else text
 
 
-def cleaned(pieces: Iterable[str], cleaning: Cleaning) -> Iterator[str]:
-    """The pieces of one text, cleaned: together the same as `clean` of the whole. Empty pieces do not come out."""
+@dataclass
+class Removed:
+    """How many characters `allow` removed so far, of how many."""
+
+    characters: int = 0
+    of: int = 0
+
+
+def cleaned(pieces: Iterable[str], cleaning: Cleaning, removed: Removed | None = None) -> Iterator[str]:
+    """The pieces of one text, cleaned: together the same as `clean` of the whole. Empty pieces do not come out.
+
+    `removed` counts while pieces are taken.
+    """
     if cleaning.newlines_to_spaces:
         pieces = unix_newlines(pieces)
     if form := _form(cleaning):
@@ -59,7 +72,7 @@ def cleaned(pieces: Iterable[str], cleaning: Cleaning) -> Iterator[str]:
         pieces = (piece.replace("\n", " ") for piece in pieces)
     if cleaning.allow is not None:
         allowed = _allowed(cleaning.allow, form)
-        pieces = (_filtered(piece, allowed) for piece in pieces)
+        pieces = _counted(pieces, allowed, removed or Removed())
     if cleaning.collapse_spaces:
         pieces = _collapsed(pieces)
     return filter(None, pieces)
@@ -81,6 +94,14 @@ def _filtered(text: str, allowed: str) -> str:
         unwanted = bytes(code for code in range(128) if chr(code) not in allowed)
         return text.encode("ascii").translate(None, unwanted).decode("ascii")
     return _disallowed(allowed).sub("", text)
+
+
+def _counted(pieces: Iterable[str], allowed: str, removed: Removed) -> Iterator[str]:
+    for piece in pieces:
+        kept = _filtered(piece, allowed)
+        removed.characters += len(piece) - len(kept)
+        removed.of += len(piece) - piece.count(BOUNDARY)
+        yield kept
 
 
 @lru_cache(maxsize=8)

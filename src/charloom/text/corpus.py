@@ -16,13 +16,13 @@ from pathlib import Path, PurePosixPath
 from charloom.config import Cleaning, TextSettings
 from charloom.errors import SettingsError, TextError
 from charloom.text import named
-from charloom.text.cleaning import cleaned
+from charloom.text.cleaning import Removed, cleaned
 from charloom.text.fields import FIELD_ENDINGS, FieldDocument
 from charloom.text.named import TextDocument
 from charloom.text.packed import PackedText
 from charloom.text.reading import FileDocument, Notice, open_document, unheard
 from charloom.text.records import bounded, gathered, joined, lines, paragraphs, sentences, tidied
-from charloom.text.sources import COMPRESSIONS, PIECE, BinaryFile, find_source, place, shown
+from charloom.text.sources import COMPRESSIONS, PIECE, BinaryFile, find_source, place, share, shown
 
 Document = FileDocument | FieldDocument | TextDocument
 AnyPath = str | os.PathLike[str]
@@ -35,13 +35,15 @@ class Corpus:
     """A text to train on or to score, read anew each time.
 
     name: short, fit for a folder's name; documents: where the text comes from; settings: field, records and cleaning;
-    size: about how many characters a piece has.
+    size: about how many characters a piece has; notice: told, after the first whole reading, what was left out.
     """
 
     name: str
     documents: tuple[Document, ...] = field(repr=False)
     settings: TextSettings
     size: int = PIECE
+    notice: Notice = field(default=unheard, repr=False, compare=False)
+    _told: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def pieces(self) -> Iterator[str]:
         """The clean text from its start, in pieces whose cuts mean nothing.
@@ -52,15 +54,29 @@ class Corpus:
         Raises:
             TextError: a file changed since it was opened, or a line of `.jsonl` or `.csv` is not what it must be.
         """
+        removed = Removed()
+        yield from self._pieces(removed)
+        if self.settings.allow is not None:
+            self._tell_once(
+                f"{share(removed.characters, removed.of)} of the text is removed: {removed.characters:,} of "
+                f"{removed.of:,} characters are not among those allowed"
+            )
+
+    def _tell_once(self, line: str) -> None:
+        if line not in self._told:
+            self._told.add(line)
+            self.notice(line)
+
+    def _pieces(self, removed: Removed) -> Iterator[str]:
         kind = self.settings.records
         if kind == "none":
-            return cleaned(gathered(joined(self._texts()), self.size), self.settings.cleaning)
+            return cleaned(gathered(joined(self._texts()), self.size), self.settings.cleaning, removed)
         pieces = gathered(bounded(self._texts()), self.size)
         if kind in SPLITTERS:
             pieces = SPLITTERS[kind](pieces)
         pieces, cleaning = tidied(pieces), self.settings.cleaning
         # Tidied twice: newlines around a record go before they can become spaces, and cleaning may empty a record.
-        return pieces if cleaning == Cleaning() else tidied(cleaned(pieces, cleaning))
+        return pieces if cleaning == Cleaning() else tidied(cleaned(pieces, cleaning, removed))
 
     def text(self) -> str:
         """All of it as one string, for corpora that fit in memory."""
@@ -105,7 +121,7 @@ def open_corpus(
         raise SettingsError("stdin (-) can be read only once")
     opener = _Opener(settings or TextSettings(), notice, size)
     documents = tuple(document for path in texts for document in opener.open(path))
-    return Corpus(corpus_name(texts), documents, opener.settings, size)
+    return Corpus(corpus_name(texts), documents, opener.settings, size, notice)
 
 
 def corpus_of(

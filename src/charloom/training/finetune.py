@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charloom.checkpoint import ModelFolder
-from charloom.config import ModelSettings, Settings
+from charloom.config import ModelSettings, Settings, as_listed
 from charloom.errors import SettingsError
 from charloom.text.vocabulary import BOUNDARY, Vocabulary
 
@@ -25,6 +25,8 @@ def settings_like(base: ModelFolder, values: Mapping[str, Any]) -> dict[str, Any
         SettingsError: for a value that contradicts the model.
     """
     fixed: dict[str, Any] = {"vocabulary": base.vocabulary.kind, **base.cleaning.model_dump()}
+    if fixed["allow"] is not None:
+        fixed["allow"] = "".join(sorted({*fixed["allow"]}))  # older models hold them as they were typed
     if base.vocabulary.binary or base.vocabulary.kind == "characters":  # bytes of old may have been binary: as is asked
         fixed["binary"] = base.vocabulary.binary
     fixed |= {name: getattr(base.architecture, name) for name in ModelSettings.model_fields if name != "dropout"}
@@ -35,6 +37,8 @@ def settings_like(base: ModelFolder, values: Mapping[str, Any]) -> dict[str, Any
         if name in values and asked[name] not in (value, "auto"):
             message = f"{name} must be as in the model given by --from, {value!r}; got {asked[name]!r}"
             raise SettingsError(message, name)
+    if fixed["allow"] is not None:
+        fixed["allow"] = as_listed(fixed["allow"])
     return {**values, **fixed}
 
 
