@@ -207,6 +207,43 @@ def test_folders_without_text(folder):
         open_corpus("pictures")
 
 
+def test_runs_and_models_in_a_folder_are_not_its_text(folder):
+    """Catches a second run on a folder that learns the log, the samples and the model card of the first."""
+    run = {f"novel__runs__my-1__{name}": "charloom's own\n" for name in ("run_toml", "log_jsonl", "samples_txt")}
+    model = {
+        f"novel__best__{name}": "{}" for name in ("config_json", "vocabulary_json", "model_safetensors", "README_md")
+    }
+    folder(novel__a_txt="text\n", novel__config_json="{}\n", **run, **model)
+    for path in ("novel", "novel/**", "**/*.*"):
+        lines: list[str] = []
+        assert open_corpus(path, notice=lines.append).text() == "text\n{}\n"
+        assert len(lines) == 1
+        assert (
+            f"{path}: passed over 2 folders with a run or a model of charloom: novel/best, novel/runs/my-1" in lines[0]
+        )
+    assert text_of("novel/runs/my-1/samples.txt") == text_of("novel/runs/my-1/*.txt") == "charloom's own\n"
+    for path in ("novel/runs", "novel/runs/my-1"):
+        with pytest.raises(
+            TextError, match=f"the folder {path} holds nothing but a run .*: novel/runs/my-1; name a file"
+        ):
+            open_corpus(path, notice=pytest.fail)
+
+
+def test_one_broken_file_of_a_folder_costs_a_notice(folder):
+    """Catches a thousand chapters that are not read because one was not copied whole."""
+    cut = gzip.compress(b"cut " * 99)[:-9]
+    folder(docs__a_txt="a\n", docs__b_txt_gz=cut, docs__c_txt_gz=b"no gzip", docs__d_txt="d\n")
+    for settings in (TextSettings(), TextSettings(binary=True)):
+        lines: list[str] = []
+        assert open_corpus("docs", settings, lines.append).text() == "a\nd\n"
+        assert [line.partition(" ")[0] for line in lines] == ["docs/b.txt.gz", "docs/c.txt.gz"]
+        assert all(line.endswith("; passed over") for line in lines)
+    with pytest.raises(TextError, match="cannot be unpacked"):
+        open_corpus("docs/b.txt.gz")
+    with pytest.raises(TextError, match=r"the glob docs/\*.gz holds no text"):
+        open_corpus("docs/*.gz")
+
+
 def test_damaged_text_in_a_folder_is_no_binary_file(folder):
     """Catches a text with one bad byte that is passed over in silence."""
     folder(docs__a_txt="good", docs__b_txt="ééé".encode() + b"\xff")

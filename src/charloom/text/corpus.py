@@ -11,18 +11,19 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from charloom.config import Cleaning, TextSettings
 from charloom.errors import SettingsError, TextError
 from charloom.text import named
 from charloom.text.cleaning import Removed, cleaned
 from charloom.text.fields import FIELD_ENDINGS, FieldDocument
+from charloom.text.folders import Found, in_folder, literal_folder, matching
 from charloom.text.named import TextDocument
 from charloom.text.packed import PackedText
 from charloom.text.reading import FileDocument, Notice, open_document, unheard
 from charloom.text.records import bounded, gathered, joined, lines, paragraphs, sentences, tidied
-from charloom.text.sources import COMPRESSIONS, PIECE, BinaryFile, find_source, place, share, shown
+from charloom.text.sources import COMPRESSIONS, PIECE, BinaryFile, UnreadableFile, find_source, place, share, shown
 
 Document = FileDocument | FieldDocument | TextDocument
 AnyPath = str | os.PathLike[str]
@@ -149,7 +150,7 @@ def _called(path: str) -> str:
     if os.path.isdir(path):
         return os.path.basename(os.path.abspath(path))
     if glob.has_magic(path) and not os.path.exists(path):
-        return os.path.basename(os.path.abspath(os.path.dirname(re.split(r"[*?\[]", path)[0])))
+        return os.path.basename(os.path.abspath(literal_folder(path)))
     return _stem(os.path.basename(path))
 
 
@@ -173,7 +174,7 @@ class _Opener:
                 return self._named(path)
             self.notice(f"reading {path} in this folder, not the named corpus {path}")
         if os.path.isdir(path):
-            return self._many(path, _walk(path), "the folder")
+            return self._many(path, in_folder(path), "the folder")
         if not exists and path != "-" and "://" not in path and glob.has_magic(path):
             return self._glob(path)
         return [self._file(path, self.notice)]
@@ -184,10 +185,10 @@ class _Opener:
         return named.open_named(name, self.settings, self.notice, self.size)
 
     def _glob(self, pattern: str) -> Iterable[Document]:
-        found = [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
-        if not found:
+        found = matching(pattern)
+        if not found.files and not found.ours:
             raise TextError(f"no file matches {shown(pattern)}")
-        return self._many(pattern, sorted(found, key=_order), "the glob")
+        return self._many(pattern, found, "the glob")
 
     def _file(self, path: str, notice: Notice) -> Document:
         source = find_source(path)
@@ -196,23 +197,38 @@ class _Opener:
         document = open_document(source, self.settings, notice, self.size)
         return document if self.settings.field is None else FieldDocument(document, self.settings.field)
 
-    def _many(self, where: str, paths: list[str], kind: str) -> list[Document]:
-        """The texts among many files, and a notice that counts the others."""
-        documents, notices = [], list[str]()
-        for path in self._fitting(paths):
+    def _many(self, where: str, found: Found, kind: str) -> list[Document]:
+        """The texts among many files, and notices of what was passed over."""
+        self._tell_ours(where, found, kind)
+        documents, notices, unfit = [], [*found.notices], len(found.files)
+        for path in self._fitting(found.files):
             try:
                 documents.append(self._file(path, notices.append))
+            except UnreadableFile as error:
+                notices.append(f"{error}; passed over")
             except PackedText as error:
                 notices.append(str(error))
+                continue
             except BinaryFile:
                 continue
-        wanted = "a text file" if self.settings.field is None else "a .jsonl or .csv file"
+            unfit -= 1
         self._tell(where, notices)
+        wanted = "a text file" if self.settings.field is None else "a .jsonl or .csv file"
         if not documents:
-            raise TextError(f"{kind} {shown(where)} holds no text: none of its {_files(len(paths))} is {wanted}")
-        if skipped := len(paths) - len(documents):
-            self.notice(f"{shown(where)}: passed over {_files(skipped)}, not {wanted}")
+            number = _counted(len(found.files), "file")
+            raise TextError(f"{kind} {shown(where)} holds no text: none of its {number} is {wanted} that can be read")
+        if unfit:
+            self.notice(f"{shown(where)}: passed over {_counted(unfit, 'file')}, not {wanted}")
         return documents
+
+    def _tell_ours(self, where: str, found: Found, kind: str) -> None:
+        if not found.ours:
+            return
+        more = ", …" if len(found.ours) > SHOWN_NOTICES else ""
+        ours = f"a run or a model of charloom: {', '.join(map(shown, found.ours[:SHOWN_NOTICES]))}{more}"
+        if not found.files:
+            raise TextError(f"{kind} {shown(where)} holds nothing but {ours}; name a file in it to read that one")
+        self.notice(f"{shown(where)}: passed over {_counted(len(found.ours), 'folder')} with {ours}")
 
     def _fitting(self, paths: list[str]) -> list[str]:
         if self.settings.field is None:
@@ -226,26 +242,8 @@ class _Opener:
             self.notice(f"{shown(where)}: {more:,} more such notices about its files")
 
 
-def _walk(folder: str) -> list[str]:
-    """Every file below a folder, in the order of its path; nothing hidden, no pipes or devices."""
-    found = []
-    for parent, folders, files in os.walk(folder, onerror=_unreadable):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [os.path.join(parent, name) for name in files if not name.startswith(".")]
-    return sorted(filter(os.path.isfile, found), key=_order)
-
-
-def _unreadable(error: OSError) -> None:
-    raise TextError(f"{shown(str(error.filename))} cannot be read: {error.strerror}")
-
-
-def _order(path: str) -> tuple[str, ...]:
-    """Sorts a folder's files together, on any system and in any locale."""
-    return Path(path).parts
-
-
-def _files(count: int) -> str:
-    return f"{count:,} file" if count == 1 else f"{count:,} files"
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _stem(name: str) -> str:

@@ -31,6 +31,10 @@ class BinaryFile(TextError):
     """A file that is not text at all; folders skip it."""
 
 
+class UnreadableFile(TextError):
+    """A file that cannot be opened, read or unpacked; folders skip it, with a notice."""
+
+
 @dataclass(frozen=True)
 class Source:
     """Bytes that can be read again and again.
@@ -62,7 +66,7 @@ class Source:
         """The unpacked bytes from `start` on, `size` at a time.
 
         Raises:
-            TextError: the file cannot be opened or read, or its compression is damaged.
+            UnreadableFile: it cannot be opened or read, or its compression is damaged.
         """
         try:
             with _opened(self.path, self.compression) as file:
@@ -70,9 +74,9 @@ class Source:
                 while block := file.read(size):
                     yield block
         except OSError as error:
-            raise TextError(f"{self.shown} cannot be read: {reason(error)}") from None
+            raise UnreadableFile(f"{self.shown} cannot be read: {reason(error)}") from None
         except Exception as error:  # gzip, bz2 and lzma each raise classes of their own for damaged data
-            raise TextError(f"{self.shown} cannot be unpacked; is it cut short? {reason(error)}") from None
+            raise UnreadableFile(f"{self.shown} cannot be unpacked; is it cut short? {reason(error)}") from None
 
     def opened(self) -> IO[bytes]:
         """The bytes as they lie there, packed or not, as a file that can seek."""
