@@ -47,7 +47,9 @@ class Cleaning(Section):
 class TextSettings(Cleaning):
     """How files become one clean text, its vocabulary and its split."""
 
-    field: str | None = Field(None, description="the field (.jsonl) or column (.csv) that holds the text")
+    field: str | None = Field(
+        None, description="the field (.jsonl, .json; user.name is nested) or column (.csv, .tsv) that holds the text"
+    )
     encoding: str | None = Field(None, description="insist on this encoding; otherwise UTF-8, else detected")
     errors: Literal["strict", "replace", "ignore"] = Field(
         "strict", description="what becomes of bytes that the encoding does not know: an error, U+FFFD, or nothing"

@@ -173,7 +173,7 @@ def test_a_value_outside_its_range(charloom, tmp_path, corpus_file, flag, value)
         (["--hidden", "many"], "--hidden must be"),
         (["--encoding", "latin-99"], "encoding 'latin-99' is unknown"),
         (["--records", "field"], "pass --field NAME"),
-        (["--field", "text"], "--field is for .jsonl and .csv files"),
+        (["--field", "text"], "--field is for .jsonl, .json, .csv and .tsv files"),
         (["--hiden", "9"], "--hidden"),
         (["--resume", "runs/x-1"], "--resume goes on with a run as it was"),
         (["--minutes"], "--minutes"),

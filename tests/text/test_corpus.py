@@ -322,15 +322,29 @@ def test_csv(folder):
 @pytest.mark.parametrize(
     ("name", "data", "found"),
     [
-        ("a.jsonl", '{"text": "x"}\n\n{"body": 1, "id": 2}\n', r"line 3 has no field 'text'; it has 'body', 'id'"),
+        ("a.jsonl", '{"body": 1, "id": 2}\n{"id": 1}\n', r"line 1 has no field 'text'; it has 'body', 'id'"),
         ("a.jsonl", '{"text": "x"}\n{"text": \n', r"line 2 is not JSON: Expecting value"),
         ("a.jsonl", "[1]\n", r"line 1 must hold an object; found list"),
         ("a.jsonl", "[" * 100_000, r"line 1 is not JSON"),
         ("a.jsonl", '{"text": 5}', r"line 1 must have text in field 'text'; found int"),
+        ("a.json", '[{"text": "x"}, {"text": ', r"element 2 is not JSON: Expecting value"),
+        ("a.json", '[{"text": "x"} {"text": "y"}]', r"element 2 is not JSON: expecting , or \], found '{'"),
+        ("a.json", '[{"text": "x"},]', r"element 2 is not JSON: Expecting value"),
+        ("a.json", '[{"text": "x"}]]', r"element 2 is not JSON: something follows"),
+        ("a.json", '[{"text": "x"}', r"element 2 is not JSON: the file ends before its array"),
+        ("a.json", '["x"]', r"element 1 must hold an object; found str"),
+        ("a.json", '[{"body": "x"}]', r"element 1 has no field 'text'; it has 'body'"),
+        ("a.json", "[" * 100_000, r"element 1 is not JSON"),
+        (
+            "a.json",
+            '{\n "text": "x"\n}',
+            r"line 1 is not JSON: .*; .json must be an array of objects, or one object a line",
+        ),
         ("a.csv", "id,body\n1,x\n", r"line 1 has no column 'text'; it has 'id', 'body'"),
+        ("a.csv", "id;body\n1;x\n", r"line 1 has no column 'text'; it has 'id', 'body'"),
         ("a.csv", "", r"line 1 has no column 'text'; it has none"),
-        ("a.csv", "id,text\n1,x\n2\n", r"line 3 has 1 columns; 'text' is column 2"),
         ("a.csv", 'id,text\n1,"x\n', r"line 2 is not CSV: unexpected end of data"),
+        ("a.tsv", "id\tbody\n1\tx\n", r"line 1 has no column 'text'; it has 'id', 'body'"),
     ],
 )
 def test_bad_rows_name_file_and_line(folder, name: str, data: str, found: str):
@@ -341,16 +355,116 @@ def test_bad_rows_name_file_and_line(folder, name: str, data: str, found: str):
     assert "\n" not in str(caught.value)
 
 
+ELEMENTS = [{"text": f"number {i}, [{i}]", "n": [{"x": "]"}, i]} for i in range(40)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 100, 1 << 20])
+@pytest.mark.parametrize("layout", [{}, {"indent": 2}, {"separators": (",", ":")}])
+def test_json_arrays(folder, size: int, layout: dict):
+    """Catches an array that is read as one line, an element that a piece's end cuts, and lines that are no array."""
+    folder(a_json=f" \n{json.dumps(ELEMENTS, **layout)}\n", b_json="\n".join(map(json.dumps, ELEMENTS)), c_json=" [ ] ")
+    expected = B + B.join(row["text"] for row in ELEMENTS) + B
+    for name in ("a.json", "b.json"):
+        assert open_corpus(name, TextSettings(field="text", records="field"), size=size).text() == expected
+    assert open_corpus("c.json", TextSettings(field="text"), size=size).text() == ""
+
+
+def test_an_element_without_end(folder, monkeypatch: pytest.MonkeyPatch):
+    """Catches a file of gigabytes that is held in memory because one quote is missing."""
+    monkeypatch.setattr("charloom.text.fields.LARGEST_ELEMENT", 1000)
+    folder(a_json='[{"text": "x"}, {"text": "' + "y" * 5000)
+    with pytest.raises(TextError, match=r"element 2 is not JSON: it has more than 1,000 characters, or Unterminated"):
+        open_corpus("a.json", TextSettings(field="text"), size=100).text()
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.tsv", 'id\ttext\n1\tone, two\n2\t"a\tb"\n'),
+        ("a.csv", 'id;text\n1;"one, two"\n2;"a\tb"\n'),
+        ("b.csv", 'id\ttext\n1\tone, two\n2\t"a\tb"\n'),
+        ("c.csv", 'text,"x;y;z"\n"one, two",2\n"a\tb",3\n'),
+        ("b.tsv", 'text,id\n"one, two",2\n"a\tb",3\n'),
+    ],
+)
+def test_tables_are_cut_where_the_field_is_a_column(folder, name: str, data: str):
+    """Catches Excel's `;`, tabs under `.csv`, and a sign inside a quoted name that is counted."""
+    (folder() / name).write_text(data)
+    assert text_of(name, field="text", records="field") == f"{B}one, two{B}a\tb{B}"
+
+
+@pytest.mark.parametrize(
+    ("row", "value"),
+    [
+        ({"user": {"name": "inner"}}, "inner"),
+        ({"user.name": "outer", "user": {"name": "inner"}}, "outer"),
+        ({"user": {"name.first": "deep"}}, None),
+        ({"user": {"name": None}}, ""),
+        ({"user": "text"}, None),
+        ({"user": None}, None),
+    ],
+)
+def test_fields_inside_fields(folder, row: dict, value: str | None):
+    """Catches a dot that is never a path, or that is one where a key is called so."""
+    folder(a_jsonl=json.dumps(row))
+    if value is None:
+        with pytest.raises(TextError, match=r"line 1 has no field 'user.name'"):
+            text_of("a.jsonl", field="user.name")
+    else:
+        assert text_of("a.jsonl", field="user.name") == value
+
+
+def test_rows_without_the_field_are_counted(folder):
+    """Catches a million messages that are not read because one lacks its text, and rows dropped in silence."""
+    folder(
+        a_jsonl='{"x": 1}\n{"text": "one"}\n{"text": null}\n{"y": 2}\n',
+        b_csv="id,text\n1,two\n2\n", c_csv="id,body\n1,x\n2,y\n",
+    )  # fmt: skip
+    lines: list[str] = []
+    corpus = open_corpus(["a.jsonl", "b.csv", "c.csv"], TextSettings(field="text"), lines.append)
+    assert corpus.text() == corpus.text() == "one\ntwo"
+    assert lines == ["passed over 5 rows without the field; the first: a.jsonl, line 1 has no field 'text'; it has 'x'"]
+    lines.clear()
+    open_corpus("b.csv", TextSettings(field="text"), lines.append).text()
+    assert lines == ["passed over 1 row without the field; the first: b.csv, line 3 has 1 of 2 columns"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "names"),
+    [
+        ("a.jsonl", '{"id": 1, "text": "x"}\n', "'id', 'text'"),
+        ("a.json", '[{"id": 1, "text": "x"}]', "'id', 'text'"),
+        ("a.csv", "id;text\n1;x\n", "'id', 'text'"),
+        ("a.tsv", "id\ttext\n1\tx\n", "'id', 'text'"),
+        ("b.json", '{"id": 1, "text": "x"}\n{"id": 2}', "'id', 'text'"),
+        ("b.csv", "", ""),
+        ("c.json", "{", ""),
+        ("d.json", '{\n "version": 1\n}', ""),
+        ("e.json", "[1, 2]", ""),
+    ],
+)
+def test_a_hint_where_a_field_may_be_meant(folder, name: str, data: str, names: str):
+    """Catches commas, quotes and keys that are learnt because nobody knew of --field."""
+    (folder() / name).write_text(data)
+    lines: list[str] = []
+    assert open_corpus(name, notice=lines.append).text() == data
+    hint = f"{name} is read as it stands; --field NAME reads one field alone; it has {names}"
+    assert lines == ([hint] if names else [])
+    open_corpus(name, TextSettings(binary=True), pytest.fail)
+
+
 def test_fields_of_files_that_have_none(folder):
     """Catches `--field` that is silently ignored."""
     folder(a_txt="x", d__a_txt="x", d__b_jsonl='{"text": "y"}', e__a_txt="x")
-    with pytest.raises(SettingsError, match=r"--field is for .jsonl and .csv files; a.txt is neither"):
+    with pytest.raises(
+        SettingsError, match=r"--field is for .jsonl, .json, .csv and .tsv files; a.txt is none of these"
+    ):
         text_of("a.txt", field="text")
     with pytest.raises(SettingsError, match="the corpus python-docs has no fields"):
         text_of("python-docs", field="text")
     lines: list[str] = []
     assert open_corpus("d", TextSettings(field="text"), notice=lines.append).text() == "y"
-    assert lines == ["d: passed over 1 file, not a .jsonl or .csv file"]
+    assert lines == ["d: passed over 1 file, not one of the .jsonl, .json, .csv and .tsv files"]
     with pytest.raises(TextError, match=r"the folder e holds no text"):
         text_of("e", field="text")
 

@@ -54,7 +54,11 @@ class Windows(click.ParamType[int]):
     default="strict",
     help="bytes that the encoding does not know: an error, U+FFFD, or nothing  [strict]",
 )
-@click.option("--field", metavar="NAME", help="the field (.jsonl) or column (.csv) that holds the text")
+@click.option(
+    "--field",
+    metavar="NAME",
+    help="the field (.jsonl, .json; user.name is nested) or column (.csv, .tsv) that holds the text",
+)
 @click.option("--dynamic", is_flag=True, help="also while the model learns from what it has just read of FILE")
 @click.option(
     "--protocol",

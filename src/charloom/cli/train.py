@@ -64,8 +64,9 @@ def command(
 ) -> None:
     """Train a model on PATH: a file, folder, glob or URL, - for stdin, or a name from `charloom corpora`.
 
-    Reads text, .jsonl and .csv (with --field), each also as .gz, .bz2 or .xz; several PATHs are one text. No option
-    is needed: what is not given is chosen for the text, the machine and the minutes, and shown with its reason.
+    Reads text, and .jsonl, .json, .csv and .tsv (with --field), each also as .gz, .bz2 or .xz; several PATHs are one
+    text. No option is needed: what is not given is chosen for the text, the machine and the minutes, and shown with its
+    reason.
 
     At the end the folder of the best model is printed on stdout. Ctrl-C saves everything and prints the command that
     goes on.

@@ -17,7 +17,7 @@ from charloom.config import Cleaning, TextSettings
 from charloom.errors import SettingsError, TextError
 from charloom.text import named
 from charloom.text.cleaning import Removed, cleaned
-from charloom.text.fields import FIELD_ENDINGS, FieldDocument
+from charloom.text.fields import FIELD_ENDINGS, FIELD_FILES, SHOWN_FIELDS, FieldDocument, Missed
 from charloom.text.folders import Found, in_folder, literal_folder, matching
 from charloom.text.named import TextDocument
 from charloom.text.packed import PackedText
@@ -53,10 +53,15 @@ class Corpus:
         the first, between any two, and after the last; none is empty, and none has newlines around it.
 
         Raises:
-            TextError: a file changed since it was opened, or a line of `.jsonl` or `.csv` is not what it must be.
+            TextError: a file changed since it was opened, a row of a file with fields is not what it must be, or at the
+                end none had the field.
         """
-        removed = Removed()
-        yield from self._pieces(removed)
+        removed, missed = Removed(), Missed()
+        yield from self._pieces(removed, missed)
+        if missed.rows and not missed.found:
+            raise TextError(missed.first)
+        if missed.rows:
+            self._tell_once(f"passed over {_counted(missed.rows, 'row')} without the field; the first: {missed.first}")
         if self.settings.allow is not None:
             self._tell_once(
                 f"{share(removed.characters, removed.of)} of the text is removed: {removed.characters:,} of "
@@ -68,11 +73,11 @@ class Corpus:
             self._told.add(line)
             self.notice(line)
 
-    def _pieces(self, removed: Removed) -> Iterator[str]:
+    def _pieces(self, removed: Removed, missed: Missed) -> Iterator[str]:
         kind = self.settings.records
         if kind == "none":
-            return cleaned(gathered(joined(self._texts()), self.size), self.settings.cleaning, removed)
-        pieces = gathered(bounded(self._texts()), self.size)
+            return cleaned(gathered(joined(self._texts(missed)), self.size), self.settings.cleaning, removed)
+        pieces = gathered(bounded(self._texts(missed)), self.size)
         if kind in SPLITTERS:
             pieces = SPLITTERS[kind](pieces)
         pieces, cleaning = tidied(pieces), self.settings.cleaning
@@ -83,15 +88,15 @@ class Corpus:
         """All of it as one string, for corpora that fit in memory."""
         return "".join(self.pieces())
 
-    def _texts(self) -> Iterator[Iterable[str]]:
+    def _texts(self, missed: Missed) -> Iterator[Iterable[str]]:
         """What a newline or a boundary belongs between: files, or the values of their field."""
         for document in self.documents:
             if not isinstance(document, FieldDocument):
                 yield document.pieces(self.size)
             elif self.settings.records == "file":
-                yield joined([value] for value in document.values(self.size))
+                yield joined([value] for value in document.values(missed, self.size))
             else:
-                yield from ([value] for value in document.values(self.size))
+                yield from ([value] for value in document.values(missed, self.size))
 
 
 def open_corpus(
@@ -181,7 +186,7 @@ class _Opener:
 
     def _named(self, name: str) -> Iterable[Document]:
         if self.settings.field is not None:
-            raise SettingsError(f"--field is for .jsonl and .csv files; the corpus {name} has no fields")
+            raise SettingsError(f"--field is for {FIELD_FILES}; the corpus {name} has no fields")
         return named.open_named(name, self.settings, self.notice, self.size)
 
     def _glob(self, pattern: str) -> Iterable[Document]:
@@ -193,9 +198,13 @@ class _Opener:
     def _file(self, path: str, notice: Notice) -> Document:
         source = find_source(path)
         if self.settings.field is not None and source.ending not in FIELD_ENDINGS:
-            raise SettingsError(f"--field is for .jsonl and .csv files; {source.shown} is neither")
+            raise SettingsError(f"--field is for {FIELD_FILES}; {source.shown} is none of these")
         document = open_document(source, self.settings, notice, self.size)
-        return document if self.settings.field is None else FieldDocument(document, self.settings.field)
+        if self.settings.field is not None:
+            return FieldDocument(document, self.settings.field)
+        if source.ending in FIELD_ENDINGS and not self.settings.binary:
+            _hint(document, notice)
+        return document
 
     def _many(self, where: str, found: Found, kind: str) -> list[Document]:
         """The texts among many files, and notices of what was passed over."""
@@ -213,7 +222,7 @@ class _Opener:
                 continue
             unfit -= 1
         self._tell(where, notices)
-        wanted = "a text file" if self.settings.field is None else "a .jsonl or .csv file"
+        wanted = "a text file" if self.settings.field is None else f"one of the {FIELD_FILES}"
         if not documents:
             number = _counted(len(found.files), "file")
             raise TextError(f"{kind} {shown(where)} holds no text: none of its {number} is {wanted} that can be read")
@@ -240,6 +249,13 @@ class _Opener:
             self.notice(line)
         if (more := len(notices) - SHOWN_NOTICES) > 0:
             self.notice(f"{shown(where)}: {more:,} more such notices about its files")
+
+
+def _hint(document: FileDocument, notice: Notice) -> None:
+    """Tells of the fields that nobody asked for; a `.json` that holds settings and no rows has none."""
+    if names := FieldDocument(document, "").names():
+        shown_names = ", ".join(map(repr, names[:SHOWN_FIELDS]))
+        notice(f"{document.name} is read as it stands; --field NAME reads one field alone; it has {shown_names}")
 
 
 def _counted(count: int, what: str) -> str:
