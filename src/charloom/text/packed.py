@@ -6,7 +6,7 @@ import shlex
 import zipfile
 from pathlib import PurePosixPath
 
-from charloom.text.sources import BinaryFile, Source
+from charloom.text.sources import BinaryFile, Source, Spool
 
 PANDOC = "pandoc {file} --to plain --output {text}"
 KINDS = {
@@ -36,7 +36,7 @@ def refuse_packed(source: Source) -> None:
     ending = _by_contents(source) or source.ending
     if ending in KINDS:
         kind, command = KINDS[ending]
-        name = f"my{ending}" if source.spool else PurePosixPath(source.name).name
+        name = f"my{ending}" if isinstance(source.place, Spool) else PurePosixPath(source.name).name
         text = name.removesuffix(source.ending) + ".txt"
         raise PackedText(
             f"{source.shown} is {kind}, not plain text; get its text out of it first: "

@@ -9,22 +9,27 @@ from __future__ import annotations
 import bz2
 import gzip
 import importlib
-import os
+import io
 import shutil
 import stat
 import sys
 import tempfile
+import threading
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, cast
 
 from charloom.errors import TextError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer as Buffer
 
 # Bytes read at once: large enough that a Python loop costs nothing beside decoding, small beside a model.
 PIECE = 4 << 20
 COMPRESSIONS = (".gz", ".bz2", ".xz")
+LARGEST_COPY = 64 << 30  # bytes; more text than a character model learns, and an end for what has none
 
 
 class BinaryFile(TextError):
@@ -39,13 +44,12 @@ class UnreadableFile(TextError):
 class Source:
     """Bytes that can be read again and again.
 
-    name: what the person called it, for messages and its endings; path: the file that holds the bytes; spool: the
-    temporary copy behind `path`, where there is one, kept alive as long as somebody may read it.
+    name: what the person called it, for messages and its endings; place: the file that holds the bytes, or the
+    temporary copy, kept as long as somebody may read it.
     """
 
     name: str
-    path: Path
-    spool: Spool | None = None
+    place: Path | Spool
 
     @property
     def shown(self) -> str:
@@ -69,7 +73,7 @@ class Source:
             UnreadableFile: it cannot be opened or read, or its compression is damaged.
         """
         try:
-            with _opened(self.path, self.compression) as file:
+            with self.opened(self.compression) as file:
                 file.seek(start)
                 while block := file.read(size):
                     yield block
@@ -78,9 +82,22 @@ class Source:
         except Exception as error:  # gzip, bz2 and lzma each raise classes of their own for damaged data
             raise UnreadableFile(f"{self.shown} cannot be unpacked; is it cut short? {reason(error)}") from None
 
-    def opened(self) -> IO[bytes]:
-        """The bytes as they lie there, packed or not, as a file that can seek."""
-        return _opened(self.path, "")
+    def opened(self, compression: str = "") -> IO[bytes]:
+        """The bytes as a file that can seek: as they lie there, or unpacked.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        file = self.place.opened() if isinstance(self.place, Spool) else self.place
+        if compression == ".gz":
+            return cast(IO[bytes], gzip.open(file))
+        if compression == ".bz2":
+            return cast(IO[bytes], bz2.open(file))
+        if compression == ".xz":
+            import lzma  # here, because some Pythons are built without it
+
+            return cast(IO[bytes], lzma.open(file))
+        return file.open("rb") if isinstance(file, Path) else file
 
     def sample(self, start: int, length: int) -> bytes:
         """Up to `length` unpacked bytes from `start` on."""
@@ -88,14 +105,85 @@ class Source:
 
 
 class Spool:
-    """A temporary copy of bytes that come only once; removed when nothing holds it any more, or at exit."""
+    """A temporary copy of bytes that come only once.
 
-    def __init__(self, incoming: IO[bytes]) -> None:
-        handle, name = tempfile.mkstemp(prefix="charloom-")
-        self.path = Path(name)
-        weakref.finalize(self, self.path.unlink, missing_ok=True)
-        with os.fdopen(handle, "wb") as file:
-            shutil.copyfileobj(incoming, file, PIECE)
+    The file has no name (on Windows it is removed when it is closed), so no signal and no crash leaves it behind.
+
+    Args:
+        incoming: read to its end.
+        called: its name in an error.
+
+    Raises:
+        TextError: it has no end, or there is no room for it.
+        OSError: it cannot be read, or the copy not be written.
+    """
+
+    def __init__(self, incoming: IO[bytes], called: str) -> None:
+        self._file = tempfile.TemporaryFile(prefix="charloom-", buffering=0)  # noqa: SIM115 - closed with the spool
+        weakref.finalize(self, self._file.close)
+        self._lock = threading.Lock()
+        copied = 0
+        while block := incoming.read(PIECE):
+            copied += len(block)
+            _check_room(copied, called)
+            _write_all(self._file, block)
+
+    def opened(self) -> IO[bytes]:
+        """The copy from its start; several readers do not disturb each other."""
+        return io.BufferedReader(_SpoolReader(self))
+
+    def read_at(self, position: int, buffer: Buffer) -> int:
+        """Fills the buffer with what stands there; how many bytes that were."""
+        with self._lock:
+            self._file.seek(position)
+            return self._file.readinto(buffer) or 0
+
+    def size(self) -> int:
+        """Bytes of the copy."""
+        with self._lock:
+            return self._file.seek(0, io.SEEK_END)
+
+
+class _SpoolReader(io.RawIOBase):
+    """A place in a spool."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool, self._position = spool, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._spool.size()}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        count = self._spool.read_at(self._position, buffer)
+        self._position += count
+        return count
+
+
+def _check_room(copied: int, called: str) -> None:
+    """A copy may take half of the room that there is: the other half is for what the run makes of it."""
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if copied > min(free, LARGEST_COPY):
+        end = f"and {folder} has {free / 1e6:,.0f} MB free" if copied > free else "which is the most that is copied"
+        raise TextError(
+            f"{shown(called)} did not end after {copied / 1e6:,.0f} MB, {end}; save what is wanted of it to a file, "
+            "and name that; or set TMPDIR to a folder on a larger disk"
+        )
+
+
+def _write_all(file: IO[bytes], block: bytes) -> None:
+    """What a raw file writes may be less than it was given."""
+    rest = memoryview(block)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def find_source(path: str) -> Source:
@@ -118,6 +206,8 @@ def _local(path: str) -> Source:
             return Source(path, Path(path))
         if stat.S_ISDIR(mode):
             raise TextError(f"{shown(path)} is a folder, not a file")
+        if stat.S_ISBLK(mode) or (stat.S_ISCHR(mode) and not _is_terminal(path)):  # /dev/zero has no end
+            raise TextError(f"{shown(path)} is a device, not a text; name a file, or - for stdin")
         with open(path, "rb") as pipe:  # as `<(command)` gives it in a shell: readable once
             return _once(path, pipe, path)
     except FileNotFoundError:
@@ -126,6 +216,11 @@ def _local(path: str) -> Source:
         ) from None
     except (OSError, ValueError) as error:
         raise TextError(f"{shown(path)} cannot be opened: {reason(error)}") from None
+
+
+def _is_terminal(path: str) -> bool:
+    with open(path, "rb", buffering=0) as device:
+        return device.isatty()
 
 
 def _fetched(url: str) -> Source:
@@ -146,22 +241,9 @@ def _fetched(url: str) -> Source:
 
 def _once(path: str, incoming: IO[bytes], called: str) -> Source:
     try:
-        spool = Spool(incoming)
+        return Source("stdin" if path == "-" else path, Spool(incoming, called))
     except OSError as error:
         raise TextError(f"{shown(called)} cannot be copied to a temporary file: {reason(error)}") from None
-    return Source("stdin" if path == "-" else path, spool.path, spool)
-
-
-def _opened(path: Path, compression: str) -> IO[bytes]:
-    if compression == ".gz":
-        return cast(IO[bytes], gzip.open(path))
-    if compression == ".bz2":
-        return cast(IO[bytes], bz2.open(path))
-    if compression == ".xz":
-        import lzma  # here, because some Pythons are built without it
-
-        return cast(IO[bytes], lzma.open(path))
-    return path.open("rb")
 
 
 def place(name: str) -> str:
