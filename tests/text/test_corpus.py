@@ -126,6 +126,19 @@ def test_records(folder, kind: str, expected: list[str]):
         assert corpus.text() == B + B.join(expected) + B
 
 
+def test_one_file_is_one_record(folder):
+    """Catches `--records file` on one file, which leaves nothing for validation and no record to learn from."""
+    folder(a_txt="one", b_txt="two")
+    lines: list[str] = []
+    assert open_corpus("a.txt", TextSettings(records="file"), lines.append).text() == f"{B}one{B}"
+    assert lines == [
+        "a.txt is one file, so it makes one record; name a folder or several files, or cut it with --records line, "
+        "sentence or paragraph"
+    ]
+    open_corpus(["a.txt", "b.txt"], TextSettings(records="file"), pytest.fail)
+    open_corpus("a.txt", TextSettings(records="line"), pytest.fail)
+
+
 def test_sentences_end_after_their_closing_quotes(folder):
     """Catches a quote that opens the next sentence, 3.14 cut in two, and scripts whose sentences have no space."""
     folder(a_txt="“Why?” she\nasked. Pi is 3.14! (So.)  Yes... no\n\nEnd 終わり。はい？」次\n")

@@ -161,6 +161,23 @@ def test_what_is_not_in_the_encoding_can_be_replaced_or_ignored(
     assert "".join(open_document(find_source(str(good)), settings, pytest.fail).pieces()) == "good"
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1 << 20])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be", "utf-32-le"])
+def test_marks_of_joined_files_are_left_out(file, encoding: str, size: int):
+    """Catches U+FEFF among a model's characters, because somebody joined files that each began with it."""
+    path = file("\ufeffone\n\ufeff\ufefftwo\n".encode(encoding))
+    for vocabulary in ("auto", "bytes"):
+        lines: list[str] = []
+        document = open_document(find_source(str(path)), TextSettings(vocabulary=vocabulary), lines.append, size)
+        assert "".join(document.pieces(size)) == "one\ntwo\n"
+        assert lines == [f"{path}: left out 2 U+FEFF, byte-order marks where files were joined"]
+    assert "\ufeff" in read(file("a\ufeffb".encode()), binary=True)
+    lines.clear()
+    settings = TextSettings(errors="ignore")
+    open_document(find_source(str(file("é\ufeffé".encode() + b"\xff"))), settings, lines.append, size)
+    assert "left out 1 U+FEFF" in lines[1]
+
+
 def test_errors_do_not_make_a_picture_a_text(file):
     """Catches `--errors replace` on a folder that reads its pictures, and an encoding insisted on that reads them."""
     for settings in ({"errors": "replace"}, {"errors": "replace", "encoding": "utf-8"}, {"encoding": "utf-8"}):
@@ -307,7 +324,7 @@ def test_urls():
 @pytest.mark.parametrize(
     ("url", "found"),
     [
-        ("memory://nothing.txt", "memory://nothing.txt cannot be fetched: "),
+        ("memory://nothing.txt", "memory://nothing.txt cannot be fetched: no such file"),
         ("klingon://a.txt", "klingon://a.txt cannot be fetched: Protocol not known"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +17,9 @@ TEXT = "over the wire, " * 50
 PROGRAM = """
 import sys
 from charloom.errors import TextError
+from charloom.text import sources
 from charloom.text.corpus import open_corpus
+sources.TIMEOUT = 1
 try:
     corpus = open_corpus([sys.argv[1]])
     assert corpus.text() == corpus.text()
@@ -26,10 +29,20 @@ except TextError as error:
 """
 
 
+over = threading.Event()
+"""Set when no test waits for an answer any more."""
+
+
 class Handler(BaseHTTPRequestHandler):
     """Serves the text, plain and packed."""
 
     def do_GET(self) -> None:
+        if self.path == "/silent.txt":
+            over.wait()
+            return
+        if self.path == "/forbidden.txt":
+            self.send_error(403)
+            return
         body = {"/a.txt": TEXT.encode(), "/a.txt.gz": gzip.compress(TEXT.encode())}.get(self.path)
         if body is None:
             self.send_error(404)
@@ -50,7 +63,9 @@ class Handler(BaseHTTPRequestHandler):
 def address() -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    over.clear()
     yield f"http://127.0.0.1:{server.server_port}"
+    over.set()
     server.shutdown()
     server.server_close()
 
@@ -68,8 +83,24 @@ def test_a_url_is_a_text(address: str, name: str):
     assert done.stdout == TEXT
 
 
-def test_a_url_that_is_not_there(address: str):
-    """Catches a traceback of aiohttp's, or more than one line."""
-    done = fetched(f"{address}/none.txt")
-    assert len(done.stderr.splitlines()) == 1
-    assert "none.txt" in done.stderr
+@pytest.mark.parametrize(
+    ("path", "cause"),
+    [
+        ("/none.txt", "404 Not Found"),
+        ("/forbidden.txt", "403 Forbidden"),
+        ("/silent.txt", "no answer for 1 seconds"),
+    ],
+)
+def test_a_url_says_why_it_cannot_be_fetched(address: str, path: str, cause: str):
+    """Catches a traceback of aiohttp's, more than one line, and a line that only repeats the address."""
+    assert fetched(address + path).stderr == f"{address}{path} cannot be fetched: {cause}\n"
+
+
+def test_servers_that_are_not_there():
+    """Catches a mistyped name that looks like a file which is missing."""
+    assert "cannot be fetched: " in fetched("http://nowhere.invalid/a.txt").stderr.replace("fetched: http", "")
+    with socket.socket() as taken:  # bound and never listening: whoever connects is refused
+        taken.bind(("127.0.0.1", 0))
+        line = fetched(f"http://127.0.0.1:{taken.getsockname()[1]}/a.txt").stderr
+    assert "Connect call failed" in line
+    assert len(line.splitlines()) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -33,8 +34,12 @@ def text_like(
     records = "file" if model.records == "field" and field is None else model.records
     values = {**model.cleaning.model_dump(), "records": records, "encoding": encoding, "errors": errors, "field": field}
     values |= {"vocabulary": model.vocabulary.kind, "binary": model.vocabulary.binary}
-    corpus = open_corpus(paths, validated(TextSettings, values), lambda line: click.echo(line, err=True))
-    text = corpus.text()
+    settings = validated(TextSettings, values)
+    # Opened without records: that one file is one record of a model of files is news for training alone.
+    corpus = open_corpus(
+        paths, settings.model_copy(update={"records": "none"}), lambda line: click.echo(line, err=True)
+    )
+    text = replace(corpus, settings=settings).text()
     if not text:
         raise TextError(f"a text to read must hold at least 2 characters; {', '.join(paths)} is empty after cleaning")
     return text

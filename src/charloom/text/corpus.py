@@ -127,6 +127,11 @@ def open_corpus(
         raise SettingsError("stdin (-) can be read only once")
     opener = _Opener(settings or TextSettings(), notice, size)
     documents = tuple(document for path in texts for document in opener.open(path))
+    if len(documents) == 1 and opener.settings.records == "file":
+        notice(
+            f"{documents[0].name} is one file, so it makes one record; name a folder or several files, or cut it with "
+            "--records line, sentence or paragraph"
+        )
     return Corpus(corpus_name(texts), documents, opener.settings, size, notice)
 
 

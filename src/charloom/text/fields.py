@@ -56,6 +56,11 @@ class FieldDocument:
     file: FileDocument
     field: str
 
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return self.file.name
+
     def values(self, missed: Missed, size: int = PIECE) -> Iterator[str]:
         """Each text; line ends are LF unless the file keeps its own. Rows without the field are counted in `missed`.
 

@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Literal
 
 from charloom.config import TextSettings
 from charloom.errors import SettingsError, TextError
@@ -21,6 +20,7 @@ from charloom.text.sources import PIECE, BinaryFile, Source, share
 
 Notice = Callable[[str], None]
 
+MARK = "\ufeff"  # decoded; inside a text it is left from files that were joined, and shows as nothing
 # UTF-32 first: its little-endian mark begins with UTF-16's.
 MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -100,13 +100,14 @@ class FileDocument:
         return self.codec.errors == "surrogateescape"
 
     def pieces(self, size: int = PIECE) -> Iterator[str]:
-        """The text, from its start, `size` bytes at a time.
+        """The text, from its start, `size` bytes at a time; marks inside it are left out, but for binary data.
 
         Raises:
             TextError: the file changed or vanished since it was opened.
         """
         decoding = _Decoding(self.source, self.codec, size)
-        yield from decoding.pieces() if self.keep_newlines else unix_newlines(decoding.pieces())
+        pieces = decoding.pieces() if self.binary else _unmarked(decoding.pieces())
+        yield from pieces if self.keep_newlines else unix_newlines(pieces)
         if decoding.fault:
             raise TextError(f"{self.name} changed since it was opened: {decoding.fault} is not {self.codec.name}")
 
@@ -139,6 +140,10 @@ def open_document(
     return FileDocument(source, codec, keep_newlines=settings.vocabulary == "bytes")
 
 
+def _unmarked(pieces: Iterable[str]) -> Iterator[str]:
+    return filter(None, (piece.replace(MARK, "") for piece in pieces))
+
+
 def unix_newlines(pieces: Iterable[str]) -> Iterator[str]:
     """CRLF and lone CR as LF, also where a CRLF is cut in two."""
     decoder = io.IncrementalNewlineDecoder(None, translate=True)
@@ -151,30 +156,35 @@ def _text_codec(source: Source, settings: TextSettings, size: int, notice: Notic
     head = source.sample(0, 4)
     marked = _marked(head)
     codec = _insisted(settings.encoding, head) if settings.encoding is not None else marked or Codec()
-    fault = _first_fault(source, codec, size, refuse_nul=True)
-    if fault is None:
-        return codec
-    if not codec.wide:
+    checked = _checked(source, codec, size, refuse_nul=True)
+    if checked.fault and not codec.wide:
         _refuse_nul(source, size)
-    if settings.encoding is None and marked is None:
-        codec, fault = _guessed(source, fault, size, settings.errors == "strict", notice)
-    if fault is None:
-        return codec
-    if settings.errors == "strict":
+    if checked.fault and settings.encoding is None and marked is None:
+        checked = _guessed(checked, settings.errors == "strict", notice)
+        codec = checked.codec
+    if checked.fault:
+        checked = _forgiving(checked, settings.errors, notice)
+        codec = replace(codec, errors=settings.errors)
+    if checked.marks:
+        notice(f"{source.shown}: left out {checked.marks:,} U+FEFF, byte-order marks where files were joined")
+    return codec
+
+
+def _forgiving(checked: _Decoding, errors: str, notice: Notice) -> _Decoding:
+    """Counts what is about to be replaced or ignored.
+
+    Raises:
+        TextError: nothing is to be.
+    """
+    source, codec, first = checked.source, checked.codec, checked.fault
+    if errors == "strict":
         raise TextError(
-            f"{source.shown}: {fault} is not {codec.name}; pass --errors replace or ignore to read it all the same, or "
+            f"{source.shown}: {first} is not {codec.name}; pass --errors replace or ignore to read it all the same, or "
             "--encoding if the text is in another encoding"
         )
-    _tell_faults(source, codec, settings.errors, fault, size, notice)
-    return replace(codec, errors=settings.errors)
-
-
-def _tell_faults(
-    source: Source, codec: Codec, errors: Literal["replace", "ignore"], first: Fault, size: int, notice: Notice
-) -> None:
-    """Counts what is about to be replaced or ignored."""
+    decoding = _Decoding(source, replace(codec, errors=COUNTED), checked.size)
     faults = characters = 0
-    for text in _Decoding(source, replace(codec, errors=COUNTED), size).pieces():
+    for text in decoding.pieces():
         faults += text.count(FAULT)
         characters += len(text)
     done = "replaced by U+FFFD" if errors == "replace" else "left out"
@@ -182,6 +192,7 @@ def _tell_faults(
         f"{source.shown}: {done} because not {codec.name}: {faults:,} of {characters:,} characters "
         f"({share(faults, characters)}), the first at {first}"
     )
+    return decoding
 
 
 def _marked(head: bytes) -> Codec | None:
@@ -207,11 +218,12 @@ def _insisted(encoding: str, head: bytes) -> Codec:
 
 
 class _Decoding:
-    """One pass over a source; afterwards `fault` tells whether and where it had to stop."""
+    """One pass over a source; afterwards `fault` tells whether and where it had to stop, `marks` counts U+FEFF."""
 
     def __init__(self, source: Source, codec: Codec, size: int) -> None:
         self.source, self.codec, self.size = source, codec, size
         self.fault: Fault | None = None
+        self.marks = 0
         self.begin = codec.skip  # offset of the first byte behind the latest piece of text
 
     def pieces(self) -> Iterator[str]:
@@ -225,17 +237,18 @@ class _Decoding:
                 self.fault = Fault(self.begin + error.start, error.object[error.start])
                 return
             position += len(block)
+            self.marks += text.count(MARK)
             if text:
                 yield text
 
 
-def _first_fault(source: Source, codec: Codec, size: int, refuse_nul: bool = False) -> Fault | None:
-    """Decodes everything once; with `refuse_nul`, also makes sure that no NUL is in it."""
+def _checked(source: Source, codec: Codec, size: int, refuse_nul: bool = False) -> _Decoding:
+    """Decodes everything up to the first fault; with `refuse_nul`, also makes sure that no NUL is in it."""
     decoding = _Decoding(source, codec, size)
     for text in decoding.pieces():
         if refuse_nul and (at := text.find("\0")) >= 0:
             raise _binary(source, decoding.begin + len(text[:at].encode(codec.name)))
-    return decoding.fault
+    return decoding
 
 
 def _binary(source: Source, offset: int) -> BinaryFile:
@@ -245,16 +258,18 @@ def _binary(source: Source, offset: int) -> BinaryFile:
     )
 
 
-def _guessed(source: Source, fault: Fault, size: int, strict: bool, notice: Notice) -> tuple[Codec, Fault | None]:
-    """The encoding of a file that is not UTF-8, and the first byte that is none in it either.
+def _guessed(checked: _Decoding, strict: bool, notice: Notice) -> _Decoding:
+    """A pass with the encoding of a file that is not UTF-8; it may have faults in that one too.
 
     Raises:
         BinaryFile: no encoding fits.
     """
+    source, fault = checked.source, checked.fault
+    assert fault is not None
     start = max(0, fault.offset - LEAD)
     sample = source.sample(start, SAMPLE)
     if _damaged(sample):
-        return Codec(), fault
+        return checked
     sample = sample[_word_before(sample, fault.offset - start) :]
     name = _detected(sample)
     if name is None:
@@ -262,13 +277,13 @@ def _guessed(source: Source, fault: Fault, size: int, strict: bool, notice: Noti
             f"{source.shown} looks binary: {fault} is not UTF-8, and no other encoding fits; pass --binary to read it "
             "as bytes, or --encoding and --errors replace to read it all the same"
         )
-    later = _first_fault(source, Codec(name), size)
-    if later is None or not strict:
+    guessed = _checked(source, Codec(name), checked.size)
+    if guessed.fault is None or not strict:
         notice(
             f"{source.shown} is not UTF-8; reading it as {name}{_words(sample.decode(name, 'ignore'))} "
             "(pass --encoding to insist on another)"
         )
-    return Codec(name), later
+    return guessed
 
 
 def _words(text: str) -> str:

@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from charloom.errors import TextError
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # Bytes read at once: large enough that a Python loop costs nothing beside decoding, small beside a model.
 PIECE = 4 << 20
 COMPRESSIONS = (".gz", ".bz2", ".xz")
+TIMEOUT = 30  # seconds that a server may be silent
 LARGEST_COPY = 64 << 30  # bytes; more text than a character model learns, and an end for what has none
 
 
@@ -226,7 +227,7 @@ def _is_terminal(path: str) -> bool:
 def _fetched(url: str) -> Source:
     try:
         fsspec = importlib.import_module("fsspec")
-        with fsspec.open(url, "rb") as incoming:
+        with fsspec.open(url, "rb", **_patience(url)) as incoming:
             return _once(url, incoming, url)
     except TextError:
         raise
@@ -236,7 +237,26 @@ def _fetched(url: str) -> Source:
             "pip install 'charloom[remote]'"
         ) from None
     except Exception as error:  # every protocol raises classes of its own library
-        raise TextError(f"{shown(url)} cannot be fetched: {reason(error)}") from None
+        raise TextError(f"{shown(url)} cannot be fetched: {_cause(error)}") from None
+
+
+def _patience(url: str) -> dict[str, Any]:
+    """What fsspec is told of a server that does not answer; by default it waits for five minutes."""
+    if not url.startswith(("http://", "https://")):
+        return {}
+    aiohttp = importlib.import_module("aiohttp")
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT, sock_read=TIMEOUT)
+    return {"client_kwargs": {"timeout": timeout}}
+
+
+def _cause(error: BaseException) -> str:
+    """Why a URL cannot be fetched. fsspec often says no more than the URL; the library below it knows."""
+    cause = error.__cause__ or error
+    if isinstance(cause, TimeoutError):
+        return f"no answer for {TIMEOUT} seconds"
+    if status := getattr(cause, "status", None):
+        return f"{status} {getattr(cause, 'message', '')}".strip()
+    return "no such file" if isinstance(cause, FileNotFoundError) else reason(cause)
 
 
 def _once(path: str, incoming: IO[bytes], called: str) -> Source:
