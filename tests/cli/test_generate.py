@@ -120,6 +120,7 @@ def test_a_terminal_sees_no_control_characters():
     from charloom.cli.screen import shown
 
     assert shown("a\x1b[31mb\x07\r\n\t") == "a·[31mb·\r\n\t"
+    assert shown("binary \udcff\udc80") == "binary ··"
     whole = "👩\u200d👧 名\u3000前 a\u00a0b שָׁ e\u0301"
     assert shown(whole) == whole
 

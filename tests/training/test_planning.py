@@ -59,6 +59,13 @@ def first_batch(dataset, settings):
     return training_batches(dataset.ids("train"), None, settings.training, False, lambda _: None).batch(0, 0)
 
 
+def test_a_plan_leaves_the_text_alone(dataset, machine):
+    """Allowed characters that are read as a range once more: +, - and 9 became all from + to 9, in the model too."""
+    machine(1e6)
+    given = {"minutes": 1, "allow": r"+\-9 a-z"}
+    assert planned(dataset("abc " * 5000), **given)[1].text == Settings.from_flat(given).text
+
+
 def test_a_look_at_a_text(dataset):
     """Lines counted as repeated at their first time; the validation split looked at; bits taken for bytes."""
     lines = "".join(f"line number {n * n} of a text\n" for n in range(2000))

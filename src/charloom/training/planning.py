@@ -163,11 +163,13 @@ def plan(given: Mapping[str, Any], settings: Settings, dataset: Dataset) -> tupl
     size = _size(settings, text, pace)
     epochs = text.readings(pace.symbols(size.value))
     choices = [size, *_dropout(text, epochs, size.value), _rate(settings, size.value), _decay(epochs)]
-    flat = {name: value for _, section in settings for name, value in section if value is not None}
+    sections = (settings.model, settings.training)  # not the text, whose allowed characters would be read as ranges
+    flat = {name: value for section in sections for name, value in section if value is not None}
     choices += [Choice(name, flat[name], reason) for name, reason in USUAL.items()]
     left = (_able(settings.training.optimizer) | USUAL.keys()) - given.keys()
     free = tuple(sorted((c for c in choices if c.setting in left), key=lambda c: list(flat).index(c.setting)))
     planned = Settings.from_flat(flat | {choice.setting: choice.value for choice in free})
+    planned = planned.model_copy(update={"text": settings.text})
     found = Planned(minutes, text.symbols, text.distinct, text.records, text.repeated, text.bits, free)
     return found, planned
 
