@@ -369,6 +369,22 @@ def test_missing_and_truncated_data(make: Make, name: str):
         open_dataset(dataset.folder)
 
 
+@pytest.mark.parametrize("place", [0, 41, 99])
+@pytest.mark.parametrize("mapped", [False, True])
+def test_an_id_beyond_the_vocabulary_is_refused(make: Make, monkeypatch: pytest.MonkeyPatch, place: int, mapped: bool):
+    """Catches an id that a kernel takes as a place in its arrays: it read and wrote beside them."""
+    dataset, _ = make("ab" * 50)
+    monkeypatch.setattr(module, "BLOCK", 16)
+    if mapped:
+        monkeypatch.setattr(module, "MAPPED_ABOVE", 8)
+    path = dataset.folder / "ids.bin"
+    data = bytearray(path.read_bytes())
+    data[place] = 2
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match=f"every id must be below 2, .* found 2 at position {place};"):
+        open_dataset(dataset.folder)
+
+
 @pytest.mark.parametrize("settings", [{}, {"batches": "windows"}, {"batches": "records"}])
 @pytest.mark.parametrize("text", [{}, BYTES, {**BYTES, "keep_order": True}])
 def test_mapped_ids_are_the_same(

@@ -195,6 +195,19 @@ def progress(**fields):
     return damage
 
 
+def other_vocabulary(folder):
+    """As many characters, and one of them another."""
+    path = folder / "data" / "dataset.json"
+    data = json.loads(path.read_text())
+    data["vocabulary"]["characters"][-1] = "~"
+    path.write_text(json.dumps(data))
+
+
+def spoilt_id(folder):
+    path = folder / "data" / "ids.bin"
+    path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+
+
 DAMAGE = {
     "no run.toml": (lambda folder: (folder / "run.toml").unlink(), "needs a run folder with a run.toml"),
     "run.toml not TOML": (lambda folder: (folder / "run.toml").write_text("= 3"), "run.toml must hold the settings"),
@@ -212,6 +225,8 @@ DAMAGE = {
     "odd field": (progress(mood=1), "last: resume.json: mood must"),
     "index beyond": (progress(index=10**6), "resume.json: index must be below"),
     "ids cut": (lambda folder: os.truncate(folder / "data" / "ids.bin", 10), "ids.bin has 10 bytes"),
+    "an id beyond the vocabulary": (spoilt_id, "ids.bin: every id must be below"),
+    "data of another run": (other_vocabulary, "dataset.json must have the vocabulary of last/vocabulary.json"),
     "dataset gone": (lambda folder: (folder / "data" / "dataset.json").unlink(), "must hold a run's data"),
     "another optimizer": (
         lambda folder: (folder / "run.toml").write_text((folder / "run.toml").read_text().replace("adamw", "sgd")),

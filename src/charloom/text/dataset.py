@@ -136,7 +136,23 @@ def open_dataset(folder: Path) -> Dataset:
     ordered = all(start <= stop for start, stop in bounds.values())
     if not ordered or size != max(stop for _, stop in bounds.values()) * vocabulary.dtype.itemsize:
         raise ModelError(f"{folder / 'ids.bin'} has {size} bytes, which does not fit dataset.json; one is damaged")
+    _check_ids(folder / "ids.bin", vocabulary)
     return Dataset(folder, vocabulary, bounds, stored.characters, stored.sha256)
+
+
+def _check_ids(path: Path, vocabulary: Vocabulary) -> None:
+    """Makes sure that every id of the file is one of the vocabulary's, in blocks of bounded memory.
+
+    Raises:
+        ModelError: for the first one that is not: a kernel would read and write beside its arrays.
+    """
+    for position, block in Ids.in_file(path, vocabulary.dtype).blocks():
+        if int(block.max()) >= vocabulary.size:
+            first = int(np.argmax(block >= vocabulary.size))
+            raise ModelError(
+                f"{path}: every id must be below {vocabulary.size}, the vocabulary size in dataset.json; "
+                f"found {block[first]} at position {position + first}; one of the two files is damaged"
+            )
 
 
 def prepare(

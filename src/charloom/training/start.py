@@ -142,10 +142,26 @@ def resume(folder: Path, budgets: Mapping[str, Any], report: Report, stop: Stop)
             training = run.settings.training.model_dump() | dict.fromkeys(BUDGETS) | dict(budgets)
             run.settings = run.settings.model_copy(update={"training": validated(TrainingSettings, training)})
         model, progress, arrays = run.load_last()
-        trainer = _trainer(run, open_dataset(run.data), model, progress, arrays, report, stop)
+        dataset = open_dataset(run.data)
+        _check_same_vocabulary(run, dataset, model)
+        trainer = _trainer(run, dataset, model, progress, arrays, report, stop)
         if budgets:
             run.save_settings()  # so that the next --resume goes on to the same end
     return trainer.train()
+
+
+def _check_same_vocabulary(run: Run, dataset: Dataset, model: ModelFolder) -> None:
+    """Makes sure that an id means the same character in the text and in the model.
+
+    Raises:
+        ModelError: if it does not: training would go on, with one character for another.
+    """
+    if dataset.vocabulary != model.vocabulary:
+        raise ModelError(
+            f"{run.folder}: data/dataset.json must have the vocabulary of last/vocabulary.json "
+            f"({model.vocabulary.size} symbols); found another one ({dataset.vocabulary.size} symbols); "
+            "is the data of another run?"
+        )
 
 
 def _fresh(run: Run, corpus: str, dataset: Dataset) -> ModelFolder:
