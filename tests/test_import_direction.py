@@ -30,6 +30,7 @@ ROOMS = [
     "presets",
     "config",
     "kernels",
+    "files",
     "errors",
 ]
 # The house's front: `charloom` itself hands out the API, and `python -m charloom` runs the commands.

@@ -1,7 +1,6 @@
 """Model folders and what a run needs to go on, written so that a kill at any moment loses nothing.
 
-A folder is written whole under another name, synced to the disk, and renamed into place. POSIX cannot rename over a
-folder that is not empty, so for a moment the old one stands aside as `NAME.old`; who reads looks there second.
+`files.py` writes a folder, and may for a moment leave the old one as `NAME.old` alone: reading looks there second.
 Weights are safetensors, all else is JSON: loading runs no code. Everything read is checked before it is used, and an
 error names the file and the field.
 """
@@ -10,8 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +20,7 @@ from numpy.typing import NDArray
 from charloom.architecture import Architecture
 from charloom.config import Cleaning, RecordKind, TextSettings, validated
 from charloom.errors import CharloomError, ModelError
+from charloom.files import replace_folder
 from charloom.text.vocabulary import Vocabulary
 
 FORMAT = 2  # raised whenever an older charloom could misread a folder; a folder says the lowest that reads it
@@ -59,7 +57,7 @@ def save_model(path: Path, model: ModelFolder, resume: tuple[dict[str, Any], Arr
     """Writes a model folder in place of the one at `path`, if any; with `resume`, its progress and arrays too.
 
     Raises:
-        OSError: if the disk is full or not writable; what stood at `path` is untouched.
+        OSError: if the disk is full or not writable, or the folder around it is not there; what was at `path` stays.
     """
     from safetensors.numpy import save
 
@@ -74,52 +72,6 @@ def save_model(path: Path, model: ModelFolder, resume: tuple[dict[str, Any], Arr
         files["resume.json"] = _json(progress)
         files["resume.safetensors"] = save({name: np.asarray(a, order="C") for name, a in arrays.items()})
     replace_folder(path, files)
-
-
-def replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Puts a folder with these files at `path` so that at every moment the old or the new one is there whole."""
-    fresh, old = path.with_name(path.name + ".new"), path.with_name(path.name + ".old")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    try:
-        for name, data in files.items():
-            _write(fresh / name, data)
-        _sync(fresh)
-    except OSError:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
-    if path.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        path.rename(old)
-    fresh.rename(path)
-    _sync(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Puts a file with this content at `path` so that at every moment the old or the new one is there whole."""
-    fresh = path.with_name(path.name + ".new")
-    _write(fresh, data)
-    fresh.replace(path)
-    _sync(path.parent)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Writes a file through to the disk."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """Makes renames in a folder last through a power cut, where the system lets a folder be opened (not on Windows)."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def find_model(path: str | os.PathLike[str]) -> Path:

@@ -217,7 +217,7 @@ def test_a_run_ends_with_a_verdict(charloom, corpus_file, tmp_path):
     finished = json.loads(ended.out.splitlines()[-1])
     assert finished["seen_nats"] > 0
     assert f"{finished['seen_nats']:.3f} nats/char on text that it learnt from" in finished["verdict"]
-    steps, nats = Run.open(tmp_path / "run").curve()
+    steps, nats, _ = Run.open(tmp_path / "run").curve()
     assert steps == [2, 4, 6, 8]
     assert len(nats) == 4
     assert "fitted" in charloom(*arguments, "--steps", "2", "--out", "shown").err.splitlines()[-1]

@@ -385,6 +385,26 @@ def test_an_id_beyond_the_vocabulary_is_refused(make: Make, monkeypatch: pytest.
         open_dataset(dataset.folder)
 
 
+@pytest.mark.parametrize("mapped", [False, True])
+def test_ids_that_are_not_those_written_are_refused(make: Make, monkeypatch: pytest.MonkeyPatch, mapped: bool):
+    """Catches what a power cut leaves, a file of zeros: valid ids, of another text."""
+    dataset, _ = make("ab" * 50)
+    monkeypatch.setattr(module, "BLOCK", 16)
+    if mapped:
+        monkeypatch.setattr(module, "MAPPED_ABOVE", 8)
+    path = dataset.folder / "ids.bin"
+    path.write_bytes(bytes(100))
+    with pytest.raises(ModelError, match=r"ids.bin must have the SHA-256 that dataset.json gives; found another; "):
+        open_dataset(dataset.folder)
+
+
+def test_data_of_an_older_version_have_no_checksum(make: Make):
+    """Catches older run folders that can no longer be opened."""
+    dataset, _ = make("ab" * 50)
+    damage(dataset.folder, lambda data: data.pop("ids_sha256"))
+    assert open_dataset(dataset.folder) == dataset
+
+
 @pytest.mark.parametrize("settings", [{}, {"batches": "windows"}, {"batches": "records"}])
 @pytest.mark.parametrize("text", [{}, BYTES, {**BYTES, "keep_order": True}])
 def test_mapped_ids_are_the_same(

@@ -81,7 +81,7 @@ def test_out_takes_a_new_or_an_empty_folder_and_nothing_else(tmp_path, corpus_fi
         train(corpus_file, mine, seed=1)
     with pytest.raises(SettingsError, match=r"--out must be a folder that can be written; .*file: File exists"):
         train(corpus_file, tmp_path / "file")
-    with pytest.raises(SettingsError, match=r"--out must be a folder that can be written; .*: Not a directory"):
+    with pytest.raises(SettingsError, match=r"--out must be a folder that can be written; .*file: File exists"):
         train(corpus_file, tmp_path / "file" / "below")
     assert (mine / "best" / "model.safetensors").read_bytes() == before
     assert (tmp_path / "file").read_text() == "mine"
@@ -178,9 +178,54 @@ def test_lines_written_after_the_checkpoint_are_taken_back(copy):
         file.write(b'{"event": "validation", "step": 4}\n{"eve')
     Run.open(copy).load_last()
     assert (copy / "log.jsonl").stat().st_size == size
-    os.truncate(copy / "samples.txt", 3)  # and a power cut may have lost some
+    os.truncate(copy / "samples.txt", 4)  # and a power cut may have lost some
     Run.open(copy).load_last()
-    assert (copy / "samples.txt").stat().st_size == 3
+    assert (copy / "samples.txt").read_bytes() == b"--- \n"
+
+
+@pytest.mark.parametrize(
+    ("damage", "lines"),
+    [
+        (lambda data: data[:-40], "1 line"),
+        (lambda data: data[:300] + bytes(len(data) - 300), "1 line"),
+        (lambda data: b"[1]\n" + data, "1 line"),
+        (lambda data: b"\xff\n" + data[:90], "2 lines"),
+        (lambda data: b'{"event": "validation", "step": "x", "validation_nats": 1.0}\n' + data, "1 line"),
+        (lambda data: b"", None),
+    ],
+    ids=["cut", "zeros", "no event", "no text", "no step", "lost"],
+)
+def test_a_torn_log_is_skipped_with_a_notice_and_the_run_ends(copy, damage, lines):
+    """A JSONDecodeError after all training, at every resume; the next event glued to what a power cut left of one."""
+    path = copy / "log.jsonl"
+    path.write_bytes(damage(path.read_bytes()))
+    progress = json.loads((copy / "last" / "resume.json").read_text())
+    (copy / "last" / "resume.json").write_text(json.dumps(progress | {"log_bytes": 10**6}))
+    events = []
+    assert resume(copy, events).step == 6
+    said = [event.text for event in events if isinstance(event, Notice)]
+    assert said == ([f"log.jsonl holds {lines} that cannot be read, as a power cut leaves them; skipped"] * bool(lines))
+    shown = [json.dumps(event.to_json(), ensure_ascii=False) for event in events]
+    assert path.read_text(encoding="utf-8", errors="replace").split("\n")[-len(shown) - 1 : -1] == shown
+    assert resume(copy, []).step == 6
+
+
+def test_what_a_run_begins_with_is_on_the_disk_before_the_first_checkpoint(tmp_path, corpus_file, monkeypatch):
+    """A power cut that leaves weights and an optimizer, and not the ids that they were trained on, or not the log."""
+    synced, sync = set(), os.fsync
+
+    def record(handle):
+        status = os.fstat(handle)
+        synced.add((status.st_dev, status.st_ino))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", record)
+    run = tmp_path / "new" / "run"
+    with pytest.raises(Interrupted):
+        train(corpus_file, run, stop=stop_after(1))
+    for path in ("data/ids.bin", "data/dataset.json", "data", "run.toml", "log.jsonl", ".", "..", "../.."):
+        status = (run / path).stat()
+        assert (status.st_dev, status.st_ino) in synced, path
 
 
 # Damage ---------------------------------------------------------------------------------------------------------------

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from charloom.checkpoint import replace_file
 from charloom.config import Settings, TextSettings
 from charloom.errors import SettingsError, TextError
+from charloom.files import replace_file
 from charloom.generate.model import Model
 from charloom.presets import over, with_preset
 from charloom.text.corpus import open_corpus

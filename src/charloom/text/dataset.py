@@ -25,6 +25,7 @@ from pydantic import NonNegativeInt
 
 from charloom.config import Section, TextSettings, validated
 from charloom.errors import ModelError, TextError
+from charloom.files import replace_file, sync
 from charloom.text.corpus import Corpus
 from charloom.text.shuffle import shuffled
 from charloom.text.vocabulary import BOUNDARY, Vocabulary, code_points
@@ -92,14 +93,18 @@ class Dataset:
         return Ids.in_file(self.folder / "ids.bin", self.vocabulary.dtype, *self.bounds[split])
 
     def save(self) -> None:
-        """Writes what `open_dataset` reads, beside the ids."""
+        """Writes what `open_dataset` reads, beside the ids, and makes both last through a power cut."""
+        with (self.folder / "ids.bin").open("rb") as ids:
+            digest = hashlib.file_digest(ids, "sha256").hexdigest()
         data = {
             "vocabulary": self.vocabulary.to_json(),
             "bounds": self.bounds,
             "characters": self.characters,
             "sha256": self.sha256,
+            "ids_sha256": digest,
         }
-        (self.folder / "dataset.json").write_text(json.dumps(data), encoding="utf-8")
+        sync(self.folder / "ids.bin")
+        replace_file(self.folder / "dataset.json", json.dumps(data).encode())
 
 
 class _Bounds(Section):
@@ -109,12 +114,13 @@ class _Bounds(Section):
 
 
 class _Stored(Section):
-    """What `dataset.json` holds."""
+    """What `dataset.json` holds; ids_sha256: of `ids.bin`; older runs lack it."""
 
     vocabulary: dict[str, Any]
     bounds: _Bounds
     characters: NonNegativeInt
     sha256: str
+    ids_sha256: str | None = None
 
 
 def open_dataset(folder: Path) -> Dataset:
@@ -136,16 +142,18 @@ def open_dataset(folder: Path) -> Dataset:
     ordered = all(start <= stop for start, stop in bounds.values())
     if not ordered or size != max(stop for _, stop in bounds.values()) * vocabulary.dtype.itemsize:
         raise ModelError(f"{folder / 'ids.bin'} has {size} bytes, which does not fit dataset.json; one is damaged")
-    _check_ids(folder / "ids.bin", vocabulary)
+    _check_ids(folder / "ids.bin", vocabulary, stored.ids_sha256)
     return Dataset(folder, vocabulary, bounds, stored.characters, stored.sha256)
 
 
-def _check_ids(path: Path, vocabulary: Vocabulary) -> None:
-    """Makes sure that every id of the file is one of the vocabulary's, in blocks of bounded memory.
+def _check_ids(path: Path, vocabulary: Vocabulary, sha256: str | None) -> None:
+    """Makes sure that the ids are those that were written, and all the vocabulary's, in blocks of bounded memory.
 
     Raises:
-        ModelError: for the first one that is not: a kernel would read and write beside its arrays.
+        ModelError: if not. With an id beyond the vocabulary a kernel would read and write beside its arrays; and what
+            a power cut leaves of a file, zeros, are valid ids.
     """
+    digest = hashlib.sha256()
     for position, block in Ids.in_file(path, vocabulary.dtype).blocks():
         if int(block.max()) >= vocabulary.size:
             first = int(np.argmax(block >= vocabulary.size))
@@ -153,6 +161,12 @@ def _check_ids(path: Path, vocabulary: Vocabulary) -> None:
                 f"{path}: every id must be below {vocabulary.size}, the vocabulary size in dataset.json; "
                 f"found {block[first]} at position {position + first}; one of the two files is damaged"
             )
+        digest.update(block.data)
+    if sha256 not in (None, digest.hexdigest()):
+        raise ModelError(
+            f"{path} must have the SHA-256 that dataset.json gives; found another; one of the two files is damaged; "
+            "take both from a copy of the run, or start again"
+        )
 
 
 def prepare(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import shlex
 import shutil
@@ -26,11 +27,11 @@ from charloom.checkpoint import (
     load_model,
     read_arrays,
     read_json,
-    replace_file,
     save_model,
 )
 from charloom.config import Settings, validated
 from charloom.errors import ModelError, SettingsError, TrainingError
+from charloom.files import append, cut_lines, make_folder, replace_file, sync
 from charloom.training.budget import Progress
 from charloom.training.events import Event
 
@@ -95,12 +96,14 @@ class Run:
         """Writes `kept/<name>/`, a model folder that nothing replaces."""
         folder = self.folder / "kept" / name
         with self._writing():
+            make_folder(folder.parent)
             save_model(folder, model)
         return folder
 
     def save_last(self, model: ModelFolder, progress: Progress, arrays: Arrays) -> None:
-        """Writes `last/`, with all that resuming needs."""
+        """Writes `last/`, with all that resuming needs; the log and the samples up to here last from now on too."""
         with self._writing():
+            self.sync_log()
             save_model(self.folder / "last", model, (progress.model_dump(), arrays))
 
     def load_last(self) -> tuple[ModelFolder, Progress, Arrays]:
@@ -119,30 +122,44 @@ class Run:
             progress = _progress(read_json(folder / "resume.json"))
         except ModelError as error:
             raise ModelError(f"{folder}: {error}") from None
-        for name, size in (("log.jsonl", progress.log_bytes), ("samples.txt", progress.samples_bytes)):
-            if (self.folder / name).exists():
-                os.truncate(self.folder / name, min(size, (self.folder / name).stat().st_size))
+        with self._writing():
+            for name, size in (("log.jsonl", progress.log_bytes), ("samples.txt", progress.samples_bytes)):
+                if os.path.lexists(self.folder / name):
+                    cut_lines(self.folder / name, size)
         return model, progress, arrays
 
     def log(self, event: Event) -> int:
         """Appends an event to `log.jsonl`; returns the log's size."""
         return self._append("log.jsonl", json.dumps(event.to_json(), ensure_ascii=False) + "\n")
 
-    def curve(self) -> tuple[list[int], list[float]]:
-        """Steps and losses of all validations in the log; it goes back to before the run was resumed."""
-        with (self.folder / "log.jsonl").open(encoding="utf-8", newline="\n") as lines:  # a text may hold U+2028
-            events = [event for event in map(json.loads, lines) if event["event"] == "validation"]
-        measured = [event for event in events if event["validation_nats"] is not None]
-        return [event["step"] for event in measured], [event["validation_nats"] for event in measured]
+    def sync_log(self) -> None:
+        """Makes what is in `log.jsonl` and `samples.txt` last through a power cut."""
+        for name in ("log.jsonl", "samples.txt"):
+            with suppress(FileNotFoundError):
+                sync(self.folder / name)
+
+    def curve(self) -> tuple[list[int], list[float], int]:
+        """Steps and losses of all validations in the log, and how many lines a power cut left that are no events.
+
+        The log goes back to before the run was resumed.
+        """
+        measured: list[tuple[int, float]] = []
+        damaged = 0
+        with (self.folder / "log.jsonl").open("rb") as lines:  # only \n ends a line; a text may hold U+2028
+            for line in lines:
+                try:
+                    measured += _measured(line)
+                except (ValueError, RecursionError):
+                    damaged += 1
+        return [step for step, _ in measured], [nats for _, nats in measured], damaged
 
     def add_sample(self, step: int, text: str) -> int:
         """Appends to `samples.txt`; returns its size."""
         return self._append("samples.txt", f"--- step {step}\n{text}\n\n")
 
     def _append(self, name: str, text: str) -> int:
-        with self._writing(), (self.folder / name).open("ab") as file:
-            file.write(text.encode("utf-8", "replace"))
-            return file.tell()
+        with self._writing():
+            return append(self.folder / name, text.encode("utf-8", "replace"))
 
     @contextmanager
     def abandoned_on_error(self) -> Iterator[None]:
@@ -183,17 +200,18 @@ def new_folder(out: Path | None, name: str) -> Path:
 def _first_free(name: str) -> Path:
     """Makes `runs/<name>-<n>`; of two runs that start at once, each gets its own."""
     runs = Path("runs")
-    runs.mkdir(exist_ok=True)
+    make_folder(runs)
     for number in itertools.count(1):
         folder = runs / f"{name}-{number}"
         with suppress(FileExistsError):
             folder.mkdir()
             break
+    sync(runs)
     return folder
 
 
 def _empty(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if any(folder.iterdir()):
         raise SettingsError(f"--out must be a new or empty folder; {folder} holds files; choose another name")
     return folder
@@ -204,6 +222,23 @@ def _complete(data: dict[str, Any]) -> None:
     text = data.get("text")
     if isinstance(text, dict) and "keep_order" not in text:
         text["keep_order"] = text.get("records", "none") != "none"
+
+
+def _measured(line: bytes) -> list[tuple[int, float]]:
+    """The step and the loss of a line of the log, if it is a validation that measured one.
+
+    Raises:
+        ValueError: if it is no event.
+    """
+    event = json.loads(line)
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        raise ValueError("no event")
+    if event["event"] != "validation" or event.get("validation_nats") is None:
+        return []
+    step, nats = event.get("step"), event["validation_nats"]
+    if type(step) is not int or type(nats) is not float or not math.isfinite(nats):
+        raise ValueError("no validation")
+    return [(step, nats)]
 
 
 def _progress(data: dict[str, Any]) -> Progress:

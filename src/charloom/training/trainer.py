@@ -349,11 +349,15 @@ class Trainer:
             progress.symbols,
         )
         self._emit(finished)
+        self._run.sync_log()
         return finished
 
     def _verdict(self, seen: Score | None, unseen: Score | None) -> str | None:
         """In words, where there is a curve and text on both sides."""
-        steps, nats = self._run.curve()
+        steps, nats, damaged = self._run.curve()
+        if damaged:
+            lines = "1 line" if damaged == 1 else f"{damaged} lines"
+            self._emit(Notice(f"log.jsonl holds {lines} that cannot be read, as a power cut leaves them; skipped"))
         if not (seen and unseen and nats and math.isfinite(seen.nats)):
             return None
         read = self._progress.symbols / self._model.architecture.size

@@ -1,0 +1,146 @@
+"""Files read without waiting and written to last: what a model folder, a run folder and their data are made of.
+
+Reading takes regular files only, so a FIFO or a device never holds the program up. Writing follows no link. A file or
+folder is written whole under a name of its own, synced to the disk, and renamed into place. POSIX cannot rename over
+a folder that is not empty, so for a moment the old one stands aside as `NAME.old`; who reads looks there second.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO, cast
+
+AT_ONCE: int = getattr(os, "O_NONBLOCK", 0)  # Windows has neither
+NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
+
+
+def append(path: Path, data: bytes) -> int:
+    """Adds to the end of a file, which is made where there is none; returns its size in bytes.
+
+    Raises:
+        OSError: if it is a link or no regular file, or the disk is full.
+    """
+    with _own(path, "ab") as file:
+        file.write(data)
+        return file.tell()
+
+
+def cut_lines(path: Path, size: int) -> None:
+    """Cuts a file of lines to at most `size` bytes. A torn last line gets its end: the next must not become part of it.
+
+    Raises:
+        OSError: if it is not there, a link or no regular file.
+    """
+    with _own(path, "r+b") as file:
+        file.truncate(min(size, os.fstat(file.fileno()).st_size))
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        if file.read(1) not in (b"\n", b""):
+            file.write(b"\n")
+
+
+def sync(path: Path) -> None:
+    """Makes a file's content, or the names in a folder, last through a power cut; Windows cannot open a folder."""
+    if os.name == "posix" or not path.is_dir():
+        handle = os.open(path, os.O_RDONLY | AT_ONCE)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder that lasts through a power cut, and its parents; one that is there already stays as it is."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    sync(path.parent)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Puts a file with this content at `path` so that at every moment the old or the new one is there whole."""
+    fresh = _beside(path)
+    try:
+        _write(fresh, data)
+        fresh.replace(path)
+    except OSError:
+        _remove(fresh)
+        raise
+    sync(path.parent)
+
+
+def replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """Puts a folder with these files at `path` so that at every moment the old or the new one is there whole.
+
+    Raises:
+        OSError: if the disk is full or not writable, or the folder around it is not there; what was at `path` stays.
+    """
+    fresh, old = _beside(path), path.with_name(path.name + ".old")
+    fresh.mkdir()
+    try:
+        for name, data in files.items():
+            _write(fresh / name, data)
+        sync(fresh)
+        if os.path.lexists(path):
+            _remove(old)
+            path.rename(old)
+        fresh.rename(path)
+    except OSError:
+        _remove(fresh)
+        raise
+    sync(path.parent)
+    _remove(old)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what writers left in a folder when they were killed; only where no other process may be writing now."""
+    for path in folder.glob("*.new-" + 8 * "[0-9a-f]"):
+        _remove(path)
+    for name in ("best", "last", "run.toml"):  # of older versions
+        _remove(folder / f"{name}.new")
+
+
+def _beside(path: Path) -> Path:
+    """A name that no other writer of `path` uses."""
+    return path.with_name(f"{path.name}.new-{secrets.token_hex(4)}")
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Writes a new file through to the disk."""
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _remove(path: Path) -> None:
+    """Removes a folder with all that is in it, a file or a link, if it is there and can be removed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _own(path: Path, mode: str) -> BinaryIO:
+    """Opens a file to be written: itself, never what it leads to."""
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | NO_LINK | AT_ONCE, 0o666)
+
+    try:
+        file = cast(BinaryIO, open(path, mode, opener=opener))  # noqa: SIM115 - the caller closes it
+    except OSError as error:
+        if path.is_symlink():
+            raise OSError(error.errno, f"{path.name} is a link, and none is followed") from None
+        raise
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, f"{path.name} is not a regular file")
+    return file

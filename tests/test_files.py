@@ -1,0 +1,109 @@
+"""Files: replaced whole or not at all, never through a link, and read only where they are files."""
+
+from __future__ import annotations
+
+import os
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from charloom import files
+from charloom.files import append, cut_lines, make_folder, remove_leftovers, replace_file, replace_folder
+
+
+class Killed(BaseException):
+    """What a kill is to the code that it stops: nothing is caught, nothing cleaned up."""
+
+
+def fail_at(patch, number):
+    """Kills at the n-th touch of the disk; gives the list of all touches."""
+    touches = []
+
+    def failing(name, original):
+        def touch(*arguments, **options):
+            touches.append(name)
+            if len(touches) == number:
+                raise Killed
+            return original(*arguments, **options)
+
+        return touch
+
+    for owner, name in ((os, "fsync"), (Path, "open"), (Path, "replace")):
+        patch.setattr(owner, name, failing(name, getattr(owner, name)))
+    return touches
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    """A file written in place."""
+    path = tmp_path / "run.toml"
+    for number in count(1):
+        path.write_bytes(b"old")
+        with pytest.MonkeyPatch.context() as patch:
+            touches = fail_at(patch, number)
+            try:
+                replace_file(path, b"new")
+            except Killed:
+                assert path.read_bytes() in (b"old", b"new")
+        if len(touches) < number:
+            break
+    assert (path.read_bytes(), number) == (b"new", 5)
+
+
+def test_two_writers_of_one_folder_never_mix_their_files(tmp_path):
+    """Both wrote into `last.new`: files of one model beside those of another."""
+    outer = tmp_path / "last"
+    replace_folder(outer, {"a": b"0", "b": b"0"})
+    write = files._write
+
+    def with_another(path, data):
+        write(path, data)
+        if data == b"1":
+            replace_folder(outer, {"a": b"2", "b": b"2"})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "_write", with_another)
+        replace_folder(outer, {"a": b"1", "b": b"1"})
+    assert {path.name: path.read_bytes() for path in outer.iterdir()} == {"a": b"1", "b": b"1"}
+    assert [path.name for path in tmp_path.iterdir()] == ["last"]
+
+
+def test_only_what_writers_left_behind_is_removed(tmp_path):
+    """A person's file that is called nearly so; a leftover that is a file, or a link to somebody's folder."""
+    mine = ["notes.new", "x.new-12", "last.newer", "last"]
+    for name in (*mine, "last.new", "run.toml.new-0123abcd"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "last.new-01234567").mkdir()
+    (tmp_path / "last.new-01234567" / "config.json").write_text("{}")
+    (tmp_path / "best.new-89abcdef").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "best.new").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "file").write_text("x")
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*mine, "elsewhere"])
+    assert (tmp_path / "elsewhere" / "file").exists()
+
+
+def test_a_folder_is_made_with_its_parents_and_never_in_place_of_a_file(tmp_path):
+    """A run that writes its own folder anew after somebody removed it; parents that a power cut loses."""
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(FileExistsError):
+        make_folder(tmp_path / "file" / "below")
+    with pytest.raises(FileNotFoundError):
+        replace_folder(tmp_path / "gone" / "last", {"a": b""})
+    assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "left"), [(99, b"one\ntw\n"), (6, b"one\ntw\n"), (4, b"one\n"), (1, b"o\n"), (0, b"")]
+)
+def test_a_torn_line_gets_its_end(tmp_path, size, left):
+    """The next line became part of it."""
+    path = tmp_path / "log"
+    path.write_bytes(b"one\ntw")
+    cut_lines(path, size)
+    assert path.read_bytes() == left
+    assert append(path, b"new\n") == len(left) + 4
+    assert path.read_bytes() == left + b"new\n"
