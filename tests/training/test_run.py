@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import tomllib
 
 import numpy as np
@@ -15,6 +18,7 @@ from hypothesis import strategies as st
 from charloom.checkpoint import load_model
 from charloom.config import Settings
 from charloom.errors import CharloomError, Interrupted, ModelError, SettingsError, TextError, TrainingError
+from charloom.training import run as run_module
 from charloom.training import start
 from charloom.training.budget import Progress
 from charloom.training.events import Finished, Notice, Started
@@ -226,6 +230,71 @@ def test_what_a_run_begins_with_is_on_the_disk_before_the_first_checkpoint(tmp_p
     for path in ("data/ids.bin", "data/dataset.json", "data", "run.toml", "log.jsonl", ".", "..", "../.."):
         status = (run / path).stat()
         assert (status.st_dev, status.st_ino) in synced, path
+
+
+def everything_in(folder):
+    """Every file with its content and its time, but the lock, which says nothing."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "lock")
+    return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
+
+
+def test_a_second_process_in_a_run_gets_one_line_and_changes_nothing(copy):
+    """Two that train one run: both wrote into `last.new`, and the log holds the lines of both."""
+    copied = copy.with_name("copied")
+    with Run.open(copy):
+        before = everything_in(copy)
+        with pytest.raises(TrainingError, match="run must be trained by one process at a time; another one does; wait"):
+            resume(copy, steps=9)
+        assert everything_in(copy) == before
+        shutil.copytree(copy, copied)
+        assert resume(copied).step == 6, "a copy is a run of its own"
+    assert resume(copy).step == 6
+
+
+def test_the_lock_of_a_killed_process_blocks_nobody(copy):
+    """A run that nobody can go on with until a person finds and removes a file."""
+    program = "import os, signal, sys; from pathlib import Path; from charloom.training.run import Run\n"
+    program += "Run.open(Path(sys.argv[1])).__enter__(); os.kill(os.getpid(), signal.SIGKILL)"
+    assert subprocess.run([sys.executable, "-c", program, str(copy)]).returncode == -signal.SIGKILL
+    assert (copy / "lock").exists()
+    for name in ("last.new-0123abcd", "last.new"):
+        shutil.copytree(copy / "last", copy / name)
+    assert resume(copy).step == 6
+    assert sorted(path.name for path in copy.iterdir()) == [
+        *("best", "data", "last", "lock", "log.jsonl", "run.toml", "samples.txt")
+    ]
+
+
+def test_a_run_is_unlocked_however_it_ends(copy, tmp_path, corpus_file):
+    """An error that is kept, as a notebook keeps it, and with it the lock."""
+    path = copy / "last" / "resume.json"
+    whole = path.read_text()
+    path.write_text("{}")
+    with pytest.raises(ModelError) as damaged:
+        resume(copy)
+    path.write_text(whole)
+    assert resume(copy).step == 6
+    with pytest.raises(Interrupted) as stopped:
+        train(corpus_file, tmp_path / "new", stop=stop_after(1))
+    assert resume(tmp_path / "new").step == 3
+    assert [damaged.type, stopped.type] == [ModelError, Interrupted]
+
+
+def test_of_two_runs_that_are_given_one_empty_folder_one_gets_it(tmp_path, corpus_file, monkeypatch):
+    """The second wrote into the first one's folder, and took it away when it failed."""
+    out, ended = tmp_path / "out", []
+    make = run_module.new_folder
+
+    def with_another_between(*arguments):
+        folder = make(*arguments)
+        monkeypatch.setattr(run_module, "new_folder", make)
+        ended.append(train(corpus_file, out))
+        return folder
+
+    monkeypatch.setattr(run_module, "new_folder", with_another_between)
+    with pytest.raises(SettingsError, match=f"--out must be a new or empty folder; another run began in {out}"):
+        train(corpus_file, out)
+    assert ended[0].step == resume(out).step == 3
 
 
 # Damage ---------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
-"""A run folder: `run.toml`, `log.jsonl`, `samples.txt`, `data/`, `best/`, `last/` and, where asked for, `kept/`.
+"""A run folder: `run.toml`, `log.jsonl`, `samples.txt`, `data`, `best`, `last`, `lock` and, where asked for, `kept`.
 
 `best/` is a model folder; `last/` is one too, with what resuming needs beside it; `kept/` holds one a kept epoch. A run
-never writes into a folder that is there already.
+never writes into a folder that is there already, and one process at a time writes into it: it holds `lock`, which the
+system takes back when the process ends, however it ends. The file itself stays and says nothing.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import tomli_w
+from filelock import FileLock, Timeout
 
 from charloom.checkpoint import (
     Arrays,
@@ -31,19 +33,40 @@ from charloom.checkpoint import (
 )
 from charloom.config import Settings, validated
 from charloom.errors import ModelError, SettingsError, TrainingError
-from charloom.files import append, cut_lines, make_folder, replace_file, sync
+from charloom.files import append, cut_lines, make_folder, remove_leftovers, replace_file, sync
 from charloom.training.budget import Progress
 from charloom.training.events import Event
 
 
 class Run:
-    """The folder of one run, opened for writing.
+    """The folder of one run, opened for writing; a context, within which no other process writes into it.
 
     source: where the text came from and, for fine-tuning, the model it started from; for people to read.
     """
 
     def __init__(self, folder: Path, settings: Settings, source: dict[str, Any]) -> None:
         self.folder, self.settings, self.source = folder, settings, source
+        self._lock = FileLock(folder / "lock", blocking=False)
+
+    def __enter__(self) -> Self:
+        """Locks the folder and removes what a process left there that was killed.
+
+        Raises:
+            TrainingError: if another process trains this run; nothing is changed.
+        """
+        with self._writing():
+            try:
+                self._lock.acquire()
+            except Timeout:
+                raise TrainingError(
+                    f"{self.folder} must be trained by one process at a time; another one does; wait until it ends"
+                ) from None
+            for folder in (self.folder, self.folder / "kept"):
+                remove_leftovers(folder)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
 
     @property
     def data(self) -> Path:
@@ -57,9 +80,12 @@ class Run:
 
     @classmethod
     def create(cls, out: Path | None, name: str, settings: Settings, source: dict[str, Any]) -> Run:
-        """A run in a new folder: see `new_folder`."""
+        """A run in a new folder: see `new_folder`. Of two processes that are given one folder, one gets it."""
         folder = new_folder(out, name)
-        (folder / "data").mkdir()
+        try:
+            (folder / "data").mkdir()
+        except FileExistsError:
+            raise SettingsError(f"--out must be a new or empty folder; another run began in {folder}") from None
         return cls(folder, settings, source)
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -52,9 +53,10 @@ def start(
         Interrupted: if asked to stop; everything is saved.
         KeyboardInterrupt: on Ctrl-C before the first step; nothing is left behind.
     """
-    with prompt_interrupt():
-        trainer = _begin(paths, values, out, origin, report, stop)
-    return trainer.train()
+    with ExitStack() as locked:
+        with prompt_interrupt():
+            trainer = _begin(paths, values, out, origin, report, stop, locked)
+        return trainer.train()
 
 
 def planned(
@@ -95,8 +97,9 @@ def _begin(
     origin: str | None,
     report: Report,
     stop: Stop,
+    locked: ExitStack,
 ) -> Trainer:
-    """Reads the text and makes the run folder and the first model."""
+    """Reads the text and makes the run folder, which stays locked as long as `locked` says, and the first model."""
     base, given, settings = _asked(values, origin)
     said: list[Event] = []
 
@@ -111,7 +114,7 @@ def _begin(
         notice(slower)
     corpus = open_corpus(paths, settings.text, notice)
     source = {"paths": list(paths), "charloom": version("charloom")} | ({"from": origin} if origin else {})
-    run = Run.create(out, corpus.name, settings, source)
+    run = locked.enter_context(Run.create(out, corpus.name, settings, source))
     with run.abandoned_on_error():
         run.save_settings()
         seed = settings.training.seed
@@ -134,20 +137,26 @@ def resume(folder: Path, budgets: Mapping[str, Any], report: Report, stop: Stop)
         budgets: minutes, epochs or steps to replace the run's own with; empty for none.
 
     Raises:
-        CharloomError: if the folder is not a run, or is damaged.
+        CharloomError: if the folder is not a run, is damaged, or another process trains it.
     """
-    with prompt_interrupt():
-        run = Run.open(folder)
-        if budgets:
-            training = run.settings.training.model_dump() | dict.fromkeys(BUDGETS) | dict(budgets)
-            run.settings = run.settings.model_copy(update={"training": validated(TrainingSettings, training)})
-        model, progress, arrays = run.load_last()
-        dataset = open_dataset(run.data)
-        _check_same_vocabulary(run, dataset, model)
-        trainer = _trainer(run, dataset, model, progress, arrays, report, stop)
-        if budgets:
-            run.save_settings()  # so that the next --resume goes on to the same end
-    return trainer.train()
+    with Run.open(folder) as run:
+        with prompt_interrupt():
+            trainer = _resumed(run, budgets, report, stop)
+        return trainer.train()
+
+
+def _resumed(run: Run, budgets: Mapping[str, Any], report: Report, stop: Stop) -> Trainer:
+    """Reads what the run left, and its budget if that is a new one."""
+    if budgets:
+        training = run.settings.training.model_dump() | dict.fromkeys(BUDGETS) | dict(budgets)
+        run.settings = run.settings.model_copy(update={"training": validated(TrainingSettings, training)})
+    model, progress, arrays = run.load_last()
+    dataset = open_dataset(run.data)
+    _check_same_vocabulary(run, dataset, model)
+    trainer = _trainer(run, dataset, model, progress, arrays, report, stop)
+    if budgets:
+        run.save_settings()  # so that the next --resume goes on to the same end
+    return trainer
 
 
 def _check_same_vocabulary(run: Run, dataset: Dataset, model: ModelFolder) -> None:
