@@ -107,3 +107,35 @@ def test_a_torn_line_gets_its_end(tmp_path, size, left):
     assert path.read_bytes() == left
     assert append(path, b"new\n") == len(left) + 4
     assert path.read_bytes() == left + b"new\n"
+
+
+@pytest.mark.parametrize("write", [lambda path: append(path, b"x"), lambda path: cut_lines(path, 0)])
+def test_neither_a_link_nor_a_fifo_is_written(tmp_path, write):
+    """Somebody's file cut or added to, through a link in a run folder; a FIFO that holds the program up."""
+    (tmp_path / "mine").write_text("mine")
+    path = tmp_path / "log.jsonl"
+    path.symlink_to("mine")
+    with pytest.raises(OSError, match=r"log\.jsonl is a link, and none is followed"):
+        write(path)
+    path.unlink()
+    path.symlink_to("nowhere")
+    with pytest.raises(OSError, match=r"log\.jsonl is a link, and none is followed"):
+        write(path)
+    path.unlink()
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(OSError, match=r"log\.jsonl is not a regular file"):
+        write(path)
+    os.close(reader)
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_folder_is_not_written_in_place_of_a_link(tmp_path):
+    """A link to another disk taken away unasked, or the model written behind it."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "last").symlink_to("elsewhere")
+    with pytest.raises(OSError, match="last is a link, and none is followed"):
+        replace_folder(tmp_path / "last", {"a": b""})
+    assert not any((tmp_path / "elsewhere").iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "last"]

@@ -217,7 +217,7 @@ class TrainingSettings(Section):
     engine: Literal["auto", "native", "torch", "numpy"] = Field(
         "auto", description="what computes; auto takes torch for a GPU, else the kernels (native)"
     )
-    threads: int | None = Field(None, ge=1, description="CPU threads  [all cores]")
+    threads: int | None = Field(None, ge=1, description="CPU threads, at most 64 or the number of cores  [all cores]")
 
     @field_validator("validate_every", "keep", mode="before")
     @classmethod

@@ -80,8 +80,10 @@ def replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """Puts a folder with these files at `path` so that at every moment the old or the new one is there whole.
 
     Raises:
-        OSError: if the disk is full or not writable, or the folder around it is not there; what was at `path` stays.
+        OSError: if the disk is full or not writable, `path` is a link, or the folder around it is not there; what was
+            at `path` stays.
     """
+    refuse_link(path)
     fresh, old = _beside(path), path.with_name(path.name + ".old")
     fresh.mkdir()
     try:
@@ -97,6 +99,16 @@ def replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
         raise
     sync(path.parent)
     _remove(old)
+
+
+def refuse_link(path: Path) -> None:
+    """Makes sure that what is written at a path is written there.
+
+    Raises:
+        OSError: if the path is a link.
+    """
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, f"{path.name} is a link, and none is followed")
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -132,15 +144,11 @@ def _own(path: Path, mode: str) -> BinaryIO:
     """Opens a file to be written: itself, never what it leads to."""
 
     def opener(name: str, flags: int) -> int:
-        return os.open(name, flags | NO_LINK | AT_ONCE, 0o666)
+        handle = os.open(name, flags | NO_LINK | AT_ONCE, 0o666)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise OSError(errno.EINVAL, f"{path.name} is not a regular file")
+        return handle
 
-    try:
-        file = cast(BinaryIO, open(path, mode, opener=opener))  # noqa: SIM115 - the caller closes it
-    except OSError as error:
-        if path.is_symlink():
-            raise OSError(error.errno, f"{path.name} is a link, and none is followed") from None
-        raise
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(errno.EINVAL, f"{path.name} is not a regular file")
-    return file
+    refuse_link(path)
+    return cast(BinaryIO, open(path, mode, opener=opener))

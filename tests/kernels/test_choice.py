@@ -15,6 +15,7 @@ import pytest
 
 from charloom import kernels
 from charloom.errors import DeviceError, SettingsError
+from charloom.kernels import cores, thread_count
 
 BUILT = importlib.util.find_spec("charloom.kernels._portable") is not None
 needs_kernels = pytest.mark.skipif(not BUILT, reason="no kernels are built here")
@@ -174,3 +175,9 @@ def test_nothing_is_loaded_before_it_is_needed():
     assert out.splitlines()[0] == "[]"
     name, loaded = out.splitlines()[1].split()
     assert int(loaded) == len({"portable", "avx512" if name == "amx" else name})
+
+
+def test_threads_are_as_many_as_asked_for_within_reason():
+    """2000 threads on two cores: a step took seconds; 2**31 of them do not fit the kernels' number."""
+    assert [thread_count(asked) for asked in (None, 1, 3, 64)] == [cores(), 1, 3, 64]
+    assert thread_count(2000) == thread_count(2**31) == max(64, cores())

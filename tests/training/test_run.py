@@ -297,6 +297,42 @@ def test_of_two_runs_that_are_given_one_empty_folder_one_gets_it(tmp_path, corpu
     assert ended[0].step == resume(out).step == 3
 
 
+@pytest.mark.parametrize("name", ["log.jsonl", "samples.txt", "last", "best", "kept"])
+def test_nothing_is_written_through_a_link(copy, tmp_path, name):
+    """A log that is a link to another file: that was cut to the log's size, and added to."""
+    mine = tmp_path / "mine"
+    if (copy / name).is_file():
+        mine.write_text("mine " * 10000)
+    else:
+        shutil.copytree(copy / "last", mine)
+        settings = (copy / "run.toml").read_text()
+        (copy / "run.toml").write_text(settings.replace("[training]", "[training]\nkeep = 1"))
+    if (copy / name).exists():
+        (copy / name).rename(tmp_path / "before")
+    (copy / name).symlink_to(mine)
+    before = mine.read_text() if mine.is_file() else everything_in(mine)
+    with pytest.raises(TrainingError, match=f"{name} is a link, and none is followed; .*; mend that, then: charloom"):
+        resume(copy)
+    assert before == (mine.read_text() if mine.is_file() else everything_in(mine))
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_run_folder_that_is_removed_while_it_is_trained_stays_so(copy, replaced):
+    """Half a run made anew, with status 0; the checkpoints of one run in the folder of the next."""
+
+    def remove(event):
+        if isinstance(event, Started):
+            shutil.rmtree(copy)
+            if replaced:
+                copy.mkdir()
+                (copy / "lock").write_text("")
+
+    with pytest.raises(TrainingError, match=r"run must stay in its place while it is trained; it was removed, moved"):
+        start.resume(copy, {}, remove, lambda: False)
+    assert not replaced or [path.name for path in copy.iterdir()] == ["lock"]
+    assert replaced or not copy.exists()
+
+
 # Damage ---------------------------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from charloom.errors import ModelError
 from charloom.generate.layers import Floats
 from charloom.generate.network import Integers, Network, State
 from charloom.generate.sampling import NO_CHOICE, Ids
-from charloom.kernels import cores
+from charloom.kernels import thread_count
 
 if TYPE_CHECKING:
     from charloom.generate.writer import Numbers, Rules
@@ -49,7 +49,7 @@ class NativeWriter:
         self, module: ModuleType, network: Network, precision: str, threads: int | None = None, tiles: bool = False
     ) -> None:
         made = network.architecture
-        self._threads = threads or cores()
+        self._threads = thread_count(threads)
         self._dtype = network.dtype
         self._symbols = made.symbols
         self._writer = module.Writer(
@@ -66,7 +66,7 @@ class NativeWriter:
     def limited(self, threads: int | None) -> NativeWriter:
         """See `Writer.limited`; what is packed is shared."""
         other = copy(self)
-        other._threads = threads or cores()
+        other._threads = thread_count(threads)
         return other
 
     def read(self, ids_T: Integers, state: State) -> State:

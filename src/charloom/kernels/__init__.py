@@ -28,6 +28,9 @@ VARIANTS = {
     "neon": ("asimd",),
     "portable": (),
 }
+# So many threads may be asked for on fewer cores: a sum of training depends on their number, so that a run of a large
+# machine can be repeated on a small one. With 2000, two cores came to one step in seconds.
+MOST_THREADS = 64
 FORCE = "CHARLOOM_KERNELS"  # the environment variable that names a variant, or is `off`
 
 
@@ -88,6 +91,11 @@ def open_variant(name: str) -> ModuleType:
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def thread_count(asked: int | None) -> int:
+    """How many threads to use where a person asked for so many, or for none in particular."""
+    return min(asked, max(cores(), MOST_THREADS)) if asked else cores()
 
 
 def runnable() -> list[str]:

@@ -7,6 +7,7 @@ system takes back when the process ends, however it ends. The file itself stays 
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import math
@@ -33,9 +34,11 @@ from charloom.checkpoint import (
 )
 from charloom.config import Settings, validated
 from charloom.errors import ModelError, SettingsError, TrainingError
-from charloom.files import append, cut_lines, make_folder, remove_leftovers, replace_file, sync
+from charloom.files import append, cut_lines, make_folder, refuse_link, remove_leftovers, replace_file, sync
 from charloom.training.budget import Progress
 from charloom.training.events import Event
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Run:
@@ -47,6 +50,7 @@ class Run:
     def __init__(self, folder: Path, settings: Settings, source: dict[str, Any]) -> None:
         self.folder, self.settings, self.source = folder, settings, source
         self._lock = FileLock(folder / "lock", blocking=False)
+        self._locked: os.stat_result | None = None
 
     def __enter__(self) -> Self:
         """Locks the folder and removes what a process left there that was killed.
@@ -61,11 +65,13 @@ class Run:
                 raise TrainingError(
                     f"{self.folder} must be trained by one process at a time; another one does; wait until it ends"
                 ) from None
+            self._locked = os.stat(self.folder / "lock")
             for folder in (self.folder, self.folder / "kept"):
                 remove_leftovers(folder)
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._locked = None
         self._lock.release()
 
     @property
@@ -122,6 +128,7 @@ class Run:
         """Writes `kept/<name>/`, a model folder that nothing replaces."""
         folder = self.folder / "kept" / name
         with self._writing():
+            refuse_link(folder.parent)
             make_folder(folder.parent)
             save_model(folder, model)
         return folder
@@ -194,20 +201,43 @@ class Run:
             with self._writing():
                 yield
         except BaseException:
-            if not os.path.lexists(self.folder / "last"):
+            if self._is_in_its_place() and not os.path.lexists(self.folder / "last"):
                 shutil.rmtree(self.folder, ignore_errors=True)
             raise
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
+            self._check_place()
             yield
         except OSError as error:
+            self._check_place()
             begun = os.path.lexists(self.folder / "last")
-            then = f"the last checkpoint is whole; make room, then: {self.resume_command}"
+            mend = "make room" if error.errno in FULL else "mend that"
+            then = f"the last checkpoint is whole; {mend}, then: {self.resume_command}"
             raise TrainingError(
-                f"{self.folder} cannot be written: {error.strerror}; {then if begun else 'make room, then start again'}"
+                f"{self.folder} cannot be written: {error.strerror}; {then if begun else f'{mend}, then start again'}"
             ) from None
+
+    def _check_place(self) -> None:
+        """Makes sure that the folder is still the one that was locked: nothing is made anew, or put into another run.
+
+        Raises:
+            TrainingError: if it is not.
+        """
+        if not self._is_in_its_place():
+            raise TrainingError(
+                f"{self.folder} must stay in its place while it is trained; it was removed, moved or replaced; "
+                "training ends, and nothing more is written"
+            )
+
+    def _is_in_its_place(self) -> bool:
+        if self._locked is None:
+            return True
+        try:
+            return os.path.samestat(self._locked, os.stat(self.folder / "lock"))
+        except OSError:
+            return False
 
 
 def new_folder(out: Path | None, name: str) -> Path:

@@ -24,7 +24,7 @@ from charloom.engines.bptt.plain import Plain
 from charloom.engines.bptt.rows import Rows
 from charloom.engines.masks import generator
 from charloom.engines.resume import checked_steps, remembered, state_parts
-from charloom.kernels import cores
+from charloom.kernels import thread_count
 
 Array = NDArray[np.int64]
 
@@ -59,7 +59,7 @@ class BpttEngine:
         self._network = Network(architecture, self._parameters)
         self._steps = 0
         self._memories = self._fresh_memories()
-        self._threads = settings.threads or cores()
+        self._threads = thread_count(settings.threads)
         self._compute = self._kernels() if native else Plain(self._network, self._threads)
 
     def _kernels(self) -> Native:

@@ -23,6 +23,7 @@ from charloom.engines.masks import generator
 from charloom.engines.resume import checked_steps, state_parts
 from charloom.engines.torch.device import choose_device, choose_precision
 from charloom.engines.torch.network import Network, State
+from charloom.kernels import thread_count
 
 Array = NDArray[np.int64]
 
@@ -53,7 +54,7 @@ class TorchEngine:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         if settings.threads:
-            torch.set_num_threads(settings.threads)
+            torch.set_num_threads(thread_count(settings.threads))
         self._settings, self._dropout, self._dtype = settings, dropout, dtype
         self._device = choose_device(settings.device)
         self._products = choose_precision(settings.precision, self._device, architecture.cell)
