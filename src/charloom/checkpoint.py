@@ -7,6 +7,7 @@ error names the file and the field.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -61,17 +62,24 @@ def save_model(path: Path, model: ModelFolder, resume: tuple[dict[str, Any], Arr
     """
     from safetensors.numpy import save
 
+    vocabulary, weights = _json(model.vocabulary.to_json()), save(model.parameters, metadata={"format": "pt"})
+    sha256 = {"vocabulary.json": _sha256(vocabulary), "model.safetensors": _sha256(weights)}
     files = {
-        "config.json": _json(_config(model)),
-        "vocabulary.json": _json(model.vocabulary.to_json()),
+        "config.json": _json(_config(model) | {"sha256": sha256}),
+        "vocabulary.json": vocabulary,
         "README.md": model_card(model).encode(errors="replace"),  # a corpus may be named after a file that is no UTF-8
-        "model.safetensors": save(model.parameters, metadata={"format": "pt"}),
+        "model.safetensors": weights,
     }
     if resume is not None:
         progress, arrays = resume
-        files["resume.json"] = _json(progress)
-        files["resume.safetensors"] = save({name: np.asarray(a, order="C") for name, a in arrays.items()})
+        remembered = save({name: np.asarray(a, order="C") for name, a in arrays.items()})
+        files["resume.json"] = _json(progress | {"sha256": {"resume.safetensors": _sha256(remembered)}})
+        files["resume.safetensors"] = remembered
     replace_folder(path, files)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def find_model(path: str | os.PathLike[str]) -> Path:
@@ -125,6 +133,8 @@ def _load(folder: Path) -> ModelFolder:
     if not isinstance(keep_order, bool):
         raise ModelError(f"config.json: keep_order must be true or false; found {keep_order!r}")
     parameters = _load_parameters(folder / "model.safetensors", architecture)
+    for name in ("vocabulary.json", "model.safetensors"):
+        check_sha256(folder / name, config, "config.json")
     provenance = _section(config, "provenance")
     return ModelFolder(architecture, vocabulary, parameters, cleaning, records, provenance, keep_order)
 
@@ -194,6 +204,31 @@ def read_arrays(path: Path) -> Arrays:
 def _format(model: ModelFolder) -> int:
     """2 where an older charloom would carry the state from record to record, or take bytes for UTF-8."""
     return 1 if model.keep_order and not model.vocabulary.binary else 2
+
+
+def check_sha256(path: Path, given: dict[str, Any], where: str) -> None:
+    """Makes sure that a file is as it was written: of a weight that a broken disk changed, nothing else can tell.
+
+    Args:
+        path: of the file.
+        given: what the JSON file beside it holds; folders of older versions have no `sha256` in it.
+        where: that file's name.
+
+    Raises:
+        ModelError: if the file is another.
+    """
+    if "sha256" not in given:
+        return
+    sha256 = given["sha256"]
+    if not isinstance(sha256, dict) or path.name not in sha256:
+        raise ModelError(f"{where}: sha256 must hold the checksum of {path.name}; found {sha256!r}")
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256[path.name] != found:
+        raise ModelError(
+            f"{path.name} must have the SHA-256 that {where} gives; found another; the file is damaged: copy it again "
+            f"(or, if it was changed on purpose, remove sha256 from {where})"
+        )
 
 
 def _config(model: ModelFolder) -> dict[str, Any]:

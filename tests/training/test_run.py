@@ -358,6 +358,15 @@ def spoilt_id(folder):
     path.write_bytes(path.read_bytes()[:-1] + b"\xff")
 
 
+def flipped(name):
+    def damage(folder):
+        data = bytearray((folder / name).read_bytes())
+        data[-7] ^= 1
+        (folder / name).write_bytes(data)
+
+    return damage
+
+
 DAMAGE = {
     "no run.toml": (lambda folder: (folder / "run.toml").unlink(), "needs a run folder with a run.toml"),
     "run.toml not TOML": (lambda folder: (folder / "run.toml").write_text("= 3"), "run.toml must hold the settings"),
@@ -367,6 +376,8 @@ DAMAGE = {
     "resume.json gone": (lambda folder: (folder / "last" / "resume.json").unlink(), "last: resume.json must be"),
     "arrays gone": (lambda folder: (folder / "last" / "resume.safetensors").unlink(), "last: resume.safetensors must"),
     "arrays cut": (lambda f: os.truncate(f / "last" / "resume.safetensors", 600), "last: resume.safetensors must"),
+    "an array flipped": (flipped("last/resume.safetensors"), "last: resume.safetensors must have the SHA-256 that res"),
+    "the best flipped": (flipped("best/model.safetensors"), "best: model.safetensors must have the SHA-256"),
     "step missing": (progress(step="gone"), "last: resume.json: step is missing"),
     "step negative": (progress(step=-1), "last: resume.json: step must be"),
     "step a word": (progress(step="many"), "last: resume.json: step must be"),
@@ -391,6 +402,17 @@ def test_a_damaged_run_is_one_error_that_names_the_file(copy, damage):
     change(copy)
     with pytest.raises(ModelError, match=message):
         resume(copy)
+
+
+def test_a_run_of_an_older_version_has_no_checksums(copy):
+    """Runs that could go on before there were any."""
+    names = ("last/resume.json", "last/config.json", "best/config.json", "data/dataset.json")
+    for path, key in zip([copy / name for name in names], [*3 * ["sha256"], "ids_sha256"], strict=True):
+        data = json.loads(path.read_text())
+        del data[key]
+        path.write_text(json.dumps(data))
+    (copy / "lock").unlink(missing_ok=True)
+    assert resume(copy).step == 6
 
 
 def test_a_folder_that_is_no_run_is_one_error(tmp_path):

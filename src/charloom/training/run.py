@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 from charloom.checkpoint import (
     Arrays,
     ModelFolder,
+    check_sha256,
     find_model,
     load_model,
     read_arrays,
@@ -152,7 +153,10 @@ class Run:
         model = load_model(folder)
         try:
             arrays = read_arrays(folder / "resume.safetensors")
-            progress = _progress(read_json(folder / "resume.json"))
+            data = read_json(folder / "resume.json")
+            check_sha256(folder / "resume.safetensors", data, "resume.json")
+            data.pop("sha256", None)
+            progress = _progress(data)
         except ModelError as error:
             raise ModelError(f"{folder}: {error}") from None
         with self._writing():

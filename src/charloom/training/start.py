@@ -151,6 +151,8 @@ def _resumed(run: Run, budgets: Mapping[str, Any], report: Report, stop: Stop) -
         training = run.settings.training.model_dump() | dict.fromkeys(BUDGETS) | dict(budgets)
         run.settings = run.settings.model_copy(update={"training": validated(TrainingSettings, training)})
     model, progress, arrays = run.load_last()
+    if progress.best_nats is not None:
+        load_model(run.folder / "best")  # as at the end: damage to it should not wait until all training is done
     dataset = open_dataset(run.data)
     _check_same_vocabulary(run, dataset, model)
     trainer = _trainer(run, dataset, model, progress, arrays, report, stop)
