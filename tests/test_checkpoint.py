@@ -20,7 +20,6 @@ from charloom import files
 from charloom.architecture import Architecture
 from charloom.checkpoint import (
     FORMAT,
-    LARGEST_JSON,
     ModelFolder,
     find_model,
     load_model,
@@ -30,6 +29,7 @@ from charloom.checkpoint import (
 )
 from charloom.config import Cleaning
 from charloom.errors import CharloomError, ModelError
+from charloom.files import LARGEST_TEXT
 from charloom.generate.network import Network
 from charloom.text.vocabulary import Vocabulary
 
@@ -93,7 +93,7 @@ def test_what_resuming_needs_comes_back_in_its_shape(tmp_path):
     """NumPy's ascontiguousarray makes a number an array of one: an optimizer's `step` came back in another shape."""
     arrays = {"steps": np.array(3), "step": np.array(2.0, np.float32), "m": np.arange(6.0).reshape(2, 3).T}
     save_model(tmp_path / "last", model(), ({"step": 3}, arrays))
-    back = read_arrays(tmp_path / "last" / "resume.safetensors")
+    back = read_arrays(tmp_path / "last" / "resume.safetensors", 100)
     assert {name: (value.shape, value.dtype) for name, value in back.items()} == {
         name: (value.shape, value.dtype) for name, value in arrays.items()
     }
@@ -240,6 +240,16 @@ def test_a_neighbour_called_old_is_not_the_model_asked_for(tmp_path):
         find_model(tmp_path / "empty")
 
 
+@pytest.mark.parametrize("kind", ["folder", "fifo", "device"])
+def test_a_config_that_is_no_file_is_one_error_at_once(folder, kind):
+    """A FIFO that is waited for, and a device that never ends."""
+    path = folder / "config.json"
+    path.unlink()
+    {"folder": path.mkdir, "fifo": lambda: os.mkfifo(path), "device": lambda: path.symlink_to("/dev/zero")}[kind]()
+    with pytest.raises(ModelError, match=r"a model must be a folder with a config\.json"):
+        load_model(folder)
+
+
 @pytest.mark.parametrize("path", [".", "/", "..", "", "no such", "x" * 5000, "nul\0byte", "file", "half"])
 def test_what_is_no_model_is_one_clear_error(tmp_path, monkeypatch, path):
     """Odd paths, a file, a folder of something else, one that a kill left half written: never another exception."""
@@ -268,6 +278,10 @@ def put(name, content):
 
 def cut(name, size):
     return lambda folder: os.truncate(folder / name, size)
+
+
+def device(name):
+    return lambda folder: ((folder / name).unlink(), (folder / name).symlink_to("/dev/zero"))
 
 
 def flip(name, place, value=0xFF):
@@ -314,8 +328,11 @@ DAMAGE = {
     "header says exabytes": (put("model.safetensors", b"\xff" * 8 + b"{}"), "model.safetensors must be a whole"),
     "weights a folder": (lambda folder: ((folder / "model.safetensors").unlink(),
                                          (folder / "model.safetensors").mkdir()), "model.safetensors must be"),
+    **{f"{name} a device": (device(name), f"{name} must be readable; not a regular file")
+       for name in ("vocabulary.json", "model.safetensors")},
+    "vocabulary huge": (cut("vocabulary.json", LARGEST_TEXT + 1), "vocabulary.json must have at most"),
     "oversized weights": (lambda folder: os.truncate(folder / "model.safetensors", 5 << 20),
-                          "model.safetensors must have at most .* bytes for this model; it has 5242880"),
+                          "model.safetensors must have at most .* bytes; it has 5242880"),
     "extra array": (weights(lambda a: a | {"odd": np.ones(2)}), "model.safetensors: odd is not expected"),
     "missing array": (weights(lambda a: {n: v for n, v in a.items() if n != "head.bias"}),
                       "model.safetensors: head.bias is missing"),
@@ -350,7 +367,7 @@ DAMAGE = {
     "config a list": (put("config.json", b"[1]"), "config.json must hold an object; found list"),
     "config very deep": (put("config.json", b"[" * 200_000), "config.json must be JSON"),
     "config a huge number": (put("config.json", b'{"format": ' + b"9" * 10_000 + b"}"), "config.json must be JSON"),
-    "config huge": (cut("config.json", LARGEST_JSON + 1), "config.json must be at most"),
+    "config huge": (cut("config.json", LARGEST_TEXT + 1), "config.json must have at most"),
     **{f"no {name}": (edit("config.json", lambda d, n=name: d | {n: [1]}), f"config.json: {name} must be an object")
        for name in ("architecture", "cleaning", "provenance")},
     "unknown cell": (section("architecture", cell="transformer"), "config.json: cell must be .*got 'transformer'"),

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from charloom import files
-from charloom.files import append, cut_lines, make_folder, remove_leftovers, replace_file, replace_folder
+from charloom.errors import ModelError
+from charloom.files import append, cut_lines, make_folder, read, remove_leftovers, replace_file, replace_folder
 
 
 class Killed(BaseException):
@@ -115,16 +116,16 @@ def test_neither_a_link_nor_a_fifo_is_written(tmp_path, write):
     (tmp_path / "mine").write_text("mine")
     path = tmp_path / "log.jsonl"
     path.symlink_to("mine")
-    with pytest.raises(OSError, match=r"log\.jsonl is a link, and none is followed"):
+    with pytest.raises(OSError, match=r"a link, and none is followed: .*log\.jsonl"):
         write(path)
     path.unlink()
     path.symlink_to("nowhere")
-    with pytest.raises(OSError, match=r"log\.jsonl is a link, and none is followed"):
+    with pytest.raises(OSError, match=r"a link, and none is followed: .*log\.jsonl"):
         write(path)
     path.unlink()
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with pytest.raises(OSError, match=r"log\.jsonl is not a regular file"):
+    with pytest.raises(OSError, match=r"not a regular file: .*log\.jsonl"):
         write(path)
     os.close(reader)
     assert (tmp_path / "mine").read_text() == "mine"
@@ -135,7 +136,23 @@ def test_a_folder_is_not_written_in_place_of_a_link(tmp_path):
     """A link to another disk taken away unasked, or the model written behind it."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "last").symlink_to("elsewhere")
-    with pytest.raises(OSError, match="last is a link, and none is followed"):
+    with pytest.raises(OSError, match=r"a link, and none is followed: .*last"):
         replace_folder(tmp_path / "last", {"a": b""})
     assert not any((tmp_path / "elsewhere").iterdir())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "last"]
+
+
+def test_only_a_regular_file_is_read_and_no_more_of_it_than_allowed(tmp_path):
+    """A FIFO that is waited for, a device that never ends, a file of gigabytes in place of one of kilobytes."""
+    path = tmp_path / "config.json"
+    path.write_bytes(b"12345")
+    assert read(path, 5) == b"12345"
+    with pytest.raises(ModelError, match=r"config\.json must have at most 4 bytes; it has 5"):
+        read(path, 4)
+    path.unlink()
+    os.mkfifo(path)
+    for place in (path, Path("/dev/zero"), Path("/dev/null")):
+        with pytest.raises(OSError, match="not a regular file"):
+            read(place)
+    with pytest.raises(OSError, match=r"regular file|directory"):
+        read(tmp_path)

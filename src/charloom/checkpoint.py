@@ -21,12 +21,11 @@ from numpy.typing import NDArray
 from charloom.architecture import Architecture
 from charloom.config import Cleaning, RecordKind, TextSettings, validated
 from charloom.errors import CharloomError, ModelError
-from charloom.files import replace_folder
+from charloom.files import opened, read, replace_folder
 from charloom.text.vocabulary import Vocabulary
 
 FORMAT = 2  # raised whenever an older charloom could misread a folder; a folder says the lowest that reads it
-HEADER_SPARE = 1 << 20  # bytes that a weights file may have beyond its numbers
-LARGEST_JSON = 64 << 20
+HEADER_SPARE = 1 << 20  # bytes that a safetensors file may have beyond its numbers
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -146,9 +145,7 @@ def read_json(path: Path) -> dict[str, Any]:
         ModelError: if it is missing, too large, not JSON, or not an object.
     """
     try:
-        if path.stat().st_size > LARGEST_JSON:
-            raise ModelError(f"{path.name} must be at most {LARGEST_JSON} bytes; it has {path.stat().st_size}")
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read(path).decode("utf-8"))
     except OSError as error:
         raise ModelError(f"{path.name} must be readable; {error.strerror}; was the folder copied whole?") from None
     except (ValueError, RecursionError) as error:
@@ -167,10 +164,7 @@ def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _load_parameters(path: Path, architecture: Architecture) -> dict[str, NDArray[np.float32]]:
     """The weights, after their names, shapes, types and values have been checked against the architecture."""
-    largest = architecture.size * 4 + HEADER_SPARE
-    if path.is_file() and path.stat().st_size > largest:
-        raise ModelError(f"{path.name} must have at most {largest} bytes for this model; it has {path.stat().st_size}")
-    arrays = read_arrays(path)
+    arrays = read_arrays(path, architecture.size * 4)
     if arrays.keys() != architecture.shapes.keys():
         odd = sorted(arrays.keys() ^ architecture.shapes.keys())[0]
         raise ModelError(f"{path.name}: {odd} is {'not expected' if odd in arrays else 'missing'}")
@@ -183,17 +177,18 @@ def _load_parameters(path: Path, architecture: Architecture) -> dict[str, NDArra
     return arrays
 
 
-def read_arrays(path: Path) -> Arrays:
-    """All arrays of a safetensors file.
+def read_arrays(path: Path, most: int) -> Arrays:
+    """All arrays of a safetensors file, which may take so many bytes.
 
     Raises:
-        ModelError: if it is missing, truncated or damaged.
+        ModelError: if it is missing, larger, truncated or damaged.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
-        return load_file(path)
+        with opened(path, most + HEADER_SPARE):  # before the library, which would map whatever it is given
+            return load_file(path)
     except OSError as error:
         reason = error.strerror or "no such file"
         raise ModelError(f"{path.name} must be readable; {reason}; was the folder copied whole?") from None
@@ -222,7 +217,7 @@ def check_sha256(path: Path, given: dict[str, Any], where: str) -> None:
     sha256 = given["sha256"]
     if not isinstance(sha256, dict) or path.name not in sha256:
         raise ModelError(f"{where}: sha256 must hold the checksum of {path.name}; found {sha256!r}")
-    with path.open("rb") as file:
+    with opened(path) as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if sha256[path.name] != found:
         raise ModelError(

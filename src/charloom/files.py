@@ -13,11 +13,37 @@ import secrets
 import shutil
 import stat
 from collections.abc import Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from charloom.errors import ModelError
+
+LARGEST_TEXT = 64 << 20  # bytes of a file that is read whole; a vocabulary of all of Unicode takes 15 MiB
+
 AT_ONCE: int = getattr(os, "O_NONBLOCK", 0)  # Windows has neither
 NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
+
+
+def opened(path: Path, most: int | None = None) -> BufferedReader:
+    """Opens a regular file to be read.
+
+    Raises:
+        OSError: if it is not there, not readable, or something else.
+        ModelError: if it has more than `most` bytes.
+    """
+    file = cast(BufferedReader, _regular(path, "rb", 0))
+    size = os.fstat(file.fileno()).st_size
+    if most is not None and size > most:
+        file.close()
+        raise ModelError(f"{path.name} must have at most {most} bytes; it has {size}")
+    return file
+
+
+def read(path: Path, most: int = LARGEST_TEXT) -> bytes:
+    """What a regular file of at most `most` bytes holds; errors as of `opened`."""
+    with opened(path, most) as file:
+        return file.read(most)
 
 
 def append(path: Path, data: bytes) -> int:
@@ -108,7 +134,7 @@ def refuse_link(path: Path) -> None:
         OSError: if the path is a link.
     """
     if path.is_symlink():
-        raise OSError(errno.ELOOP, f"{path.name} is a link, and none is followed")
+        raise OSError(errno.ELOOP, "a link, and none is followed", str(path))
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -142,13 +168,18 @@ def _remove(path: Path) -> None:
 
 def _own(path: Path, mode: str) -> BinaryIO:
     """Opens a file to be written: itself, never what it leads to."""
+    refuse_link(path)
+    return _regular(path, mode, NO_LINK)
+
+
+def _regular(path: Path, mode: str, further: int) -> BinaryIO:
+    """Opens a regular file, and nothing else: opening a FIFO waits for its other end, and a device may have no end."""
 
     def opener(name: str, flags: int) -> int:
-        handle = os.open(name, flags | NO_LINK | AT_ONCE, 0o666)
+        handle = os.open(name, flags | AT_ONCE | further, 0o666)
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             os.close(handle)
-            raise OSError(errno.EINVAL, f"{path.name} is not a regular file")
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
         return handle
 
-    refuse_link(path)
     return cast(BinaryIO, open(path, mode, opener=opener))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -159,3 +160,16 @@ def test_an_odd_name(charloom, tmp_path, checkpoint):
     checkpoint.rename(odd)
     assert charloom("import", odd, "--out", "anna").status == 0
     assert charloom("info", "anna").status == 0
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device"])
+def test_only_a_regular_file_is_imported(charloom, tmp_path, keras_file, kind):
+    """A FIFO that is waited for, and a device that never ends; as the checkpoint and as its characters."""
+    odd = tmp_path / "odd"
+    os.mkfifo(odd) if kind == "fifo" else odd.symlink_to("/dev/zero")
+    assert (
+        charloom("import", "odd", "--out", "new").complaint
+        == "a checkpoint must be a file that can be read; odd: not a regular file"
+    )
+    made = charloom("import", keras_file.name, "--characters", "odd")
+    assert made.complaint == "--characters must be a file that can be read; odd: not a regular file"

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from charloom.checkpoint import load_model
 from charloom.config import Settings
 from charloom.errors import CharloomError, Interrupted, ModelError, SettingsError, TextError, TrainingError
+from charloom.files import LARGEST_TEXT
 from charloom.training import run as run_module
 from charloom.training import start
 from charloom.training.budget import Progress
@@ -311,7 +312,7 @@ def test_nothing_is_written_through_a_link(copy, tmp_path, name):
         (copy / name).rename(tmp_path / "before")
     (copy / name).symlink_to(mine)
     before = mine.read_text() if mine.is_file() else everything_in(mine)
-    with pytest.raises(TrainingError, match=f"{name} is a link, and none is followed; .*; mend that, then: charloom"):
+    with pytest.raises(TrainingError, match=f"{name} cannot be written: a link, and none is followed; .*; mend"):
         resume(copy)
     assert before == (mine.read_text() if mine.is_file() else everything_in(mine))
 
@@ -367,6 +368,27 @@ def flipped(name):
     return damage
 
 
+def three_gigabytes(folder):
+    """A whole safetensors file, of zeros that take no place on the disk."""
+    size = 3 << 30
+    header = json.dumps({"x": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}}).encode()
+    with (folder / "last" / "resume.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size)
+
+
+def device(name):
+    def damage(folder):
+        (folder / name).unlink()
+        (folder / name).symlink_to("/dev/null")
+
+    return damage
+
+
+def larger(name):
+    return lambda folder: os.truncate(folder / name, LARGEST_TEXT + 1)
+
+
 DAMAGE = {
     "no run.toml": (lambda folder: (folder / "run.toml").unlink(), "needs a run folder with a run.toml"),
     "run.toml not TOML": (lambda folder: (folder / "run.toml").write_text("= 3"), "run.toml must hold the settings"),
@@ -378,6 +400,13 @@ DAMAGE = {
     "arrays cut": (lambda f: os.truncate(f / "last" / "resume.safetensors", 600), "last: resume.safetensors must"),
     "an array flipped": (flipped("last/resume.safetensors"), "last: resume.safetensors must have the SHA-256 that res"),
     "the best flipped": (flipped("best/model.safetensors"), "best: model.safetensors must have the SHA-256"),
+    "arrays of 3 GiB": (three_gigabytes, "last: resume.safetensors must have at most .* bytes; it has 32212"),
+    **{f"{name} a device": (device(name), f"{os.path.basename(name)}.* not a regular file")
+       for name in ("run.toml", "data/dataset.json", "data/ids.bin", "last/resume.json", "last/resume.safetensors",
+                    "last/model.safetensors", "last/vocabulary.json")},
+    **{f"{name} larger": (larger(name), f"{os.path.basename(name)} must have at most {LARGEST_TEXT} bytes")
+       for name in ("run.toml", "data/dataset.json", "last/resume.json")},
+    "run.toml very deep": (lambda folder: (folder / "run.toml").write_text("a = " + "[" * 99999), "run.toml must hold"),
     "step missing": (progress(step="gone"), "last: resume.json: step is missing"),
     "step negative": (progress(step=-1), "last: resume.json: step must be"),
     "step a word": (progress(step="many"), "last: resume.json: step must be"),

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from charloom.checkpoint import ModelFolder, save_model
 from charloom.errors import ModelError, SettingsError
+from charloom.files import opened
 from charloom.interop import keras, pytorch
 from charloom.interop.foreign import Foreign, Notice, to_model
 from charloom.interop.tokens import read_characters
@@ -82,7 +83,7 @@ def check_new(folder: Path) -> None:
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ModelError(f"a checkpoint must be a file that can be read; {path}: {error.strerror}") from None

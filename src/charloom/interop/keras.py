@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from charloom.checkpoint import LARGEST_JSON
 from charloom.errors import DeviceError, ModelError
+from charloom.files import LARGEST_TEXT
 from charloom.interop.foreign import Floats, Foreign, Notice, Recurrent
 from charloom.interop.keras_config import Told, refuse_code, refuse_silent, told_by
 from charloom.interop.limits import check_room
@@ -60,8 +60,8 @@ def read_archive(path: Path, notice: Notice) -> Foreign:
     with zipfile.ZipFile(path) as archive:
         parts = {name: archive.getinfo(name) for name in (CONFIG, WEIGHTS)}
         check_room(sum(part.file_size for part in parts.values()), path.stat().st_size)
-        if parts[CONFIG].file_size > LARGEST_JSON:
-            raise ModelError(f"{CONFIG} must be at most {LARGEST_JSON} bytes; it has {parts[CONFIG].file_size}")
+        if parts[CONFIG].file_size > LARGEST_TEXT:
+            raise ModelError(f"{CONFIG} must be at most {LARGEST_TEXT} bytes; it has {parts[CONFIG].file_size}")
         config, weights = archive.read(CONFIG), archive.read(WEIGHTS)
     told = told_by(json.loads(config))
     return _network("Keras (.keras)", _stored(io.BytesIO(weights), len(weights))[0], told, notice)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from charloom.errors import ModelError, SettingsError
+from charloom.files import read
 from charloom.text.vocabulary import BOUNDARY, Vocabulary
 
 UNKNOWN = ("[UNK]", "<unk>", "<UNK>")
@@ -32,7 +33,7 @@ def read_characters(path: Path, count: int) -> tuple[str, ...]:
         SettingsError: if the file cannot be read, or holds another number of characters, or one twice.
     """
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = read(path).decode("utf-8")
         tokens = _from_json(text) if text.lstrip("\ufeff \t\r\n")[:1] in ("[", "{") else _as_it_stands(text, count)
         check_tokens(tokens, count)
     except OSError as error:

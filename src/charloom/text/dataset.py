@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -25,7 +26,7 @@ from pydantic import NonNegativeInt
 
 from charloom.config import Section, TextSettings, validated
 from charloom.errors import ModelError, TextError
-from charloom.files import replace_file, sync
+from charloom.files import opened, read, replace_file, sync
 from charloom.text.corpus import Corpus
 from charloom.text.shuffle import shuffled
 from charloom.text.vocabulary import BOUNDARY, Vocabulary, code_points
@@ -130,8 +131,9 @@ def open_dataset(folder: Path) -> Dataset:
         ModelError: if it is not there or its parts do not match.
     """
     try:
-        size = (folder / "ids.bin").stat().st_size
-        stored = validated(_Stored, json.loads((folder / "dataset.json").read_text(encoding="utf-8")))
+        with opened(folder / "ids.bin") as ids:
+            size = os.fstat(ids.fileno()).st_size
+        stored = validated(_Stored, json.loads(read(folder / "dataset.json").decode("utf-8")))
         vocabulary = Vocabulary.from_json(stored.vocabulary)
     except OSError as error:
         reason = f"{Path(error.filename).name}: {error.strerror}"

@@ -23,6 +23,7 @@ from typing import Any, Self
 import tomli_w
 from filelock import FileLock, Timeout
 
+from charloom.architecture import Architecture
 from charloom.checkpoint import (
     Arrays,
     ModelFolder,
@@ -35,7 +36,17 @@ from charloom.checkpoint import (
 )
 from charloom.config import Settings, validated
 from charloom.errors import ModelError, SettingsError, TrainingError
-from charloom.files import append, cut_lines, make_folder, refuse_link, remove_leftovers, replace_file, sync
+from charloom.files import (
+    append,
+    cut_lines,
+    make_folder,
+    opened,
+    read,
+    refuse_link,
+    remove_leftovers,
+    replace_file,
+    sync,
+)
 from charloom.training.budget import Progress
 from charloom.training.events import Event
 
@@ -104,13 +115,13 @@ class Run:
         """
         path = folder / "run.toml"
         try:
-            data = tomllib.loads(path.read_text(encoding="utf-8"))
+            data = tomllib.loads(read(path).decode("utf-8"))
             source = data.pop("source", {})
             _complete(data)
             return cls(folder, validated(Settings, data), source)
         except OSError as error:
             raise ModelError(f"--resume needs a run folder with a run.toml; {path}: {error.strerror}") from None
-        except ValueError as error:  # not TOML, or a setting outside its range
+        except (ValueError, RecursionError, ModelError) as error:  # not TOML, or a setting outside its range
             raise ModelError(f"{path} must hold the settings of a run; it is damaged: {error}") from None
 
     def save_settings(self) -> None:
@@ -152,7 +163,7 @@ class Run:
             raise ModelError(f"{self.folder} was stopped before training began; start it again") from None
         model = load_model(folder)
         try:
-            arrays = read_arrays(folder / "resume.safetensors")
+            arrays = read_arrays(folder / "resume.safetensors", self._most_bytes(model.architecture))
             data = read_json(folder / "resume.json")
             check_sha256(folder / "resume.safetensors", data, "resume.json")
             data.pop("sha256", None)
@@ -164,6 +175,11 @@ class Run:
                 if os.path.lexists(self.folder / name):
                     cut_lines(self.folder / name, size)
         return model, progress, arrays
+
+    def _most_bytes(self, architecture: Architecture) -> int:
+        """What an optimizer and a state can take: two arrays for each parameter and two parts, 8 bytes a number."""
+        state = architecture.layers * self.settings.training.batch_size * architecture.hidden
+        return 16 * (architecture.size + state)
 
     def log(self, event: Event) -> int:
         """Appends an event to `log.jsonl`; returns the log's size."""
@@ -182,7 +198,7 @@ class Run:
         """
         measured: list[tuple[int, float]] = []
         damaged = 0
-        with (self.folder / "log.jsonl").open("rb") as lines:  # only \n ends a line; a text may hold U+2028
+        with opened(self.folder / "log.jsonl") as lines:  # only \n ends a line; a text may hold U+2028
             for line in lines:
                 try:
                     measured += _measured(line)
@@ -216,11 +232,12 @@ class Run:
             yield
         except OSError as error:
             self._check_place()
-            begun = os.path.lexists(self.folder / "last")
             mend = "make room" if error.errno in FULL else "mend that"
+            begun = os.path.lexists(self.folder / "last")
             then = f"the last checkpoint is whole; {mend}, then: {self.resume_command}"
             raise TrainingError(
-                f"{self.folder} cannot be written: {error.strerror}; {then if begun else f'{mend}, then start again'}"
+                f"{error.filename or self.folder} cannot be written: {error.strerror}; "
+                f"{then if begun else f'{mend}, then start again'}"
             ) from None
 
     def _check_place(self) -> None:
