@@ -334,6 +334,24 @@ def test_a_run_folder_that_is_removed_while_it_is_trained_stays_so(copy, replace
     assert replaced or not copy.exists()
 
 
+def test_a_run_whose_budget_is_spent_says_so_and_is_still_measured(tmp_path, corpus_file):
+    """`done`, and not a word that nothing was done; a run that was stopped just before its end and never gets there."""
+    with pytest.raises(Interrupted):
+        train(corpus_file, tmp_path / "run", steps=3, stop=stop_after(3), split="80/10/10")
+    assert "test_nats" not in load_model(tmp_path / "run").provenance
+    ends = []
+    for _ in range(2):
+        events = []
+        ends.append(resume(tmp_path / "run", events))
+        assert [event.text for event in events if isinstance(event, Notice)] == [
+            "this run had come to its end: 3 of 3 steps; its best model is measured once more; to train on, give a "
+            f"larger budget: charloom train --resume {tmp_path / 'run'} --steps 6"
+        ]
+        assert "test_nats" in load_model(tmp_path / "run").provenance
+    assert ends[0] == ends[1]
+    assert resume(tmp_path / "run", steps=6).step == 6
+
+
 # Damage ---------------------------------------------------------------------------------------------------------------
 
 

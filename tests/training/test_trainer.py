@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -155,6 +156,28 @@ def test_patience_stops_after_so_many_validations_without_a_better_one(tmp_path)
     assert (session.finished.step, session.finished.best_step) == (6, 3)
     again = Session(tmp_path, Scripted(scores=scores), resumed=True, steps=20, validate_every=1, patience=3)
     assert again.trainer.train().step == 6
+    [said] = again.seen(Notice)
+    assert said.text.startswith("this run had come to its end: 3 validations without a better one; its best model is")
+
+
+@pytest.mark.parametrize(
+    ("budgets", "said"),
+    [
+        ({"steps": 7}, "7 of 7 steps; .* --steps 14"),
+        ({"steps": 2}, "7 of 2 steps; .* --steps 14"),
+        ({"steps": 9, "epochs": 1}, r"1\.4 of 1 epochs; .* --epochs 3"),
+        ({"steps": None, "minutes": 0.125}, r"0\.[23] of 0\.125 minutes; .* --minutes 1"),
+    ],
+)
+def test_a_spent_budget_is_named_with_what_to_give(tmp_path, budgets, said):
+    """Another budget named than the one that ended the run; one to give that is spent too."""
+    trained(tmp_path, Scripted(), steps=7, clock=Clock(1.0), sample_length=0)
+    again = Session(tmp_path, Scripted(), resumed=True, clock=Clock(1.0), **budgets)
+    assert again.trainer.train().step == 7
+    texts = [notice.text for notice in again.seen(Notice)]
+    assert len(texts) == 1
+    assert re.search(f": {said}$", texts[0]), texts
+    assert trained(tmp_path / "other", Scripted(), steps=3).seen(Notice) == []
 
 
 def test_without_a_validation_split_the_last_weights_are_the_best(tmp_path):

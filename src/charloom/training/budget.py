@@ -10,7 +10,7 @@ import math
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from charloom.config import TrainingSettings
+from charloom.config import BUDGETS, TrainingSettings
 
 VALIDATIONS = 20  # in a budget, where nothing else is asked: a curve to look at for about 2% of the time
 FLOOR = 0.01  # of the highest rate: the rate never falls to nothing
@@ -50,14 +50,25 @@ def fraction(settings: TrainingSettings, progress: Progress, batches: int) -> fl
     Args:
         batches: in one epoch.
     """
-    parts = [0.0]
-    if settings.minutes is not None:
-        parts.append(progress.seconds / (60 * settings.minutes))
-    if settings.epochs is not None:
-        parts.append((progress.epoch + progress.index / batches) / settings.epochs)
-    if settings.steps is not None:
-        parts.append(progress.step / settings.steps)
-    return max(parts)
+    return max((done / whole for done, whole in _parts(settings, progress, batches).values()), default=0.0)
+
+
+def spent(settings: TrainingSettings, progress: Progress, batches: int) -> tuple[str, str]:
+    """What was done of the budget that ended, in words, and a flag that doubles it."""
+    parts = _parts(settings, progress, batches)
+    name = max(parts, key=lambda part: parts[part][0] / parts[part][1])
+    done, whole = parts[name]
+    return f"{round(done, 1):,} of {whole:,} {name}", f"--{name} {math.ceil(2 * max(parts[name]))}"
+
+
+def _parts(settings: TrainingSettings, progress: Progress, batches: int) -> dict[str, tuple[float, float]]:
+    """How much was done of each budget that there is, and all of it."""
+    done = {
+        "minutes": progress.seconds / 60,
+        "epochs": progress.epoch + progress.index / batches,
+        "steps": progress.step,
+    }
+    return {name: (done[name], whole) for name in BUDGETS if (whole := getattr(settings, name)) is not None}
 
 
 def learning_rate(settings: TrainingSettings, spent: float) -> float:

@@ -104,9 +104,11 @@ class Trainer:
             with self._run.abandoned_on_error():
                 self._save_best()
                 self._checkpoint()
+        elif self._ended():
+            self._emit(Notice(self._said_of_the_end()))
         while True:
             try:
-                while self._fraction() < 1 and not self._out_of_patience():
+                while not self._ended():
                     self._turn()
                 self._checkpoint()
                 return self._finish()
@@ -184,6 +186,18 @@ class Trainer:
 
     def _fraction(self) -> float:
         return budget.fraction(self._settings, self._progress, len(self._layouts.training))
+
+    def _ended(self) -> bool:
+        return self._fraction() >= 1 or self._out_of_patience()
+
+    def _said_of_the_end(self) -> str:
+        """Why a run that is resumed does not go on, and what would let it."""
+        if self._out_of_patience():
+            done, then = f"{self._progress.waited:,} validations without a better one", "begin a new run from its model"
+        else:
+            done, more = budget.spent(self._settings, self._progress, len(self._layouts.training))
+            then = f"give a larger budget: {self._run.resume_command} {more}"
+        return f"this run had come to its end: {done}; its best model is measured once more; to train on, {then}"
 
     def _out_of_patience(self) -> bool:
         return self._settings.patience is not None and self._progress.waited >= self._settings.patience
