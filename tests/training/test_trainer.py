@@ -207,8 +207,8 @@ def test_validating_after_each_epoch(tmp_path):
 @pytest.mark.parametrize(
     ("keep", "names"),
     [
-        ("best", ["epoch-0001-loss-0.9000", "epoch-0002-loss-0.5000"]),
-        (2, ["epoch-0002-loss-0.5000", "epoch-0004-loss-0.8000"]),
+        ("best", ["epoch-0001-step-000005-loss-0.9000", "epoch-0002-step-000010-loss-0.5000"]),
+        (2, ["epoch-0002-step-000010-loss-0.5000", "epoch-0004-step-000020-loss-0.8000"]),
         (None, []),
     ],
 )
@@ -223,6 +223,14 @@ def test_models_that_are_kept_for_good(tmp_path, keep, names):
     for name in names:
         kept = session.folder / "kept" / name
         assert saved_at(kept) == load_model(kept).provenance["step"] == BATCHES * int(name[6:10])
+
+
+def test_models_of_one_epoch_are_all_kept(tmp_path):
+    """Names without the step: of equal losses in one epoch the last alone was kept."""
+    trained(tmp_path, Scripted(), steps=4, validate_every=1, keep=1)
+    assert sorted(path.name for path in (tmp_path / "run" / "kept").iterdir()) == [
+        f"epoch-0001-step-00000{step}-loss-1.0000" for step in (1, 2, 3, 4)
+    ]
 
 
 def test_samples_as_they_are_asked_for(tmp_path):

@@ -289,12 +289,13 @@ class Trainer:
         return best
 
     def _keep(self, best: bool, nats: float | None) -> str | None:
-        """Writes a model folder for good, where that is due; its name tells the epoch and the loss."""
+        """Writes a model folder for good, where that is due; its name tells the epoch, the step and the loss."""
         every = self._settings.keep
         if not every or not (best if every == "best" else self._progress.validations % every == 0):
             return None
         figures = {} if nats is None else {f"{self._settings.best_by}_nats": nats}
-        name = "-".join([f"epoch-{self._epoch + 1:04}", *(f"loss-{value:.4f}" for value in figures.values())])
+        place = f"epoch-{self._epoch + 1:04}-step-{self._progress.step:06}"  # several may be kept in one epoch
+        name = "-".join([place, *(f"loss-{value:.4f}" for value in figures.values())])
         return str(self._run.save_kept(name, self._as_saved(self._progress.step, figures)))
 
     def _sample(self) -> None:
