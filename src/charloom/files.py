@@ -73,8 +73,9 @@ def cut_lines(path: Path, size: int) -> None:
 
 def sync(path: Path) -> None:
     """Makes a file's content, or the names in a folder, last through a power cut; Windows cannot open a folder."""
-    if os.name == "posix" or not path.is_dir():
-        handle = os.open(path, os.O_RDONLY | AT_ONCE)
+    folder = path.is_dir()
+    if os.name == "posix" or not folder:
+        handle = os.open(path, (os.O_RDONLY if folder else os.O_RDWR) | AT_ONCE)
         try:
             os.fsync(handle)
         finally:
