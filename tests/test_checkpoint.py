@@ -316,7 +316,27 @@ def section(name, drop=None, **fields):
     return edit("config.json", change)
 
 
+def typed(name, size):
+    """Weights in a type of `size` bytes a number that NumPy may not have."""
+
+    def damage(folder):
+        header, end = {}, 0
+        for key, array in load_file(folder / "model.safetensors").items():
+            begin, end = end, end + array.size * size
+            header[key] = {"dtype": name, "shape": array.shape, "data_offsets": [begin, end]}
+        text = json.dumps(header).encode()
+        (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(end))
+
+    return damage
+
+
 DAMAGE = {
+    **{f"weights of {name}": (typed(name, size), "model.safetensors must hold numbers that NumPy has, such as float32")
+       for name, size in {"F8_E4M3": 1, "F8_E5M2": 1, "BF16": 2}.items()},
+    **{f"{number} in provenance": (
+        lambda folder, number=number: (folder / "config.json").write_text(
+            (folder / "config.json").read_text().replace('"provenance": {', f'"provenance": {{"odd": {number}, ')),
+        "config.json must be JSON; it is damaged: numbers must be finite") for number in ("NaN", "-Infinity", "1e400")},
     **{f"{name} missing": (lambda folder, name=name: (folder / name).unlink(), name)
        for name in ("vocabulary.json", "model.safetensors")},
     **{f"weights cut at {size}": (cut("model.safetensors", size), "model.safetensors must be a whole")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -145,7 +146,7 @@ def read_json(path: Path) -> dict[str, Any]:
         ModelError: if it is missing, too large, not JSON, or not an object.
     """
     try:
-        data = json.loads(read(path).decode("utf-8"))
+        data = json.loads(read(path).decode("utf-8"), parse_float=_finite, parse_constant=_finite)
     except OSError as error:
         raise ModelError(f"{path.name} must be readable; {error.strerror}; was the folder copied whole?") from None
     except (ValueError, RecursionError) as error:
@@ -153,6 +154,13 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ModelError(f"{path.name} must hold an object; found {type(data).__name__}")
     return data
+
+
+def _finite(number: str) -> float:
+    """A number of a JSON file; neither NaN and Infinity, which are no JSON, nor one like 1e400, which becomes one."""
+    if not math.isfinite(value := float(number)):
+        raise ValueError(f"numbers must be finite; found {number}")
+    return value
 
 
 def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
@@ -192,7 +200,11 @@ def read_arrays(path: Path, most: int) -> Arrays:
     except OSError as error:
         reason = error.strerror or "no such file"
         raise ModelError(f"{path.name} must be readable; {reason}; was the folder copied whole?") from None
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (AttributeError, TypeError) as error:  # bfloat16 and 8-bit floats, which NumPy does not have
+        raise ModelError(
+            f"{path.name} must hold numbers that NumPy has, such as float32; it does not: {error}"
+        ) from None
+    except (SafetensorError, ValueError, KeyError) as error:
         raise ModelError(f"{path.name} must be a whole safetensors file; it is damaged: {error}") from None
 
 

@@ -23,10 +23,24 @@ if TYPE_CHECKING:
 RecordKind = Literal["none", "line", "sentence", "paragraph", "file", "field"]
 
 
+LARGEST = 2**63 - 1
+"""Of every whole number: what fits into an int64, so that no quotient of two is beyond the largest float."""
+
+MOST_THREADS = 2**16
+"""More than any machine has, and few enough for the C int of the kernels and of PyTorch."""
+
+
 class Section(BaseModel):
-    """A group of settings: frozen, without unknown names, without infinities."""
+    """A group of settings: frozen, without unknown names, without infinities or numbers beyond an int64."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _int64(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise ValueError(f"{info.field_name} must be at most {LARGEST}; got {value}")
+        return value
 
 
 class Cleaning(Section):
@@ -217,7 +231,9 @@ class TrainingSettings(Section):
     engine: Literal["auto", "native", "torch", "numpy"] = Field(
         "auto", description="what computes; auto takes torch for a GPU, else the kernels (native)"
     )
-    threads: int | None = Field(None, ge=1, description="CPU threads, at most 64 or the number of cores  [all cores]")
+    threads: int | None = Field(
+        None, ge=1, le=MOST_THREADS, description="CPU threads, at most 64 or the number of cores  [all cores]"
+    )
 
     @field_validator("validate_every", "keep", mode="before")
     @classmethod

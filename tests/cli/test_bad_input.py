@@ -372,6 +372,68 @@ def test_a_pipe_that_is_closed(tiny):
         assert process.wait() == 0
 
 
+def closed(streams: str, *arguments: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
+    """Runs `charloom` from a shell that has closed some streams, such as `>&-`."""
+    command = [sys.executable, "-m", "charloom", *map(os.fspath, arguments)]
+    return subprocess.run(["sh", "-c", f'"$@" {streams}', "sh", *command], capture_output=True, text=True)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell closes them")
+@pytest.mark.parametrize(
+    ("streams", "arguments", "says"),
+    [
+        (">&-", ["generate", "MODEL", "--length", "5"], "stdout cannot be written: it is closed"),
+        (">&-", ["generate", "MODEL", "--length", "5", "--json"], "stdout cannot be written: it is closed"),
+        (">&-", ["info", "MODEL"], "stdout cannot be written: it is closed"),
+        (">&-", ["corpora"], "stdout cannot be written: it is closed"),
+        (">&-", ["eval", "MODEL"], "stdout cannot be written: it is closed"),
+        (">&-", ["--version"], "Bad file descriptor"),
+        ("<&-", ["eval", "MODEL", "-"], "Bad file descriptor"),
+        ("<&-", ["train", "-"], "Bad file descriptor"),
+    ],
+)
+def test_streams_that_are_closed(tiny, streams, arguments, says):
+    """Python gives None for a closed stream: a traceback, and no word of which."""
+    ended = closed(streams, *[tiny if argument == "MODEL" else argument for argument in arguments])
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("charloom: "), ended.stderr
+    assert says in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell closes them")
+def test_no_file_takes_the_place_of_a_closed_stream(tmp_path, corpus_file, smallest):
+    """With `2>&-` the next file that is opened gets number 2, and holds whatever is complained of."""
+    ended = closed("2>&-", "train", corpus_file, *smallest, "--out", tmp_path / "run")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{tmp_path / 'run' / 'best'}\n", "")
+    events = [json.loads(line)["event"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert events[-1] == "finished"
+
+
+def test_half_a_character_in_a_vocabulary(charloom, tmp_path, tiny):
+    """UTF-8 has no lone surrogates: a traceback in the middle of a text that is piped."""
+    shutil.copytree(tiny / "best", tmp_path / "model")
+    characters = json.loads((tmp_path / "model" / "vocabulary.json").read_text())["characters"]
+    _change(tmp_path / "model" / "vocabulary.json", characters=[*characters[:-1], "\ud812"])
+    ended = charloom("generate", "model", "--length", "3000", "--temperature", "9", "--seed", "1")
+    assert (ended.status, ended.err) == (0, "")
+    assert len(ended.out) == 3001
+    assert "\ufffd" in ended.out
+    assert (
+        "\ud812" in json.loads(charloom("generate", "model", "--length", "3000", "--seed", "1", "--json").out)["text"]
+    )
+
+
+@pytest.mark.parametrize("threads", [2**31, 10**30])
+def test_threads_beyond_reason(charloom, corpus_file, smallest, tiny, threads):
+    """A number that a C int does not hold, in training and in writing."""
+    for arguments in (["train", corpus_file, *smallest], ["generate", tiny]):
+        ended = charloom(*arguments, "--threads", str(threads))
+        assert (ended.status, ended.out) == (2, "")
+        assert "--threads must be less than or equal to 65536" in ended.complaint
+
+
 @pytest.mark.parametrize("device", ["cuda", "mps"])
 def test_a_device_that_is_not_here(charloom, tmp_path, corpus_file, device):
     """Training on another device than the one asked for, or a folder left behind."""

@@ -76,6 +76,27 @@ def test_wrong_words(charloom, arguments, says):
     assert says in ended.complaint
 
 
+def test_an_error_that_nobody_foresaw(cold, tmp_path):
+    """A page of traceback for a person who cannot read it; none for who asks, and wants to report it."""
+    (tmp_path / "sitecustomize.py").write_text("import charloom.text.named as n\nn.listing = lambda: 1 / 0\n")
+    env = {"PYTHONPATH": str(tmp_path)}
+    ended = cold("corpora", env=env)
+    assert (ended.status, ended.out) == (1, "")
+    assert ended.complaint.startswith("a bug in charloom, ZeroDivisionError: division by zero; please report it")
+    lines = cold("corpora", env=env | {"CHARLOOM_TRACEBACK": "1"}).err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-1] == f"charloom: {ended.complaint}"
+
+
+def test_a_part_that_does_not_load(cold, tmp_path):
+    """A page of advice from NumPy, where the memory is too small to load it: the first error says why."""
+    (tmp_path / "numpy.py").write_text("try:\n    import no_such_part\nexcept ImportError as error:\n"
+                                       "    raise ImportError('many lines of advice') from error\n")  # fmt: skip
+    ended = cold("generate", "x", env={"PYTHONPATH": str(tmp_path)})
+    assert (ended.status, ended.out) == (1, "")
+    assert ended.complaint.startswith("every part must load; No module named 'no_such_part'; ")
+
+
 def test_the_version(charloom):
     """The number in pyproject.toml, on stdout."""
     from importlib.metadata import version

@@ -66,6 +66,8 @@ def test_the_state_must_be_of_as_many_texts_as_the_next_step(batch):
         ),
         ("optimizer.head.bias.exp_avg must be finite", "optimizer.head.bias.exp_avg", np.full(5, np.nan)),
         ("optimizer.head.bias.step must be finite", "optimizer.head.bias.step", np.array(1)),
+        ("optimizer.head.bias.step must be a count from 0 to 7", "optimizer.head.bias.step", np.array(-1.0)),
+        ("optimizer.head.bias.step must be a count from 0 to 7", "optimizer.head.bias.step", np.array(8.0)),
         ("state.1 is missing", "state.1", None),
         ("state.0 must be finite", "state.0", np.zeros((1, 4, 3))),
         ("state.1 must be finite", "state.1", np.zeros((2, 5, 3))),

@@ -247,14 +247,26 @@ def test_too_short_to_score(vocabulary, text):
 
 @pytest.mark.parametrize(
     "options",
-    [{"length": -1}, {"temperature": -1.0}, {"top_k": 0}, {"stop": ["a", ""]}, {"seed": -1}, {"records": 0}, {"x": 1}],
+    [
+        *({"length": -1}, {"temperature": -1.0}, {"top_k": 0}, {"stop": ["a", ""]}, {"seed": -1}, {"records": 0}),
+        *({"x": 1}, {"threads": 2**31}, {"length": 10**30}),
+    ],
 )
 def test_options_out_of_range_are_named_at_the_call(options):
     """Catches an error that comes only when the stream is read, or does not say which option."""
     with pytest.raises(SettingsError, match=next(iter(options))):
         random_model().stream(**options)
-    with pytest.raises(SettingsError, match="count"):
-        random_model().generate_many(0)
+    for count in (0, 100_001, 2**70):
+        with pytest.raises(SettingsError, match="count must be from 1 to 100,000"):
+            random_model().generate_many(count)
+
+
+def test_the_index_of_the_last_text_of_a_batch():
+    """Catches an index beyond an int64 for any text but the first."""
+    model, last = random_model(), 2**63 - 1
+    assert model.generate_many(2, length=9, seed=1, index=last - 1)[1] == model.generate(length=9, seed=1, index=last)
+    with pytest.raises(SettingsError, match=f"index must be at most {last} for the last of 2 texts"):
+        model.generate_many(2, length=9, index=last)
 
 
 def test_every_keyword_is_a_setting():

@@ -7,6 +7,8 @@ import json
 
 import click
 
+from charloom.cli.screen import write
+
 
 @click.command(short_help="List the texts that have a name.")
 @click.option(
@@ -18,7 +20,7 @@ def command(as_json: bool) -> None:
 
     for entry in listing():
         if as_json:
-            click.echo(json.dumps(dataclasses.asdict(entry)))
+            write(json.dumps(dataclasses.asdict(entry)) + "\n")
             continue
         size = "not here" if entry.size is None else f"{entry.size:,} bytes"
-        click.echo(f"{entry.name:<18}{size:>18}   {entry.description}\n{'':39}from {entry.origin}")
+        write(f"{entry.name:<18}{size:>18}   {entry.description}\n{'':39}from {entry.origin}\n")

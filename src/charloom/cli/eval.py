@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from charloom.cli.screen import write
 from charloom.cli.texts import MOST, bytes_of, characters_of, compressed, text_like
 from charloom.errors import ModelError, SettingsError, TextError
 
@@ -106,7 +107,7 @@ def command(
     if dynamic or window:
         report |= _otherwise(folder, ids, score, dynamic, window)
     report |= compressed(read, of, data)
-    click.echo(json.dumps(report) if as_json else "\n".join(_lines(report, window)))
+    write((json.dumps(report) if as_json else "\n".join(_lines(report, window))) + "\n")
 
 
 def _figures(score: Score, of_bytes: bool) -> dict[str, Any]:

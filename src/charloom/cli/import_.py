@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from charloom.cli.screen import write
+
 
 @click.command(
     epilog="""\b
@@ -40,7 +42,7 @@ def command(file: Path, out: Path | None, characters: Path | None) -> None:
     for line in notices:  # only now: a file that is refused ends in one line
         click.echo(line, err=True)
     save_new(folder, model)
-    click.echo(folder)
+    write(f"{folder}\n")
 
 
 def _named_after(file: Path) -> Path:

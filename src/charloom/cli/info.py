@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from charloom.cli.screen import shown
+from charloom.cli.screen import shown, write
 
 PACKAGES = ("numpy", "safetensors", "torch", "tensorboard")
 
@@ -24,13 +24,13 @@ def command(model: str | None, verbose: bool, as_json: bool) -> None:
     """Show the card of MODEL; without one, what this installation can do."""
     facts = _installation(verbose or as_json) if model is None else _model(model)
     if as_json:
-        click.echo(json.dumps(facts))
+        write(json.dumps(facts) + "\n")
         return
     nested = facts.pop("provenance", {}) | facts.pop("kernels_not_here", {})
     rows = facts | nested
     width = max(map(len, rows)) + 2
     for name, value in rows.items():
-        click.echo(f"{shown(name).replace('_', ' '):<{width}}{_readable(name, value)}")
+        write(f"{shown(name).replace('_', ' '):<{width}}{_readable(name, value)}\n")
 
 
 def _readable(name: str, value: Any) -> str:

@@ -9,6 +9,7 @@ import click
 
 from charloom.cli.display import open_display
 from charloom.cli.options import SettingsCommand, given_settings, settings_options
+from charloom.cli.screen import write
 from charloom.lessons import QUICK_TEXT, TEXTS, teach
 
 
@@ -41,6 +42,10 @@ def command(name: str, paths: tuple[str, ...], quick: bool, out: Path | None, **
     texts = paths or (QUICK_TEXT if quick and TEXTS[name] else TEXTS[name])
     with open_display() as report, graceful_interrupt() as stop:
         folder = new_folder(out, f"lesson-{name}")
-        lesson = Lesson(name, texts, quick, folder, given_settings(values), click.echo, report, stop)
+        lesson = Lesson(name, texts, quick, folder, given_settings(values), _say, report, stop)
         proven = teach(lesson)
     click.get_current_context().exit(0 if proven else 1)
+
+
+def _say(line: str) -> None:
+    write(line + "\n")

@@ -13,12 +13,17 @@ import io
 import keyword
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any, TextIO
 
 import click
 
+from charloom.cli.screen import open_closed_streams
 from charloom.errors import CharloomError, SettingsError
+
+TRACEBACK = "CHARLOOM_TRACEBACK"
+"""The environment variable with which an error that nobody foresaw also shows where it happened."""
 
 VERBS = {
     "train": "Train a model on any text, go on with a run, or fine-tune a model.",
@@ -106,6 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits: 0 done, 1 our error, 2 usage, 130 interrupted."""
     # NumPy's products here are one row each: a second BLAS thread gains nothing, and on a busy machine costs a lot.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    open_closed_streams()
     _write_anything(sys.stdout)
     try:
         status = cli.main(arguments, prog_name="charloom", standalone_mode=False)
@@ -120,8 +126,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         status = 0
     except MemoryError:
         status = _complain("out of memory; lower --batch-size, --seq-length or --hidden", 1)
+    except ImportError as error:  # a part of the installation that is missing, damaged, or too large for `ulimit -v`
+        status = _complain(f"every part must load; {_first(error)}; give it more memory, or install it again", 1)
     except OSError as error:
         status = _complain(f"{error.filename or 'reading or writing failed'}: {error.strerror or error}", 1)
+    except Exception as error:
+        status = _complain(_unforeseen(error), 1)
     _finish_stdout()
     sys.exit(status if isinstance(status, int) else 0)
 
@@ -140,6 +150,21 @@ def _finish_stdout() -> None:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _first(error: BaseException) -> BaseException:
+    """The error that began it; what packages say instead is a page of advice."""
+    return _first(error.__cause__) if error.__cause__ else error
+
+
+def _unforeseen(error: Exception) -> str:
+    """What to say of an error that no other line foresees; the traceback only where somebody asks for it."""
+    if os.environ.get(TRACEBACK):
+        traceback.print_exception(error)
+    return (
+        f"a bug in charloom, {type(error).__name__}: {error}; please report it with the command that you typed and "
+        f"what {TRACEBACK}=1 shows before it"
+    )
 
 
 def _with_hint(error: click.ClickException) -> str:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import sys
 import unicodedata
 
 from charloom.errors import CharloomError
 
 LAYOUT = "\n\r\t"
+LONE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+"""Halves of characters, which no encoding has; U+DC80 … U+DCFF stand for bytes that are not UTF-8."""
 
 
 def shown(text: str) -> str:
@@ -20,21 +25,36 @@ def shown(text: str) -> str:
 def write(text: str, binary: bool = False) -> None:
     """Writes to stdout at once, without waiting for more; as it is, but for control characters on a terminal.
 
+    Half a character, which a vocabulary may hold, is written as U+FFFD.
+
     Args:
         text: may hold surrogate escapes (PEP 383).
         binary: off a terminal, write UTF-8 and the escaped bytes, whatever the encoding and line ends of stdout are.
 
     Raises:
         BrokenPipeError: whoever read it has enough.
-        CharloomError: the disk is full, or whatever else stands in the way.
+        CharloomError: the disk is full, stdout is closed, or whatever else stands in the way.
     """
     try:
         if binary and not sys.stdout.isatty():
             sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
         else:
-            sys.stdout.write(shown(text) if sys.stdout.isatty() else text)
+            sys.stdout.write(shown(text) if sys.stdout.isatty() else LONE.sub("\ufffd", text))
         sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise CharloomError(f"stdout cannot be written: {error.strerror}; make room, or write elsewhere") from None
+        reason = "it is closed" if error.errno == errno.EBADF else error.strerror
+        raise CharloomError(f"stdout cannot be written: {reason}; make room, or write elsewhere") from None
+
+
+def open_closed_streams() -> None:
+    """Opens stdin, stdout and stderr where `<&-`, `>&-` or `2>&-` closed them, so that no file gets their numbers.
+
+    Reading stdin and writing stdout then fail, as they did before; what is written to stderr is lost.
+    """
+    closed = (("stdin", "r", os.O_WRONLY), ("stdout", "w", os.O_RDONLY), ("stderr", "w", os.O_WRONLY))
+    for number, (name, mode, flags) in enumerate(closed):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, flags), number)
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8"))

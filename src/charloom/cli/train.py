@@ -10,6 +10,7 @@ import click
 
 from charloom.cli.display import open_display, plan_table
 from charloom.cli.options import SettingsCommand, given_settings, settings_options
+from charloom.cli.screen import write
 from charloom.config import BUDGETS
 from charloom.errors import SettingsError
 from charloom.presets import NAMES, with_preset
@@ -86,14 +87,14 @@ def command(
     with open_display(quiet, as_json, tensorboard) as report:
         finished = run(paths, given, out, resume, origin, report)
     if not as_json:
-        click.echo(Path(finished.run) / "best")
+        write(f"{Path(finished.run) / 'best'}\n")
 
 
 def _show_plan(paths: tuple[str, ...], given: dict[str, Any], origin: str | None, as_json: bool) -> None:
     from charloom.training import start
 
     planned = start.planned(paths, given, origin, lambda line: click.echo(line, err=True))
-    click.echo(json.dumps(planned.to_json()) if as_json else "\n".join(plan_table(planned)))
+    write((json.dumps(planned.to_json()) if as_json else "\n".join(plan_table(planned))) + "\n")
 
 
 def _check_resume(

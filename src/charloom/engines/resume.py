@@ -57,6 +57,8 @@ def checked_steps(arrays: Arrays, architecture: Architecture, settings: Training
             hint = "; batch_size in run.toml must be as it was" if name.startswith("state.") else ""
             found = f"found {array.dtype} {array.shape}{hint}"
             raise ModelError(f"resume.safetensors: {name} must be finite {shape}; {found}")
+        if name.endswith(".step") and not 0 <= array <= steps:  # in float32 it stays at 2^24 while steps goes on
+            raise ModelError(f"resume.safetensors: {name} must be a count from 0 to {steps}, the steps; found {array}")
     return int(steps)
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from charloom.architecture import Architecture
-from charloom.config import Cleaning, RecordKind, validated
+from charloom.config import LARGEST, MOST_THREADS, Cleaning, RecordKind, validated
 from charloom.errors import ModelError, SettingsError, TextError, UnknownCharacterError
 from charloom.evaluate import Score, cross_entropy
 from charloom.generate.assembly import SEPARATORS, Assembler
@@ -46,6 +46,9 @@ PIECE_SECONDS = 0.02
 PIECE_SYMBOLS = 2**12
 """Most symbols handed over together, those of all texts counted."""
 
+MOST_AT_ONCE = 100_000
+"""Texts in one batch: their states take 800 MB with 1,024 units."""
+
 SCORED = 256
 """Symbols of a text that are scored together: their logits are what memory is needed for."""
 
@@ -64,7 +67,7 @@ class Writing(Sampling):
     index: int = Field(0, ge=0, lt=2**63, description="which of a seed's texts: text k of a batch has index + k")
     unknown: UnknownPolicy = Field("error", description="what to do with a prompt's unknown characters")
     precision: Precision = Field("auto", description="of the arithmetic: auto, fp32, bf16 or int8")
-    threads: int | None = Field(None, ge=1, description="CPU threads; None is all cores")
+    threads: int | None = Field(None, ge=1, le=MOST_THREADS, description="CPU threads; None is all cores")
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -200,9 +203,11 @@ class Model:
 
         Text k is what `generate` gives with the same seed and `index=index + k`.
         """
-        if count < 1:
-            raise SettingsError(f"count must be at least 1; got {count}")
+        if not 1 <= count <= MOST_AT_ONCE:
+            raise SettingsError(f"count must be from 1 to {MOST_AT_ONCE:,}, texts in one batch; got {count}", "count")
         writing = self._writing(length, options)
+        if writing.index + count - 1 > LARGEST:
+            raise SettingsError(f"index must be at most {LARGEST} for the last of {count} texts; got {writing.index}")
         texts: list[list[str]] = [[] for _ in range(count)]
         prompt_T = self._prompt(prompt, writing.unknown)
         for row, piece in self._write(prompt_T, writing, count, self._writer(writing)):

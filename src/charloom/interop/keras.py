@@ -87,7 +87,7 @@ def _stored(file: Path | io.BytesIO, size: int) -> tuple[list[Stored], str | byt
     """(layers with arrays in the model's order, its configuration if it is there, the layout's name)."""
     try:
         import h5py
-    except ImportError:
+    except ModuleNotFoundError:
         raise DeviceError(
             "Keras files need h5py, which is not installed; run: pip install 'charloom[interop]'"
         ) from None

@@ -58,7 +58,7 @@ def _load(path: Path) -> Any:
     """What the file holds, by `weights_only` alone: tensors, numbers, strings and containers of them."""
     try:
         import torch
-    except ImportError:
+    except ModuleNotFoundError:
         raise DeviceError(
             "PyTorch files need PyTorch, which is not installed; run: pip install 'charloom[torch]'"
         ) from None
@@ -106,7 +106,10 @@ def _array(key: str, tensor: Any) -> Floats:
         raise ModelError(f"{key} must be a tensor of floats; found {getattr(tensor, 'dtype', type(tensor).__name__)}")
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise ModelError(f"{key} must have all its {tensor.numel():,} numbers in the file; it has fewer")
-    array: Floats = tensor.detach().float().numpy()
+    try:
+        array: Floats = tensor.detach().float().numpy()
+    except RuntimeError:  # two numbers of 4 bits in a byte
+        raise ModelError(f"{key} must be floats that PyTorch can convert to float32; found {tensor.dtype}") from None
     return array
 
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from charloom.config import BUDGETS, TrainingSettings
+from charloom.config import BUDGETS, Section, TrainingSettings
 
 VALIDATIONS = 20  # in a budget, where nothing else is asked: a curve to look at for about 2% of the time
 FLOOR = 0.01  # of the highest rate: the rate never falls to nothing
 
 
-class Progress(BaseModel):
+class Progress(Section, frozen=False):
     """Where a run is: everything that resuming needs and the engine does not hold. Goes to `resume.json`.
 
     epoch, index: the next batch; seconds: spent in training so far; best_nats: the best model's loss, of the kind
@@ -24,8 +24,6 @@ class Progress(BaseModel):
     the budget were validated; train_nats, train_symbols: sums
     since the last validation; lr_factor: halved by a rewind.
     """
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     step: int = Field(0, ge=0)
     epoch: int = Field(0, ge=0)

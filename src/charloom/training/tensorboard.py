@@ -19,7 +19,7 @@ class TensorBoard:
     def __init__(self) -> None:
         try:
             from tensorboard.summary import Writer  # type: ignore[import-untyped]
-        except ImportError:
+        except ModuleNotFoundError:
             raise DeviceError("--tensorboard needs a package; run: pip install 'charloom[tensorboard]'") from None
         self._open: Any = Writer
         self._writer: Any = None
