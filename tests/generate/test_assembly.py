@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charloom.generate.assembly import Assembler, StopGate
+from charloom.generate.assembly import Assembler, StopGate, StopStrings
 from charloom.text.vocabulary import Vocabulary
 
 ABC = Vocabulary("characters", ("a", "b", "c"), unknown=True, boundary=True)
 BOUNDARY = 4
 
 
-def written(symbols, vocabulary=ABC, **options):
+def written(symbols, vocabulary=ABC, stop=(), **options):
     """The pieces up to the end, and whether it came."""
-    assembler, pieces = Assembler(vocabulary, **options), []
+    assembler, pieces = Assembler(vocabulary, stop=StopStrings(stop), **options), []
     for symbol in symbols:
         if assembler.done:
             break
@@ -24,7 +26,7 @@ def written(symbols, vocabulary=ABC, **options):
 
 
 def gated(text, stop):
-    gate, out = StopGate(stop), ""
+    gate, out = StopGate(StopStrings(stop)), ""
     for character in text:
         piece = gate.push(character)
         out += piece
@@ -47,9 +49,35 @@ def test_the_gate_ends_before_the_first_whole_stop_string(text, stop):
 
 def test_the_gate_holds_back_only_what_could_become_a_stop_string():
     """Catches a stream that stalls, and one that lets the beginning of a stop string out."""
-    gate = StopGate(["bc"])
+    gate = StopGate(StopStrings(["bc"]))
     assert [gate.push(c) for c in "abab"] == ["a", "", "ba", ""]
     assert gate.push("c") == ""
+    assert gate.stopped
+
+
+@given(st.text("ab", max_size=40), st.lists(st.text("ab", min_size=1, max_size=9), min_size=1, max_size=4))
+def test_the_gate_waits_with_the_longest_beginning_of_a_stop_string(text, stop):
+    """Catches a link of the automaton that skips a beginning, and one that is left out for another stop string."""
+    gate, out = StopGate(StopStrings(stop)), ""
+    for end, character in enumerate(text, start=1):
+        out += gate.push(character)
+        if gate.stopped:
+            break
+        begun = [n for n in range(end + 1) if any(s.startswith(text[end - n : end]) for s in stop)]
+        assert out == text[: end - max(begun)]
+
+
+def test_long_stop_strings_take_linear_memory():
+    """Catches an automaton that holds every beginning: 100,000 characters took 5 GB, and each character a search."""
+    tracemalloc.start()
+    stop = StopStrings(["z" * 100_000, "z" * 50_000 + "y"])
+    assert tracemalloc.get_traced_memory()[1] < 100e6
+    tracemalloc.stop()
+    gate = StopGate(stop)
+    assert not any(map(gate.push, "z" * 99_999))
+    assert gate.push("a") == "z" * 99_999 + "a"
+    assert not any(map(gate.push, "z" * 50_000))
+    assert gate.push("y") == ""
     assert gate.stopped
 
 
@@ -101,7 +129,7 @@ def test_a_character_comes_with_its_last_byte(text):
 def test_symbols_taken_together_make_the_same_text(symbols, length, cut):
     """Catches a symbol lost between two pieces, one that comes after the end, and a wrong count of what is left."""
     options = {"length": length, "stop": ["ab"], "separator": "-"}
-    assembler = Assembler(ABC, **options)
+    assembler = Assembler(ABC, **options | {"stop": StopStrings(["ab"])})
     text = assembler.take(symbols[:cut])
     assert assembler.left == (0 if assembler.done else length - len(text))
     text += assembler.take(symbols[cut:])

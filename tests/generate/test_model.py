@@ -249,7 +249,7 @@ def test_too_short_to_score(vocabulary, text):
     "options",
     [
         *({"length": -1}, {"temperature": -1.0}, {"top_k": 0}, {"stop": ["a", ""]}, {"seed": -1}, {"records": 0}),
-        *({"x": 1}, {"threads": 2**31}, {"length": 10**30}),
+        *({"x": 1}, {"threads": 2**31}, {"length": 10**30}, {"stop": ["ab"] * 50_001}),
     ],
 )
 def test_options_out_of_range_are_named_at_the_call(options):

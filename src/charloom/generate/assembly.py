@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Iterable, Sequence
 
 from charloom.config import RecordKind
@@ -27,7 +28,7 @@ class Assembler:
         separator: what a boundary between two records is written as; its characters count.
         length: characters after which the text is done; None for no such end.
         records: records after which the text is done, without a separator after the last; None for no such end.
-        stop: strings before which the text is done.
+        stop: strings before which the text is done; several texts may share them.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class Assembler:
         separator: str = "\n",
         length: int | None = None,
         records: int | None = None,
-        stop: Sequence[str] = (),
+        stop: StopStrings | None = None,
     ) -> None:
         self.done = length == 0
         self._decoder = Decoder(vocabulary)
@@ -44,7 +45,7 @@ class Assembler:
         self._left = sys.maxsize if length is None else length
         self._records = records
         self._boundaries = 0
-        self._gate = StopGate(stop)
+        self._gate = StopGate(stop or StopStrings(()))
 
     @property
     def left(self) -> int:
@@ -85,6 +86,47 @@ class Assembler:
         return text
 
 
+class StopStrings:
+    """The automaton of some stop strings (Aho and Corasick 1975); memory and time are linear in their characters.
+
+    A state is the longest end of a text that is the beginning of a stop string; 0 is the empty one. Nothing changes
+    once it is made, so texts share it.
+    """
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        self.depth = [0]
+        """How many characters each state is."""
+        self.whole = [0]
+        """How many characters the longest stop string has that a text in this state ends with; 0 for none."""
+        self._shorter = [0]  # the longest end of a state, other than itself, that is a state too
+        self._following: dict[tuple[int, str], int] = {}
+        for text in stop:
+            self._add(text)
+        for (state, character), longer in sorted(self._following.items(), key=lambda edge: self.depth[edge[1]]):
+            self._shorter[longer] = self.after(self._shorter[state], character) if state else 0
+            self.whole[longer] = self.whole[longer] or self.whole[self._shorter[longer]]
+
+    def __bool__(self) -> bool:
+        return bool(self._following)
+
+    def _add(self, text: str) -> None:
+        state = 0
+        for character in text:
+            longer = self._following.setdefault((state, character), len(self.depth))
+            if longer == len(self.depth):
+                self.depth.append(self.depth[state] + 1)
+                self.whole.append(0)
+                self._shorter.append(0)
+            state = longer
+        self.whole[state] = len(text)
+
+    def after(self, state: int, character: str) -> int:
+        """The state of a text in this state once a character has come."""
+        while state and (state, character) not in self._following:
+            state = self._shorter[state]
+        return self._following.get((state, character), 0)
+
+
 class StopGate:
     """Lets characters through until a stop string is whole, and never any part of that string.
 
@@ -92,11 +134,10 @@ class StopGate:
     before it. The stop string that is whole first counts; of several, the longest.
     """
 
-    def __init__(self, stop: Sequence[str]) -> None:
+    def __init__(self, stop: StopStrings) -> None:
         self.stopped = False
-        self._stop = sorted(stop, key=len, reverse=True)
-        self._beginnings = {text[:end] for text in stop for end in range(1, len(text))}
-        self._held = ""
+        self._stop, self._state = stop, 0
+        self._held: deque[str] = deque()
 
     def push(self, character: str) -> str:
         """What may be written after this character; nothing once stopped."""
@@ -104,16 +145,19 @@ class StopGate:
             return character
         if self.stopped:
             return ""
-        text = self._held + character
-        for stop in self._stop:
-            if text.endswith(stop):
-                self.stopped, self._held = True, ""
-                return text[: -len(stop)]
-        start = next((s for s in range(len(text)) if text[s:] in self._beginnings), len(text))
-        self._held = text[start:]
-        return text[:start]
+        self._held.append(character)
+        self._state = self._stop.after(self._state, character)
+        if whole := self._stop.whole[self._state]:
+            self.stopped = True
+            text = self._let_through(whole)
+            self._held.clear()
+            return text
+        return self._let_through(self._stop.depth[self._state])
 
     def release(self) -> str:
         """What waited, now that nothing follows."""
-        held, self._held = self._held, ""
-        return held
+        return self._let_through(0)
+
+    def _let_through(self, held: int) -> str:
+        """All that waits but for the last so many characters."""
+        return "".join(self._held.popleft() for _ in range(len(self._held) - held))

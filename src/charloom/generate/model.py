@@ -26,7 +26,7 @@ from charloom.architecture import Architecture
 from charloom.config import LARGEST, MOST_THREADS, Cleaning, RecordKind, validated
 from charloom.errors import ModelError, SettingsError, TextError, UnknownCharacterError
 from charloom.evaluate import Score, cross_entropy
-from charloom.generate.assembly import SEPARATORS, Assembler
+from charloom.generate.assembly import SEPARATORS, Assembler, StopStrings
 from charloom.generate.layers import Floats
 from charloom.generate.network import Integers, Network, State
 from charloom.generate.sampling import Sampling, draw, uniform_rows
@@ -48,6 +48,9 @@ PIECE_SYMBOLS = 2**12
 
 MOST_AT_ONCE = 100_000
 """Texts in one batch: their states take 800 MB with 1,024 units."""
+
+MOST_STOP = 100_000
+"""Characters of all stop strings together: what watches for them takes 30 MB then."""
 
 SCORED = 256
 """Symbols of a text that are scored together: their logits are what memory is needed for."""
@@ -76,6 +79,15 @@ class Writing(Sampling):
         if value is not None and "" in value:
             raise ValueError("a stop string must hold at least one character; found an empty one")
         return () if value is None else value
+
+    @field_validator("stop")
+    @classmethod
+    def _bounded(cls, stop: tuple[str, ...]) -> tuple[str, ...]:
+        if (characters := sum(map(len, stop))) > MOST_STOP:
+            raise ValueError(
+                f"stop strings must have at most {MOST_STOP:,} characters together; got {len(stop):,} of {characters:,}"
+            )
+        return stop
 
 
 class Options(TypedDict, total=False):
@@ -260,7 +272,8 @@ class Model:
         Position p of a text takes random number p, however the text is made. The first piece is a single symbol, so
         that it is there at once.
         """
-        texts = [self._assembler(writing) for _ in range(count)]
+        stop = StopStrings(writing.stop)
+        texts = [self._assembler(writing, stop) for _ in range(count)]
         rows = [row for row in range(count) if not texts[row].done]
         if not rows:
             return
@@ -303,9 +316,9 @@ class Model:
         unknown = self.vocabulary.unknown_id
         return Rules(writing, () if unknown is None else (unknown,), self.vocabulary.boundary_id)
 
-    def _assembler(self, writing: Writing) -> Assembler:
+    def _assembler(self, writing: Writing, stop: StopStrings) -> Assembler:
         length = LENGTH if writing.length is None and writing.records is None else writing.length
-        return Assembler(self.vocabulary, SEPARATORS[self.records], length, writing.records, writing.stop)
+        return Assembler(self.vocabulary, SEPARATORS[self.records], length, writing.records, stop)
 
     def _writing(self, length: int | None, options: Options) -> Writing:
         writing = validated(Writing, {"length": length, **options})
