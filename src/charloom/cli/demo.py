@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from charloom.cli.display import open_display
-from charloom.cli.screen import write
+from charloom.cli.screen import tell, write
 from charloom.cli.texts import bytes_of, compressed
 from charloom.cli.train import run
 
@@ -28,11 +28,11 @@ def command(minutes: str, out: Path | None) -> None:
     with open_display() as report:
         finished = run((CORPUS,), {"minutes": minutes, **CLEANING}, out, None, None, report)
     folder = Path(finished.run)
-    click.echo("\nWhat the best model writes after it:\n", err=True)
+    tell("\nWhat the best model writes after it:\n")
     _write_passage(folder)
     if finished.validation_nats is not None:
-        click.echo(f"\n{_beside_compressors(folder, finished.validation_nats)}", err=True)
-    click.echo(_next_commands(folder), err=True)
+        tell(f"\n{_beside_compressors(folder, finished.validation_nats)}")
+    tell(_next_commands(folder))
 
 
 def _write_passage(folder: Path) -> None:

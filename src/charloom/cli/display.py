@@ -14,7 +14,6 @@ from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import Any
 
-import click
 from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
@@ -22,7 +21,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from charloom.cli.screen import shown
+from charloom.cli.screen import one_line, shown, tell, tell_line
 from charloom.training.events import Event, Finished, Notice, Planned, Report, Sample, Started, Step, Validation
 
 PLAIN_EVERY = 10.0  # seconds between two lines about steps, or two samples, off a terminal
@@ -64,7 +63,7 @@ def animated() -> Console | None:
 
 def _notice_only(event: Event) -> None:
     if isinstance(event, Notice):
-        click.echo(event.text, err=True)
+        tell_line(event.text)
 
 
 class JsonDisplay:
@@ -83,7 +82,7 @@ class JsonDisplay:
         except OSError as error:
             self._read = False
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            click.echo(f"stdout cannot be written: {error.strerror}; training goes on, see log.jsonl", err=True)
+            tell_line(f"stdout cannot be written: {error.strerror}; training goes on, see log.jsonl")
 
 
 class Lines:
@@ -96,7 +95,7 @@ class Lines:
     def of(self, event: Event) -> list[str]:
         """The lines of an event."""
         if isinstance(event, Notice):
-            return [event.text]
+            return [one_line(event.text)]
         if isinstance(event, Planned):
             return plan_table(event)
         if isinstance(event, Started):
@@ -200,15 +199,15 @@ class PlainDisplay:
     def report(self, event: Event) -> None:
         """Shows an event."""
         for line in self._lines.of(event):
-            click.echo(line, err=True)
+            tell(line)
         if isinstance(event, Step | Validation):
             self._seconds = event.seconds
         if isinstance(event, Step) and event.seconds - self._last_step >= PLAIN_EVERY:
             self._last_step = event.seconds
-            click.echo(" · ".join(filter(None, (step_line(event, self._lines.unit), left(event)))), err=True)
+            tell(" · ".join(filter(None, (step_line(event, self._lines.unit), left(event)))))
         if isinstance(event, Sample) and self._seconds - self._last_sample >= PLAIN_EVERY:
             self._last_sample = self._seconds
-            click.echo("\n".join("    " + line for line in shown(event.text).splitlines()), err=True)
+            tell("\n".join("    " + line for line in event.text.splitlines()))
 
 
 class LiveDisplay:
@@ -230,7 +229,7 @@ class LiveDisplay:
     def report(self, event: Event) -> None:
         """Shows an event."""
         for line in self._lines.of(event):
-            self._live.console.print(Text(line, style="yellow" if isinstance(event, Notice) else ""))
+            self._live.console.print(Text(shown(line), style="yellow" if isinstance(event, Notice) else ""))
         if isinstance(event, Step):
             self._step = event
         elif isinstance(event, Sample):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from charloom.cli.screen import write
+from charloom.cli.screen import tell_line, write
 
 
 @click.command(
@@ -40,7 +40,7 @@ def command(file: Path, out: Path | None, characters: Path | None) -> None:
     notices: list[str] = []
     model = import_model(file, characters, notices.append)
     for line in notices:  # only now: a file that is refused ends in one line
-        click.echo(line, err=True)
+        tell_line(line)
     save_new(folder, model)
     write(f"{folder}\n")
 

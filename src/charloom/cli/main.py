@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 import click
 
-from charloom.cli.screen import open_closed_streams
+from charloom.cli.screen import open_closed_streams, tell, tell_line
 from charloom.errors import CharloomError, SettingsError
 
 TRACEBACK = "CHARLOOM_TRACEBACK"
@@ -47,7 +47,7 @@ class Verbs(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Without any argument, the help, as what was missing."""
         if not args and not ctx.resilient_parsing:
-            click.echo(ctx.get_help(), err=True)
+            tell(ctx.get_help())
             ctx.exit(2)
         return super().parse_args(ctx, args)
 
@@ -175,5 +175,5 @@ def _with_hint(error: click.ClickException) -> str:
 
 
 def _complain(message: str, status: int) -> int:
-    click.echo(f"charloom: {' '.join(message.split())}", err=True)
+    tell_line(f"charloom: {message}")
     return status

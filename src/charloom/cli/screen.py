@@ -1,4 +1,8 @@
-"""Text on its way to stdout: safe for a terminal, and one clear line where it cannot be written."""
+"""Text on its way to stdout and stderr: safe for a terminal, and one clear line where stdout cannot be written.
+
+Whatever a command says on stderr goes through `tell` or `tell_line`: names in a stranger's file must not steer a
+terminal, nor fill it.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,9 @@ import unicodedata
 
 from charloom.errors import CharloomError
 
+LONGEST = 1000
+"""Characters of an error or a notice: a stranger's file may hold a name of a megabyte."""
+
 LAYOUT = "\n\r\t"
 LONE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 """Halves of characters, which no encoding has; U+DC80 … U+DCFF stand for bytes that are not UTF-8."""
@@ -20,6 +27,25 @@ def shown(text: str) -> str:
     if text.isprintable():
         return text
     return "".join("·" if c not in LAYOUT and unicodedata.category(c) in ("Cc", "Cs") else c for c in text)
+
+
+def one_line(text: str) -> str:
+    """A text for a terminal, in one line; of one that is too long, its beginning and its end, where the advice is."""
+    line = " ".join(shown(text).split())
+    if len(line) <= LONGEST:
+        return line
+    return f"{line[: LONGEST // 2]} … ({len(line) - LONGEST:,} characters are left out) … {line[-LONGEST // 2 :]}"
+
+
+def tell(text: str) -> None:
+    """Writes lines to stderr, as they are laid out."""
+    sys.stderr.write(shown(text) + "\n")
+    sys.stderr.flush()
+
+
+def tell_line(text: str) -> None:
+    """Writes an error or a notice to stderr, in one line of a bounded length."""
+    tell(one_line(text))
 
 
 def write(text: str, binary: bool = False) -> None:

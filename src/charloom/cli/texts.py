@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from charloom.cli.screen import tell_line
 from charloom.errors import TextError
 
 if TYPE_CHECKING:
@@ -36,9 +35,7 @@ def text_like(
     values |= {"vocabulary": model.vocabulary.kind, "binary": model.vocabulary.binary}
     settings = validated(TextSettings, values)
     # Opened without records: that one file is one record of a model of files is news for training alone.
-    corpus = open_corpus(
-        paths, settings.model_copy(update={"records": "none"}), lambda line: click.echo(line, err=True)
-    )
+    corpus = open_corpus(paths, settings.model_copy(update={"records": "none"}), tell_line)
     text = replace(corpus, settings=settings).text()
     if not text:
         raise TextError(f"a text to read must hold at least 2 characters; {', '.join(paths)} is empty after cleaning")

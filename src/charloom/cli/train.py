@@ -10,7 +10,7 @@ import click
 
 from charloom.cli.display import open_display, plan_table
 from charloom.cli.options import SettingsCommand, given_settings, settings_options
-from charloom.cli.screen import write
+from charloom.cli.screen import tell_line, write
 from charloom.config import BUDGETS
 from charloom.errors import SettingsError
 from charloom.presets import NAMES, with_preset
@@ -93,7 +93,7 @@ def command(
 def _show_plan(paths: tuple[str, ...], given: dict[str, Any], origin: str | None, as_json: bool) -> None:
     from charloom.training import start
 
-    planned = start.planned(paths, given, origin, lambda line: click.echo(line, err=True))
+    planned = start.planned(paths, given, origin, tell_line)
     write((json.dumps(planned.to_json()) if as_json else "\n".join(plan_table(planned))) + "\n")
 
 
