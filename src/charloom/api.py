@@ -47,7 +47,8 @@ def train(
 
     Raises:
         CharloomError: for every mistake that a person can make.
-        Interrupted: on Ctrl-C, with everything saved.
+        Interrupted: on Ctrl-C, SIGTERM or SIGHUP, with everything saved.
+        KeyboardInterrupt: on those before the first step, with nothing left behind.
     """
     from charloom.presets import with_preset
     from charloom.training import start

@@ -45,6 +45,6 @@ class TrainingError(CharloomError):
 
 
 class Interrupted(CharloomError):
-    """Ctrl-C: the step was finished and everything is saved; exit status 130."""
+    """Ctrl-C, SIGTERM or SIGHUP: the step was finished and everything is saved; exit status 130."""
 
     exit_status = 130

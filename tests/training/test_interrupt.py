@@ -17,6 +17,9 @@ from charloom.training.interrupt import graceful_interrupt, prompt_interrupt
 pytestmark = pytest.mark.processor
 
 
+ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
 def press(number=signal.SIGINT):
     os.kill(os.getpid(), number)
     time.sleep(0)  # a handler runs between two bytecodes
@@ -40,12 +43,34 @@ def test_a_polite_kill_asks_too():
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has none")
+def test_a_terminal_that_closes_asks_too():
+    """SIGHUP comes twice, from the system and from the shell: the second must not kill what is being saved."""
+    with graceful_interrupt() as stop:
+        press(signal.SIGHUP)
+        assert stop()
+        press(signal.SIGHUP)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has none")
+def test_nohup_stays():
+    """A run that somebody started under nohup, and that stops when they log out."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with graceful_interrupt() as stop, prompt_interrupt():
+            press(signal.SIGHUP)
+            assert not stop()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_the_handlers_of_before_are_back_afterwards():
     """A program that calls `charloom.train` keeps its own Ctrl-C, even after an error."""
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in ENDING]
     with pytest.raises(ZeroDivisionError), graceful_interrupt():
         press() or 1 / 0
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in ENDING] == before
 
 
 def test_training_in_another_thread_needs_no_signals():
@@ -62,17 +87,19 @@ def test_training_in_another_thread_needs_no_signals():
     assert seen == [False]
 
 
-def test_while_there_is_nothing_to_save_the_first_quits():
-    """Half a minute of reading a large text in which Ctrl-C seemed not to work."""
+@pytest.mark.parametrize("number", ENDING)
+def test_while_there_is_nothing_to_save_the_first_quits(number):
+    """Half a minute of reading a large text in which Ctrl-C seemed not to work, and SIGTERM did not."""
     with graceful_interrupt() as stop:
         with pytest.raises(KeyboardInterrupt), prompt_interrupt():
-            press()
+            press(number)
         assert not stop()
-        press()
+        press(number)
         assert stop()
 
 
-def test_ctrl_c_while_the_text_is_read_leaves_no_run_behind(tmp_path):
+@pytest.mark.parametrize("number", ENDING)
+def test_a_signal_while_the_text_is_read_leaves_no_run_behind(tmp_path, number):
     """The real command line waits for a text that never ends."""
     command = [str(Path(sys.executable).with_name("charloom")), "train", "-", "--device", "cpu"]
     process = subprocess.Popen(
@@ -82,10 +109,26 @@ def test_ctrl_c_while_the_text_is_read_leaves_no_run_behind(tmp_path):
         process.stdin.write(b"more than a pipe holds\n" * 20_000)  # comes back when most of it has been read
         process.stdin.flush()
         time.sleep(0.5)  # let it wait for more: Python hears no signal between two reads of one call
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         assert process.wait(30) == 130
         assert process.stderr.read().splitlines()[-1] == b"charloom: interrupted"
     finally:
         process.kill()
         process.communicate()
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_a_signal_while_training_saves(tmp_path, corpus_file, number):
+    """The real command line: a run that is lost because a terminal was closed or a machine shut down."""
+    flags = ["--hidden", "8", "--steps", "1000000", "--validate-every", "5", "--out", "run", "--quiet"]
+    command = [sys.executable, "-m", "charloom", "train", corpus_file, *flags]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "run" / "samples.txt").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        err = process.communicate()[1]
+    assert process.returncode == 130
+    assert err.splitlines()[-1].endswith("go on with: charloom train --resume run")
+    assert (tmp_path / "run" / "last" / "resume.json").exists()

@@ -21,6 +21,7 @@ import click
 
 from charloom.cli.screen import open_closed_streams, tell, tell_line
 from charloom.errors import CharloomError, SettingsError
+from charloom.training.interrupt import prompt_interrupt
 
 TRACEBACK = "CHARLOOM_TRACEBACK"
 """The environment variable with which an error that nobody foresaw also shows where it happened."""
@@ -114,7 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     open_closed_streams()
     _write_anything(sys.stdout)
     try:
-        status = cli.main(arguments, prog_name="charloom", standalone_mode=False)
+        with prompt_interrupt():
+            status = cli.main(arguments, prog_name="charloom", standalone_mode=False)
         sys.stdout.flush()
     except (KeyboardInterrupt, click.Abort):
         status = _complain("interrupted", 130)

@@ -1,6 +1,7 @@
 """Ctrl-C that loses nothing: the first asks training to stop after its step, the second quits at once.
 
-Before training begins there is nothing to save, and the first quits at once too.
+Before training begins there is nothing to save, and the first quits at once too. SIGTERM, by which a machine shuts
+down, and SIGHUP, by which a terminal closes, do the same.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
+
+Handler = Callable[[int, FrameType | None], Any]
 
 
 @contextmanager
 def graceful_interrupt() -> Iterator[Callable[[], bool]]:
-    """Within it, SIGINT (and SIGTERM) set a flag; gives the function that tells whether they did.
+    """Within it, SIGINT, SIGTERM and SIGHUP set a flag; gives the function that tells whether they did.
 
     Signals reach the main thread alone, so elsewhere the flag is never set.
     """
@@ -22,27 +26,46 @@ def graceful_interrupt() -> Iterator[Callable[[], bool]]:
 
     def ask(number: int, _: FrameType | None) -> None:
         asked.set()
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+        signal.signal(number, _second()[number])
 
-    if threading.current_thread() is not threading.main_thread():
+    with _handled_by(ask):
         yield asked.is_set
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
 def prompt_interrupt() -> Iterator[None]:
-    """Within it, and within `graceful_interrupt`, SIGINT raises KeyboardInterrupt as it does in any program."""
+    """Within it, and within `graceful_interrupt`, those signals raise KeyboardInterrupt, as SIGINT in any program."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        signal.signal(number, _second()[number])
+        raise KeyboardInterrupt
+
+    with _handled_by(end):
+        yield
+
+
+@contextmanager
+def _handled_by(handler: Handler) -> Iterator[None]:
+    """Within it, a handler for every signal that asks a program to end; in another thread than the main one, none."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = {number: signal.signal(number, handler) for number in _second()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def _second() -> dict[int, Any]:
+    """The signals that ask a program to end, and what the second of each does.
+
+    Of SIGHUP a second one always follows at once, the shell's after the system's, so it does nothing. Under `nohup`
+    SIGHUP is ignored and stays so; Windows has none.
+    """
+    found: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+        found[hangup] = signal.SIG_IGN
+    return found

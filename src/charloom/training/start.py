@@ -51,7 +51,7 @@ def start(
     Raises:
         CharloomError: for every mistake that a person can make.
         Interrupted: if asked to stop; everything is saved.
-        KeyboardInterrupt: on Ctrl-C before the first step; nothing is left behind.
+        KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGHUP before the first step; nothing is left behind.
     """
     with ExitStack() as locked:
         with prompt_interrupt():
