@@ -154,8 +154,12 @@ class Terminal:
                 except OSError:  # Linux's way to tell that the other side is closed
                     break
         if not text:
-            os.close(self._leader)
+            self.close()
             self.process.wait()
+
+    def close(self) -> None:
+        """Takes the terminal away."""
+        os.close(self._leader)
 
 
 def test_the_live_display_and_ctrl_c_in_it(tmp_path, corpus_file):
@@ -170,6 +174,33 @@ def test_the_live_display_and_ctrl_c_in_it(tmp_path, corpus_file):
     assert terminal.process.returncode == 130
     assert terminal.seen.rfind(b"\x1b[?25h") > terminal.seen.rfind(b"\x1b[?25l") >= 0
     assert terminal.seen.rstrip().endswith(b"go on with: charloom train --resume run")
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["closed-pipe", "full-disk"])
+def test_a_run_outlives_the_reader_of_its_stderr(tmp_path, corpus_file, smallest, full):
+    """`2> >(head -3)`: training that ends in the middle, with status 0 and without a word."""
+    if full and not Path("/dev/full").exists():
+        pytest.skip("a device of Linux")
+    read, write = os.pipe()
+    os.close(read)
+    with open("/dev/full", "wb") if full else os.fdopen(write, "wb") as stderr:
+        ended = subprocess.run(
+            [*START, corpus_file, *smallest, "--out", "run"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=stderr
+        )
+    assert (ended.returncode, ended.stdout) == (0, b"run/best\n")
+    logged = [json.loads(line)["event"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert logged[-1] == "finished"
+
+
+def test_a_run_outlives_its_terminal(tmp_path, corpus_file):
+    """A window that is closed while the live display is drawn: no checkpoint, and a traceback that nobody sees."""
+    flags = ["--hidden", "8", "--steps", "3000", "--validate-every", "100", "--sample-length", "9", "--out", "run"]
+    terminal = Terminal(tmp_path, corpus_file, *flags)
+    terminal.read_until(b"left")
+    terminal.close()
+    assert terminal.process.wait(60) == 0
+    logged = [json.loads(line)["event"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert logged[-1] == "finished"
 
 
 def test_the_plan_alone(charloom, corpus_file, tmp_path):

@@ -21,7 +21,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from charloom.cli.screen import one_line, shown, tell, tell_line
+from charloom.cli.screen import discard, one_line, shown, stderr_may_fail, tell, tell_line
 from charloom.training.events import Event, Finished, Notice, Planned, Report, Sample, Started, Step, Validation
 
 PLAIN_EVERY = 10.0  # seconds between two lines about steps, or two samples, off a terminal
@@ -81,7 +81,7 @@ class JsonDisplay:
             sys.stdout.flush()
         except OSError as error:
             self._read = False
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            discard(sys.stdout)
             tell_line(f"stdout cannot be written: {error.strerror}; training goes on, see log.jsonl")
 
 
@@ -220,14 +220,20 @@ class LiveDisplay:
         self._step: Step | None = None
 
     def __enter__(self) -> LiveDisplay:
-        self._live.start()
+        with stderr_may_fail():
+            self._live.start()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._live.stop()
+        with stderr_may_fail():
+            self._live.stop()
 
     def report(self, event: Event) -> None:
         """Shows an event."""
+        with stderr_may_fail():
+            self._show(event)
+
+    def _show(self, event: Event) -> None:
         for line in self._lines.of(event):
             self._live.console.print(Text(shown(line), style="yellow" if isinstance(event, Notice) else ""))
         if isinstance(event, Step):

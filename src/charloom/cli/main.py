@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 import click
 
-from charloom.cli.screen import open_closed_streams, tell, tell_line
+from charloom.cli.screen import discard, open_closed_streams, tell, tell_line
 from charloom.errors import CharloomError, SettingsError
 from charloom.training.interrupt import prompt_interrupt
 
@@ -147,11 +147,11 @@ def _write_anything(stdout: TextIO) -> None:
 
 
 def _finish_stdout() -> None:
-    """Where stdout cannot be written, drops what waits: Python would try, and complain, once more when it closes it."""
+    """Where stdout cannot be written, an error was told; Python must not complain once more when it closes it."""
     try:
         sys.stdout.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)
 
 
 def _first(error: BaseException) -> BaseException:

@@ -11,6 +11,9 @@ import os
 import re
 import sys
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
 
 from charloom.errors import CharloomError
 
@@ -39,8 +42,24 @@ def one_line(text: str) -> str:
 
 def tell(text: str) -> None:
     """Writes lines to stderr, as they are laid out."""
-    sys.stderr.write(shown(text) + "\n")
-    sys.stderr.flush()
+    with stderr_may_fail():
+        sys.stderr.write(shown(text) + "\n")
+        sys.stderr.flush()
+
+
+@contextmanager
+def stderr_may_fail() -> Iterator[None]:
+    """Within it, a stderr that nobody reads any more is no error: a run must not end with its terminal or its log."""
+    try:
+        yield
+    except OSError:
+        discard(sys.stderr)
+
+
+def discard(stream: TextIO) -> None:
+    """Drops what is written to a stream from now on, and what waits: Python would try once more when it closes it."""
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def tell_line(text: str) -> None:
