@@ -248,12 +248,24 @@ def test_a_run_ends_with_a_verdict(charloom, corpus_file, tmp_path):
     finished = json.loads(ended.out.splitlines()[-1])
     assert finished["seen_nats"] > 0
     assert f"{finished['seen_nats']:.3f} nats/char on text that it learnt from" in finished["verdict"]
-    steps, nats, _ = Run.open(tmp_path / "run").curve()
+    steps, nats, training, _ = Run.open(tmp_path / "run").curve()
     assert steps == [2, 4, 6, 8]
-    assert len(nats) == 4
+    assert len(nats) == len(training) == 4
     assert "fitted" in charloom(*arguments, "--steps", "2", "--out", "shown").err.splitlines()[-1]
     alone = charloom(*arguments, "--steps", "2", "--split", "1/0", "--out", "alone", "--json")
     assert json.loads(alone.out.splitlines()[-1])["verdict"] is None
+
+
+def test_a_run_that_diverged_fails(charloom, corpus_file, tmp_path):
+    """`model=$(charloom train …)` that goes on with a model which knows less than how often each character comes."""
+    flags = ["--steps", "40", "--hidden", "16", "--lr", "100", "--precision", "fp32", "--sample-length", "0"]
+    ended = charloom("train", corpus_file, *flags, "--out", "run")
+    assert (ended.status, ended.out) == (1, "")
+    *_, verdict, complaint = ended.err.splitlines()
+    assert verdict.startswith("diverged: training loss rose to ")
+    assert complaint.startswith("charloom: the weights diverged: ")
+    assert complaint.endswith("start anew with a smaller --lr")
+    assert charloom("generate", "run", "--length", "3").status == 0
 
 
 def test_a_verdict_on_a_text_with_line_separators(charloom, tmp_path):

@@ -1,10 +1,15 @@
-"""Dynamic evaluation reads a text as its model was trained to: carried, or each record from the zero state."""
+"""What guesses without context make of a text; and dynamic evaluation, carried or each record from the zero state."""
 
 from __future__ import annotations
 
-import numpy as np
+import math
 
-from charloom.training.measuring import DYNAMIC_LENGTH, dynamic
+import numpy as np
+import pytest
+
+from charloom.text.batches import Streams
+from charloom.text.dataset import Ids
+from charloom.training.measuring import DYNAMIC_LENGTH, dynamic, guesses
 
 RESET = 9
 
@@ -39,3 +44,11 @@ def test_other_texts_are_read_on():
     engine = Listening()
     assert dynamic(engine, ids) == 5
     assert engine.read == [((), [RESET, 1, 2, RESET, 3], [1, 2, RESET, 3, RESET])]
+
+
+def test_guesses_are_entropies_of_what_is_predicted():
+    """Catches bits for nats, a symbol that never comes counted as one that does, and more read than asked for."""
+    ids = Ids.of(np.array([3, *[0, 1, 0, 0] * 16, *[2] * 64], np.uint8))
+    found = guesses(Streams(ids, 1, 8), 5, most=64)
+    assert found.uniform == pytest.approx(math.log(5))
+    assert found.frequency == pytest.approx(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from charloom.training.verdict import Curve, verdict
+from charloom.training.verdict import Curve, Guesses, Outcome, verdict
 
-FALLING = Curve([10, 20, 30], [2.0, 1.8, 1.7])
+GUESSES = Guesses(uniform=4.0, frequency=3.3)
+
+
+def course(*nats, training=None):
+    """A curve with a validation at every tenth step; the training loss falls evenly where none is given."""
+    training = training or [3.0 - number / 9 for number in range(len(nats))]
+    return Curve(range(10, 10 * len(nats) + 1, 10), nats, training)
+
+
+def said(curve, seen, unseen, read=4.0):
+    return verdict(Outcome(curve, seen, unseen, "char", read, GUESSES))
+
+
+FALLING = course(2.0, 1.8, 1.7)
 
 
 @pytest.mark.parametrize(
@@ -20,28 +33,78 @@ FALLING = Curve([10, 20, 30], [2.0, 1.8, 1.7])
         (FALLING, 1.45, 1.7, 20, "well fitted, for a network so small", "A larger one"),
         (FALLING, 0.9, 1.7, 20, "fitted as far as this text goes", "More text"),
         (
-            Curve([10, 20, 30], [2.0, 1.5, 1.6]),
+            course(2.0, 1.5, 1.6),
             0.9,
             1.5,
             20,
             "over-fitted: validation was best at step 20 of 30",
             "More text",
         ),
-        (Curve([10], [1.7]), 1.7, 1.7, 4, "under-fitted", "More minutes"),
-        (Curve([10, 20], [0.0, 0.0]), 0.0, 0.0, 20, "nothing is left to learn", ""),
-        (Curve([10, 20], [0.0002, 0.0003]), 0.0002, 0.0002, 20, "nothing is left to learn", ""),
+        (course(1.7), 1.7, 1.7, 4, "under-fitted", "More minutes"),
+        (course(0.0, 0.0), 0.0, 0.0, 20, "nothing is left to learn", ""),
+        (course(0.0002, 0.0003), 0.0002, 0.0002, 20, "nothing is left to learn", ""),
     ],
     ids=["little", "large", "small", "well", "well-large", "well-small", "all", "too-much", "once", "one", "foreseen"],
 )
 def test_the_verdict(curve, seen, unseen, read, word, advice):
     """More minutes for a model that knows its text by heart; more text for one that has hardly read it."""
-    said = verdict(curve, seen, unseen, "char", read)
-    assert said.startswith(word)
-    assert advice in said
-    assert f"{seen:.3f} nats/char" in said
-    assert f"{unseen:.3f} on" in said
+    words = said(curve, seen, unseen, read)
+    assert words.startswith(word)
+    assert advice in words
+    assert f"{seen:.3f} nats/char" in words
+    assert f"{unseen:.3f} on" in words
 
 
 def test_noise_is_no_over_fitting():
     """A last validation that is a hair above the best."""
-    assert not verdict(Curve([1, 2, 3], [2.0, 1.7, 1.705]), 1.5, 1.7, "char", 4).startswith("over-fitted")
+    assert not said(course(2.0, 1.7, 1.705), 1.5, 1.7).startswith("over-fitted")
+
+
+@pytest.mark.parametrize(
+    ("curve", "seen", "words"),
+    [
+        (
+            course(70.0, 50.0, 3.0, training=[59.4, 60.2, 3.2]),
+            2.9,
+            "diverged: training loss rose to 60.2 nats/char, a uniform guess has 4.000 (2.900 nats/char on",
+        ),
+        (course(3.8, 3e10, 2e12, training=[3.9, 3e10, 1e12]), 3.6, "diverged: training loss rose to 1e+12 nats/char"),
+        (
+            course(2.5, 2.0, 3.1, training=[2.6, 2.1, 3.2]),
+            1.9,
+            "diverged: training loss rose from 2.100 to 3.200 nats/char after step 20",
+        ),
+    ],
+    ids=["came-back", "never-came-back", "late"],
+)
+def test_a_training_loss_that_rose(curve, seen, words):
+    """`over-fitted … 50997761420% worse … more text would help most`: the learning rate was 1,000."""
+    found = said(curve, seen, 3.0)
+    assert found.startswith(words)
+    assert found.endswith("A smaller --lr would help most")
+    assert "%" not in found
+
+
+def test_no_better_than_frequencies():
+    """A larger network for a learning rate that is too high, or too low."""
+    flat = course(3.3, 3.2, 3.18, 3.18, training=[3.74, 3.22, 3.2, 3.23])
+    found = said(flat, 3.2, 3.18, read=20)
+    assert found.startswith(
+        "stalled: 3.200 nats/char on text that it learnt from, 3.180 on text that it never saw; the"
+    )
+    assert found.endswith("the frequencies of its chars alone give 3.300. A smaller --lr would help most")
+    slow = course(4.15, 4.1, 4.06, 4.03, training=[4.17, 4.12, 4.07, 4.05])
+    found = said(slow, 4.03, 4.03, read=20)
+    assert found.startswith("under-fitted: ")
+    assert found.endswith("More minutes would help most, or a larger --lr")
+    assert said(course(3.8), 3.8, 3.8).endswith("or a larger --lr")
+
+
+@pytest.mark.parametrize(
+    ("training", "seen", "useless"),
+    [([70.0, 14.0], 14.2, True), ([70.0, 3.2], 2.9, False), ([3.9, 3.8], 3.8, False), ([9.0, 4.2], 4.0, False)],
+    ids=["nothing-left", "came-back", "hardly-begun", "fine-tuned"],
+)
+def test_what_is_left_of_a_run_that_diverged(training, seen, useless):
+    """A run of two steps that fails; a model worse than counting that a script takes for a good one."""
+    assert Outcome(course(5.0, 4.0, training=training), seen, 4.0, "char", 1.0, GUESSES).useless == useless

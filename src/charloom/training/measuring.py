@@ -20,6 +20,7 @@ from charloom.engines.engine import Engine, State, open_engine
 from charloom.evaluate import Score
 from charloom.text.batches import Batches, Streams
 from charloom.text.dataset import Ids
+from charloom.training.verdict import Guesses
 
 AT_ONCE = 2**14  # symbols of windows that are read side by side
 PER_WINDOW = 4  # windows begin so often in the length of one
@@ -48,6 +49,20 @@ def measure(
         read += inputs_BT.size
         watch()
     return Score(symbols=symbols, characters=symbols, nats=total, correct=correct)
+
+
+def guesses(batches: Batches, symbols: int, most: float = math.inf) -> Guesses:
+    """What guesses without context make of the same part of a layout, of so many distinct symbols."""
+    counts = np.zeros(symbols, np.int64)
+    read = 0
+    for index in range(len(batches)):
+        if read >= most:
+            break
+        inputs_BT, targets_BT = batches.batch(0, index)
+        counts += np.bincount(targets_BT[targets_BT >= 0], minlength=symbols)
+        read += inputs_BT.size
+    shares = counts[counts > 0] / max(1, counts.sum())
+    return Guesses(math.log(symbols), float(-(shares * np.log(shares)).sum()))
 
 
 def in_windows(engine: Engine, ids: NDArray[np.integer[Any]], length: int) -> Score:

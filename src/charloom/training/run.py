@@ -191,12 +191,12 @@ class Run:
             with suppress(FileNotFoundError):
                 sync(self.folder / name)
 
-    def curve(self) -> tuple[list[int], list[float], int]:
-        """Steps and losses of all validations in the log, and how many lines a power cut left that are no events.
+    def curve(self) -> tuple[list[int], list[float], list[float], int]:
+        """Steps, losses and training losses of all validations, and how many lines a power cut left that are no events.
 
         The log goes back to before the run was resumed.
         """
-        measured: list[tuple[int, float]] = []
+        measured: list[tuple[int, float, float]] = []
         damaged = 0
         with opened(self.folder / "log.jsonl") as lines:  # only \n ends a line; a text may hold U+2028
             for line in lines:
@@ -204,7 +204,12 @@ class Run:
                     measured += _measured(line)
                 except (ValueError, RecursionError):
                     damaged += 1
-        return [step for step, _ in measured], [nats for _, nats in measured], damaged
+        return (
+            [step for step, _, _ in measured],
+            [nats for _, nats, _ in measured],
+            [nats for _, _, nats in measured],
+            damaged,
+        )
 
     def add_sample(self, step: int, text: str) -> int:
         """Appends to `samples.txt`; returns its size."""
@@ -301,8 +306,8 @@ def _complete(data: dict[str, Any]) -> None:
         text["keep_order"] = text.get("records", "none") != "none"
 
 
-def _measured(line: bytes) -> list[tuple[int, float]]:
-    """The step and the loss of a line of the log, if it is a validation that measured one.
+def _measured(line: bytes) -> list[tuple[int, float, float]]:
+    """The step, the loss and the training loss of a line of the log, if it is a validation that has both.
 
     Raises:
         ValueError: if it is no event.
@@ -310,12 +315,12 @@ def _measured(line: bytes) -> list[tuple[int, float]]:
     event = json.loads(line)
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         raise ValueError("no event")
-    if event["event"] != "validation" or event.get("validation_nats") is None:
+    step, nats, training = (event.get(name) for name in ("step", "validation_nats", "train_nats"))
+    if event["event"] != "validation" or nats is None or training is None:
         return []
-    step, nats = event.get("step"), event["validation_nats"]
-    if type(step) is not int or type(nats) is not float or not math.isfinite(nats):
+    if type(step) is not int or not all(type(x) is float and math.isfinite(x) for x in (nats, training)):
         raise ValueError("no validation")
-    return [(step, nats)]
+    return [(step, nats, training)]
 
 
 def _progress(data: dict[str, Any]) -> Progress:

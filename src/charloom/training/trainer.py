@@ -24,9 +24,9 @@ from charloom.text.batches import Batches
 from charloom.training import budget
 from charloom.training.budget import Progress
 from charloom.training.events import Event, Finished, Notice, Report, Sample, Step, Validation
-from charloom.training.measuring import measure
+from charloom.training.measuring import guesses, measure
 from charloom.training.run import Run
-from charloom.training.verdict import Curve, verdict
+from charloom.training.verdict import Curve, Outcome, verdict
 
 REPORT_EVERY = 1.0  # seconds between two `Step` events
 QUICK_VALIDATION = 200_000  # symbols; the standard error of their mean is below 0.005 nats
@@ -98,7 +98,8 @@ class Trainer:
 
         Raises:
             Interrupted: if asked to stop; everything is saved.
-            TrainingError: if the loss is not finite twice, or the disk is full.
+            TrainingError: if the loss is not finite twice, if the weights diverged and nothing is left of what they
+                learnt, or if the disk is full.
         """
         if self._progress.step == 0:
             with self._run.abandoned_on_error():
@@ -350,6 +351,7 @@ class Trainer:
         whole, test = self._measured("validation", self._layouts.whole), self._measured("test", self._layouts.test)
         figures = {"validation_nats": whole, "test_nats": test}
         self._save_best({name: score.nats_per_char for name, score in figures.items() if score})
+        outcome = self._outcome(seen, whole)
         finished = Finished(
             str(self._run.folder),
             progress.step,
@@ -360,23 +362,36 @@ class Trainer:
             whole.accuracy if whole else None,
             test.nats_per_char if test else None,
             seen.nats_per_char if seen and math.isfinite(seen.nats) else None,
-            self._verdict(seen, whole),
+            verdict(outcome) if outcome else None,
             progress.symbols,
         )
         self._emit(finished)
         self._run.sync_log()
+        if outcome and outcome.useless:
+            raise TrainingError(
+                f"the weights diverged: those of the best step, {progress.best_step}, are worse than the frequencies "
+                f"of the {outcome.unit}s alone; start anew with a smaller --lr"
+            )
         return finished
 
-    def _verdict(self, seen: Score | None, unseen: Score | None) -> str | None:
-        """In words, where there is a curve and text on both sides."""
-        steps, nats, damaged = self._run.curve()
+    def _outcome(self, seen: Score | None, unseen: Score | None) -> Outcome | None:
+        """What the verdict is about, where there is a curve and text on both sides."""
+        *found, damaged = self._run.curve()
         if damaged:
             lines = "1 line" if damaged == 1 else f"{damaged} lines"
             self._emit(Notice(f"log.jsonl holds {lines} that cannot be read, as a power cut leaves them; skipped"))
-        if not (seen and unseen and nats and math.isfinite(seen.nats)):
+        curve = Curve(*found)
+        if not (self._layouts.seen and seen and unseen and curve.steps and math.isfinite(seen.nats)):
             return None
-        read = self._progress.symbols / self._model.architecture.size
-        return verdict(Curve(steps, nats), seen.nats_per_char, unseen.nats_per_char, self._model.vocabulary.unit, read)
+        vocabulary = self._model.vocabulary
+        return Outcome(
+            curve,
+            seen.nats_per_char,
+            unseen.nats_per_char,
+            vocabulary.unit,
+            self._progress.symbols / self._model.architecture.size,
+            guesses(self._layouts.seen, vocabulary.size, QUICK_VALIDATION),
+        )
 
     def _measured(self, name: str, batches: Batches | None) -> Score | None:
         """The score over a whole split; None if it is empty, or the loss not finite."""

@@ -1,11 +1,13 @@
 """What became of a run, in plain words: learnt too little, by heart, or as much as there was, and what would help most.
 
-It rests on two comparisons of losses in nats a symbol: of the best weights on the text that they learnt from with the
-text that they never saw, and of the best validation with those after it.
+It looks at the training loss first, in nats a symbol: did it rise, and is it lower than what two guesses give that look
+at no context? Only then it compares the loss of the best weights on the text that they learnt from with that on text
+that they never saw, and the best validation with those after it.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,13 +27,28 @@ would have learnt more in the same time, with fewer a smaller one.
 RISEN = 0.01
 """Of the loss: so much above the best is more than the noise from one validation to the next."""
 
+TRAINING_RISEN = 0.05
+"""The same of the training loss, which is the mean over fewer and ever other symbols."""
+
+WORSE_THAN_UNIFORM = 1.5
+"""Times the loss of a uniform guess. Fresh weights have about once that; a learning rate of 30 took it to 18 times."""
+
+HARDLY = 0.95
+"""Of the loss of a guess by frequency: with more, hardly anything was learnt but the frequencies. SGD with a learning
+rate of 5 stalled at 0.965 on tiny-shakespeare; a network that learns is below 0.7 after a minute.
+"""
+
+
+SMALLER = "A smaller --lr would help most"
+
 
 @dataclass(frozen=True)
 class Curve:
-    """The course of a run: at which steps it was validated, and the loss found there."""
+    """The course of a run: at which steps it was validated, the loss found there, and the mean training loss before."""
 
     steps: Sequence[int]
     nats: Sequence[float]
+    training: Sequence[float]
 
     @property
     def best(self) -> int:
@@ -44,27 +61,90 @@ class Curve:
         best = self.nats[self.best]
         return self.nats[-1] / best - 1 if best else 0.0
 
+    @property
+    def training_rose(self) -> bool:
+        """Whether the training loss rose after the best validation: then the text is not learnt by heart."""
+        return self.training[-1] > self.training[self.best] * (1 + TRAINING_RISEN)
 
-def verdict(curve: Curve, seen: float, unseen: float, unit: str, read: float) -> str:
-    """One or two sentences.
+    @property
+    def training_falls(self) -> bool:
+        """Whether the training loss still fell in the second half, without a rise before."""
+        half = self.training[: (len(self.training) + 1) // 2]
+        steady = all(after < before * (1 + TRAINING_RISEN) for before, after in itertools.pairwise(self.training))
+        return steady and (len(self.training) < 3 or self.training[-1] < min(half) * (1 - RISEN / 2))
 
-    Args:
-        curve: of the whole run; not empty.
-        seen: nats of the best weights on text that they learnt from, nothing dropped.
-        unseen: the same on the validation split.
-        unit: what a symbol is, `char` or `byte`.
-        read: symbols that it learnt from for each of its parameters, one read twice counting twice.
+
+@dataclass(frozen=True)
+class Guesses:
+    """Losses of guesses that look at no context: any symbol alike, or as often as it stands in the training text."""
+
+    uniform: float
+    frequency: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to; losses in nats a symbol.
+
+    curve: of the whole run; not empty; seen: the best weights on text that they learnt from, nothing dropped; unseen:
+    the same on the validation split; unit: what a symbol is, `char` or `byte`; read: symbols that it learnt from for
+    each of its parameters, one read twice counting twice; guesses: on the training text.
     """
+
+    curve: Curve
+    seen: float
+    unseen: float
+    unit: str
+    read: float
+    guesses: Guesses
+
+    @property
+    def exploded(self) -> bool:
+        """Whether the training loss was far above that of fresh weights; at first it may be, when fine-tuning."""
+        return max(self.curve.training[1:], default=0.0) > WORSE_THAN_UNIFORM * self.guesses.uniform
+
+    @property
+    def useless(self) -> bool:
+        """Whether nothing is left of a run that exploded: not even the frequencies of the symbols."""
+        return self.exploded and self.seen > self.guesses.frequency + LEARNT
+
+
+def verdict(outcome: Outcome) -> str:
+    """One or two sentences."""
+    seen, unseen, unit = outcome.seen, outcome.unseen, outcome.unit
     figures = f"{seen:.3f} nats/{unit} on text that it learnt from, {unseen:.3f} on text that it never saw"
     if unseen < LEARNT:
         return f"nothing is left to learn: {figures}"
+    return _of_training(outcome, figures) or _of_both(outcome, figures)
+
+
+def _of_training(outcome: Outcome, figures: str) -> str | None:
+    """What the training loss says, where the network did not learn."""
+    curve, unit = outcome.curve, outcome.unit
+    if outcome.exploded:
+        rose = f"training loss rose to {max(curve.training[1:]):.4g} nats/{unit}"
+        return f"diverged: {rose}, a uniform guess has {outcome.guesses.uniform:.3f} ({figures}). {SMALLER}"
+    if curve.risen > RISEN and curve.training_rose:
+        rose = f"training loss rose from {curve.training[curve.best]:.3f} to {curve.training[-1]:.3f} nats/{unit}"
+        return f"diverged: {rose} after step {curve.steps[curve.best]:,} ({figures}). {SMALLER}"
+    if outcome.seen > HARDLY * outcome.guesses.frequency:
+        alone = f"{figures}; the frequencies of its {unit}s alone give {outcome.guesses.frequency:.3f}"
+        if curve.training_falls:
+            return f"under-fitted: {alone}. More minutes would help most, or a larger --lr"
+        return f"stalled: {alone}. {SMALLER}"
+    return None
+
+
+def _of_both(outcome: Outcome, figures: str) -> str:
+    """What seen and unseen text say together, where the network learnt."""
+    curve, read = outcome.curve, outcome.read
     if curve.risen > RISEN:
         when = f"validation was best at step {curve.steps[curve.best]:,} of {curve.steps[-1]:,}"
         return (
             f"over-fitted: {when}, and unseen text became {curve.risen:.0%} worse from there ({figures}). "
             "More text would help most; else more --weight-drop and --dropout, or a shorter run"
         )
-    gap = 1 - seen / unseen
+    gap = 1 - outcome.seen / outcome.unseen
     if gap < WIDE and read > MANY:
         fitted = "under-fitted" if gap < NARROW else "well fitted"
         return f"{fitted}, for a network so small: {figures}. A larger one (--hidden) would help most"
