@@ -102,7 +102,10 @@ def test_what_resuming_needs_comes_back_in_its_shape(tmp_path):
     assert (progress.pop("sha256").keys(), progress) == ({"resume.safetensors"}, {"step": 3})
 
 
-@pytest.mark.parametrize("provenance", [{"corpus": "caf\udce9.txt"}, {"characters": "x", "validation_nats": "y"}])
+@pytest.mark.parametrize(
+    "provenance",
+    [{"corpus": "caf\udce9.txt"}, {"characters": "x", "validation_nats": "y"}, {"prompt": 3}, {"prompt": "a\n```\nb"}],
+)
 def test_a_card_can_be_written_whatever_the_provenance_holds(tmp_path, provenance):
     """A corpus named in Latin-1, or a config.json edited by hand, must not end a run at its first checkpoint."""
     save_model(tmp_path / "one", model(provenance=provenance))

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import shlex
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -278,9 +279,17 @@ tags: [char-rnn, {a.cell}]
 - Validation loss: {loss} (split {made.get("split", "unknown")})
 
 ```sh
-charloom generate PATH_OF_THIS_FOLDER --prompt "Once"
+charloom generate PATH_OF_THIS_FOLDER{_prompt(made)}
 ```
 """
+
+
+def _prompt(made: dict[str, Any]) -> str:
+    """The option with the prompt that training suggests, for a shell; nothing where there is none."""
+    prompt = made.get("prompt")
+    if not isinstance(prompt, str) or not prompt.isprintable() or "`" in prompt:
+        return ""
+    return f" --prompt {shlex.quote(prompt)}"
 
 
 def _origin(made: dict[str, Any]) -> str:

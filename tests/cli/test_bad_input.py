@@ -467,7 +467,7 @@ def test_without_torch(cold, tmp_path, tiny, corpus_file, smallest):
     for wanted in (["--engine", "torch"], ["--device", "cuda"]):
         ended = cold("train", corpus_file, *wanted, env=env)
         assert ended.status == 1, wanted
-        assert "PyTorch, which is not installed; run: pip install 'charloom[torch]'" in ended.complaint
+        assert "PyTorch, which is not installed; run: pip install torch" in ended.complaint
         assert nothing_begun(tmp_path)
     if chosen().module is not None:
         ended = cold("train", corpus_file, *smallest, env=env)
@@ -479,10 +479,10 @@ def test_without_torch(cold, tmp_path, tiny, corpus_file, smallest):
     assert cold("eval", tiny, corpus_file, env=env).status == 0
     info = cold("info", env=env).out
     assert "NumPy by hand" in info
-    assert "pip install 'charloom[torch]'" in info
+    assert "pip install torch" in info
     ended = cold("train", corpus_file, *smallest, env=env)
     assert ended.status == 0, ended.err
-    assert "CHARLOOM_KERNELS=off; PyTorch would be faster: pip install 'charloom[torch]'" in ended.err
+    assert "CHARLOOM_KERNELS=off; PyTorch would be faster: pip install torch" in ended.err
     assert ended.err.count("pip install") == 1
     assert "with: numpy " in ended.err
     quiet = cold("train", corpus_file, *smallest, "--engine", "numpy", env=env)

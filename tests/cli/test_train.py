@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -66,6 +67,32 @@ def test_a_run_is_never_overwritten(charloom, tmp_path, corpus_file, smallest):
     assert ended.status == 2
     assert "--out must be a new or empty folder; run holds files" in ended.complaint
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("lines", "flags", "prompt"),
+    [
+        ("Это простая строка русского текста.\nЕщё одна строка, длиннее.\n", [], "Ещё одна строка,"),
+        ("Это простая строка русского текста.\nЕщё одна строка.\n", ["--vocabulary", "bytes"], "Ещё одна строка."),
+        ('it\'s a "quoted" $HOME line\n@file\n', [], 'it\'s a "quoted"'),
+        ("吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。\n", [], "吾輩は猫である。名前"),
+        ("Bob\n", ["--records", "line"], "Bob"),
+        ("- \x1b[2J\n@file\n", [], None),
+        ("a line\n", ["--split", "1/0"], None),
+    ],
+    ids=["cyrillic", "bytes", "quoted", "cjk", "records", "unclean", "no-validation"],
+)
+def test_the_model_card_suggests_a_prompt_that_works(charloom, tmp_path, smallest, lines, flags, prompt):
+    """Every card suggested `Once`, which a Russian model refuses; a prompt that a shell reads as something else."""
+    (tmp_path / "text.txt").write_text(lines * 60, encoding="utf-8")
+    assert charloom("train", "text.txt", *smallest, *flags, "--sample-length", "0", "--out", "run").status == 0
+    (line,) = [x for x in (tmp_path / "run/best/README.md").read_text("utf-8").splitlines() if "charloom generate" in x]
+    words = shlex.split(line)
+    assert words[:3] == ["charloom", "generate", "PATH_OF_THIS_FOLDER"]
+    assert words[3:] == ([] if prompt is None else ["--prompt", prompt])
+    ended = charloom("generate", "run", *words[3:], "--length", "5")
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.out.startswith(prompt or "")
 
 
 def test_fine_tuning_tells_both_counts(charloom, tmp_path, tiny, smallest):

@@ -23,7 +23,7 @@ from charloom.kernels import Choice
 pytestmark = pytest.mark.processor
 
 SHAPE = Architecture(cell="lstm", nonlinearity="tanh", layers=1, hidden=3, input="onehot", embedding=2, symbols=5)
-INSTALL = "PyTorch, which is not installed; run: pip install 'charloom[torch]'"
+INSTALL = "PyTorch, which is not installed; run: pip install torch"
 
 
 def settings(**values):
@@ -92,7 +92,7 @@ def test_auto_without_kernels_and_torch_is_numpy_and_says_so(without_kernels, wi
     assert isinstance(open_engine(SHAPE, settings(device="cpu", precision="fp32"), 0.0), BpttEngine)
     said = slower_than_asked(settings(), "lstm")
     assert "not built" in said
-    assert "pip install 'charloom[torch]'" in said
+    assert "pip install torch" in said
 
 
 def test_kernels_that_are_not_there_are_refused_by_name(without_kernels):

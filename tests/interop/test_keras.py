@@ -562,7 +562,7 @@ def test_without_h5py(keras_2, arrays, characters, monkeypatch):
     """A traceback on the base install."""
     path = lstm_file(keras_2, arrays)
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(DeviceError, match=r"not installed; run: pip install 'charloom\[interop\]'"):
+    with pytest.raises(DeviceError, match=r"not installed; run: pip install h5py"):
         import_model(path, characters, print)
 
 

@@ -84,7 +84,7 @@ def _trains_with() -> str:
         from charloom.engines.bptt.native import kernels_to_train, precision_of
 
         return f"the kernels, in {precision_of('auto', 'lstm', kernels_to_train())} for an lstm"
-    return "NumPy by hand; faster with PyTorch: pip install 'charloom[torch]'"
+    return "NumPy by hand; faster with PyTorch: pip install torch"
 
 
 def _kernels(details: bool) -> dict[str, Any]:

@@ -30,7 +30,7 @@ State = Any
 # other busy process on two cores a step takes 50 times as long; with this, half as long again (LOG.md).
 SPINS = "300"
 
-PYTORCH = "PyTorch, which is not installed; run: pip install 'charloom[torch]'"
+PYTORCH = "PyTorch, which is not installed; run: pip install torch"
 
 
 class Engine(Protocol):
@@ -112,7 +112,7 @@ def _slower_engine(engine: str, settings: TrainingSettings) -> str | None:
         return None
     if engine == "torch":
         return None if settings.device != "cpu" and _gpu_may_be_here() else chosen().notice
-    return f"{chosen().notice or chosen().reason}; PyTorch would be faster: pip install 'charloom[torch]'"
+    return f"{chosen().notice or chosen().reason}; PyTorch would be faster: pip install torch"
 
 
 def _without_bf16(engine: str, settings: TrainingSettings, cell: str) -> str | None:

@@ -88,9 +88,7 @@ def _stored(file: Path | io.BytesIO, size: int) -> tuple[list[Stored], str | byt
     try:
         import h5py
     except ModuleNotFoundError:
-        raise DeviceError(
-            "Keras files need h5py, which is not installed; run: pip install 'charloom[interop]'"
-        ) from None
+        raise DeviceError("Keras files need h5py, which is not installed; run: pip install h5py") from None
     with h5py.File(file, "r") as root:
         group = _child(root, "model_weights") if "model_weights" in root else root
         if "layer_names" in group.attrs:

@@ -59,9 +59,7 @@ def _load(path: Path) -> Any:
     try:
         import torch
     except ModuleNotFoundError:
-        raise DeviceError(
-            "PyTorch files need PyTorch, which is not installed; run: pip install 'charloom[torch]'"
-        ) from None
+        raise DeviceError("PyTorch files need PyTorch, which is not installed; run: pip install torch") from None
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             check_room(sum(part.file_size for part in archive.infolist()), path.stat().st_size)

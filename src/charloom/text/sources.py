@@ -234,7 +234,7 @@ def _fetched(url: str) -> Source:
     except ImportError as error:
         raise TextError(
             f"{shown(url)}: a package for this kind of URL is missing: {reason(error)}; http and https need: "
-            "pip install 'charloom[remote]'"
+            "pip install aiohttp"
         ) from None
     except Exception as error:  # every protocol raises classes of its own library
         raise TextError(f"{shown(url)} cannot be fetched: {_cause(error)}") from None

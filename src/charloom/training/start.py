@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
@@ -28,6 +29,7 @@ from charloom.training.trainer import Layouts, Trainer
 
 STREAM = 200_000  # symbols; a split of more is measured in several streams, each cold only at its start
 MOST_STREAMS = 64
+PROMPT_SYMBOLS = 10_000  # of the validation text, in which a prompt is looked for
 
 Stop = Callable[[], bool]
 
@@ -239,14 +241,28 @@ def _streams(ids: Ids) -> int:
 
 
 def _provenance(run: Run, corpus: str, dataset: Dataset) -> dict[str, Any]:
-    """Where the model comes from, for people."""
-    return {
+    """Where the model comes from, and a prompt to try, for people."""
+    prompt = _suggested(dataset)
+    return ({"prompt": prompt} if prompt else {}) | {
         "corpus": corpus,
         "characters": dataset.characters,
         "sha256": dataset.sha256,
         "split": run.settings.text.split,
         "run": str(run.folder),
     }
+
+
+def _suggested(dataset: Dataset) -> str | None:
+    """The beginning of a validation line, cut at a word: something that this model knows and did not learn.
+
+    The first line with a clean one: it begins with a letter or digit (`@` names a file) and holds no unknown symbol.
+    """
+    text = dataset.vocabulary.decode(dataset.ids("validation").view()[:PROMPT_SYMBOLS])
+    for line in text.splitlines()[1:]:  # the first may begin within a word
+        found = re.match(r"(?:\S.{0,18}\S|\S)(?!\S)|\S{2,10}", line.lstrip())
+        if found and found[0].isprintable() and found[0][0].isalnum() and not {*found[0]} & {*"\ufffd`"}:
+            return found[0]
+    return None
 
 
 def _started(run: Run, dataset: Dataset, model: ModelFolder, engine: Engine, progress: Progress) -> Started:

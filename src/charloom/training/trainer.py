@@ -376,11 +376,11 @@ class Trainer:
 
     def _outcome(self, seen: Score | None, unseen: Score | None) -> Outcome | None:
         """What the verdict is about, where there is a curve and text on both sides."""
-        *found, damaged = self._run.curve()
+        steps, nats, training, damaged = self._run.curve()
         if damaged:
             lines = "1 line" if damaged == 1 else f"{damaged} lines"
             self._emit(Notice(f"log.jsonl holds {lines} that cannot be read, as a power cut leaves them; skipped"))
-        curve = Curve(*found)
+        curve = Curve(steps, nats, training)
         if not (self._layouts.seen and seen and unseen and curve.steps and math.isfinite(seen.nats)):
             return None
         vocabulary = self._model.vocabulary
