@@ -244,7 +244,9 @@ def test_a_second_process_in_a_run_gets_one_line_and_changes_nothing(copy):
     copied = copy.with_name("copied")
     with Run.open(copy):
         before = everything_in(copy)
-        with pytest.raises(TrainingError, match="run must be trained by one process at a time; another one does; wait"):
+        with pytest.raises(
+            TrainingError, match="run must be trained by one process at a time; another one trains it; wait"
+        ):
             resume(copy, steps=9)
         assert everything_in(copy) == before
         shutil.copytree(copy, copied)

@@ -75,7 +75,7 @@ class Run:
                 self._lock.acquire()
             except Timeout:
                 raise TrainingError(
-                    f"{self.folder} must be trained by one process at a time; another one does; wait until it ends"
+                    f"{self.folder} must be trained by one process at a time; another one trains it; wait until it ends"
                 ) from None
             self._locked = os.stat(self.folder / "lock")
             for folder in (self.folder, self.folder / "kept"):
