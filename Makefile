@@ -7,7 +7,9 @@
 #   make check     the checks alone: format, lint, types, docs/cli.md
 #   make format    write Python and C++ as the checks want them
 #   make kernels   build what is new of the C++ in src/charloom/kernels/; demo, test and bench do so first
-#   make check-kernels   build the kernels with AddressSanitizer and UBSan, and run their tests; some minutes
+#   make check-kernels   build the kernels with AddressSanitizer and UBSan, and run their tests; then check-threads;
+#                  some minutes
+#   make check-threads   run the thread pool, training and generation under ThreadSanitizer, without Python; a minute
 #   make check-arm   build the kernels for 64-bit ARM, and run their tests under emulation; ten to twenty minutes
 #   make bench     the programs under benchmarks/, beside their peers, which it installs in a venv of their own;
 #                  twenty minutes
@@ -31,13 +33,18 @@ PEERS := build/peers
 PIP = $(1)/bin/python -m pip install --quiet --quiet
 # mypy and ruff follow these; a folder that is not there yet is left out.
 SOURCES := src docs $(wildcard benchmarks)
-CPP := $(wildcard src/charloom/kernels/*.h src/charloom/kernels/*.cpp)
+CPP := $(wildcard src/charloom/kernels/*.h src/charloom/kernels/*.cpp tests/kernels/*.cpp)
 BENCHMARKS := $(sort $(wildcard benchmarks/[a-z]*.py))
 # The C++ is built with what the lock brings, so a compiler is all that a machine needs to have.
 CMAKE := $(BIN)/cmake
 BUILD := $(CMAKE) -G Ninja -S . --log-level=NOTICE -Wno-unused-cli -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN)/ninja)" \
 	-DPython_EXECUTABLE="$(abspath $(BIN)/python)"
 SANITIZED := build/sanitized
+ASAN := detect_leaks=0
+UNDER_SANITIZERS = KERNELS_FOLDER="$(abspath $(SANITIZED)/modules)" PYTHONMALLOC=malloc ASAN_OPTIONS=$(ASAN) \
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)"
+THREADS := build/threads/threads
+TSAN := halt_on_error=1 die_after_fork=0
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 # A lesser processor is imitated: tests/conftest.py keeps PyTorch to the same instructions.
 TEST_ON = echo "== tests on the kernels $(1)"; CHARLOOM_KERNELS=$(1) $(PYTEST)
@@ -51,7 +58,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo ready test test-all check format kernels check-kernels check-arm bench results docs notebook lock clean
+.PHONY: help demo ready test test-all check format kernels sanitized check-kernels check-threads check-arm bench results docs notebook lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -100,12 +107,25 @@ kernels: $(INSTALLED)
 
 # Python itself is built without the sanitizers, so their libraries must be loaded first, and libstdc++ with them, or
 # exceptions are not seen; PYTHONMALLOC makes an array that Python allocates end where it ends.
-check-kernels: $(WORKSHOP)
+sanitized: $(WORKSHOP)
 	@$(BUILD) -B $(SANITIZED) -DCHARLOOM_SANITIZE=ON -DCHARLOOM_OUTPUT="$(abspath $(SANITIZED)/modules)" >/dev/null
 	@MAKEFLAGS= $(CMAKE) --build $(SANITIZED) -- --quiet
-	@KERNELS_FOLDER="$(abspath $(SANITIZED)/modules)" PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
-		LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
-		$(BIN)/python -m pytest tests/kernels
+
+check-kernels: sanitized check-threads
+	@$(UNDER_SANITIZERS) $(BIN)/python -m pytest tests/kernels
+
+# The pool, training and generation in a program of their own, since ThreadSanitizer knows nothing of Python's locks. Then
+# once more with a barrier left out, which must be reported: else the first run says nothing.
+check-threads: $(THREADS)
+	@TSAN_OPTIONS="$(TSAN)" $(THREADS)
+	@if TSAN_OPTIONS="$(TSAN)" $(THREADS) without-barrier 2>&1 | grep -q "WARNING: ThreadSanitizer: data race"; \
+	then echo "and without a barrier, a data race is reported"; \
+	else echo "without a barrier, ThreadSanitizer must report a data race; it reports none" >&2; exit 1; fi
+
+$(THREADS): $(filter-out %/module.cpp %/training.cpp %/writing.cpp,$(CPP))
+	@mkdir -p $(@D)
+	@$(CXX) -std=c++20 -O1 -g -fsanitize=thread -Wall -Wextra -Wno-psabi -DCHARLOOM_LANES=4 -DCHARLOOM_REGISTERS=16 \
+		-Isrc/charloom/kernels $(filter %.cpp,$^) -pthread -o $@
 
 check-arm: $(WORKSHOP)
 	@tests/kernels/check_arm.sh $(VENV)

@@ -1,0 +1,236 @@
+// The thread pool, training and generation as they are used, without Python: for ThreadSanitizer (`make check-threads`).
+//
+// What parts and members share here are plain numbers, so that only the pool orders who writes and who reads them: where
+// it does not, the sanitizer reports a data race. `threads without-barrier` leaves one barrier out, and must be reported.
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <limits>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "network.h"
+#include "optimizer.h"
+#include "pool.h"
+#include "writing_session.h"
+
+using namespace charloom;
+
+namespace {
+
+void require(bool holds, const char* what) {
+    if (holds) return;
+    std::fprintf(stderr, "%s\n", what);
+    std::exit(1);
+}
+
+// ---- the pool
+
+// The caller writes, parts read it and write, the caller reads that.
+void parts(int threads, int count) {
+    std::vector<int> given(count, threads), done(count, 0);
+    run_parts(threads, count, [&](int part) { done[part] += given[part]; });
+    for (int number : done) require(number == threads, "a part must be run once");
+}
+
+// A part that asks for the pool itself works alone.
+void nested(int threads) {
+    std::vector<int> done(threads, 0);
+    run_parts(threads, threads, [&](int part) { run_parts(threads, 5, [&](int) { done[part]++; }); });
+    for (int number : done) require(number == 5, "parts of a part must be run");
+}
+
+// Every member writes, and after the barrier reads what all the others wrote. Returns how many they were.
+int meetings(int threads, int rounds, bool barrier) {
+    std::vector<int> at(Gang::LARGEST, 0), apart(Gang::LARGEST, 0);
+    int size = run_gang(threads, [&](int member, Gang& gang) {
+        for (int round = 1; round <= rounds; round++) {
+            at[member] = round;
+            if (barrier) gang.meet(member);
+            for (int other = 0; other < gang.size(); other++) apart[member] += at[other] != round;
+            gang.meet(member);
+        }
+    });
+    for (int number : apart) require(!barrier || number == 0, "members must meet");
+    return size;
+}
+
+// Gangs are small where the machine is busy, since whoever comes late is left out: some must be of two at least.
+void gangs(int wanted) {
+    int together = 0;
+    for (int n = 0; n < 100'000 && together < wanted; n++) together += meetings(2 + n % 7, 1 + n % 20, true) > 1;
+    std::printf("%d gangs of two or more\n", together);
+}
+
+void pool_of_one_caller() {
+    for (int round = 0; round < 300; round++) {
+        parts(1 + round % 6, round % 11);
+        if (round % 10 == 0) nested(2 + round % 3);
+    }
+}
+
+void two_callers() {
+    std::vector<std::thread> callers;
+    for (int n = 0; n < 2; n++)
+        callers.emplace_back([] {
+            pool_of_one_caller();
+            for (int round = 0; round < 200; round++) meetings(3, 5, true);
+        });
+    for (auto& caller : callers) caller.join();
+}
+
+// A child makes a pool of its own, and ends; the parent's goes on.
+void forks() {
+    for (int n = 0; n < 3; n++) {
+        pid_t child = fork();
+        if (child == 0) {
+            pool_of_one_caller();
+            _exit(7);
+        }
+        int status = 0;
+        waitpid(child, &status, 0);
+        require(WIFEXITED(status) && WEXITSTATUS(status) == 7, "a child must end by itself");
+        parts(4, 20);
+    }
+}
+
+// ---- training: forward, backward, clipping and Adam, some steps
+
+using Numbers = std::vector<float>;
+
+Numbers random_numbers(size_t count, float scale) {
+    static std::mt19937 random(1);
+    Numbers numbers(count);
+    for (float& number : numbers) number = scale * std::normal_distribution<float>()(random);
+    return numbers;
+}
+
+struct Sizes {
+    const char* cell;
+    int gates, layers, hidden, symbols, texts, steps;
+};
+
+std::vector<size_t> parameter_sizes(const Sizes& s) {
+    size_t rows = size_t(s.gates) * s.hidden;
+    std::vector<size_t> sizes;
+    for (int layer = 0; layer < s.layers; layer++)
+        for (size_t size : {rows * (layer ? s.hidden : s.symbols), rows * s.hidden, rows, rows}) sizes.push_back(size);
+    sizes.push_back(size_t(s.symbols) * s.hidden);
+    sizes.push_back(s.symbols);
+    return sizes;
+}
+
+void train(const Sizes& s, int threads) {
+    std::vector<Numbers> parameters, gradients, means, squares;
+    std::vector<const float*> reading;
+    std::vector<float*> writing;
+    std::vector<Span> spans;
+    std::vector<Updated> all;
+    for (size_t size : parameter_sizes(s)) {
+        parameters.push_back(random_numbers(size, 0.1f));
+        for (auto* zeros : {&gradients, &means, &squares}) zeros->emplace_back(size);
+    }
+    for (size_t n = 0; n < parameters.size(); n++) {
+        reading.push_back(parameters[n].data());
+        writing.push_back(gradients[n].data());
+        spans.push_back({gradients[n].data(), gradients[n].size()});
+        all.push_back({parameters[n].data(), gradients[n].data(), means[n].data(), squares[n].data(),
+                       parameters[n].size(), 0.01f});
+    }
+    std::vector<int32_t> ids(size_t(s.texts) * s.steps), targets(ids.size());
+    for (size_t n = 0; n < ids.size(); n++) ids[n] = int(n * 7) % s.symbols, targets[n] = int(n * 5) % s.symbols;
+    Numbers h(size_t(s.layers) * s.texts * s.hidden), c(h.size()), h_after(h.size()), c_after(h.size());
+    bool lstm = s.gates == 4;
+    Batch batch{s.texts,
+                s.steps,
+                ids.data(),
+                targets.data(),
+                h.data(),
+                lstm ? c.data() : nullptr,
+                {},
+                false,
+                h_after.data(),
+                lstm ? c_after.data() : nullptr};
+    NetworkOf<SinglePrecision> network({s.cell, "tanh", s.layers, s.hidden, s.symbols, Input::ONEHOT, s.symbols},
+                                       threads);
+    double first = 0, last = 0;
+    for (int step = 1; step <= 8; step++) {
+        last = network.forward(reading, batch, 1.0f / float(targets.size())).nats;
+        if (step == 1) first = last;
+        network.backward(writing, nullptr, nullptr, nullptr, nullptr);
+        clip(spans, 0, 1, threads);
+        adam(all, {0.01f, 0.01f, 0.9f, 0.99f, 1e-8f, true}, threads);
+    }
+    require(last < first, "training must lower the loss");
+}
+
+void training() {
+    const Sizes all[] = {{"lstm", 4, 2, 40, 11, 9, 6}, {"gru", 3, 1, 33, 5, 17, 4}, {"rnn", 1, 3, 16, 7, 5, 9}};
+    for (const Sizes& sizes : all)
+        for (int threads : {1, 2, 4, 3}) train(sizes, threads);
+}
+
+// ---- generation: some texts by a gang, in chunks, as `Writer::run` asks for them; or a prompt that is read, for its logits
+
+void generate(int texts, int threads, writing::Precision precision, bool forced) {
+    constexpr int HIDDEN = 48, SYMBOLS = 13, STEPS = 40, ROWS = 4 * HIDDEN;
+    Numbers recurrent = random_numbers(size_t(ROWS) * HIDDEN, 0.2f),
+            start = random_numbers(size_t(SYMBOLS) * ROWS, 0.5f);
+    Numbers below = random_numbers(size_t(ROWS) * HIDDEN, 0.2f), biases = random_numbers(ROWS, 0.1f);
+    Numbers head = random_numbers(size_t(SYMBOLS) * HIDDEN, 0.5f), head_bias(SYMBOLS);
+    writing::Parameters parameters{writing::Cell::lstm, HIDDEN, SYMBOLS, {}, head.data(), head_bias.data(), nullptr};
+    parameters.layers.push_back({nullptr, 0, recurrent.data(), start.data(), SYMBOLS, nullptr});
+    parameters.layers.push_back({below.data(), HIDDEN, recurrent.data(), biases.data(), 1, nullptr});
+    const writing::Network network(parameters, precision, false);
+    writing::Sampling sampling;
+    sampling.floor = -std::numeric_limits<double>::infinity();
+    Numbers h(size_t(2) * texts * HIDDEN), c(h.size());
+    std::vector<int64_t> ids(texts, 1), chosen(size_t(texts) * STEPS);
+    std::vector<uint64_t> sequences(texts, 0);
+    writing::Task task{};
+    task.texts = texts, task.steps = STEPS, task.seconds = 1e9, task.h = h.data(), task.c = c.data();
+    Numbers logits(forced ? size_t(texts) * STEPS * SYMBOLS : 0);
+    std::vector<int64_t> prompt(chosen.size());
+    for (size_t n = 0; n < prompt.size(); n++) prompt[n] = int64_t(n % STEPS * 3 % SYMBOLS);
+    if (forced)
+        task.forced = prompt.data(), task.logits = logits.data();
+    else
+        task.chosen = chosen.data();
+    task.ids = ids.data(), task.sampling = &sampling, task.sequences = sequences.data();
+    writing::Session session(network, task, threads);
+    for (int asked = threads; session.outcome().steps < STEPS; asked = asked > 1 ? asked - 1 : threads)
+        session.advance(asked, std::min(4, STEPS - session.outcome().steps));
+    session.hand_back();
+    for (int text = 1; text < texts; text++)
+        for (int step = 0; step < STEPS; step++)
+            require(chosen[size_t(text) * STEPS + step] == chosen[step], "the same text must come in every row");
+}
+
+void generation() {
+    for (auto precision : {writing::Precision::fp32, writing::Precision::bf16, writing::Precision::int8})
+        for (int texts : {1, 2, 3, 20})
+            for (int threads : {2, 4})
+                for (bool forced : {false, true}) generate(texts, threads, precision, forced);
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+    if (count > 1 && std::string(words[1]) == "without-barrier") {
+        for (int n = 0; n < 100'000; n++) meetings(4, 20, false);
+        return 0;
+    }
+    pool_of_one_caller();
+    gangs(200);
+    two_callers();
+    forks();
+    training();
+    generation();
+    std::thread([] { generation(); }).join();
+    std::puts("every part was run, every barrier met");
+}
