@@ -10,6 +10,8 @@
 #   make check-kernels   build the kernels with AddressSanitizer and UBSan, and run their tests; then check-threads;
 #                  some minutes
 #   make check-threads   run the thread pool, training and generation under ThreadSanitizer, without Python; a minute
+#   make fuzz      feed damaged models, runs, corpora and checkpoints to charloom, with the sanitizers; INPUTS=2000 of
+#                  each kind, KINDS="model run", SEED=1; REPEAT=build/fuzz/... tries one finding again; minutes
 #   make check-arm   build the kernels for 64-bit ARM, and run their tests under emulation; ten to twenty minutes
 #   make bench     the programs under benchmarks/, beside their peers, which it installs in a venv of their own;
 #                  twenty minutes
@@ -45,6 +47,10 @@ UNDER_SANITIZERS = KERNELS_FOLDER="$(abspath $(SANITIZED)/modules)" PYTHONMALLOC
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)"
 THREADS := build/threads/threads
 TSAN := halt_on_error=1 die_after_fork=0
+# What `make fuzz` tries: so many inputs of each kind, and which kinds, where not all.
+INPUTS := 2000
+SEED := 0
+KINDS :=
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 # A lesser processor is imitated: tests/conftest.py keeps PyTorch to the same instructions.
 TEST_ON = echo "== tests on the kernels $(1)"; CHARLOOM_KERNELS=$(1) $(PYTEST)
@@ -58,7 +64,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo ready test test-all check format kernels sanitized check-kernels check-threads check-arm bench results docs notebook lock clean
+.PHONY: help demo ready test test-all check format kernels sanitized check-kernels check-threads fuzz check-arm bench results docs notebook lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -126,6 +132,12 @@ $(THREADS): $(filter-out %/module.cpp %/training.cpp %/writing.cpp,$(CPP))
 	@mkdir -p $(@D)
 	@$(CXX) -std=c++20 -O1 -g -fsanitize=thread -Wall -Wextra -Wno-psabi -DCHARLOOM_LANES=4 -DCHARLOOM_REGISTERS=16 \
 		-Isrc/charloom/kernels $(filter %.cpp,$^) -pthread -o $@
+
+# What asks for too much memory gets none, as on any machine; PyTorch, which an import loads, defines some names twice.
+fuzz: ASAN := $(ASAN):detect_odr_violation=0:allocator_may_return_null=1:max_allocation_size_mb=4096:hard_rss_limit_mb=6144
+fuzz: sanitized
+	@$(UNDER_SANITIZERS) OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz.py \
+		$(if $(REPEAT),--repeat "$(REPEAT)",$(KINDS) --inputs $(INPUTS) --seed $(SEED))
 
 check-arm: $(WORKSHOP)
 	@tests/kernels/check_arm.sh $(VENV)

@@ -1,0 +1,111 @@
+"""The first inputs of `make fuzz`, and that it sees what it looks for.
+
+The programs are started as a person would: an input may crash or stop the process that reads it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FUZZ = Path(__file__).parent / "fuzz.py"
+INPUTS = {"model": 200, "run": 80, "corpus": 150, "import": 150}
+
+
+def fuzzed(*arguments) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, FUZZ, *map(str, arguments)], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(("kind", "inputs"), INPUTS.items())
+def test_damaged_files_are_read_or_refused(tmp_path, kind, inputs):
+    """Catches a damaged file that ends in anything but a model, a text, or one line that says what is wrong."""
+    done = fuzzed(kind, "--inputs", inputs, "--findings", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{kind}: {inputs} inputs" in done.stdout
+
+
+BAD = """
+import ctypes, os, sys, time
+from pathlib import Path
+import fuzz, kinds, worker
+from charloom.errors import CharloomError
+
+def use(folder, out):
+    what = (folder / "what").read_text()
+    if what == "exception":
+        raise KeyError(what)
+    if what == "lines":
+        raise CharloomError("one\\ntwo")
+    if what == "crash":
+        ctypes.string_at(0)
+    if what == "hang":
+        time.sleep(1000)
+    if what == "memory":
+        bytearray(600 << 20)
+    if what == "outside":
+        (folder.parents[1] / "elsewhere").write_text("")
+    if what == "process":
+        os.system("true")
+    if what == "link":
+        (folder / "link").write_text("")
+    if what == "refused":
+        raise CharloomError("one line")
+
+worker.HANG = 1
+kinds.KINDS["bad"] = kinds.Kind(dict, use)
+if __name__ == "__main__":
+    with fuzz.Trial("bad") as trial:
+        for what in sys.argv[1:]:
+            outcome = trial.of({"what": what.encode(), "link": kinds.Special.LINK})
+            print(outcome.finding or outcome.refused or "read")
+"""
+SEEN = {
+    "exception": "KeyError at",
+    "lines": "message of several lines at",
+    "crash": "crash: ",
+    "hang": "hang: ",
+    "memory": "memory",
+    "outside": "Outside at",
+    "process": "Outside at",
+    "link": "a link was followed and what it leads to changed",
+    "refused": "one line",
+    "fine": "read",
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory and crashes are told by Linux")
+def test_every_kind_of_finding_is_seen(tmp_path):
+    """Catches a fuzzer that is blind: what does each of the things that no input may do is told apart, and goes on."""
+    (tmp_path / "bad.py").write_text(BAD)
+    paths = os.pathsep.join([str(FUZZ.parent), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, tmp_path / "bad.py", *SEEN]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
+    found = dict(zip(SEEN, done.stdout.splitlines(), strict=True))
+    assert {what: found[what].startswith(told) for what, told in SEEN.items()} == dict.fromkeys(SEEN, True), found
+    assert done.stderr == ""
+
+
+def test_the_same_seed_gives_the_same_inputs():
+    """Catches inputs that depend on the clock, on the order of a set or on the machine: a finding must come again."""
+    code = (
+        "import random, sys; sys.path.insert(0, sys.argv[1]); import kinds, mutation\n"
+        "seeds = [files for kind in kinds.KINDS.values() for files in kind.seeds().values()]\n"
+        "m = mutation.Mutator(seeds)\n"
+        "draws = [random.Random(n) for n in range(300)]\n"
+        "print([mutation.checksum(m.mutated(r.choice(seeds), r.choice(seeds), r)) for r in draws])"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code, FUZZ.parent],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(outputs) == 1
