@@ -536,6 +536,14 @@ def test_damaged_files(L, saved, characters, suffix):
             import_model(path, characters, print)
 
 
+def test_an_embedding_that_is_no_matrix(keras_2, arrays, characters):
+    """Catches an IndexError: an embedding is told by its name, so its array may have any shape."""
+    cell = {"k:0": arrays(4, 24), "r:0": arrays(6, 24), "b:0": arrays(24)}
+    layers = {"embedding": {"e:0": arrays(V)}, "lstm": cell, "dense": {"k:0": arrays(6, V), "b:0": arrays(V)}}
+    with pytest.raises(ModelError, match=r"embedding must be an Embedding, a matrix; found \(10,\)"):
+        import_model(keras_2(layers), characters, print)
+
+
 def test_a_zip_bomb(tmp_path, characters):
     """A few bytes that unfold to gigabytes in memory."""
     with zipfile.ZipFile(tmp_path / "model.keras", "w", zipfile.ZIP_DEFLATED) as archive:

@@ -194,7 +194,7 @@ def _network(layout: str, layers: list[Stored], told: Told | None, notice: Notic
         _say_what_is_assumed(recurrent, notice)
     elif told.recurrent != len(recurrent):
         raise ModelError(f"the configuration names {told.recurrent} recurrent layers, the weights {len(recurrent)}")
-    embedding_VE = embeddings[0].arrays[0] if embeddings else None
+    embedding_VE = _embedding(embeddings[0]) if embeddings else None
     converted = tuple(_recurrent(layer, told is not None) for layer in recurrent)
     return Foreign(layout, converted, *_head(heads[0]), embedding_VE, told.nonlinearity if told else "tanh")
 
@@ -202,6 +202,13 @@ def _network(layout: str, layers: list[Stored], told: Told | None, notice: Notic
 def _chained(layers: list[Stored]) -> list[Stored]:
     """The one layer that does not take what another gives comes first, whatever it is called."""
     return sorted(layers, key=lambda layer: layer.arrays[0].shape[0] == layer.arrays[1].shape[0])
+
+
+def _embedding(layer: Stored) -> Floats:
+    """embedding_VE of an Embedding layer."""
+    if layer.arrays[0].ndim != 2:
+        raise ModelError(f"{layer.name} must be an Embedding, a matrix; found {layer.arrays[0].shape}")
+    return layer.arrays[0]
 
 
 def _head(layer: Stored) -> tuple[Floats, Floats]:
