@@ -21,20 +21,24 @@ from unittest import mock
 
 import numpy as np
 
+from charloom import kernels
 from charloom.architecture import Architecture
 from charloom.checkpoint import ModelFolder, save_model
 from charloom.config import Cleaning, ModelSettings, TextSettings, validated
 from charloom.engines.initial import initial_parameters
 from charloom.errors import SettingsError
 from charloom.generate.model import Model
-from charloom.kernels import chosen
 from charloom.text.corpus import open_corpus
 from charloom.text.dataset import prepare
 from charloom.text.vocabulary import Vocabulary
 from charloom.training.start import resume, start
 from charloom.training.trainer import Trainer
 
-PROSE = "Once a cat sat on a mat. Was it fat?\n\nIt was; the cat ate 12 rats, and “that” was that…\n" * 3
+# `make fuzz` has modules with sanitizers in them.
+if modules := os.environ.get("KERNELS_FOLDER"):
+    kernels.__path__.insert(0, modules)
+
+PROSE = "Once a cat sat on a mat. Was it fat?\n\nIt was; the cat ate 12 rats, and “that” was that…\n" * 5
 STEPS = 3  # that a resumed run takes
 
 
@@ -100,11 +104,11 @@ def use_model(folder: Path, _: Path) -> None:
 
 
 def run_seeds() -> dict[str, Files]:
-    small = {"steps": 6, "hidden": 5, "embedding": 3, "batch_size": 3, "seq_length": 7, "sample_length": 12}
+    small = {"steps": 2, "hidden": 5, "embedding": 3, "batch_size": 3, "seq_length": 7, "sample_length": 12}
     small |= {
-        "engine": "native" if chosen().module else "numpy",
+        "engine": "native" if kernels.chosen().module else "numpy",
         "precision": "fp32",
-        "validate_every": 3,
+        "validate_every": 1,
         "threads": 1,
     }
     given = {
@@ -155,6 +159,8 @@ def corpus_seeds() -> dict[str, Files]:
         "utf-32": ("a.txt", PROSE.encode("utf-32"), {"newlines_to_spaces": True, "collapse_spaces": True}),
         "jsonl": ("a.jsonl", jsonl, field),
         "csv": ("a.csv", table, field),
+        "json": ("a.json", json.dumps(rows).encode(), {}),
+        "tsv": ("a.tsv", table.replace(b",", b"\t"), {"lowercase": True}),
         "gz": ("a.jsonl.gz", gzip.compress(jsonl, mtime=0), field),
         "bz2": ("a.csv.bz2", bz2.compress(table), field),
         "xz": ("a.txt.xz", lzma.compress(PROSE.encode()), {"records": "paragraph", "normalize": "nfkc"}),
@@ -169,10 +175,9 @@ def use_corpus(folder: Path, out: Path) -> None:
     settings = validated(TextSettings, json.loads((folder / "settings.json").read_bytes()))
     files = sorted(folder.glob("text/*"))
     paths = files if len(files) == 1 else [folder / "text"]
-    raw = settings.vocabulary == "bytes"
-    corpus = open_corpus(paths, settings, raw)
+    corpus = open_corpus(paths, settings)
     dataset = prepare(corpus, settings, out, lambda line: None)
-    in_small_pieces = open_corpus(paths, settings, raw, size=16)
+    in_small_pieces = open_corpus(paths, settings, size=16)
     assert corpus.text() == in_small_pieces.text(), "the text depends on the size of the pieces it is read in"
     for split in ("train", "validation", "test"):
         ids = dataset.ids(split).view()

@@ -39,7 +39,7 @@ def use(folder, out):
     if what == "exception":
         raise KeyError(what)
     if what == "lines":
-        raise CharloomError("one\\ntwo")
+        raise CharloomError("one\\ntwo\\nthree\\nfour")
     if what == "crash":
         ctypes.string_at(0)
     if what == "hang":

@@ -23,13 +23,15 @@ from types import FrameType
 from typing import Any
 
 import charloom
-from charloom import kernels
 from charloom.errors import CharloomError
 
 PACKAGE = str(Path(charloom.__file__).parent)
 HANG = 20  # seconds; an input takes some hundredths, and other processes may keep the processor busy
 MEMORY = 512 << 20  # bytes that one input may need; no input has more than some megabytes
 ADDRESSES = 8 << 30  # bytes of address space, where no sanitizer needs terabytes of it
+LINES = (
+    2  # breaks in a message: a name in a file may hold one, which the command line escapes; a library's page has more
+)
 OUTSIDE = b"nobody may change this"
 
 # Python's audit events: which open files for writing, which take paths to change and how many, which are never right.
@@ -37,7 +39,7 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 PATHS = {"os.remove": 1, "os.rename": 2, "os.mkdir": 1, "os.rmdir": 1, "os.truncate": 1, "os.link": 2}
 PATHS |= {"os.symlink": 2, "os.chmod": 1, "os.chown": 1, "os.utime": 1, "shutil.rmtree": 1, "shutil.move": 2}
 NEVER = {"subprocess.Popen", "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn"}
-NEVER |= {"socket.connect", "socket.bind", "pty.spawn", "ctypes.dlopen"}
+NEVER |= {"socket.connect", "socket.bind", "pty.spawn"}
 
 Line = tuple[str, int]
 
@@ -86,8 +88,6 @@ def _settle(work: Path) -> None:
     tempfile.tempdir = str(work / "temporary")
     sys.dont_write_bytecode = True
     os.fsync = lambda handle: None  # no power cut is tried here, and a disk takes longer than all the rest
-    if folder := os.environ.get("KERNELS_FOLDER"):
-        kernels.__path__.insert(0, folder)
     if "LD_PRELOAD" not in os.environ:
         resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
 
@@ -109,7 +109,7 @@ def _outcome(files: Any, use: Any, work: Path, lines: Lines, guard: Guard) -> Ou
             use(work / "input", work / "output")
     except CharloomError as error:
         refused = str(error)
-        if len(refused.splitlines()) != 1:
+        if not refused or refused.count("\n") > LINES:
             finding, details = f"message of several lines {_place(error)}", repr(refused)
     except BaseException as error:  # whatever it is, that is the finding
         finding, details = f"{type(error).__name__} {_place(error)}", "".join(traceback.format_exception(error))
