@@ -18,6 +18,7 @@ import argparse
 import multiprocessing
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -31,6 +32,7 @@ from mutation import Mutator, checksum
 from worker import Outcome
 
 MEMORY = Path("/dev/shm")  # a file system in memory, where there is one: an input is up to twenty small files
+START = 100  # seconds that the process may take to begin, on a busy machine; PyTorch takes some
 KEPT = 3  # inputs of one finding: the first may be a puzzle where the third is plain
 
 
@@ -127,14 +129,15 @@ class Trial:
         """What becomes of an input; where the process ends over it, what it wrote says why."""
         try:
             self._connection.send(files)
-            if self._connection.poll(2 * worker.HANG):
+            if self._connection.poll(worker.HANG + START):
                 return self._connection.recv()
         except (EOFError, OSError):
             pass
         self._end()
         log = (self._work / "log").read_text(errors="replace")
+        hang = self._process.exitcode == -signal.SIGPROF or log.startswith("Timeout")
         self._begin()
-        return Outcome(_verdict(log), log[-20_000:])
+        return Outcome(f"{'hang' if hang else 'crash'}: {_verdict(log)}", log[-20_000:])
 
     def _begin(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -152,10 +155,9 @@ class Trial:
 
 
 def _verdict(log: str) -> str:
-    """What ended a process, from what a sanitizer or `faulthandler` wrote."""
-    if report := re.search(r"SUMMARY: \w+: .*|.*: runtime error: .*|.*hard rss limit exhausted.*", log):
-        return f"crash: {report[0]}"
-    return f"{'hang' if log.startswith('Timeout') else 'crash'}: {worker.first_place(log)}"
+    """What ended a process, and where, from what a sanitizer or `faulthandler` wrote."""
+    report = re.search(r"SUMMARY: \w+: .*|.*: runtime error: .*|.*hard rss limit exhausted.*", log)
+    return report[0] if report else worker.first_place(log)
 
 
 if __name__ == "__main__":

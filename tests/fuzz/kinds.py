@@ -115,7 +115,14 @@ def run_seeds() -> dict[str, Files]:
         "lstm": {"cell": "lstm", "split": "80/10/10"},
         "gru": {"cell": "gru", "layers": 2, "records": "line", "batches": "records", "input": "onehot"},
         "rnn": {"cell": "rnn", "optimizer": "sgd", "threads": 2, "keep": "best", "weight_drop": 0.2},
-        "bytes": {"cell": "gru", "vocabulary": "bytes", "optimizer": "rmsprop", "batches": "windows", "loss": "last"},
+        "bytes": {
+            "cell": "gru",
+            "vocabulary": "bytes",
+            "optimizer": "rmsprop",
+            "batches": "windows",
+            "batch_size": 50,
+            "loss": "last",
+        },
     }
     return {name: _run_files(small | values) for name, values in given.items()}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="limits and FIFOs are those of POSIX")
 FUZZ = Path(__file__).parent / "fuzz.py"
 INPUTS = {"model": 200, "run": 80, "corpus": 150, "import": 150}
 
@@ -44,6 +45,8 @@ def use(folder, out):
         ctypes.string_at(0)
     if what == "hang":
         time.sleep(1000)
+    while what == "busy":
+        pass
     if what == "memory":
         bytearray(600 << 20)
     if what == "outside":
@@ -55,11 +58,11 @@ def use(folder, out):
     if what == "refused":
         raise CharloomError("one line")
 
-worker.HANG = 1
+worker.HANG = worker.BUSY = float(sys.argv[1])
 kinds.KINDS["bad"] = kinds.Kind(dict, use)
 if __name__ == "__main__":
     with fuzz.Trial("bad") as trial:
-        for what in sys.argv[1:]:
+        for what in sys.argv[2:]:
             outcome = trial.of({"what": what.encode(), "link": kinds.Special.LINK})
             print(outcome.finding or outcome.refused or "read")
 """
@@ -68,6 +71,7 @@ SEEN = {
     "lines": "message of several lines at",
     "crash": "crash: ",
     "hang": "hang: ",
+    "busy": "hang: ",
     "memory": "memory",
     "outside": "Outside at",
     "process": "Outside at",
@@ -76,17 +80,20 @@ SEEN = {
     "fine": "read",
 }
 
+ENDLESS = ["hang", "busy"]
+
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory and crashes are told by Linux")
 def test_every_kind_of_finding_is_seen(tmp_path):
     """Catches a fuzzer that is blind: what does each of the things that no input may do is told apart, and goes on."""
     (tmp_path / "bad.py").write_text(BAD)
-    paths = os.pathsep.join([str(FUZZ.parent), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, tmp_path / "bad.py", *SEEN]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
-    found = dict(zip(SEEN, done.stdout.splitlines(), strict=True))
-    assert {what: found[what].startswith(told) for what, told in SEEN.items()} == dict.fromkeys(SEEN, True), found
-    assert done.stderr == ""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FUZZ.parent), os.environ.get("PYTHONPATH", "")])}
+    for limit, inputs in [("1", ENDLESS), ("600", [what for what in SEEN if what not in ENDLESS])]:
+        command = [sys.executable, tmp_path / "bad.py", limit, *inputs]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.stderr == ""
+        found = dict(zip(inputs, done.stdout.splitlines(), strict=True))
+        assert [what for what in inputs if not found[what].startswith(SEEN[what])] == [], found
 
 
 def test_the_same_seed_gives_the_same_inputs():

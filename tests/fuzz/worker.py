@@ -13,6 +13,7 @@ import itertools
 import os
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -26,7 +27,8 @@ import charloom
 from charloom.errors import CharloomError
 
 PACKAGE = str(Path(charloom.__file__).parent)
-HANG = 20  # seconds; an input takes some hundredths, and other processes may keep the processor busy
+BUSY = 20  # seconds of the processor's time; an input takes some hundredths
+HANG = 60  # seconds by the clock, for what waits; other processes may keep the processor busy
 MEMORY = 512 << 20  # bytes that one input may need; no input has more than some megabytes
 ADDRESSES = 8 << 30  # bytes of address space, where no sanitizer needs terabytes of it
 LINES = (
@@ -84,6 +86,7 @@ def _settle(work: Path) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     faulthandler.enable()
+    faulthandler.register(signal.SIGPROF, chain=True)
     (work / "temporary").mkdir(exist_ok=True)
     tempfile.tempdir = str(work / "temporary")
     sys.dont_write_bytecode = True
@@ -104,6 +107,7 @@ def _outcome(files: Any, use: Any, work: Path, lines: Lines, guard: Guard) -> Ou
     before = _memory()
     finding = details = refused = ""
     faulthandler.dump_traceback_later(HANG, exit=True)
+    signal.setitimer(signal.ITIMER_PROF, BUSY)
     try:
         with guard, lines:
             use(work / "input", work / "output")
@@ -115,6 +119,7 @@ def _outcome(files: Any, use: Any, work: Path, lines: Lines, guard: Guard) -> Ou
         finding, details = f"{type(error).__name__} {_place(error)}", "".join(traceback.format_exception(error))
     finally:
         faulthandler.cancel_dump_traceback_later()
+        signal.setitimer(signal.ITIMER_PROF, 0)
     if not finding and _memory() - before > MEMORY:
         finding, details = "memory", f"{(_memory() - before) >> 20} MiB more than before"
     if not finding and (work / "outside").read_bytes() != OUTSIDE:
