@@ -13,7 +13,7 @@ MAKEFILE = Path(__file__).parents[1] / "Makefile"
 
 
 @pytest.mark.skipif(not MAKEFILE.exists() or not shutil.which("make"), reason="not a checkout, or no make")
-@pytest.mark.parametrize("target", ["kernels", "check-kernels"])
+@pytest.mark.parametrize("target", ["kernels", "check-kernels", "fuzz"])
 def test_a_path_with_spaces_and_umlauts(tmp_path: Path, target: str):
     """Catches a path that the shell takes apart: CMake then looks for a program named by its first word."""
     folder = tmp_path / "Wörter und Sätze"
