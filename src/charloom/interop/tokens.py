@@ -7,6 +7,7 @@ so a model's rows are put into that order once, when it is imported.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -96,12 +97,13 @@ def check_tokens(tokens: tuple[str, ...], count: int) -> None:
     Raises:
         ModelError: naming the first that is not.
     """
-    words = [token for token in tokens if len(token) != 1 and token != _unknown(tokens)]
+    unknown = _unknown(tokens)
+    words = [token for token in tokens if len(token) != 1 and token != unknown]
     if words:
         raise ModelError(f"every token must be one character; found {words[0]!r}: charloom models no words")
     if len(tokens) != count:
         raise ModelError(f"the characters must be as many as the network writes, {count}; found {len(tokens)}")
-    twice = sorted({token for token in tokens if tokens.count(token) > 1} | {BOUNDARY} & {*tokens})
+    twice = sorted({token for token, times in Counter(tokens).items() if times > 1} | {BOUNDARY} & {*tokens})
     if twice:
         raise ModelError(f"the characters must all be different, and none U+D800; found {twice[0]!r} again")
 
