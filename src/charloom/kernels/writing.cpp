@@ -65,11 +65,16 @@ LayerParameters layer_of(const LayerArrays& arrays, int gates, int hidden) {
 }
 
 Network packed(const std::string& cell, const std::string& precision, bool tiles,
-               const std::vector<LayerArrays>& layers, Rows head, Numbers head_bias,
-               const std::optional<Rows>& entries, int reset) {
-    Parameters from{
-        cell_named(cell), static_cast<int>(head.shape(1)),    static_cast<int>(head.shape(0)), {}, head.data(),
-        head_bias.data(), entries ? entries->data() : nullptr, reset};
+               const std::vector<LayerArrays>& layers, Rows head, Numbers head_bias, const std::optional<Rows>& entries,
+               int reset) {
+    Parameters from{cell_named(cell),
+                    static_cast<int>(head.shape(1)),
+                    static_cast<int>(head.shape(0)),
+                    {},
+                    head.data(),
+                    head_bias.data(),
+                    entries ? entries->data() : nullptr,
+                    reset};
     require(reset < from.symbols, "reset must be an id or -1");
     require(!layers.empty(), "there must be a layer");
     require(head_bias.shape(0) == head.shape(0), "the head's bias must be [V]");

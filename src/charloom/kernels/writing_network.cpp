@@ -28,7 +28,8 @@ void copy(const float* from, size_t count, Buffer<float>& to, size_t room) {
 
 Network::Network(const Parameters& from, Precision precision, bool tiles)
     : cell(from.cell), gates(gates_of(from.cell)), hidden(from.hidden), symbols(from.symbols), precision(precision),
-      reset(from.reset), width(padded_width(from.hidden)), head_width(padded_width(from.symbols)), layers(from.layers.size()) {
+      reset(from.reset), width(padded_width(from.hidden)), head_width(padded_width(from.symbols)),
+      layers(from.layers.size()) {
     for (size_t n = 0; n < layers.size(); n++) {
         const LayerParameters& given = from.layers[n];
         Layer& layer = layers[n];
