@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charloom.config import TrainingSettings
+from charloom.config import LARGEST, TrainingSettings
 from charloom.errors import TextError
 from charloom.text.batches import (
     MEASURED_LENGTH,
@@ -243,7 +243,7 @@ def plan(ids: Ids, boundary: int | None = None, independent: bool = False, **set
         (70, {"batches": "windows"}, (6, 64)),
         (30, {"batches": "records"}, (1, 29)),
         (650, {"batches": "records"}, (11, 64)),
-        (10, {"batch_size": 10**30, "seq_length": 10**30}, (1, 9)),
+        (10, {"batch_size": LARGEST, "seq_length": LARGEST}, (1, 9)),
     ],
 )
 def test_a_text_too_short_shrinks_the_batch(length: int, settings: dict[str, Any], used: tuple[int, int]):
@@ -351,7 +351,7 @@ def test_validation_of_records_and_windows(lengths: list[int], steps: int):
 @pytest.mark.parametrize("loss", ["every", "last"])
 def test_validation_of_less_than_a_step(batches: str, loss: str):
     """Catches an overflow, or an error, where the split is shorter than the training step."""
-    for seq_length in (64, 10**30):
+    for seq_length in (64, LARGEST):
         settings = TrainingSettings(batches=batches, loss=loss, seq_length=seq_length)
         layout = validation_batches(counting(20), None, settings, False, 8)
         assert layout is not None

@@ -195,7 +195,10 @@ def test_lines_written_after_the_checkpoint_are_taken_back(copy):
         (lambda data: data[:300] + bytes(len(data) - 300), "1 line"),
         (lambda data: b"[1]\n" + data, "1 line"),
         (lambda data: b"\xff\n" + data[:90], "2 lines"),
-        (lambda data: b'{"event": "validation", "step": "x", "validation_nats": 1.0}\n' + data, "1 line"),
+        (
+            lambda data: b'{"event": "validation", "step": "x", "validation_nats": 1.0, "train_nats": 1.0}\n' + data,
+            "1 line",
+        ),
         (lambda data: b"", None),
     ],
     ids=["cut", "zeros", "no event", "no text", "no step", "lost"],
