@@ -207,6 +207,7 @@ def test_options_that_cannot_be(charloom, tmp_path, corpus_file, arguments, says
         (["--stop", ""], "stop string"),
         (["--records", "2"], "trained with --records"),
         (["--prompt", "@nowhere.txt"], "nowhere.txt: No such file"),
+        (["--prompt", "@"], "--prompt @FILE must name a file; got @ alone; a prompt that is @ can come from stdin"),
         (["--colour"], "--colour"),
     ],
 )

@@ -41,6 +41,19 @@ def test_a_byte_level_models_losses_say_so():
     assert "1.5000 nats/byte (2.164 bits)" in "\n".join(lines.of(FINISHED))
 
 
+def test_one_is_no_plural():
+    """`done: 1 steps`, `1 whole epochs`."""
+    lines = display.Lines()
+    shown = "\n".join(
+        lines.of(Started("r", "e", "gru", 1, 1, 9, 9, "char", 1, 10, 0, False))
+        + lines.of(Finished("r", 1, 1, 1.0, 1, None, None, None))
+    )
+    assert "1 x 1 unit, " in shown
+    assert "1 char to train on" in shown
+    assert "done: 1 step, 1 whole epoch, " in shown
+    assert "done: 1,000 steps, 3 whole epochs, " in "\n".join(lines.of(FINISHED))
+
+
 @pytest.mark.parametrize("columns", [40, 80, 120])
 def test_the_live_part_has_a_fixed_height_and_fits(columns):
     """A panel that jumps with every sample, or lines that wrap."""

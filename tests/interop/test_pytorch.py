@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import struct
 import sys
 import zipfile
 from collections import OrderedDict
@@ -368,6 +369,38 @@ def test_files_of_another_kind(file, content):
     """A text, a broken zip, bare pickles."""
     file.write_bytes(content)
     with pytest.raises(ModelError, match=r"rnn\.net: the file must"):
+        import_model(file, None, print)
+
+
+@pytest.mark.parametrize("options", [{}, {"embedding": 3}, {"width": 1}], ids=["onehot", "embedding", "scalar"])
+def test_padding_is_left_out(file, symbols, apart, notices, options):
+    """Rows of another symbol taken for the first one's, or a scalar input that counts the symbols which are left."""
+    net = CharRNN(**options)
+    torch.save(lesson(net, ("<pad>", *symbols[1:])), file)
+    model = import_model(file, None, notices.append)
+    assert model.architecture.symbols == len(symbols) - 1
+    assert apart(model, symbols[1:], lambda ids: net.logits(ids + 1)[..., 1:]) < CLOSE
+    assert notices[0] == "symbols for padding stand for no text: 1 left out, as if they had probability 0"
+
+
+@pytest.mark.parametrize("name", ["itos", "stoi", "vocab"])
+def test_indices_by_their_usual_names(file, symbols, name):
+    """A checkpoint that holds its characters, and is said to hold none."""
+    stoi = {symbol: index for index, symbol in enumerate(symbols)}
+    found = {"itos": dict(enumerate(symbols)), "stoi": stoi, "vocab": {"stoi": stoi, "itos": [*symbols]}}[name]
+    torch.save({"state_dict": CharRNN().state_dict(), name: found}, file)
+    assert import_model(file, None, print).vocabulary.characters == tuple(sorted(symbols))
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [struct.pack("<iii", 3, 1, 2), struct.pack("<iii", 4, 1, 3) + b"V 1", b"4\n1\n3\nV 1\n13\nnn.Sequential\n"],
+    ids=["table", "object", "text"],
+)
+def test_a_file_of_torch7(file, begin):
+    """`it is damaged, or something else`, for the files that char-rnn of 2015 wrote."""
+    file.write_bytes(begin + bytes(99))
+    with pytest.raises(ModelError, match=r"rnn\.net: .* it is one of Torch7 \(Lua\)"):
         import_model(file, None, print)
 
 

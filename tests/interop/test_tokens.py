@@ -38,6 +38,9 @@ def written(tmp_path):
         ('{"1": "b", "0": "a"}', "ab"),
         ('{"1": 0, "0": 1}', "10"),
         (json.dumps({str(index): character for index, character in enumerate("cbadefghijk")}), "cbadefghijk"),
+        ('{"vocab_size": 2, "stoi": {"b": 1, "a": 0}, "itos": {"0": "a", "1": "b"}}', "ab"),
+        ('{"stoi": {"b": 1, "a": 0}}', "ab"),
+        ('{"itos": ["b", "a"]}', "ba"),
     ],
 )
 def test_every_form(written, content, characters):
@@ -56,6 +59,7 @@ def test_every_form(written, content, characters):
         ('["a", "b", 3]', "found a list with a int"),
         ('["a", "b", "the"]', "every token must be one character; found 'the'"),
         ('["a", "b", ""]', "every token must be one character; found ''"),
+        ('{"itos": 1, "b": 0, "c": 2}', "every token must be one character; found 'itos'"),
         ('["a", "[UNK]", "<unk>"]', "every token must be one character; found '<unk>'"),
         ('{"a": 1, "b": 2, "c": 3}', "indices must be 0 … 2, each once; 0 is missing"),
         ('{"a": 0, "b": 1, "c": "2"}', "indices must be 0 … 2, each once"),
@@ -83,6 +87,15 @@ def test_renumbering():
     assert vocabulary.characters == ("\n", "b", "é")
     assert vocabulary.unknown
     assert order == [3, 2, 0, 1]
+
+
+def test_padding_is_left_out():
+    """A symbol that stands for no text refused as a word, or kept as a character that may be generated."""
+    tokens = ("<pad>", "<unk>", "b", "a")
+    check_tokens(tokens, 4)
+    vocabulary, order = renumber(tokens)
+    assert (vocabulary.characters, vocabulary.unknown) == (("a", "b"), True)
+    assert order == [3, 2, 1]
 
 
 def test_the_boundary_is_no_character():

@@ -113,7 +113,7 @@ class Lines:
 def plan_table(event: Planned) -> list[str]:
     """What was chosen, a row a setting."""
     repeated = f", {event.repeated:.0%} in lines that stood there before" if event.repeated >= 0.01 else ""
-    records = f" in {event.records:,} records" if event.records else ""
+    records = f" in {counted(event.records, 'record')}" if event.records else ""
     unit = "minute" if event.minutes == 1 else "minutes"
     rows = [
         f"plan for {event.minutes:g} {unit}: {event.symbols:,} symbols{records}, "
@@ -126,9 +126,10 @@ def plan_table(event: Planned) -> list[str]:
 
 def _started(event: Started) -> list[str]:
     verb = f"going on at step {event.step:,}" if event.resumed else "training"
+    network = f"{event.cell}, {event.layers} x {counted(event.hidden, 'unit')}, {event.parameters:,} parameters"
     return [
-        f"{verb} in {event.run}: {event.cell}, {event.layers} x {event.hidden} units, {event.parameters:,} parameters",
-        f"text: {event.symbols:,} symbols; {event.train_symbols:,} {event.unit}s to train on, "
+        f"{verb} in {event.run}: {network}",
+        f"text: {event.symbols:,} symbols; {counted(event.train_symbols, event.unit)} to train on, "
         f"{event.validation_symbols:,} to validate",
         f"with: {event.engine}",
     ]
@@ -149,7 +150,7 @@ def validation_row(event: Validation) -> str:
 
 def _finished(event: Finished, unit: str) -> list[str]:
     lines = [
-        f"done: {event.step:,} steps, {event.epoch:,} whole epochs, {clock(event.seconds)}; "
+        f"done: {counted(event.step, 'step')}, {counted(event.epoch, 'whole epoch')}, {clock(event.seconds)}; "
         f"best at step {event.best_step:,}"
     ]
     if event.validation_nats is not None:
@@ -159,6 +160,11 @@ def _finished(event: Finished, unit: str) -> list[str]:
     if event.verdict is not None:
         lines.append(event.verdict)
     return lines
+
+
+def counted(count: int, word: str) -> str:
+    """`1 step`, `2,000 steps`."""
+    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
 
 
 def _both(nats: float) -> str:

@@ -97,6 +97,10 @@ def _prompt(prompt: str, binary: bool) -> str:
     """
     if prompt != "-" and not prompt.startswith("@"):
         return prompt
+    if prompt == "@":
+        raise SettingsError(
+            "--prompt @FILE must name a file; got @ alone; a prompt that is @ can come from stdin: --prompt -"
+        )
     try:
         data = sys.stdin.buffer.read() if prompt == "-" else Path(prompt[1:]).read_bytes()
         if binary:

@@ -79,16 +79,17 @@ def to_model(foreign: Foreign, tokens: tuple[str, ...], notice: Notice) -> Model
     """
     check_tokens(tokens, len(foreign.head_VH))
     vocabulary, order = renumber(tokens)
+    if left_out := len(tokens) - len(order):
+        notice(f"symbols for padding stand for no text: {left_out} left out, as if they had probability 0")
     parameters, kind = _parameters(foreign), _input(foreign)
     if kind == "scalar":
         notice(
             "the first layer takes one number: each character's index divided by the number of characters is assumed"
         )
-        if order != sorted(order):
-            kind, parameters["embedding.weight"] = "embedding", _numbers(len(order))
-    architecture = _architecture(foreign, kind)
-    _check(parameters, architecture)
-    return ModelFolder(architecture, vocabulary, _renumbered(parameters, order, kind))
+        if order != [*range(len(tokens))]:
+            kind, parameters["embedding.weight"] = "embedding", _numbers(len(tokens))
+    _check(parameters, _architecture(foreign, kind, len(tokens)))
+    return ModelFolder(_architecture(foreign, kind, len(order)), vocabulary, _renumbered(parameters, order, kind))
 
 
 def _numbers(count: int) -> Floats:
@@ -120,8 +121,8 @@ def _input(foreign: Foreign) -> str:
     )
 
 
-def _architecture(foreign: Foreign, kind: str) -> Architecture:
-    """The sizes; all layers must be alike, as in charloom's networks."""
+def _architecture(foreign: Foreign, kind: str, symbols: int) -> Architecture:
+    """The sizes with so many symbols; all layers must be alike, as in charloom's networks."""
     first = foreign.layers[0]
     for layer in foreign.layers:
         if (layer.cell, layer.hidden) != (first.cell, first.hidden):
@@ -131,7 +132,7 @@ def _architecture(foreign: Foreign, kind: str) -> Architecture:
             )
     embedding = 1 if foreign.embedding_VE is None else foreign.embedding_VE.shape[1]
     values = {"cell": first.cell, "nonlinearity": foreign.nonlinearity, "layers": len(foreign.layers)}
-    values |= {"hidden": first.hidden, "input": kind, "embedding": embedding, "symbols": len(foreign.head_VH)}
+    values |= {"hidden": first.hidden, "input": kind, "embedding": embedding, "symbols": symbols}
     try:
         return validated(Architecture, values)
     except SettingsError as error:

@@ -22,6 +22,8 @@ from charloom.interop.foreign import Foreign, Notice, to_model
 from charloom.interop.tokens import read_characters
 
 HDF5 = b"\x89HDF\r\n\x1a\n"  # HDF5 File Format Specification 3.0, II.A
+TORCH7 = (b"\3\0\0\0\1\0\0\0", b"\4\0\0\0\1\0\0\0", b"3\n1\n", b"4\n1\n")
+"""How Torch7 begins, binary and as text: the type (3 a table, 4 an object) and number of the first of its objects."""
 DAMAGED = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError),
     *(zipfile.BadZipFile, zlib.error),
@@ -100,8 +102,14 @@ def _read(path: Path, notice: Notice) -> Foreign:
 def _reader(path: Path) -> Callable[[Path, Notice], Foreign]:
     """What reads this file, by what is in it."""
     with path.open("rb") as file:
-        if file.read(len(HDF5)) == HDF5:
-            return keras.read_hdf5
+        begin = file.read(len(HDF5))
+    if begin == HDF5:
+        return keras.read_hdf5
+    if begin.startswith(TORCH7):
+        raise ModelError(
+            "the file must come from PyTorch or Keras; it is one of Torch7 (Lua), as char-rnn saved them in 2015; "
+            "read it with the Python package torchfile, and save {'state_dict': ..., 'tokens': ...} by torch.save"
+        )
     if not zipfile.is_zipfile(path):
         return pytorch.read_pytorch  # from before PyTorch 1.6, or nothing that anyone reads
     with zipfile.ZipFile(path) as archive:

@@ -25,7 +25,7 @@ from charloom.interop.limits import check_room
 from charloom.interop.tokens import in_order
 
 STATES = ("state_dict", "model_state_dict", "model", "net")
-TOKENS = ("tokens", "chars", "characters", "vocab", "int2char", "char2int", "idx2char", "char2idx")
+TOKENS = ("tokens", "chars", "characters", "vocab", "int2char", "char2int", "idx2char", "char2idx", "itos", "stoi")
 PIECE = re.compile(r"^(.*?)\.?(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(?:_l(\d+))?(_reverse)?$")
 
 Pieces = dict[tuple[str, int], dict[str, Floats]]

@@ -19,6 +19,12 @@ from charloom.text.vocabulary import BOUNDARY, Vocabulary
 UNKNOWN = ("[UNK]", "<unk>", "<UNK>")
 """What other programs call the symbol of every unseen character: Keras's StringLookup, and common habit."""
 
+PADDING = ("<pad>", "<PAD>", "[PAD]")
+"""What they call the symbol that fills rows of a batch. It stands for no text, so an import leaves it out."""
+
+NAMED = ("itos", "stoi")
+"""Index to token and token to index, as nanoGPT's `meta` and torchtext name them in a mapping of both."""
+
 
 def read_characters(path: Path, count: int) -> tuple[str, ...]:
     """The characters of a file in index order.
@@ -60,11 +66,14 @@ def _from_json(text: str) -> tuple[str, ...]:
 def in_order(value: Any) -> tuple[str, ...]:
     """Tokens in index order, from a tuple, list or string, or a mapping of token to index or index to token.
 
+    A mapping may hold one of those under `itos` or `stoi`.
+
     Raises:
         ModelError: for anything else: above all a set, which has no order.
     """
     if isinstance(value, Mapping):
-        value = _by_index(value)
+        named = next((value[name] for name in NAMED if isinstance(value.get(name), Mapping | list | tuple)), None)
+        value = _by_index(value) if named is None else in_order(named)
     if not isinstance(value, tuple | list | str) or not all(isinstance(token, str) for token in value):
         raise ModelError(
             f"the characters must be a list, a string, or a mapping to or from their index; found {_kind(value)}"
@@ -98,7 +107,7 @@ def check_tokens(tokens: tuple[str, ...], count: int) -> None:
         ModelError: naming the first that is not.
     """
     unknown = _unknown(tokens)
-    words = [token for token in tokens if len(token) != 1 and token != unknown]
+    words = [token for token in tokens if len(token) != 1 and token not in (unknown, *PADDING)]
     if words:
         raise ModelError(f"every token must be one character; found {words[0]!r}: charloom models no words")
     if len(tokens) != count:
@@ -114,9 +123,9 @@ def _unknown(tokens: tuple[str, ...]) -> str | None:
 
 
 def renumber(tokens: tuple[str, ...]) -> tuple[Vocabulary, list[int]]:
-    """charloom's vocabulary of checked tokens, and for each of its ids the index in the file."""
+    """charloom's vocabulary of checked tokens, and for each of its ids the index in the file; none for padding."""
     unknown = _unknown(tokens)
-    characters = sorted(token for token in tokens if token != unknown)
+    characters = sorted(token for token in tokens if token != unknown and token not in PADDING)
     index = {token: place for place, token in enumerate(tokens)}
     last = [] if unknown is None else [index[unknown]]
     return Vocabulary("characters", tuple(characters), unknown is not None), [

@@ -68,7 +68,8 @@ class TorchEngine:
     @property
     def description(self) -> str:
         """Engine, device, precision and threads in a few words."""
-        threads = f", {torch.get_num_threads()} threads" if self._device.type == "cpu" else ""
+        count = torch.get_num_threads()
+        threads = f", {count} thread{'s' * (count > 1)}" if self._device.type == "cpu" else ""
         return (
             f"torch {torch.__version__} on {self._device.type}, {str(self._products).removeprefix('torch.')}{threads}"
         )
