@@ -454,6 +454,7 @@ def test_rows_without_the_field_are_counted(folder):
         ("c.json", "{", ""),
         ("d.json", '{\n "version": 1\n}', ""),
         ("e.json", "[1, 2]", ""),
+        ("f.csv", '"a\nb\n', ""),
     ],
 )
 def test_a_hint_where_a_field_may_be_meant(folder, name: str, data: str, names: str):

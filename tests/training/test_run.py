@@ -443,6 +443,12 @@ DAMAGE = {
     "index beyond": (progress(index=10**6), "resume.json: index must be below"),
     "ids cut": (lambda folder: os.truncate(folder / "data" / "ids.bin", 10), "ids.bin has 10 bytes"),
     "an id beyond the vocabulary": (spoilt_id, "ids.bin: every id must be below"),
+    "records where there were none": (
+        lambda folder: (folder / "run.toml").write_text(
+            (folder / "run.toml").read_text().replace('records = "none"', 'records = "line"')
+        ),
+        "records and keep_order in run.toml must be as they were when the run began; found records line, keep_order f",
+    ),
     "data of another run": (other_vocabulary, "dataset.json must have the vocabulary of last/vocabulary.json"),
     "dataset gone": (lambda folder: (folder / "data" / "dataset.json").unlink(), "must hold a run's data"),
     "another optimizer": (
@@ -508,3 +514,23 @@ def test_damage_anywhere_in_last_is_found_or_harmless(finished, name, edits, len
     finally:
         path.write_bytes(whole)
         (finished / "log.jsonl").write_bytes(log)
+
+
+@pytest.mark.parametrize("sha256", [True, False])
+def test_records_without_their_boundaries_are_one_error(tmp_path, corpus_file, sha256):
+    """A division by zero, where an older version's run has no checksum of its ids."""
+    run = tmp_path / "run"
+    train(corpus_file, run, steps=2, records="line")
+    ids = run / "data" / "ids.bin"
+    ids.write_bytes(bytes(ids.stat().st_size))
+    stored = json.loads((run / "data" / "dataset.json").read_text())
+    if not sha256:
+        del stored["ids_sha256"]
+    (run / "data" / "dataset.json").write_text(json.dumps(stored))
+    found = "ids.bin must have the SHA-256" if sha256 else "records of the train split must begin and end with a bound"
+    with pytest.raises(ModelError, match=found):
+        resume(run, steps=4)
+    settings = (run / "run.toml").read_text().replace("keep_order = false", "keep_order = true")
+    (run / "run.toml").write_text(settings)
+    with pytest.raises(ModelError):
+        resume(run, steps=4)

@@ -145,7 +145,25 @@ def open_dataset(folder: Path) -> Dataset:
     if not ordered or size != max(stop for _, stop in bounds.values()) * vocabulary.dtype.itemsize:
         raise ModelError(f"{folder / 'ids.bin'} has {size} bytes, which does not fit dataset.json; one is damaged")
     _check_ids(folder / "ids.bin", vocabulary, stored.ids_sha256)
-    return Dataset(folder, vocabulary, bounds, stored.characters, stored.sha256)
+    dataset = Dataset(folder, vocabulary, bounds, stored.characters, stored.sha256)
+    _check_boundaries(dataset)
+    return dataset
+
+
+def _check_boundaries(dataset: Dataset) -> None:
+    """Makes sure that the records of a split begin and end with a boundary, as every layout takes for granted.
+
+    Raises:
+        ModelError: if they do not.
+    """
+    boundary_id = dataset.vocabulary.boundary_id
+    for name in SPLITS if boundary_id is not None else ():
+        ids = dataset.ids(name)
+        if len(ids) and (len(ids) < 2 or not {*ids.view()[[0, -1]].tolist()} == {boundary_id}):
+            raise ModelError(
+                f"{dataset.folder / 'ids.bin'}: the records of the {name} split must begin and end with a boundary; "
+                "they do not; ids.bin or dataset.json is damaged"
+            )
 
 
 def _check_ids(path: Path, vocabulary: Vocabulary, sha256: str | None) -> None:

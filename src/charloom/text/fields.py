@@ -74,7 +74,7 @@ class FieldDocument:
         """The columns, or the fields of the first row; none where the file begins with neither."""
         head = next(self.file.pieces(), "").lstrip()
         if self._is_table:
-            return next(self._cut_rows(iter([head.partition("\n")[0]])), [])
+            return self._columns(head.partition("\n")[0])
         try:
             row = (
                 json.JSONDecoder().raw_decode(head[1:].lstrip())[0]
@@ -84,6 +84,12 @@ class FieldDocument:
         except (ValueError, RecursionError):
             return []
         return [*row] if isinstance(row, dict) else []
+
+    def _columns(self, line: str) -> list[str]:
+        try:
+            return next(self._cut_rows(iter([line])), [])
+        except csv.Error:
+            return []
 
     @property
     def _is_table(self) -> bool:

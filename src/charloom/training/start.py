@@ -156,24 +156,30 @@ def _resumed(run: Run, budgets: Mapping[str, Any], report: Report, stop: Stop) -
     if progress.best_nats is not None:
         load_model(run.folder / "best")  # as at the end: damage to it should not wait until all training is done
     dataset = open_dataset(run.data)
-    _check_same_vocabulary(run, dataset, model)
+    _check_parts(run, dataset, model)
     trainer = _trainer(run, dataset, model, progress, arrays, report, stop)
     if budgets:
         run.save_settings()  # so that the next --resume goes on to the same end
     return trainer
 
 
-def _check_same_vocabulary(run: Run, dataset: Dataset, model: ModelFolder) -> None:
-    """Makes sure that an id means the same character in the text and in the model.
+def _check_parts(run: Run, dataset: Dataset, model: ModelFolder) -> None:
+    """Makes sure that an id means the same character in the text and in the model, and that both are of such records.
 
     Raises:
-        ModelError: if it does not: training would go on, with one character for another.
+        ModelError: if not: training would go on, with one character for another, or with records read another way.
     """
     if dataset.vocabulary != model.vocabulary:
         raise ModelError(
             f"{run.folder}: data/dataset.json must have the vocabulary of last/vocabulary.json "
             f"({model.vocabulary.size} symbols); found another one ({dataset.vocabulary.size} symbols); "
             "is the data of another run?"
+        )
+    text, records = run.settings.text, dataset.vocabulary.boundary
+    if text.independent == model.keep_order or text.independent > records:
+        raise ModelError(
+            f"{run.folder}: records and keep_order in run.toml must be as they were when the run began; found records "
+            f"{text.records}, keep_order {str(text.keep_order).lower()}"
         )
 
 
