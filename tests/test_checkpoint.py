@@ -334,7 +334,7 @@ def typed(name, size):
 
 
 DAMAGE = {
-    **{f"weights of {name}": (typed(name, size), "model.safetensors must hold numbers that NumPy has, such as float32")
+    **{f"weights of {name}": (typed(name, size), "model.safetensors.* float32")
        for name, size in {"F8_E4M3": 1, "F8_E5M2": 1, "BF16": 2}.items()},
     **{f"{number} in provenance": (
         lambda folder, number=number: (folder / "config.json").write_text(

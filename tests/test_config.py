@@ -77,7 +77,7 @@ def through_toml(settings: Settings) -> Settings:
         ("patience", 0, "greater than or equal to 1"),
         ("threads", 0, "greater than or equal to 1"),
         ("threads", 2**31, "less than or equal to 65536"),
-        ("steps", 10**400, "at most 9223372036854775807"),
+        ("steps", 10**400, "at most 1e100"),
         ("keep", 10**18, "a whole number of at least 1, or best"),
     ],
 )
@@ -218,9 +218,9 @@ def test_a_given_budget_stands_alone(given: dict[str, Any]):
             "split": st.sampled_from(["100/0", "80/10/10", "0.7/0.2/0.1"]),
             "lr": st.floats(1e-300, 1e300),
             "seed": st.integers(0, 2**63 - 1),
-            "steps": st.integers(1, 2**63 - 1),
+            "steps": st.integers(1, 10**30),
             "dropout": st.floats(0, 1, exclude_max=True),
-            "patience": st.none() | st.integers(1, 2**63 - 1),
+            "patience": st.none() | st.integers(1, 10**100),
         },
     )
 )

@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 RecordKind = Literal["none", "line", "sentence", "paragraph", "file", "field"]
 
 
-LARGEST = 2**63 - 1
-"""Of every whole number: what fits into an int64, so that no quotient of two is beyond the largest float."""
+LARGEST = 10**100
+"""Of every whole number: products and quotients of two are still floats."""
 
 MOST_THREADS = 2**16
 """More than any machine has, and few enough for the C int of the kernels and of PyTorch."""
 
 
 class Section(BaseModel):
-    """A group of settings: frozen, without unknown names, without infinities or numbers beyond an int64."""
+    """A group of settings: frozen, without unknown names, without infinities or numbers that become one as a float."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @field_validator("*")
     @classmethod
-    def _int64(cls, value: Any, info: ValidationInfo) -> Any:
+    def _no_infinity(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, int) and abs(value) > LARGEST:
-            raise ValueError(f"{info.field_name} must be at most {LARGEST}; got {value}")
+            raise ValueError(f"{info.field_name} must be at most 1e100; got {value}")
         return value
 
 

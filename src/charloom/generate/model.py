@@ -23,7 +23,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from charloom.architecture import Architecture
-from charloom.config import LARGEST, MOST_THREADS, Cleaning, RecordKind, validated
+from charloom.config import MOST_THREADS, Cleaning, RecordKind, validated
 from charloom.errors import ModelError, SettingsError, TextError, UnknownCharacterError
 from charloom.evaluate import Score, cross_entropy
 from charloom.generate.assembly import SEPARATORS, Assembler, StopStrings
@@ -218,8 +218,10 @@ class Model:
         if not 1 <= count <= MOST_AT_ONCE:
             raise SettingsError(f"count must be from 1 to {MOST_AT_ONCE:,}, texts in one batch; got {count}", "count")
         writing = self._writing(length, options)
-        if writing.index + count - 1 > LARGEST:
-            raise SettingsError(f"index must be at most {LARGEST} for the last of {count} texts; got {writing.index}")
+        if writing.index + count > 2**63:
+            raise SettingsError(
+                f"index must be below 2^63 for each of {count} texts; got {writing.index} for the first"
+            )
         texts: list[list[str]] = [[] for _ in range(count)]
         prompt_T = self._prompt(prompt, writing.unknown)
         for row, piece in self._write(prompt_T, writing, count, self._writer(writing)):
