@@ -26,10 +26,11 @@ from charloom.architecture import Architecture
 from charloom.checkpoint import ModelFolder, save_model
 from charloom.config import Cleaning, ModelSettings, TextSettings, validated
 from charloom.engines.initial import initial_parameters
-from charloom.errors import SettingsError
+from charloom.errors import CharloomError, SettingsError
 from charloom.generate.model import Model
 from charloom.text.corpus import open_corpus
 from charloom.text.dataset import prepare
+from charloom.text.sources import find_source
 from charloom.text.vocabulary import Vocabulary
 from charloom.training.start import resume, start
 from charloom.training.trainer import Trainer
@@ -39,6 +40,7 @@ if modules := os.environ.get("KERNELS_FOLDER"):
     kernels.__path__.insert(0, modules)
 
 PROSE = "Once a cat sat on a mat. Was it fat?\n\nIt was; the cat ate 12 rats, and “that” was that…\n" * 5
+MOST = 4 << 20  # bytes that a corpus may unfold to
 STEPS = 3  # that a resumed run takes
 
 
@@ -181,15 +183,28 @@ def corpus_seeds() -> dict[str, Files]:
 def use_corpus(folder: Path, out: Path) -> None:
     settings = validated(TextSettings, json.loads((folder / "settings.json").read_bytes()))
     files = sorted(folder.glob("text/*"))
+    if any(map(_is_bomb, files)):
+        return
     paths = files if len(files) == 1 else [folder / "text"]
     corpus = open_corpus(paths, settings)
     dataset = prepare(corpus, settings, out, lambda line: None)
-    if dataset.characters < 100_000:  # a bomb in small pieces would only take long
+    if dataset.characters < 100_000:  # more in small pieces would only take long
         in_small_pieces = open_corpus(paths, settings, size=16)
         assert corpus.text() == in_small_pieces.text(), "the text depends on the size of the pieces it is read in"
     for split in ("train", "validation", "test"):
         ids = dataset.ids(split).view()
         assert not len(ids) or ids.max() < dataset.vocabulary.size, f"an id of {split} is no symbol"
+
+
+def _is_bomb(file: Path) -> bool:
+    """Whether a file unfolds to megabytes: it is read in time linear to them, which is too long under sanitizers."""
+    size = 0
+    with contextlib.suppress(CharloomError):
+        for block in find_source(str(file)).blocks():
+            size += len(block)
+            if size > MOST:
+                return True
+    return False
 
 
 # ---- a checkpoint of another program: import it, save it, generate

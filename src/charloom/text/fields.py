@@ -74,7 +74,8 @@ class FieldDocument:
         """The columns, or the fields of the first row; none where the file begins with neither."""
         head = next(self.file.pieces(), "").lstrip()
         if self._is_table:
-            return self._columns(head.partition("\n")[0])
+            line = head.partition("\n")[0]
+            return _cells(line, self._sign(line))
         try:
             row = (
                 json.JSONDecoder().raw_decode(head[1:].lstrip())[0]
@@ -84,12 +85,6 @@ class FieldDocument:
         except (ValueError, RecursionError):
             return []
         return [*row] if isinstance(row, dict) else []
-
-    def _columns(self, line: str) -> list[str]:
-        try:
-            return next(self._cut_rows(iter([line])), [])
-        except csv.Error:
-            return []
 
     @property
     def _is_table(self) -> bool:
@@ -162,9 +157,11 @@ class FieldDocument:
         """The rows, cut at the sign that makes the field a column; else at the commonest one of the first line."""
         csv.field_size_limit(2**31 - 1)  # Python's own limit, 128 KiB, is shorter than many a text; 2³¹ fits any C long
         first = next(rows, "")
-        signs = sorted(DELIMITERS, key=lambda sign: (first.count(sign), sign == TABLES[self.file.source.ending]))
-        fitting = [sign for sign in signs if self.field in next(csv.reader([first], delimiter=sign), [])]
-        return csv.reader(chain([first] * bool(first), rows), strict=True, delimiter=[*signs, *fitting][-1])
+        return csv.reader(chain([first] * bool(first), rows), strict=True, delimiter=self._sign(first))
+
+    def _sign(self, line: str) -> str:
+        signs = sorted(DELIMITERS, key=lambda sign: (line.count(sign), sign == TABLES[self.file.source.ending]))
+        return [*signs, *(sign for sign in signs if self.field in _cells(line, sign))][-1]
 
     def _lacking(self, where: str, kind: str, names: list[str]) -> str:
         there = ", ".join(map(repr, names[:SHOWN_FIELDS])) + (", …" if len(names) > SHOWN_FIELDS else "")
@@ -172,6 +169,14 @@ class FieldDocument:
 
     def _error(self, where: str, found: str) -> TextError:
         return TextError(f"{self.file.name}, {where} {found}")
+
+
+def _cells(line: str, sign: str) -> list[str]:
+    """The cells of one line, if it is a row of a table."""
+    try:
+        return next(csv.reader([line], strict=True, delimiter=sign), [])
+    except csv.Error:
+        return []
 
 
 def _nested(row: Any, field: str) -> Any:
