@@ -470,7 +470,7 @@ def test_a_hint_where_a_field_may_be_meant(folder, name: str, data: str, names: 
 def test_a_first_line_that_is_no_row(folder):
     """Catches csv.Error, while the sign is looked for at which the first line is cut."""
     (folder() / "a.csv").write_bytes(b"a\rb,text\n1,x\n")
-    with pytest.raises(TextError, match="a.csv, line 1 is not CSV: new-line character"):
+    with pytest.raises(TextError, match=r"a.csv, line 1 is not CSV: new-line character"):
         text_of("a.csv", field="text", vocabulary="bytes")
 
 
