@@ -107,6 +107,15 @@ def test_nesterov_needs_momentum():
     assert Settings.from_flat({"nesterov": True, "optimizer": "sgd"}).training.nesterov
 
 
+def test_nothing_reads_across_independent_records():
+    """Catches windows over records that are strangers to each other: each is then generated from the zero state."""
+    assert refused(records="line", batches="windows").startswith("batches must not read across independent records")
+    assert refused(records="line", wrap=True).startswith("wrap must not read across independent records")
+    for values in ({"batches": "windows"}, {"wrap": True}):
+        assert Settings.from_flat({"records": "line", "keep_order": True, **values}).text.keep_order
+        Settings.from_flat(values)
+
+
 @pytest.mark.parametrize("value", ["inf", "nan", "-inf"])
 @pytest.mark.parametrize("name", ["minutes", "lr", "dropout", "weight_decay", "clip"])
 def test_infinities(name: str, value: str):

@@ -172,10 +172,12 @@ class TrainingSettings(Section):
         None, ge=1, description="train for N steps; of several budgets the one that ends first counts"
     )
     batches: Literal["streams", "windows", "records"] = Field(
-        "streams", description="parallel streams with carried state; every window, shuffled; or one record a row"
+        "streams",
+        description="parallel streams with carried state; every window, shuffled; or pieces of N characters, shuffled, "
+        "each from the zero state. Independent records (--records without --keep-order) have batches of their own",
     )
     state: Literal["carry", "reset"] = Field(
-        "carry", description="what becomes of the hidden state from step to step, with --batches streams"
+        "carry", description="what becomes of the hidden state from step to step, in a stream or a long record"
     )
     loss: Literal["every", "last"] = Field(
         "every", description="predict after every character of a step, or after the last one only"
@@ -218,7 +220,9 @@ class TrainingSettings(Section):
     keep: int | Literal["best"] | None = Field(
         None, description="also keep the model of every Nth validation, or each new best, in kept/"
     )
-    sample_length: int = Field(240, ge=0, description="characters written with each validation; 0 writes none")
+    sample_length: int = Field(
+        240, ge=0, le=100_000, description="characters written with each validation; 0 writes none"
+    )
     sample_temperature: float = Field(
         0.7, ge=0, description="temperature of those; 0 always takes the likeliest character"
     )
@@ -267,6 +271,17 @@ class Settings(Section):
     text: TextSettings = Field(default_factory=TextSettings)
     model: ModelSettings = Field(default_factory=ModelSettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
+
+    @model_validator(mode="after")
+    def _independent_records_as_they_are(self) -> Self:
+        """What would read from one record into the next, where they have nothing to do with each other."""
+        for name, crosses in (("batches", self.training.batches == "windows"), ("wrap", self.training.wrap)):
+            if crosses and self.text.independent:
+                found = "windows" if name == "batches" else "a ring"
+                raise ValueError(
+                    f"{name} must not read across independent records, as {found} would; pass --keep-order"
+                )
+        return self
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any]) -> Settings:

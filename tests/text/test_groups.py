@@ -116,7 +116,33 @@ def test_short_records_fill_a_batch():
     shapes = [layout.batch(0, index)[1] for index in range(len(layout))]
     assert 1700 < np.mean([targets.size for targets in shapes]) <= 2048
     assert max(targets.size for targets in shapes) <= 2048
-    assert np.mean([(targets == NOTHING).mean() for targets in shapes]) < 0.12
+    assert np.mean([(targets == NOTHING).mean() for targets in shapes]) < 0.5
+
+
+@given(lengths, sizes, sizes, st.integers(0, 99))
+def test_every_step_has_a_target(record_lengths: list[int], batch_size: int, steps: int, seed: int):
+    """Catches a step of padding alone: PyTorch's mean loss of nothing is NaN, and Adam moves weights all the same."""
+    layout = Groups(ids_of(record_lengths), BOUNDARY, batch_size, steps, seed)
+    for epoch in (0, 1):
+        assert all((layout.batch(epoch, index)[1] != NOTHING).any() for index in range(len(layout)))
+
+
+def test_a_step_mixes_widths():
+    """Catches steps of words of three letters, then of six: each teaches that all words end there."""
+    random = np.random.default_rng(0)
+    layout = Groups(ids_of(random.integers(2, 16, 5000).tolist()), BOUNDARY, 32, 64, 0)
+    for index in range(len(layout)):
+        widths = (layout.batch(0, index)[1] != NOTHING).sum(axis=1)
+        assert len({*widths.tolist()}) == 14
+
+
+def test_a_few_long_records_do_not_pad_all_others():
+    """Catches rows that are as wide as the one longest record of a list."""
+    random = np.random.default_rng(0)
+    layout = Groups(ids_of([*random.integers(2, 16, 5000).tolist(), 60, 700]), BOUNDARY, 32, 64, 0)
+    wide = [index for index in range(len(layout)) if layout.batch(0, index)[0].shape[1] > 16]
+    assert len(wide) <= 2 + 700 // 64
+    assert sum(layout.batch(0, index)[0].size for index in range(len(layout)) if index not in wide) < 2.2 * 5000 * 9.5
 
 
 def test_long_records_go_on_from_their_beginning():
@@ -146,11 +172,11 @@ def test_settings_choose_the_layout():
         ).__name__
         for batches in ("streams", "windows", "records")
         for independent in (True, False)
+        if not (independent and batches == "windows")  # which the settings refuse
     }
     assert made == {
         ("streams", True): "Groups",
         ("records", True): "Groups",
-        ("windows", True): "Windows",
         ("streams", False): "Streams",
         ("records", False): "Records",
         ("windows", False): "Windows",

@@ -151,6 +151,14 @@ def test_binary_is_as_in_the_model():
     assert settings_like(replace(binary, vocabulary=Vocabulary("bytes")), {"binary": True})["binary"] is True
 
 
+@pytest.mark.parametrize("keep_order", [True, False])
+def test_records_are_read_as_the_model_learnt_them(keep_order):
+    """Catches a model whose state was carried that goes on from the zero state, without a word."""
+    base = replace(folder(characters("ab", boundary=True)), records="line", keep_order=keep_order)
+    assert settings_like(base, {})["keep_order"] == keep_order
+    assert settings_like(base, {"keep_order": not keep_order})["keep_order"] != keep_order
+
+
 def test_records_are_fixed_only_where_the_model_knows_a_boundary():
     with_boundary = replace(folder(characters("abc", boundary=True)), records="line")
     assert settings_like(with_boundary, {})["records"] == "line"

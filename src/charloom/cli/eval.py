@@ -83,7 +83,8 @@ def command(
     """Measure how well MODEL, a model folder or a run folder, predicts FILE... (whatever `charloom train` reads).
 
     Several files are measured as one text; without any, it is the text that a run kept for validation. Every character
-    after the first is predicted once, the state carried from the start. Beside it stand what xz -9e and PPMd need for
+    after the first is predicted once, the state carried from the start, or from each record's where records are
+    independent. Beside it stand what xz -9e and PPMd need for
     the same text; those of a run have read its training text before, as the model has. The text is cleaned as the
     model's own was.
     """
@@ -103,6 +104,10 @@ def command(
         read, of = bytes_of(loaded.vocabulary, ids[:MOST]), characters_of(loaded.vocabulary, ids[:MOST])
     score = loaded.score_symbols(ids, characters)
     report = _figures(score, loaded.vocabulary.kind == "bytes")
+    if window and folder.reset_id is not None:
+        raise SettingsError(
+            "--protocol windows reads across records, and those of this model are independent; leave it out"
+        )
     window = window and min(window, len(ids) - 1)
     if dynamic or window:
         report |= _otherwise(folder, ids, score, dynamic, window)

@@ -204,8 +204,10 @@ void bind_training(nb::module_& module) {
         [](const std::vector<Array>& parameters, const std::vector<Array>& gradients, const std::vector<Array>& means,
            const std::vector<Array>& squares, const std::vector<float>& decays, float rate, float rate_of_decay,
            float beta1, float beta2, float epsilon, bool decoupled, int threads) {
-            require(all_alike(parameters, {&gradients, &means, &squares}) && decays.size() == parameters.size(),
-                    "each parameter must have a gradient, a mean, a square of its size, and a decay");
+            require(all_alike(parameters, {&gradients, &means, &squares}) && decays.size() == parameters.size() &&
+                        threads > 0,
+                    "each parameter must have a gradient, a mean, a square of its size, and a decay; threads must be "
+                    "above 0");
             std::vector<Updated> all;
             for (size_t n = 0; n < parameters.size(); n++)
                 all.push_back({parameters[n].data(), gradients[n].data(), means[n].data(), squares[n].data(),
@@ -218,6 +220,7 @@ void bind_training(nb::module_& module) {
     module.def(
         "clip",
         [](const std::vector<Array>& gradients, float by_value, float by_norm, int threads) {
+            require(threads > 0, "threads must be above 0");
             std::vector<Span> all;
             for (const Array& gradient : gradients) all.push_back({gradient.data(), gradient.size()});
             Released here;
@@ -228,8 +231,8 @@ void bind_training(nb::module_& module) {
     module.def(
         "drop",
         [](Array values, Levels levels, int kept, Array out, int threads) {
-            require(levels.size() == values.size() && out.size() == values.size() && kept > 0,
-                    "levels and out must be of the values' size, and some must be kept");
+            require(levels.size() == values.size() && out.size() == values.size() && kept > 0 && threads > 0,
+                    "levels and out must be of the values' size, some must be kept, and threads be above 0");
             Released here;
             drop({values.data(), values.size()}, levels.data(), kept, out.data(), threads);
         },

@@ -75,7 +75,7 @@ Network packed(const std::string& cell, const std::string& precision, bool tiles
                     head_bias.data(),
                     entries ? entries->data() : nullptr,
                     reset};
-    require(reset < from.symbols, "reset must be an id or -1");
+    require(reset >= -1 && reset < from.symbols, "reset must be an id or -1");
     require(!layers.empty(), "there must be a layer");
     require(head_bias.shape(0) == head.shape(0), "the head's bias must be [V]");
     require(!entries || entries->shape(0) == head.shape(0), "entries must be [V, E]");

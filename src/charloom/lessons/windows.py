@@ -52,7 +52,10 @@ def _for_seconds(lesson: Lesson, text: Sequence[str], seconds: float) -> tuple[R
     changes = {name: value for name, value in QUICK.items() if name != "epochs"} if lesson.quick else {}
     always: dict[str, Any] = {"minutes": seconds / 60, "loss": "every", "best_by": "validation"}
     always |= {"keep": None, "validate_every": None}
-    by_sentence, by_stream = {"batches": "records", "records": "sentence"}, {"batches": "streams", "state": "carry"}
+    by_sentence, by_stream = (
+        {"batches": "records", "records": "sentence", "keep_order": True},
+        {"batches": "streams", "state": "carry"},
+    )
     sentences = lesson.train("sentences", text, always={**always, **by_sentence}, **changes)
     return sentences, lesson.train("streams", text, always={**always, **by_stream}, **changes, batch_size=STREAMS)
 

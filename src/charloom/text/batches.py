@@ -178,10 +178,10 @@ def training_batches(
     seq_length = min(asked_T, targets)
     last, wrap = settings.loss == "last", settings.wrap
     layout: Streams | Windows | Records
+    if independent:
+        return _groups(ids, boundary_id, settings, asked_B, seq_length, notice)
     if settings.batches == "windows":
         layout = Windows(ids, asked_B, seq_length, settings.seed, wrap)
-    elif independent:
-        return _groups(ids, boundary_id, settings, asked_B, seq_length)
     elif settings.batches == "records":
         layout = Records(ids, boundary_id, asked_B, seq_length, settings.seed, last, wrap)
     else:
@@ -205,17 +205,31 @@ def validation_batches(
     if len(ids) < 2:
         return None
     last, seq_length = settings.loss == "last", min(settings.seq_length, len(ids) - 1)
-    if settings.batches == "windows" and len(ids) > settings.seq_length:
-        return Windows(ids, settings.batch_size, seq_length, settings.seed)
     length = seq_length if last or settings.state == "reset" else MEASURED_LENGTH
     if independent:
         return _groups(ids, boundary_id, settings, MEASURED_ROWS, length)
+    if settings.batches == "windows" and len(ids) > settings.seq_length:
+        return Windows(ids, settings.batch_size, seq_length, settings.seed)
     if settings.batches == "records":
         return Records(ids, boundary_id, settings.batch_size, seq_length, settings.seed, last)
     return Streams(ids, max(1, min(streams, (len(ids) - 1) // length)), length, settings.state == "carry", last)
 
 
-def _groups(ids: Ids, boundary_id: int | None, settings: TrainingSettings, rows: int, seq_length: int) -> Groups:
+def _groups(
+    ids: Ids,
+    boundary_id: int | None,
+    settings: TrainingSettings,
+    rows: int,
+    seq_length: int,
+    notice: Callable[[str], None] = lambda _: None,
+) -> Groups:
     assert boundary_id is not None
-    carries_state, last = settings.state == "carry", settings.loss == "last"
-    return Groups(ids, boundary_id, rows, seq_length, settings.seed, carries_state, last)
+    groups = Groups(
+        ids, boundary_id, rows, seq_length, settings.seed, settings.state == "carry", settings.loss == "last"
+    )
+    if groups.cut:
+        notice(
+            f"records of more than {groups.longest:,} characters are cut into pieces, each read from the zero state: "
+            f"{groups.cut:,} more than there are records"
+        )
+    return groups

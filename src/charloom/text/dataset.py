@@ -48,8 +48,8 @@ class Ids:
     A map that lived on would count every page it ever touched as resident memory.
     """
 
-    def __init__(self, length: int, view: Callable[[], NDArray[Any]]) -> None:
-        self._length = length
+    def __init__(self, length: int, view: Callable[[], NDArray[Any]], folder: Path | None = None) -> None:
+        self._length, self.folder = length, folder
         self.view = view
         """The ids as a read-only array; hold it no longer than for one batch."""
 
@@ -64,7 +64,7 @@ class Ids:
         length = (path.stat().st_size // dtype.itemsize if stop is None else stop) - start
         if length * dtype.itemsize <= MAPPED_ABOVE:
             return cls.of(np.fromfile(path, dtype, length, offset=start * dtype.itemsize))
-        return cls(length, lambda: np.memmap(path, dtype, "r", start * dtype.itemsize, (length,)))
+        return cls(length, lambda: np.memmap(path, dtype, "r", start * dtype.itemsize, (length,)), path.parent)
 
     def __len__(self) -> int:
         return self._length

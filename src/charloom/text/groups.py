@@ -1,8 +1,9 @@
 """Independent records → batches: whole records of similar lengths side by side, each from the zero state.
 
 A group holds the records of some rows. Short ones are read in one step. Longer ones take several, and the state is
-carried between those: gradients reach back one step, the state to the record's beginning. Classes of widths keep the
-padding small: the records of a group are of one class, in a random order of their own each epoch.
+carried between those: gradients reach back one step, the state to the record's beginning. The records of a group are of
+one class of widths, in a random order of their own each epoch. A class is as broad as padding allows: a step of records
+that all end together would teach that all do (LOG.md, "how alike the widths of records in a batch are").
 
 The index of the records holds the position of each, class after class. It is in memory where it is small, else in a
 temporary file that is mapped for a moment, as the ids are: 30 million records take 240 MB.
@@ -14,14 +15,15 @@ from __future__ import annotations
 
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Literal, cast
+from pathlib import Path
+from typing import IO, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.text.dataset import MAPPED_ABOVE, Ids, boundary_blocks
+from charloom.text.dataset import MAPPED_ABOVE, Ids, boundary_blocks, count_boundaries
 from charloom.text.shuffle import Array, shuffled
 
 NOTHING = -1
@@ -32,14 +34,18 @@ dozens that are predicted worse for that.
 """
 
 RATIO = 1.25
-"""Of the widths in a class: then at most a fifth of a row is padding, and a tenth on average."""
+"""Of the widths in a kind, of which classes are made."""
+
+FILLED = 1 / 3
+"""Of the places in a class's rows, the rest being padding; but for few records that are much wider than others."""
 
 
 @dataclass(frozen=True)
 class Class:
     """Records of similar widths, which lie together in the index.
 
-    first, count: their places in the index; widest: the width of the widest; rows: of a group, at most.
+    first, count: their places in the index; widest: the width of the widest; rows: of a group, at most. A group has a
+    record that takes as many steps as the widest.
     """
 
     first: int
@@ -78,11 +84,14 @@ class Groups:
         last: bool = False,
     ) -> None:
         self._ids, self._boundary, self._seed, self._last, self._seq_length = ids, boundary_id, seed, last, seq_length
-        longest = seq_length * (LONGEST if carries_state else 1)
-        self._starts, counts, widest = _index(ids, boundary_id, longest)
-        self._classes = _classes(counts, widest, batch_size, batch_size * seq_length)
+        self.longest = seq_length * (LONGEST if carries_state else 1)
+        """Characters after which a record is cut."""
+        kinds, self._starts = _index(ids, boundary_id, seq_length, self.longest)
+        self.cut = len(self._starts) - count_boundaries(ids, boundary_id) + 1
+        """How many pieces there are more than records."""
+        self._classes = _classes(kinds, batch_size, seq_length)
         self._groups = np.array([c.groups for c in self._classes])
-        self._steps = np.array([-(-c.widest // seq_length) for c in self._classes])
+        self._steps = np.array([_steps(c.widest, seq_length) for c in self._classes])
         self._epoch, self._order, self._ends = -1, np.arange(0), np.arange(0)
         self._group, self._cached = (-1, -1), (np.zeros((0, 0), np.int64), np.zeros((0, 0), np.int64))
 
@@ -145,53 +154,77 @@ def _only_last(targets: Array) -> Array:
     return np.where(there & (after == 1), targets, NOTHING)
 
 
-def _classes(counts: Array, widest: Array, batch_size: int, characters: int) -> list[Class]:
-    """Classes of widths, from the narrowest; neighbours are joined until each has enough records for a group."""
-    found: list[Class] = []
-    end, count, most = int(counts.sum()), 0, 0
-    for here, width in zip(counts[::-1].tolist(), widest[::-1].tolist(), strict=True):
-        count, most = count + here, max(most, width)
-        rows = max(batch_size, characters // max(1, most))
-        if count >= rows:
-            end -= count
-            found.append(Class(end, count, most, rows))
-            count, most = 0, 0
-    if count and found:
-        last = found.pop()
-        found.append(Class(0, last.count + count, last.widest, last.rows))
-    elif count:
-        found.append(Class(0, count, most, max(batch_size, characters // most)))
+class Kind(NamedTuple):
+    """Records of nearly the same width: how many, the widest's width, and the places that all take."""
+
+    records: int
+    widest: int
+    places: int
+
+
+def _classes(kinds: Sequence[Kind], batch_size: int, seq_length: int) -> list[Class]:
+    """Classes from the kinds, narrowest first in both.
+
+    Kinds are joined while they take as many steps and padding is not too much. Where that is too few for a group,
+    narrower records make it one.
+    """
+    left, found, end = list(kinds), list[Class](), sum(kind.records for kind in kinds)
+    while left:
+        count, widest, total = left.pop()
+        while left and _joins(left[-1], count, widest, total, seq_length):
+            more = left.pop()
+            count, total = count + more.records, total + more.places
+        rows = max(batch_size, batch_size * seq_length // widest)
+        while left and count < rows:
+            more = left.pop()
+            taken = min(more.records, rows - count)
+            count += taken
+            if rest := more.records - taken:
+                left.append(Kind(rest, more.widest, more.places * rest // more.records))
+        end -= count
+        found.append(Class(end, count, widest, rows))
     return found[::-1]
 
 
-def _index(ids: Ids, boundary_id: int, longest: int) -> tuple[Ids, Array, Array]:
-    """The positions of all records, class after class, and of each class how many there are and the widest's width."""
-    bounds = _bounds(longest)
-    counts, widest = np.zeros(len(bounds), np.int64), np.zeros(len(bounds), np.int64)
+def _joins(kind: Kind, count: int, widest: int, total: int, seq_length: int) -> bool:
+    """Whether a narrower kind fits in well with so many records."""
+    filled = total + kind.places >= FILLED * widest * (count + kind.records)
+    return filled and _steps(kind.widest, seq_length) == _steps(widest, seq_length)
+
+
+def _steps(width: int, seq_length: int) -> int:
+    return -(-width // seq_length)
+
+
+def _index(ids: Ids, boundary_id: int, seq_length: int, longest: int) -> tuple[list[Kind], Ids]:
+    """The kinds of records that there are, narrowest first, and the positions of all records, kind after kind."""
+    bounds = _bounds(seq_length, longest)
+    counts, widest, sums = (np.zeros(len(bounds), np.int64) for _ in range(3))
     for _, widths in _records(ids, boundary_id, longest):
-        kinds = np.searchsorted(bounds, widths)
-        counts += np.bincount(kinds, minlength=len(bounds))
-        np.maximum.at(widest, kinds, widths)
-    store = _Store(int(counts.sum()))
+        of = np.searchsorted(bounds, widths)
+        counts += np.bincount(of, minlength=len(bounds))
+        np.add.at(sums, of, widths)
+        np.maximum.at(widest, of, widths)
+    store = _Store(int(counts.sum()), ids.folder)
     free = np.cumsum(counts) - counts
     for starts, widths in _records(ids, boundary_id, longest):
-        kinds = np.searchsorted(bounds, widths)
-        order = np.argsort(kinds, kind="stable")
-        here = np.bincount(kinds, minlength=len(bounds))
-        for kind, part in zip(
-            np.flatnonzero(here), np.split(starts[order], np.cumsum(here[here > 0])[:-1]), strict=True
-        ):
-            store.write(int(free[kind]), part)
+        of = np.searchsorted(bounds, widths)
+        here = np.bincount(of, minlength=len(bounds))
+        parts = np.split(starts[np.argsort(of, kind="stable")], np.cumsum(here)[:-1])
+        for kind in np.flatnonzero(here).tolist():
+            store.write(int(free[kind]), parts[kind])
         free += here
-    return store.ids(), counts, widest
+    there = zip(counts.tolist(), widest.tolist(), sums.tolist(), strict=True)
+    return [Kind(*kind) for kind in there if kind[0]], store.ids()
 
 
-def _bounds(longest: int) -> NDArray[np.int64]:
-    """The widest record of each class: one more, then a quarter more each time."""
-    bounds = [1]
-    while bounds[-1] < longest:
-        bounds.append(min(longest, max(bounds[-1] + 1, int(bounds[-1] * RATIO))))
-    return np.array(bounds)
+def _bounds(seq_length: int, longest: int) -> NDArray[np.int64]:
+    """The widest record of each kind: one more, then a quarter more each time, and all that just fill their steps."""
+    bounds, width = {1, *range(seq_length, longest + 1, seq_length)}, 1
+    while width < longest:
+        width = min(longest, max(width + 1, int(width * RATIO)))
+        bounds.add(width)
+    return np.array(sorted(bounds))
 
 
 def _records(ids: Ids, boundary_id: int, longest: int) -> Iterator[tuple[Array, Array]]:
@@ -214,20 +247,28 @@ def pieces(starts: Array, lengths: Array, most: int) -> tuple[Array, Array]:
 class _Store:
     """So many positions, written in any order: in memory, or in a temporary file that nobody else sees."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, folder: Path | None) -> None:
         self._count = count
         self._array = np.empty(count, np.int64) if count * 8 <= MAPPED_ABOVE else None
         if self._array is None:
-            self._file = cast(IO[bytes], tempfile.TemporaryFile())  # noqa: SIM115 - as long as a view may be asked for
-            self._file.truncate(count * 8)
+            self._file = cast(IO[bytes], tempfile.TemporaryFile(dir=folder))  # noqa: SIM115 - as long as it is viewed
             weakref.finalize(self, self._file.close)
 
-    def _view(self, mode: Literal["r", "r+"] = "r") -> NDArray[np.int64]:
-        return np.memmap(self._file, np.int64, mode, shape=(self._count,)) if self._array is None else self._array
-
     def write(self, place: int, positions: Array) -> None:
-        """Puts positions at a place and those after it."""
-        self._view("r+")[place : place + len(positions)] = positions
+        """Puts positions at a place and those after it.
+
+        Raises:
+            OSError: if the disk is full; a map that is written to would end the process.
+        """
+        if self._array is not None:
+            self._array[place : place + len(positions)] = positions
+            return
+        self._file.seek(place * 8)
+        self._file.write(positions.tobytes())
+        self._file.flush()
+
+    def _view(self) -> NDArray[np.int64]:
+        return np.memmap(self._file, np.int64, "r", shape=(self._count,)) if self._array is None else self._array
 
     def ids(self) -> Ids:
         """All of them, to be read."""

@@ -118,7 +118,8 @@ class Sample(Event):
 
 @dataclass(frozen=True)
 class Finished(Event):
-    """The end. Losses are of the best weights over the whole split, state carried from its start.
+    """The end. Losses are of the best weights over the whole split, the state carried from
+    its start, or from each record's where records are independent.
 
     seen_nats: over a part of the training text, nothing dropped; verdict: what that says, in words; predictions: how
     many were learnt from, over all epochs.

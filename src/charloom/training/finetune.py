@@ -32,14 +32,15 @@ def settings_like(base: ModelFolder, values: Mapping[str, Any]) -> dict[str, Any
     fixed |= {name: getattr(base.architecture, name) for name in ModelSettings.model_fields if name != "dropout"}
     if base.vocabulary.boundary:
         fixed["records"] = base.records
-    asked = {name: value for _, section in Settings.from_flat(values) for name, value in section}
+    like_base = {"records": base.records, "keep_order": base.keep_order} if base.records != "none" else {}
+    asked = {name: value for _, section in Settings.from_flat({**like_base, **values}) for name, value in section}
     for name, value in fixed.items():
         if name in values and asked[name] not in (value, "auto"):
             message = f"{name} must be as in the model given by --from, {value!r}; got {asked[name]!r}"
             raise SettingsError(message, name)
     if fixed["allow"] is not None:
         fixed["allow"] = as_listed(fixed["allow"])
-    return {**values, **fixed}
+    return {**like_base, **values, **fixed}
 
 
 def adapt(base: ModelFolder, fresh: ModelFolder, notice: Callable[[str], None]) -> ModelFolder:

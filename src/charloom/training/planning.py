@@ -21,8 +21,9 @@ import numpy as np
 from charloom.architecture import Architecture
 from charloom.config import ADAM, PLANNED, Settings
 from charloom.engines.engine import open_engine
-from charloom.text.batches import Batch, training_batches
+from charloom.text.batches import Batch, Batches, training_batches
 from charloom.text.dataset import Dataset, count_boundaries
+from charloom.text.groups import NOTHING
 from charloom.training.events import Choice, Planned
 
 SIZES = (48, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024)
@@ -55,6 +56,9 @@ SHARE = 0.75
 or grows hot, is slower for minutes than for the moment in which it was timed. To drop too much, or to train too large
 a network, costs more than the reverse.
 """
+
+LOOKED_AT = 16
+"""Batches from which one is taken to be timed."""
 
 SAMPLE = 2**20
 """Symbols of the text that are looked at closely."""
@@ -129,10 +133,10 @@ def _repeated(sample: np.ndarray[Any, Any], dataset: Dataset) -> float:
 
 def plans(given: Mapping[str, Any], settings: Settings) -> bool:
     """Whether there is something to plan: the rules are for a budget in minutes, and a loss at every character of
-    streams.
+    streams or of independent records.
     """
     training = settings.training
-    usual = training.batches == "streams" and training.loss == "every"
+    usual = (training.batches == "streams" or settings.text.independent) and training.loss == "every"
     return training.minutes is not None and usual and not given.keys() >= _able(training.optimizer)
 
 
@@ -159,7 +163,7 @@ def plan(given: Mapping[str, Any], settings: Settings, dataset: Dataset) -> tupl
         dataset.ids("train"), boundary, settings.training, settings.text.independent, lambda _: None
     )
     sizes = (settings.model.hidden,) if "hidden" in given else TIMED
-    pace = Pace(settings, text, sizes, batches.batch(0, 0))
+    pace = Pace(settings, text, sizes, _usual(batches))
     size = _size(settings, text, pace)
     epochs = text.readings(pace.symbols(size.value))
     choices = [size, *_dropout(text, epochs, size.value), _rate(settings, size.value), _decay(epochs)]
@@ -174,6 +178,12 @@ def plan(given: Mapping[str, Any], settings: Settings, dataset: Dataset) -> tupl
     return found, planned
 
 
+def _usual(batches: Batches) -> Batch:
+    """A batch to time: of the first few, of which some may be of odd records, the one with the most targets."""
+    few = (batches.batch(0, index) for index in range(min(LOOKED_AT, len(batches))))
+    return max(few, key=lambda batch: int((batch[1] != NOTHING).sum()))
+
+
 class Pace:
     """How much of a text this machine reads in the budget, by H: some sizes are timed, the others follow from them."""
 
@@ -181,7 +191,7 @@ class Pace:
         training = settings.training
         assert training.minutes is not None
         self._seconds = 60 * training.minutes * SHARE
-        a_step = batch[0].size
+        a_step = int((batch[1] != NOTHING).sum())
         self._most = min((training.steps or math.inf) * a_step, (training.epochs or math.inf) * text.symbols)
         self.given = len(sizes) == 1
         self.too_large: float = math.inf

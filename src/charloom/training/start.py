@@ -233,10 +233,11 @@ def _trainer(
 def _layouts(dataset: Dataset, settings: Settings, notice: Callable[[str], None]) -> Layouts:
     laid = dataset.vocabulary.boundary_id, settings.training, settings.text.independent
     train, validation, test = (dataset.ids(name) for name in SPLITS)
+    quick = validation_batches(validation, *laid, MOST_STREAMS)
     return Layouts(
         training_batches(train, *laid, notice),
-        validation_batches(validation, *laid, MOST_STREAMS),
-        validation_batches(validation, *laid, _streams(validation)),
+        quick,
+        quick if settings.text.independent else validation_batches(validation, *laid, _streams(validation)),
         validation_batches(test, *laid, _streams(test)),
         validation_batches(train, *laid, MOST_STREAMS),
     )

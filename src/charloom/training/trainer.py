@@ -38,7 +38,7 @@ class Layouts:
     """What a run trains and measures on; None where the split is empty.
 
     quick: the validation split in many streams, of which the curve takes a part; whole, test: from start to end; seen:
-    the training split in many streams, of which the verdict takes a part.
+    the training split in many streams, of which the verdict takes a part. Independent records are in groups everywhere.
     """
 
     training: Batches
