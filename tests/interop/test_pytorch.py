@@ -6,6 +6,7 @@ import copy
 import os
 import struct
 import sys
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 from contextlib import suppress
@@ -438,3 +439,15 @@ def test_provenance(file, symbols):
         "format": "PyTorch",
         "file_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
     }
+
+
+def test_a_pickle_that_claims_a_string_of_gigabytes(file):
+    """Catches room that is made for a string before it is known that the file does not hold it."""
+    file.write_bytes(b"\x80\x02X" + (3 << 30).to_bytes(4, "little") + b"only a few bytes.")
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelError, match="damaged, or something else"):
+            import_model(file, None, print)
+        assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    finally:
+        tracemalloc.stop()

@@ -10,6 +10,7 @@ Shapes: V symbols, E embedding, X a layer's input size, H hidden, G gates times 
 
 from __future__ import annotations
 
+import io
 import re
 import warnings
 import zipfile
@@ -60,13 +61,16 @@ def _load(path: Path) -> Any:
         import torch
     except ModuleNotFoundError:
         raise DeviceError("PyTorch files need PyTorch, which is not installed; run: pip install torch") from None
+    file: Path | io.BytesIO = path
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             check_room(sum(part.file_size for part in archive.infolist()), path.stat().st_size)
+    else:  # a pickle may claim a string of 4 GB: a file would make room for it before it finds that there is none
+        file = io.BytesIO(path.read_bytes())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pickle protocols: what cannot be read is refused below
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 - weights_only runs no code
+            return torch.load(file, map_location="cpu", weights_only=True)  # noqa: TID251 - weights_only runs no code
         except Exception as error:  # torch raises whatever its parts raise
             raise ModelError(_refusal(str(error))) from None
 
