@@ -183,7 +183,8 @@ void generate(int texts, int threads, writing::Precision precision, bool forced)
             start = random_numbers(size_t(SYMBOLS) * ROWS, 0.5f);
     Numbers below = random_numbers(size_t(ROWS) * HIDDEN, 0.2f), biases = random_numbers(ROWS, 0.1f);
     Numbers head = random_numbers(size_t(SYMBOLS) * HIDDEN, 0.5f), head_bias(SYMBOLS);
-    writing::Parameters parameters{writing::Cell::lstm, HIDDEN, SYMBOLS, {}, head.data(), head_bias.data(), nullptr, -1};
+    writing::Parameters parameters{writing::Cell::lstm, HIDDEN,           SYMBOLS, {},
+                                   head.data(),         head_bias.data(), nullptr, -1};
     parameters.layers.push_back({nullptr, 0, recurrent.data(), start.data(), SYMBOLS, nullptr});
     parameters.layers.push_back({below.data(), HIDDEN, recurrent.data(), biases.data(), 1, nullptr});
     const writing::Network network(parameters, precision, false);
