@@ -142,6 +142,7 @@ def test_a_few_long_records_do_not_pad_all_others():
     layout = Groups(ids_of([*random.integers(2, 16, 5000).tolist(), 60, 700]), BOUNDARY, 32, 64, 0)
     wide = [index for index in range(len(layout)) if layout.batch(0, index)[0].shape[1] > 16]
     assert len(wide) <= 2 + 700 // 64
+    assert min(len(layout.batch(0, index)[0]) for index in range(len(layout))) >= 30, "a row alone teaches too little"
     assert sum(layout.batch(0, index)[0].size for index in range(len(layout)) if index not in wide) < 2.2 * 5000 * 9.5
 
 
