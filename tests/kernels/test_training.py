@@ -361,7 +361,7 @@ def test_arrays_of_another_shape_are_refused(choice, cell):
 
 
 def test_gradients_of_another_shape_are_refused(choice):
-    """The same on the way back; and a way back after a forward pass that kept nothing for it."""
+    """The same in the backward pass; and a backward pass after a forward pass that saved nothing for it."""
     shape = made(layers=2)
     whole, gradients = arguments_of(shape)
     network = opened(choice, shape)

@@ -166,8 +166,8 @@ private:
     const std::vector<Shape> shapes_;
     std::unique_ptr<Network> network_;
     Shape state_;                                             // [L, B, H] of the last forward pass
-    bool differentiable_ = false;                             // whether the way back may follow
-    std::pair<std::vector<Array>, std::vector<Array>> held_;  // what the way back reads again
+    bool differentiable_ = false;                             // whether the backward pass may follow
+    std::pair<std::vector<Array>, std::vector<Array>> held_;  // what the backward pass reads again
 };
 
 bool all_alike(const std::vector<Array>& arrays, std::initializer_list<const std::vector<Array>*> others) {

@@ -1,4 +1,4 @@
-"""Independent records → batches: whole records of similar lengths side by side, each from the zero state.
+"""Independent records → batches: whole records side by side, each from the zero state.
 
 A group holds the records of some rows. Short ones are read in one step. Longer ones take several, and the state is
 carried between those: gradients reach back one step, the state to the record's beginning. The records of a group are of
