@@ -1,4 +1,4 @@
-# The doors of the workshop. `make demo` and `make test` need Python 3.11 or newer, and set up the rest in .venv.
+# `make demo` and `make test` need Python 3.11 or newer, and set up the rest in .venv.
 #
 #   make demo      train a small model for about a minute on text that Python carries, and read from it
 #   make test      the checks, then the tests; those that depend on the processor also on lesser kernels
@@ -28,14 +28,14 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	&& echo $$python && break; done)
 VENV := .venv
 INSTALLED := $(VENV)/installed
-WORKSHOP := $(VENV)/installed-workshop
+DEVELOPMENT := $(VENV)/installed-development
 BIN := $(VENV)/bin
 # charloom beside TensorFlow and onnxruntime, which want older releases of what charloom uses.
 PEERS := build/peers
 PIP = $(1)/bin/python -m pip install --quiet --quiet
 # mypy and ruff follow these; a folder that is not there yet is left out.
 SOURCES := src docs $(wildcard benchmarks)
-CPP := $(wildcard src/charloom/kernels/*.h src/charloom/kernels/*.cpp tests/kernels/*.cpp)
+CPP := $(shell find src/charloom/kernels -name "*.h" -o -name "*.cpp") $(wildcard tests/kernels/*.cpp)
 BENCHMARKS := $(sort $(wildcard benchmarks/[a-z]*.py))
 # The C++ is built with what the lock brings, so a compiler is all that a machine needs to have.
 CMAKE := $(BIN)/cmake
@@ -76,7 +76,7 @@ demo: $(INSTALLED)
 
 # The kernels compile while the rest is fetched.
 ready:
-	@$(MAKE) --no-print-directory -j 2 $(WORKSHOP) kernels
+	@$(MAKE) --no-print-directory -j 2 $(DEVELOPMENT) kernels
 
 test: ready
 	@$(MAKE) --no-print-directory check
@@ -92,14 +92,14 @@ test-all: ready
 	@$(PYTEST)
 	@set -e; for kernels in $$($(LESSER)); do $(call TEST_ON,$$kernels); done
 
-check: $(WORKSHOP)
+check: $(DEVELOPMENT)
 	@$(BIN)/ruff format --check $(SOURCES) tests
 	@$(BIN)/ruff check $(SOURCES) tests
 	@$(BIN)/clang-format --dry-run --Werror $(CPP)
 	@$(BIN)/mypy $(SOURCES)
 	@$(BIN)/python docs/make_cli_reference.py --check
 
-format: $(WORKSHOP)
+format: $(DEVELOPMENT)
 	@$(BIN)/ruff format $(SOURCES) tests
 	@$(BIN)/ruff check --fix $(SOURCES) tests
 	@$(BIN)/clang-format -i $(CPP)
@@ -113,7 +113,7 @@ kernels: $(INSTALLED)
 
 # Python itself is built without the sanitizers, so their libraries must be loaded first, and libstdc++ with them, or
 # exceptions are not seen; PYTHONMALLOC makes an array that Python allocates end where it ends.
-sanitized: $(WORKSHOP)
+sanitized: $(DEVELOPMENT)
 	@$(BUILD) -B $(SANITIZED) -DCHARLOOM_SANITIZE=ON -DCHARLOOM_OUTPUT="$(abspath $(SANITIZED)/modules)" >/dev/null
 	@MAKEFLAGS= $(CMAKE) --build $(SANITIZED) -- --quiet
 
@@ -128,7 +128,7 @@ check-threads: $(THREADS)
 	then echo "and without a barrier, a data race is reported"; \
 	else echo "without a barrier, ThreadSanitizer must report a data race; it reports none" >&2; exit 1; fi
 
-$(THREADS): $(filter-out %/module.cpp %/training.cpp %/writing.cpp,$(CPP))
+$(THREADS): $(filter-out %/module.cpp,$(CPP))
 	@mkdir -p $(@D)
 	@$(CXX) -std=c++20 -O1 -g -fsanitize=thread -Wall -Wextra -Wno-psabi -DCHARLOOM_LANES=4 -DCHARLOOM_REGISTERS=16 \
 		-Isrc/charloom/kernels $(filter %.cpp,$^) -pthread -o $@
@@ -139,20 +139,20 @@ fuzz: sanitized
 	@$(UNDER_SANITIZERS) OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz.py \
 		$(if $(REPEAT),--repeat "$(REPEAT)",$(KINDS) --inputs $(INPUTS) --seed $(SEED))
 
-check-arm: $(WORKSHOP)
+check-arm: $(DEVELOPMENT)
 	@tests/kernels/check_arm.sh $(VENV)
 
 bench: $(PEERS)/installed kernels
 	@set -e; for program in $(BENCHMARKS); do echo "== $$program"; $(PEERS)/bin/python $$program; done
 
-results: $(WORKSHOP) kernels
+results: $(DEVELOPMENT) kernels
 	@$(BIN)/python benchmarks/plan/run.py
 	@$(BIN)/python benchmarks/plan/page.py
 
-docs: $(WORKSHOP)
+docs: $(DEVELOPMENT)
 	@$(BIN)/python docs/make_cli_reference.py
 
-notebook: $(WORKSHOP)
+notebook: $(DEVELOPMENT)
 	@$(BIN)/python docs/execute_notebook.py
 
 # charloom alone, and what builds it, in the lock's versions: no torch.
@@ -166,7 +166,7 @@ $(INSTALLED): pyproject.toml requirements.lock
 	@touch $@
 
 # And all that its tests, checks and benchmarks need.
-$(WORKSHOP): $(INSTALLED)
+$(DEVELOPMENT): $(INSTALLED)
 	@echo "installing requirements.lock into $(VENV) (once; a few minutes at most)" >&2
 	@$(call PIP,$(VENV)) --requirement requirements.lock
 	@touch $@

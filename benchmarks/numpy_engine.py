@@ -5,7 +5,7 @@ Two ratios, each of the same model on both sides:
 - to the classic program: an LSTM on one-hot vectors trained by Adagrad one character at a time, one text, 25 characters
   a step, float64, as short NumPy programs that teach it are written. Ours: 32 texts side by side, 64 characters a step.
   Beside it stands ours with one text and 25 characters: what is left when nothing is batched.
-- to the PyTorch engine in fp32: LSTM, embedding 64, AdamW, no dropout, 32 texts, 64 characters, 65 symbols.
+- to the PyTorch engine in fp32: LSTM, embedding 64, AdamW, no dropout, 32 texts, 64 characters, 65 tokens.
 
 Contenders take turns in one process; a round's figure is its whole time, a ratio the median over the rounds.
 
@@ -104,7 +104,7 @@ def classic(hidden: int, length: int = 25) -> Step:
 def ours(engine: str, hidden: int, entry: str, optimizer: str, rows: int = 32, length: int = 64) -> Step:
     """An engine of charloom's on random streams, the state carried."""
     model = {"cell": "lstm", "nonlinearity": "tanh", "layers": 1, "hidden": hidden, "input": entry}
-    shape = validated(Architecture, {**model, "embedding": 64, "symbols": V})
+    shape = validated(Architecture, {**model, "embedding": 64, "vocabulary_size": V})
     how = {"steps": 1, "engine": engine, "optimizer": optimizer, "device": "cpu", "precision": "fp32"}
     settings = validated(TrainingSettings, {**how, "threads": THREADS})
     made = open_engine(shape, settings, 0.0)
@@ -154,7 +154,7 @@ def main() -> None:
     print(f"{threads}; medians of {ROUNDS} rounds in turns")
     for hidden in (100, 256):
         compare(
-            f"LSTM {hidden}, one-hot, {V} symbols, Adagrad: to the classic loop",
+            f"LSTM {hidden}, one-hot, {V} tokens, Adagrad: to the classic loop",
             {
                 "numpy engine, 32 texts x 64": ours("numpy", hidden, "onehot", "adagrad"),
                 "numpy engine, 1 text x 25": ours("numpy", hidden, "onehot", "adagrad", 1, 25),
@@ -163,7 +163,7 @@ def main() -> None:
         )
     for hidden in (128, 256, 512):
         compare(
-            f"LSTM {hidden}, embedding 64, {V} symbols, AdamW, 32 texts x 64, fp32: to the PyTorch engine",
+            f"LSTM {hidden}, embedding 64, {V} tokens, AdamW, 32 texts x 64, fp32: to the PyTorch engine",
             {engine: ours(engine, hidden, "embedding", "adamw") for engine in ("numpy", "torch")},
         )
 

@@ -21,15 +21,15 @@ from probes import without_kernels
 
 import charloom
 from charloom import kernels
-from charloom.evaluate import cross_entropy
-from charloom.generate.model import Model
-from charloom.generate.native import NativeWriter
-from charloom.generate.network import Integers
+from charloom.data.dataset import open_dataset
+from charloom.inference.native_backend import NativeWriter
+from charloom.inference.network import Integers
 from charloom.kernels import cores
-from charloom.text.dataset import open_dataset
+from charloom.model import Model
+from charloom.score import cross_entropy
 
 STREAMS = 16
-STREAM = 5_000  # symbols of each, or fewer
+STREAM = 5_000  # tokens of each, or fewer
 BLOCK = 200
 BOUNDS = {"bf16": 0.0005, "int8": 0.002}  # bits per character
 
@@ -41,7 +41,7 @@ def trained(folder: Path, cell: str) -> Path:
 
 
 def measured(model: Model, ids_BT: Integers, precision: str) -> tuple[float, list[Integers]]:
-    """Bits a symbol, and the likeliest symbol at each place."""
+    """Bits a token, and the likeliest token at each place."""
     chosen = kernels.chosen()
     assert chosen.module is not None, chosen.reason
     writer = NativeWriter(chosen.module, model.network, precision, cores(), chosen.tiles)
@@ -55,7 +55,7 @@ def measured(model: Model, ids_BT: Integers, precision: str) -> tuple[float, lis
 
 
 def numpys(model: Model, ids_BT: Integers) -> float:
-    """Bits a symbol by the plain twin."""
+    """Bits a token by the plain twin."""
     nats, done = 0.0, 1
     for logits_BTV, _ in model.network.blocks(ids_BT[:, :-1], model.network.initial_state(len(ids_BT))):
         targets_BT = ids_BT[:, done : done + logits_BTV.shape[1]]
@@ -72,7 +72,7 @@ def compare(run: Path) -> bool:
     ids_BT = np.array(held_out[: STREAMS * length], np.int64).reshape(STREAMS, length)
     exact, likeliest = measured(model, ids_BT, "fp32")
     made = model.architecture
-    print(f"{run.name}: {made.cell} {made.layers} x {made.hidden}, {ids_BT[:, 1:].size:,} symbols held out")
+    print(f"{run.name}: {made.cell} {made.layers} x {made.hidden}, {ids_BT[:, 1:].size:,} tokens held out")
     print(f"  fp32  {exact:.5f} bits/char; NumPy {numpys(model, ids_BT):.5f}")
     held = True
     for precision, bound in BOUNDS.items():

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from probes import Probes, without_kernels
-from training import ROWS, SYMBOLS, Worker, name_of
+from training import ROWS, VOCABULARY, Worker, name_of
 
 from charloom.kernels import cores
 
@@ -35,7 +35,7 @@ PLACES = {"lstm": (6, 3, "left"), "gru": (6, -10, "left"), "rnn": (-6, -9, "righ
 def operations(cell: str, layers: int, hidden: int, embedding: int) -> int:
     """Of one character: a multiplication and an addition for each weight, forward, and twice as many back."""
     gates = GATES[cell] * hidden
-    return 6 * (gates * hidden * (2 * layers - 1) + hidden * SYMBOLS + gates * embedding)
+    return 6 * (gates * hidden * (2 * layers - 1) + hidden * VOCABULARY + gates * embedding)
 
 
 def traffic(cell: str, layers: int, hidden: int, batch: int, size: int) -> float:

@@ -31,7 +31,7 @@ from probes import without_kernels
 
 from charloom.kernels import chosen
 
-SYMBOLS = 83
+VOCABULARY = 83
 Targets = dict[tuple[str, str], float]
 # cell, layers, hidden, batch, steps, embedding (0: one-hot), what the ratios to peers must reach where TARGETS_SET_FOR
 ROWS: list[tuple[str, int, int, int, int, int, Targets]] = [
@@ -209,7 +209,7 @@ def pythons_share(row: Any) -> None:
 def batches(batch: int, steps: int) -> Callable[[], tuple[Any, Any]]:
     """Random ids and what follows them."""
     random = np.random.default_rng(0)
-    made = [random.integers(0, SYMBOLS, (2, batch, steps)) for _ in range(8)]
+    made = [random.integers(0, VOCABULARY, (2, batch, steps)) for _ in range(8)]
     turn = iter(range(10**9))
     return lambda: tuple(made[next(turn) % len(made)])
 
@@ -230,7 +230,7 @@ def kernels(
         hidden=hidden,
         input="embedding" if embedding else "onehot",
         embedding=embedding or 1,
-        symbols=SYMBOLS,
+        vocabulary_size=VOCABULARY,
     )
     engine = open_engine(shape, TrainingSettings(steps=1, engine="native", precision=precision, clip=5.0), 0.0)  # type: ignore[arg-type]
     engine.load(initial_parameters(shape, 1))
@@ -251,8 +251,8 @@ def pytorch(
     from torch.nn import functional
 
     kind = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[cell]
-    table = nn.Embedding(SYMBOLS, embedding) if embedding else None
-    rnn, head = kind(embedding or SYMBOLS, hidden, layers, batch_first=True), nn.Linear(hidden, SYMBOLS)
+    table = nn.Embedding(VOCABULARY, embedding) if embedding else None
+    rnn, head = kind(embedding or VOCABULARY, hidden, layers, batch_first=True), nn.Linear(hidden, VOCABULARY)
     parameters = [p for part in (table, rnn, head) if part is not None for p in part.parameters()]
     descent = torch.optim.AdamW(parameters, lr=1e-3, fused=True)
     draw = batches(batch, steps)
@@ -261,7 +261,7 @@ def pytorch(
     def step() -> None:
         inputs, targets = (torch.from_numpy(ids) for ids in draw())
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            x = table(inputs) if table is not None else functional.one_hot(inputs, SYMBOLS).float()
+            x = table(inputs) if table is not None else functional.one_hot(inputs, VOCABULARY).float()
             hidden_, after = rnn(x, state[0])
             loss = functional.cross_entropy(head(hidden_).flatten(0, 1).float(), targets.flatten())
         descent.zero_grad(set_to_none=True)
@@ -283,13 +283,13 @@ def keras(cell: str, layers: int, hidden: int, batch: int, steps: int, embedding
     assert cell == "lstm"
     assert not embedding
     model = keras.Sequential([keras.Input((steps,), dtype="int32")])
-    model.add(keras.layers.Lambda(lambda ids: tensorflow.one_hot(ids, SYMBOLS), output_shape=(steps, SYMBOLS)))
+    model.add(keras.layers.Lambda(lambda ids: tensorflow.one_hot(ids, VOCABULARY), output_shape=(steps, VOCABULARY)))
     for _layer in range(layers):
         model.add(keras.layers.LSTM(hidden, return_sequences=True))
-    model.add(keras.layers.Dense(SYMBOLS))
+    model.add(keras.layers.Dense(VOCABULARY))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.AdamW(1e-3, global_clipnorm=5.0), loss)
-    inputs, targets = np.random.default_rng(0).integers(0, SYMBOLS, (2, batch, steps))
+    inputs, targets = np.random.default_rng(0).integers(0, VOCABULARY, (2, batch, steps))
     return lambda: model.fit(inputs, targets, batch_size=batch, epochs=1, verbose=0)
 
 

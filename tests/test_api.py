@@ -32,7 +32,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, corpus: str) -> Path:
 def test_train_gives_the_best_model_of_the_run(trained, capsys):
     """The last weights instead of the best; or words on somebody's stdout."""
     model = charloom.train(trained.parent / "my.txt", out=trained.parent / "again", **SMALLEST)
-    assert model.provenance["run"] == str(trained.parent / "again")
+    assert model.metadata["run"] == str(trained.parent / "again")
     assert model.generate("Now", 50, seed=1) == charloom.load(trained).generate("Now", 50, seed=1)
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "")
@@ -50,7 +50,7 @@ def test_a_model_writes_streams_and_scores(trained):
 
 
 def test_fine_tuning(trained, tmp_path):
-    """`origin` that is ignored: the symbols of the old model must be kept."""
+    """`origin` that is ignored: the tokens of the old model must be kept."""
     (tmp_path / "new.txt").write_text("never ## better\n" * 30)
     model = charloom.train(tmp_path / "new.txt", origin=trained, out=tmp_path / "run", steps=1)
     old = charloom.load(trained)

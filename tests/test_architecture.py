@@ -44,12 +44,12 @@ def test_every_choice_that_shapes_a_network_is_taken_over():
     """Catches a setting of the network that a model folder would forget."""
     settings = ModelSettings(cell="rnn", nonlinearity="relu", layers=2, hidden=4, input="scalar", embedding=9)
     made = Architecture.of(settings, V).model_dump()
-    assert made.pop("symbols") == V
+    assert made.pop("vocabulary_size") == V
     assert made == settings.model_dump(exclude={"dropout"})
 
 
-@pytest.mark.parametrize("symbols", [0, -1, 0x110003])
-def test_impossible_vocabularies(symbols: int):
+@pytest.mark.parametrize("vocabulary_size", [0, -1, 0x110003])
+def test_impossible_vocabularies(vocabulary_size: int):
     """Catches a damaged config.json that would ask for nothing, or for terabytes."""
-    with pytest.raises(pydantic.ValidationError, match="symbols"):
-        Architecture.of(ModelSettings(), symbols)
+    with pytest.raises(pydantic.ValidationError, match="vocabulary_size"):
+        Architecture.of(ModelSettings(), vocabulary_size)

@@ -28,21 +28,21 @@ from charloom.checkpoint import (
     save_model,
 )
 from charloom.config import Cleaning
+from charloom.data.vocabulary import Vocabulary
 from charloom.errors import CharloomError, ModelError
 from charloom.files import LARGEST_TEXT
-from charloom.generate.network import Network
-from charloom.text.vocabulary import Vocabulary
+from charloom.inference.network import Network
 
 CELLS = [("lstm", "tanh"), ("gru", "tanh"), ("rnn", "tanh"), ("rnn", "relu")]
 
 
 def model(seed=0, cell="lstm", nonlinearity="tanh", layers=1, **values):
     shape = Architecture(
-        cell=cell, nonlinearity=nonlinearity, layers=layers, hidden=6, input="embedding", embedding=3, symbols=6
+        cell=cell, nonlinearity=nonlinearity, layers=layers, hidden=6, input="embedding", embedding=3, vocabulary_size=6
     )
     generator = np.random.default_rng(seed)
     weights = {name: generator.normal(0, 1, size).astype(np.float32) for name, size in shape.shapes.items()}
-    vocabulary = Vocabulary("characters", ("\n", "a", "é", "\U0001f600"), unknown=True, boundary=True)
+    vocabulary = Vocabulary("characters", ("\n", "a", "é", "\U0001f600"), unknown=True, separator=True)
     return ModelFolder(shape, vocabulary, weights, **{"records": "line", **values})
 
 
@@ -62,7 +62,7 @@ def test_a_folder_gives_back_what_was_saved(tmp_path):
     """A field that is not stored, or stored as something else."""
     made = model(
         cleaning=Cleaning(lowercase=True, allow="aé\n", normalize="nfc"),
-        provenance={"validation_nats": 1.5, "characters": 7, "corpus": "a \U0001f600"},
+        metadata={"validation_nats": 1.5, "characters": 7, "corpus": "a \U0001f600"},
     )
     save_model(tmp_path / "one", made)
     assert same(load_model(tmp_path / "one"), made)
@@ -78,14 +78,13 @@ def test_a_folder_gives_back_what_was_saved(tmp_path):
 
 
 @pytest.mark.parametrize("binary", [False, True])
-def test_only_a_binary_model_needs_a_newer_charloom(tmp_path, binary):
-    """A model of text that an older charloom refuses, or one of binary data that it writes as U+FFFD."""
+def test_a_byte_model_keeps_whether_it_is_binary(tmp_path, binary):
+    """Catches a model of binary data that would generate U+FFFD, or a model of text that would generate any bytes."""
     shape = Architecture(
-        cell="rnn", nonlinearity="tanh", layers=1, hidden=2, input="embedding", embedding=3, symbols=256
+        cell="rnn", nonlinearity="tanh", layers=1, hidden=2, input="embedding", embedding=3, vocabulary_size=256
     )
     weights = {name: np.zeros(size, np.float32) for name, size in shape.shapes.items()}
     save_model(tmp_path / "one", ModelFolder(shape, Vocabulary("bytes", binary=binary), weights))
-    assert json.loads((tmp_path / "one/config.json").read_text())["format"] == 1 + binary
     assert load_model(tmp_path / "one").vocabulary.binary == binary
 
 
@@ -103,13 +102,13 @@ def test_what_resuming_needs_comes_back_in_its_shape(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "provenance",
+    "metadata",
     [{"corpus": "caf\udce9.txt"}, {"characters": "x", "validation_nats": "y"}, {"prompt": 3}, {"prompt": "a\n```\nb"}],
 )
-def test_a_card_can_be_written_whatever_the_provenance_holds(tmp_path, provenance):
+def test_a_card_can_be_written_whatever_the_provenance_holds(tmp_path, metadata):
     """A corpus named in Latin-1, or a config.json edited by hand, must not end a run at its first checkpoint."""
-    save_model(tmp_path / "one", model(provenance=provenance))
-    assert load_model(tmp_path / "one").provenance == provenance
+    save_model(tmp_path / "one", model(metadata=metadata))
+    assert load_model(tmp_path / "one").metadata == metadata
 
 
 # Atomic replacement ---------------------------------------------------------------------------------------------------
@@ -336,9 +335,9 @@ def typed(name, size):
 DAMAGE = {
     **{f"weights of {name}": (typed(name, size), "model.safetensors.* float32")
        for name, size in {"F8_E4M3": 1, "F8_E5M2": 1, "BF16": 2}.items()},
-    **{f"{number} in provenance": (
+    **{f"{number} in metadata": (
         lambda folder, number=number: (folder / "config.json").write_text(
-            (folder / "config.json").read_text().replace('"provenance": {', f'"provenance": {{"odd": {number}, ')),
+            (folder / "config.json").read_text().replace('"metadata": {', f'"metadata": {{"odd": {number}, ')),
         "config.json must be JSON; it is damaged: numbers must be finite") for number in ("NaN", "-Infinity", "1e400")},
     **{f"{name} missing": (lambda folder, name=name: (folder / name).unlink(), name)
        for name in ("vocabulary.json", "model.safetensors")},
@@ -367,8 +366,8 @@ DAMAGE = {
     "double precision": (weights(lambda a: a | {"head.bias": a["head.bias"].astype(np.float64)}), "found float64"),
     "NaN": (spoil(np.nan), "model.safetensors: head.bias must be finite"),
     "infinity": (spoil(-np.inf), "model.safetensors: head.bias must be finite"),
-    "vocabulary of another model": (edit("vocabulary.json", lambda d: d | {"boundary": False}),
-                                    "vocabulary.json has 5 symbols, config.json says symbols 6"),
+    "vocabulary of another model": (edit("vocabulary.json", lambda d: d | {"separator": False}),
+                                    "vocabulary.json has 5 tokens, config.json says vocabulary_size 6"),
     "vocabulary not in order": (edit("vocabulary.json", lambda d: d | {"characters": d["characters"][::-1]}),
                                 "vocabulary.json: characters must be in code point order"),
     "vocabulary of words": (edit("vocabulary.json", lambda d: d | {"characters": ["ab"]}), "vocabulary.json: char"),
@@ -392,7 +391,7 @@ DAMAGE = {
     "config a huge number": (put("config.json", b'{"format": ' + b"9" * 10_000 + b"}"), "config.json must be JSON"),
     "config huge": (cut("config.json", LARGEST_TEXT + 1), "config.json must have at most"),
     **{f"no {name}": (edit("config.json", lambda d, n=name: d | {n: [1]}), f"config.json: {name} must be an object")
-       for name in ("architecture", "cleaning", "provenance")},
+       for name in ("architecture", "cleaning", "metadata")},
     "unknown cell": (section("architecture", cell="transformer"), "config.json: cell must be .*got 'transformer'"),
     "negative hidden": (section("architecture", hidden=-1), "config.json: hidden must be greater .* got -1"),
     "hidden beyond reason": (section("architecture", hidden=10**9), "config.json: hidden must be"),
@@ -452,7 +451,7 @@ def test_a_folder_of_an_older_version_has_no_checksums(folder):
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory):
     folder = tmp_path_factory.mktemp("damaged") / "best"
-    save_model(folder, model(provenance={"validation_nats": 1.5, "characters": 7}))
+    save_model(folder, model(metadata={"validation_nats": 1.5, "characters": 7}))
     return folder, {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -494,7 +493,7 @@ def test_damage_anywhere_gives_a_valid_model_or_our_error(originals, name, edits
     except CharloomError:
         pass
     else:
-        assert found.vocabulary.size == found.architecture.symbols
+        assert found.vocabulary.size == found.architecture.vocabulary_size
         assert {n: value.shape for n, value in found.parameters.items()} == found.architecture.shapes
         assert all(np.isfinite(value).all() for value in found.parameters.values())
         Network(found.architecture, found.parameters)
@@ -517,11 +516,11 @@ def test_stock_pytorch_loads_the_file_by_name_and_gives_the_same_logits(tmp_path
     kind = {"rnn": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[shape.cell]
     options = {"nonlinearity": shape.nonlinearity} if shape.cell == "rnn" else {}
     stock = torch.nn.Module()
-    stock.embedding = torch.nn.Embedding(shape.symbols, shape.embedding)
+    stock.embedding = torch.nn.Embedding(shape.vocabulary_size, shape.embedding)
     stock.rnn = kind(shape.embedding, shape.hidden, shape.layers, batch_first=True, **options)
-    stock.head = torch.nn.Linear(shape.hidden, shape.symbols)
+    stock.head = torch.nn.Linear(shape.hidden, shape.vocabulary_size)
     stock.load_state_dict(load_tensors(tmp_path / "best" / "model.safetensors"), strict=True)
-    ids_BT = np.random.default_rng(1).integers(0, shape.symbols, (2, 9))
+    ids_BT = np.random.default_rng(1).integers(0, shape.vocabulary_size, (2, 9))
     with torch.no_grad():
         expected = stock.head(stock.rnn(stock.embedding(torch.tensor(ids_BT)))[0]).numpy()
     network = Network(shape, found.parameters)
@@ -530,13 +529,20 @@ def test_stock_pytorch_loads_the_file_by_name_and_gives_the_same_logits(tmp_path
     np.testing.assert_allclose(logits_BTV, expected, rtol=0, atol=1e-5 * scale)
 
 
-def test_only_independent_records_need_a_newer_charloom(tmp_path):
-    """An older version that would go on from one record to the next; or that refuses a model it could read."""
-    for keep_order, number in ((True, 1), (False, 2)):
-        save_model(tmp_path / "model", model(keep_order=keep_order))
-        assert json.loads((tmp_path / "model" / "config.json").read_text())["format"] == number
-        assert load_model(tmp_path / "model").keep_order == keep_order
-    edit("config.json", lambda d: {name: value for name, value in d.items() if name != "keep_order"})(
-        tmp_path / "model"
-    )
-    assert load_model(tmp_path / "model").keep_order
+def test_formats_1_and_2_are_read_by_their_own_names(tmp_path):
+    """Catches a folder of an earlier version that no longer loads, or that loses its order of records."""
+    save_model(tmp_path / "model", model(keep_order=False))
+    now = load_model(tmp_path / "model")
+
+    def earlier(config):
+        made = {("symbols" if name == "vocabulary_size" else name): x for name, x in config.pop("architecture").items()}
+        del config["sha256"]
+        return config | {"format": 2, "architecture": made, "provenance": config.pop("metadata")}
+
+    edit("config.json", earlier)(tmp_path / "model")
+    edit("vocabulary.json", lambda d: d | {"boundary": d.pop("separator")})(tmp_path / "model")
+    then = load_model(tmp_path / "model")
+    assert (then.architecture, then.vocabulary, then.metadata) == (now.architecture, now.vocabulary, now.metadata)
+    assert not then.keep_order
+    edit("config.json", lambda d: {name: x for name, x in d.items() if name != "keep_order"})(tmp_path / "model")
+    assert load_model(tmp_path / "model").keep_order  # format 1 has no such field: records were read in their order

@@ -20,28 +20,31 @@ ROOMS = [
     "lessons",
     "api",
     "training",
-    "generate",
-    "evaluate",
-    "interop",
+    "model",
+    "evaluation",
+    "inference",
+    "importers",
     "checkpoint",
     "engines",
-    "text",
+    "score",
+    "data",
     "architecture",
     "presets",
     "config",
     "kernels",
     "files",
+    "earlier",
     "errors",
 ]
 # The house's front: `charloom` itself hands out the API, and `python -m charloom` runs the commands.
 FRONT = {"": "api", "__main__": "cli"}
-# A room that must not use another, though it lies below: training hands generate its weights as arrays, and a foreign
+# A room that must not use another, though it lies below: training hands generate its weights as arrays, and a imported
 # file becomes arrays.
-WALLED = {"generate": {"engines"}, "interop": {"engines"}}
+WALLED = {"inference": {"engines"}, "model": {"engines"}, "importers": {"engines"}}
 # Packages that may be used in a few places only, and what is used nowhere.
 KEPT = {
-    "torch": ("engines.torch", "interop.pytorch"),
-    "h5py": ("interop.keras",),
+    "torch": ("engines.torch", "importers.pytorch"),
+    "h5py": ("importers.keras",),
     "keras": ("nowhere: its files are read without it",),
     "click": ("cli",),
     "rich": ("cli",),
@@ -137,14 +140,14 @@ def test_every_module_says_what_it_is() -> None:
 @pytest.mark.parametrize(
     ("file", "line", "why"),
     [
-        ("text/corpus.py", "from charloom.engines import torch", "engines lies above text"),
-        ("text/corpus.py", "import charloom.training.loop", "training lies above text"),
-        ("text/corpus.py", "from charloom import checkpoint", "checkpoint lies above text"),
-        ("text/corpus.py", "from .. import evaluate", "evaluate lies above text"),
-        ("text/__init__.py", "from ..generate.sampling import draw", "generate lies above text"),
-        ("text/corpus.py", "def late():\n    from charloom.engines.torch import engine", "engines lies above text"),
-        ("text/corpus.py", "importlib.import_module('charloom.cli')", "cli lies above text"),
-        ("text/corpus.py", "importlib.import_module('..cli', __package__)", "cli lies above text"),
+        ("data/corpus.py", "from charloom.engines import torch", "engines lies above data"),
+        ("data/corpus.py", "import charloom.training.loop", "training lies above data"),
+        ("data/corpus.py", "from charloom import checkpoint", "checkpoint lies above data"),
+        ("data/corpus.py", "from .. import evaluation", "evaluation lies above data"),
+        ("data/__init__.py", "from ..inference.sampling import draw", "inference lies above data"),
+        ("data/corpus.py", "def late():\n    from charloom.engines.torch import engine", "engines lies above data"),
+        ("data/corpus.py", "importlib.import_module('charloom.cli')", "cli lies above data"),
+        ("data/corpus.py", "importlib.import_module('..cli', __package__)", "cli lies above data"),
         ("kernels/__init__.py", "from charloom.config import Settings", "config lies above kernels"),
         ("training/loop.py", "import charloom", "api lies above training"),
         ("training/loop.py", "from charloom import train", "api lies above training"),
@@ -155,14 +158,14 @@ def test_every_module_says_what_it_is() -> None:
         ("cli/info.py", "import torch.cuda", "torch belongs to engines.torch"),
         ("engines/bptt/layers.py", "from torch import nn", "torch belongs to engines.torch"),
         ("engines/torch_twin.py", "import torch", "torch belongs to engines.torch"),
-        ("generate/network.py", "from charloom.engines.bptt import layers", "generate must do without engines"),
+        ("inference/network.py", "from charloom.engines.bptt import layers", "inference must do without engines"),
         ("checkpoint.py", "if TYPE_CHECKING:\n    from charloom.training import run", "training lies above checkpoint"),
         ("checkpoint.py", "import pickle", "pickle belongs to nowhere"),
-        ("interop/keras.py", "def late():\n    import torch", "torch belongs to engines.torch and interop.pytorch"),
-        ("interop/keras.py", "def late():\n    import keras", "keras belongs to nowhere"),
-        ("interop/pytorch.py", "import h5py", "h5py belongs to interop.keras"),
-        ("interop/pytorch.py", "from charloom.engines.torch import network", "interop must do without engines"),
-        ("interop/importing.py", "from charloom.generate.model import Model", "generate lies above interop"),
+        ("importers/keras.py", "def late():\n    import torch", "torch belongs to engines.torch and importers.pytorch"),
+        ("importers/keras.py", "def late():\n    import keras", "keras belongs to nowhere"),
+        ("importers/pytorch.py", "import h5py", "h5py belongs to importers.keras"),
+        ("importers/pytorch.py", "from charloom.engines.torch import network", "importers must do without engines"),
+        ("importers/importing.py", "from charloom.model import Model", "model lies above importers"),
         ("utils.py", "import os", "a room without a place"),
     ],
 )
@@ -182,10 +185,10 @@ def test_the_judge_sees(tmp_path: Path, file: str, line: str, why: str) -> None:
         ("__init__.py", "def __getattr__(name):\n    return importlib.import_module('.api', __name__)"),
         ("__main__.py", "from charloom.cli.main import main"),
         ("cli/main.py", "import click, charloom\nfrom charloom import __version__, training, errors"),
-        ("training/loop.py", "from charloom.generate import stream\nfrom charloom.training.schedule import cosine"),
+        ("training/loop.py", "from charloom.inference import stream\nfrom charloom.training.schedule import cosine"),
         ("engines/torch/model.py", "import torch.nn.functional as F"),
-        ("interop/pytorch.py", "def late():\n    import torch\nfrom charloom.checkpoint import ModelFolder"),
-        ("text/corpus.py", "import fsspec, numpy\nfrom charloom.errors import TextError"),
+        ("importers/pytorch.py", "def late():\n    import torch\nfrom charloom.checkpoint import ModelFolder"),
+        ("data/corpus.py", "import fsspec, numpy\nfrom charloom.errors import TextError"),
     ],
 )
 def test_the_judge_allows(tmp_path: Path, file: str, line: str) -> None:

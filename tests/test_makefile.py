@@ -17,7 +17,7 @@ MAKEFILE = Path(__file__).parents[1] / "Makefile"
 def test_a_path_with_spaces_and_umlauts(tmp_path: Path, target: str):
     """Catches a path that the shell takes apart: CMake then looks for a program named by its first word."""
     folder = tmp_path / "Wörter und Sätze"
-    for name in ("pyproject.toml", "requirements.lock", ".venv/installed", ".venv/installed-workshop"):
+    for name in ("pyproject.toml", "requirements.lock", ".venv/installed", ".venv/installed-development"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     shutil.copy(MAKEFILE, folder)

@@ -7,9 +7,9 @@ import re
 import pytest
 
 from charloom.config import BUDGETS, Settings, listed_characters
+from charloom.data.cleaning import clean
 from charloom.errors import SettingsError
 from charloom.presets import FOLDER, NAMES, over, preset, with_preset
-from charloom.text.cleaning import clean
 
 
 def test_every_file_is_a_preset():

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from charloom.text.corpus import open_corpus
+from charloom.data.corpus import open_corpus
 
 REPOSITORY = "https://github.com/karpathy/nanoGPT"
 COMMIT = "3adf61e154c3fe3fca428ad6bc3818b27a3b8291"

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from charloom.config import TrainingSettings
-from charloom.text.batches import Streams
-from charloom.text.corpus import open_corpus
-from charloom.text.dataset import Ids
-from charloom.text.groups import NOTHING
+from charloom.data.batches import Streams
+from charloom.data.corpus import open_corpus
+from charloom.data.dataset import Ids
+from charloom.data.groups import NOTHING
 from charloom.training.budget import learning_rate
 
 BATCH, LENGTH, EMBEDDING = 32, 64, 64

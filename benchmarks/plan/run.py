@@ -26,7 +26,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from pace import SHARE, flat, steps_in_time
+from throughput import SHARE, flat, steps_in_time
 
 from charloom.config import PLANNED
 from charloom.training import planning
@@ -34,12 +34,12 @@ from charloom.training.events import Planned
 from charloom.training.start import planned as plan
 
 HERE = Path(__file__).parent
-RESULTS, PACES = HERE / "results.jsonl", HERE / "pace.jsonl"
+RESULTS, PACES = HERE / "results.jsonl", HERE / "throughput.jsonl"
 EVALUATED, OTHERWISE = {"minutes", "fp32"}, ("--protocol", "windows:256", "--dynamic")
 """Names whose models `charloom eval` reads, too, and how."""
 
 PACED = {"text", "grid", "depth", "size", "ablation"}
-"""Names whose trials get as many steps as their minutes hold by `pace.py`; those are kept in pace.jsonl."""
+"""Names whose trials get as many steps as their minutes hold by `throughput.py`; those are kept in throughput.jsonl."""
 
 DROPPING = "--dropout 0.3 --weight-drop 0.3 --dropout-mask locked"
 """Of what the plan will choose: how it is timed."""

@@ -12,7 +12,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from charloom.generate.model import Model
+from charloom.model import Model
 from charloom.training.events import Event, Report
 
 __all__ = ["Model", "load", "train"]
@@ -35,7 +35,7 @@ def train(
     report: Report | None = None,
     **settings: Any,
 ) -> Model:
-    """Trains a model on texts and returns the best one; the run folder is `model.provenance["run"]`.
+    """Trains a model on texts and returns the best one; the run folder is `model.metadata["run"]`.
 
     Args:
         paths: files, folders, globs, URLs or names of built-in corpora.

@@ -4,7 +4,7 @@ Names and layouts are those of `torch.nn.RNN/LSTM/GRU`, `nn.Embedding` and `nn.L
 a stock PyTorch module loads a model file by name. Gate order: LSTM i, f, g, o; GRU r, z, n with its separate hidden
 bias.
 
-Shapes: V symbols, E embedding, H hidden, G gates (1 rnn, 3 gru, 4 lstm).
+Shapes: V vocabulary size, E embedding, H hidden, G gates (1 rnn, 3 gru, 4 lstm).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 
 
 class Architecture(Section):
-    """The part of the settings that fixes the shapes, and the number of symbols."""
+    """The part of the settings that fixes the shapes, and the vocabulary size."""
 
     cell: Literal["rnn", "lstm", "gru"]
     nonlinearity: Literal["tanh", "relu"]
@@ -28,18 +28,18 @@ class Architecture(Section):
     hidden: int = Field(ge=1, le=65536)
     input: Literal["embedding", "onehot", "scalar"]
     embedding: int = Field(ge=1, le=65536)
-    symbols: int = Field(ge=1, le=0x110002)
+    vocabulary_size: int = Field(ge=1, le=0x110002)
 
     @classmethod
-    def of(cls, settings: ModelSettings, symbols: int) -> Architecture:
-        """The architecture that these settings give for a vocabulary of so many symbols (V)."""
-        chosen = {name: getattr(settings, name) for name in cls.model_fields if name != "symbols"}
-        return cls(**chosen, symbols=symbols)
+    def of(cls, settings: ModelSettings, vocabulary_size: int) -> Architecture:
+        """The architecture that these settings give for a vocabulary of this size (V)."""
+        chosen = {name: getattr(settings, name) for name in cls.model_fields if name != "vocabulary_size"}
+        return cls(**chosen, vocabulary_size=vocabulary_size)
 
     @property
     def input_size(self) -> int:
         """Numbers that enter the first layer at each step."""
-        return {"embedding": self.embedding, "onehot": self.symbols, "scalar": 1}[self.input]
+        return {"embedding": self.embedding, "onehot": self.vocabulary_size, "scalar": 1}[self.input]
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -47,14 +47,14 @@ class Architecture(Section):
         rows = GATES[self.cell] * self.hidden
         shapes: dict[str, tuple[int, ...]] = {}
         if self.input == "embedding":
-            shapes["embedding.weight"] = (self.symbols, self.embedding)
+            shapes["embedding.weight"] = (self.vocabulary_size, self.embedding)
         for layer in range(self.layers):
             shapes[f"rnn.weight_ih_l{layer}"] = (rows, self.input_size if layer == 0 else self.hidden)
             shapes[f"rnn.weight_hh_l{layer}"] = (rows, self.hidden)
             shapes[f"rnn.bias_ih_l{layer}"] = (rows,)
             shapes[f"rnn.bias_hh_l{layer}"] = (rows,)
-        shapes["head.weight"] = (self.symbols, self.hidden)
-        shapes["head.bias"] = (self.symbols,)
+        shapes["head.weight"] = (self.vocabulary_size, self.hidden)
+        shapes["head.bias"] = (self.vocabulary_size,)
         return shapes
 
     @property

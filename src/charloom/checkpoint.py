@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charloom import earlier
 from charloom.architecture import Architecture
 from charloom.config import Cleaning, RecordKind, TextSettings, validated
+from charloom.data.vocabulary import Vocabulary
 from charloom.errors import CharloomError, ModelError
 from charloom.files import opened, read, replace_folder
-from charloom.text.vocabulary import Vocabulary
 
-FORMAT = 2  # raised whenever an older charloom could misread a folder; a folder says the lowest that reads it
+FORMAT = 3  # raised whenever an older charloom could misread a folder, or not read it
 HEADER_SPARE = 1 << 20  # bytes that a safetensors file may have beyond its numbers
 
 Arrays = dict[str, NDArray[Any]]
@@ -36,7 +37,7 @@ Arrays = dict[str, NDArray[Any]]
 class ModelFolder:
     """Everything a model folder holds.
 
-    records: what one record was in training; provenance: corpus, split, losses and version, for people to read;
+    records: what one record was in training; metadata: corpus, split, losses and version, for people to read;
     keep_order: whether records were read in their order, the state carried from one to the next, else each from the
     zero state.
     """
@@ -46,13 +47,13 @@ class ModelFolder:
     parameters: dict[str, NDArray[np.float32]]
     cleaning: Cleaning = Cleaning()
     records: RecordKind = "none"
-    provenance: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
     keep_order: bool = True
 
     @property
     def reset_id(self) -> int | None:
         """The id that is read from the zero state, whatever came before it, if there is one."""
-        return None if self.keep_order else self.vocabulary.boundary_id
+        return None if self.keep_order else self.vocabulary.separator_id
 
 
 def save_model(path: Path, model: ModelFolder, resume: tuple[dict[str, Any], Arrays] | None = None) -> None:
@@ -115,18 +116,18 @@ def load_model(path: str | os.PathLike[str]) -> ModelFolder:
 
 
 def _load(folder: Path) -> ModelFolder:
-    config = read_json(folder / "config.json")
+    config = earlier.renamed(read_json(folder / "config.json"), earlier.CONFIG)
     found = config.get("format")
     if type(found) is not int or found < 1:
         raise ModelError(f"config.json: format must be a number from 1; found {found!r}; this is not a charloom model")
     if found > FORMAT:
         raise ModelError(f"config.json: format must be at most {FORMAT}; found {found}; update charloom to read it")
-    architecture = validated(Architecture, _section(config, "architecture"))
+    architecture = validated(Architecture, earlier.renamed(_section(config, "architecture"), earlier.ARCHITECTURE))
     vocabulary = Vocabulary.from_json(read_json(folder / "vocabulary.json"))
-    if vocabulary.size != architecture.symbols:
+    if vocabulary.size != architecture.vocabulary_size:
         raise ModelError(
-            f"vocabulary.json has {vocabulary.size} symbols, config.json says symbols {architecture.symbols}; "
-            "the files must come from one model"
+            f"vocabulary.json has {vocabulary.size} tokens, config.json says vocabulary_size "
+            f"{architecture.vocabulary_size}; the files must come from one model"
         )
     cleaning = validated(Cleaning, _section(config, "cleaning"))
     records: RecordKind = validated(TextSettings, {"records": config.get("records"), "field": ""}).records
@@ -136,8 +137,8 @@ def _load(folder: Path) -> ModelFolder:
     parameters = _load_parameters(folder / "model.safetensors", architecture)
     for name in ("vocabulary.json", "model.safetensors"):
         check_sha256(folder / name, config, "config.json")
-    provenance = _section(config, "provenance")
-    return ModelFolder(architecture, vocabulary, parameters, cleaning, records, provenance, keep_order)
+    metadata = _section(config, "metadata")
+    return ModelFolder(architecture, vocabulary, parameters, cleaning, records, metadata, keep_order)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -209,11 +210,6 @@ def read_arrays(path: Path, most: int) -> Arrays:
         raise ModelError(f"{path.name} must be a whole safetensors file; it is damaged: {error}") from None
 
 
-def _format(model: ModelFolder) -> int:
-    """2 where an older charloom would carry the state from record to record, or take bytes for UTF-8."""
-    return 1 if model.keep_order and not model.vocabulary.binary else 2
-
-
 def check_sha256(path: Path, given: dict[str, Any], where: str) -> None:
     """Makes sure that a file is as it was written: of a weight that a broken disk changed, nothing else can tell.
 
@@ -241,13 +237,13 @@ def check_sha256(path: Path, given: dict[str, Any], where: str) -> None:
 
 def _config(model: ModelFolder) -> dict[str, Any]:
     return {
-        "format": _format(model),
+        "format": FORMAT,
         "charloom": version("charloom"),
         "architecture": model.architecture.model_dump(),
         "cleaning": model.cleaning.model_dump(),
         "records": model.records,
         "keep_order": model.keep_order,
-        "provenance": model.provenance,
+        "metadata": model.metadata,
     }
 
 
@@ -257,9 +253,9 @@ def _json(data: dict[str, Any]) -> bytes:
 
 def model_card(model: ModelFolder) -> str:
     """A Hugging Face model card."""
-    made, a = model.provenance, model.architecture
+    made, a = model.metadata, model.architecture
     nats, characters = made.get("validation_nats"), made.get("characters")
-    loss, length = "not measured", "unknown"  # provenance is read back from a file: anything may be in it
+    loss, length = "not measured", "unknown"  # metadata is read back from a file: anything may be in it
     if isinstance(nats, float):
         loss = f"{nats:.4f} nats and {nats / np.log(2):.4f} bits per {model.vocabulary.unit}"
     if isinstance(characters, int):
@@ -271,7 +267,7 @@ tags: [char-rnn, {a.cell}]
 ---
 # A {model.vocabulary.kind[:-1]}-level {a.cell.upper()}
 
-{a.layers} x {a.hidden} units, {a.size:,} parameters, {a.symbols} symbols. {_origin(made)} with
+{a.layers} x {a.hidden} units, {a.size:,} parameters, {a.vocabulary_size} tokens. {_trained_or_imported(made)} with
 [charloom](https://pypi.org/project/charloom/) {version("charloom")}.
 
 - Text: {made.get("corpus", "unknown")}, {length} characters
@@ -292,7 +288,7 @@ def _prompt(made: dict[str, Any]) -> str:
     return f" --prompt {shlex.quote(prompt)}"
 
 
-def _origin(made: dict[str, Any]) -> str:
+def _trained_or_imported(made: dict[str, Any]) -> str:
     """Whether charloom trained the weights, or took them over from another program's file."""
     if "imported_from" in made:
         return f"Imported from `{made['imported_from']}` ({made.get('format', 'unknown format')})"

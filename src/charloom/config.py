@@ -80,10 +80,10 @@ class TextSettings(Cleaning):
     vocabulary: Literal["auto", "characters", "bytes"] = Field(
         "auto",
         validate_default=True,
-        description="what one symbol is; auto takes bytes above 4,000 distinct characters",
+        description="what one token is; auto takes bytes above 4,000 distinct characters",
     )
     min_count: int = Field(
-        1, ge=1, description="fold characters seen fewer than N times in training into one unknown symbol"
+        1, ge=1, description="fold characters seen fewer than N times in training into one unknown token"
     )
     split: str = Field("90/10/0", description="train/validation/test, in parts of the text or of its records")
 

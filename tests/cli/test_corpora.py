@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from charloom.text.named import NAMES
+from charloom.data.named import NAMES
 
 
 def test_every_name_with_its_size_and_origin(charloom):

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from charloom.cli import eval as eval_
-from charloom.evaluate import ppmd_bits, xz_bits
-from charloom.generate.model import Model
+from charloom.evaluation.compressors import ppmd_bits, xz_bits
+from charloom.model import Model
 
 pytestmark = pytest.mark.processor
 
@@ -84,9 +84,7 @@ def test_windows_begin_cold(charloom, tmp_path, tiny):
     scores = [model.score(text[start : start + 17]) for start in range(0, len(text) - 16, 4)]
     ended = charloom("eval", tiny, "a.txt", "--protocol", "windows:16", "--json")
     found = json.loads(ended.out)["windows_nats_per_char"]
-    assert found == pytest.approx(
-        sum(score.nats for score in scores) / sum(score.symbols for score in scores), rel=1e-4
-    )
+    assert found == pytest.approx(sum(score.nats for score in scores) / sum(score.tokens for score in scores), rel=1e-4)
     assert "windows of 16" in charloom("eval", tiny, "a.txt", "--protocol", "windows:16").out
     one = json.loads(charloom("eval", tiny, "a.txt", "--protocol", "windows:9999", "--json").out)
     assert one["windows_nats_per_char"] == pytest.approx(one["nats_per_char"], rel=1e-4)
@@ -175,7 +173,7 @@ def test_a_text_of_nothing(charloom, tmp_path, tiny):
     ids=["unknown", "bytes", "records"],
 )
 def test_what_a_run_kept_is_measured_as_it_is_kept(charloom, tmp_path, smallest, text, options):
-    """Symbols that were decoded and do not encode again: an unknown one, half a character, a boundary."""
+    """Tokens that were decoded and do not encode again: an unknown one, half a character, a separator."""
     (tmp_path / "a.txt").write_text(text, encoding="utf-8")
     assert charloom("train", "a.txt", *smallest, *options, "--out", "run", "--quiet").status == 0
     ended = charloom("eval", "run", "--json")

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from charloom.generate.model import Model
 from charloom.kernels import chosen
+from charloom.model import Model
 
 pytestmark = pytest.mark.processor
 

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-SYMBOLS = " Tabdefghiklmnoprstuy.,\n'!-"[::-1]
+VOCABULARY = " Tabdefghiklmnoprstuy.,\n'!-"[::-1]
 
 
 @pytest.fixture
 def checkpoint(tmp_path):
     """What the Anna Karenina lesson saves."""
-    lstm, fc = torch.nn.LSTM(len(SYMBOLS), 12, 2, batch_first=True), torch.nn.Linear(12, len(SYMBOLS))
+    lstm, fc = torch.nn.LSTM(len(VOCABULARY), 12, 2, batch_first=True), torch.nn.Linear(12, len(VOCABULARY))
     state = {f"lstm.{name}": value for name, value in lstm.state_dict().items()}
     state |= {f"fc.{name}": value for name, value in fc.state_dict().items()}
     path = tmp_path / "rnn_20_epoch.net"
-    torch.save({"n_hidden": 12, "n_layers": 2, "state_dict": state, "tokens": tuple(SYMBOLS)}, path)
+    torch.save({"n_hidden": 12, "n_layers": 2, "state_dict": state, "tokens": tuple(VOCABULARY)}, path)
     return path
 
 
@@ -30,9 +30,9 @@ def keras_file(tmp_path):
     random = np.random.default_rng(0)
     path = tmp_path / "epoch.07.weights.h5"
     with h5py.File(path, "w") as root:
-        for number, shape in enumerate([(len(SYMBOLS), 20), (5, 20), (20,)]):
+        for number, shape in enumerate([(len(VOCABULARY), 20), (5, 20), (20,)]):
             root[f"layers/lstm/cell/vars/{number}"] = random.normal(size=shape).astype("float32")
-        for number, shape in enumerate([(5, len(SYMBOLS)), (len(SYMBOLS),)]):
+        for number, shape in enumerate([(5, len(VOCABULARY)), (len(VOCABULARY),)]):
             root[f"layers/dense/vars/{number}"] = random.normal(size=shape).astype("float32")
     return path
 
@@ -40,7 +40,7 @@ def keras_file(tmp_path):
 @pytest.fixture
 def characters(tmp_path):
     path = tmp_path / "characters.json"
-    path.write_text(json.dumps(dict(enumerate(SYMBOLS))))
+    path.write_text(json.dumps(dict(enumerate(VOCABULARY))))
     return path
 
 
@@ -50,13 +50,13 @@ def test_an_imported_model_is_a_model(charloom, tmp_path, checkpoint):
     assert (made.status, made.out, made.err) == (0, "rnn_20_epoch\n", "")
     facts = json.loads(charloom("info", "rnn_20_epoch", "--json").out)
     assert facts["network"] == "lstm, 2 x 12, onehot input"
-    assert facts["vocabulary"] == f"{len(SYMBOLS)} characters"
-    assert facts["provenance"]["imported_from"] == "rnn_20_epoch.net"
-    assert len(facts["provenance"]["file_sha256"]) == 64
+    assert facts["vocabulary"] == f"{len(VOCABULARY)} characters"
+    assert facts["metadata"]["imported_from"] == "rnn_20_epoch.net"
+    assert len(facts["metadata"]["file_sha256"]) == 64
     assert "Imported from `rnn_20_epoch.net` (PyTorch" in (tmp_path / "rnn_20_epoch" / "README.md").read_text()
     written = charloom("generate", "rnn_20_epoch", "--prompt", "Th", "--length", "40", "--seed", "1")
     assert written.status == 0
-    assert set(written.out) <= set(SYMBOLS)
+    assert set(written.out) <= set(VOCABULARY)
     (tmp_path / "text.txt").write_text("Things end. Things begin, then end!\n" * 20)
     assert json.loads(charloom("eval", "rnn_20_epoch", "text.txt", "--json").out)["characters"] == 719
     trained = charloom(

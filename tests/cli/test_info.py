@@ -20,7 +20,7 @@ def test_a_models_card(charloom, tiny):
     assert facts["network"] == "lstm, 1 x 8, embedding input"
     weights = (tiny / "best" / "model.safetensors").stat().st_size
     assert 0 < weights - 4 * facts["parameters"] < 2000
-    assert facts["provenance"]["corpus"] == "corpus"
+    assert facts["metadata"]["corpus"] == "corpus"
     lines = charloom("info", tiny).out.splitlines()
     assert any(line.startswith("validation nats") and line.endswith("bits)") for line in lines)
     starts = {len(line) - len(line.partition("  ")[2].lstrip()) for line in lines}
@@ -71,10 +71,10 @@ def test_kernels_that_do_not_exist(charloom):
 
 
 def test_a_strangers_card_cannot_steer_the_terminal(charloom, tmp_path, tiny):
-    """Escape codes, newlines or odd types in what anyone may write into a model's provenance."""
+    """Escape codes, newlines or odd types in what anyone may write into a model's metadata."""
     shutil.copytree(tiny / "best", tmp_path / "model")
     config = json.loads((tmp_path / "model/config.json").read_text())
-    config["provenance"] = {"corpus": "\x1b[2Jgone\nfree", "validation_nats": "low", "characters": [1, None]}
+    config["metadata"] = {"corpus": "\x1b[2Jgone\nfree", "validation_nats": "low", "characters": [1, None]}
     (tmp_path / "model/config.json").write_text(json.dumps(config))
     ended = charloom("info", "model")
     assert ended.status == 0

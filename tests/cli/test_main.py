@@ -78,7 +78,7 @@ def test_wrong_words(charloom, arguments, says):
 
 def test_an_error_that_nobody_foresaw(cold, tmp_path):
     """A page of traceback for a person who cannot read it; none for who asks, and wants to report it."""
-    (tmp_path / "sitecustomize.py").write_text("import charloom.text.named as n\nn.listing = lambda: 1 / 0\n")
+    (tmp_path / "sitecustomize.py").write_text("import charloom.data.named as n\nn.listing = lambda: 1 / 0\n")
     env = {"PYTHONPATH": str(tmp_path)}
     ended = cold("corpora", env=env)
     assert (ended.status, ended.out) == (1, "")

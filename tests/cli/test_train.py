@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from charloom.training.run import Run
+from charloom.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.processor
 
@@ -56,7 +56,7 @@ def test_stdin_globs_and_compressed_files(charloom, tmp_path, corpus, smallest):
     assert charloom("train", "-", *smallest, "--quiet", stdin=corpus).out == "runs/stdin-1/best\n"
     assert charloom("train", "*.gz", *smallest, "--quiet").status == 0
     runs = [json.loads((path / "best/config.json").read_text()) for path in (tmp_path / "runs").iterdir()]
-    assert len({run["provenance"]["sha256"] for run in runs}) == 1
+    assert len({run["metadata"]["sha256"] for run in runs}) == 1
 
 
 def test_a_run_is_never_overwritten(charloom, tmp_path, corpus_file, smallest):
@@ -100,7 +100,7 @@ def test_fine_tuning_tells_both_counts(charloom, tmp_path, tiny, smallest):
     (tmp_path / "new.txt").write_text("Now is better than #never#.\n" * 30)
     ended = charloom("train", "new.txt", "--from", tiny, "--steps", "2", "--quiet")
     assert ended.status == 0
-    assert re.search(r"fine-tuning: \d+ known symbols keep their weights, 1 new", ended.err)
+    assert re.search(r"fine-tuning: \d+ known tokens keep their weights, 1 new", ended.err)
     ended = charloom("train", "new.txt", "--from", tiny, "--hidden", "9")
     assert ended.status == 2
     assert "--hidden must be as in the model given by --from, 8; got" in ended.complaint
@@ -235,7 +235,7 @@ def test_the_plan_alone(charloom, corpus_file, tmp_path):
     arguments = ["train", corpus_file, "--minutes", "0.05", "--hidden", "16", "--plan-only"]
     ended = charloom(*arguments)
     assert (ended.status, ended.err) == (0, "")
-    assert ended.out.startswith("plan for 0.05 minutes: 15,444 symbols")
+    assert ended.out.startswith("plan for 0.05 minutes: 15,444 tokens")
     rows = [line.split()[0] for line in ended.out.splitlines()[1:]]
     assert rows[:5] == ["cell", "layers", "dropout", "batch_size", "seq_length"]
     assert {"weight_drop", "dropout_mask", "lr"} < set(rows)
@@ -275,7 +275,7 @@ def test_a_run_ends_with_a_verdict(charloom, corpus_file, tmp_path):
     finished = json.loads(ended.out.splitlines()[-1])
     assert finished["seen_nats"] > 0
     assert f"{finished['seen_nats']:.3f} nats/char on text that it learnt from" in finished["verdict"]
-    steps, nats, training, _ = Run.open(tmp_path / "run").curve()
+    steps, nats, training, _ = RunFolder.open(tmp_path / "run").curve()
     assert steps == [2, 4, 6, 8]
     assert len(nats) == len(training) == 4
     assert "fitted" in charloom(*arguments, "--steps", "2", "--out", "shown").err.splitlines()[-1]

@@ -18,11 +18,13 @@ from charloom.engines.bptt import native
 from charloom.engines.bptt.engine import BpttEngine
 from charloom.engines.engine import check_engine, chosen_engine, open_engine, slower_than_asked
 from charloom.errors import DeviceError
-from charloom.kernels import Choice
+from charloom.kernels import KernelChoice
 
 pytestmark = pytest.mark.processor
 
-SHAPE = Architecture(cell="lstm", nonlinearity="tanh", layers=1, hidden=3, input="onehot", embedding=2, symbols=5)
+SHAPE = Architecture(
+    cell="lstm", nonlinearity="tanh", layers=1, hidden=3, input="onehot", embedding=2, vocabulary_size=5
+)
 INSTALL = "PyTorch, which is not installed; run: pip install torch"
 
 
@@ -46,13 +48,13 @@ def without_torch(monkeypatch):
 @pytest.fixture
 def without_kernels(monkeypatch):
     """An installation that was made without a C++ compiler."""
-    monkeypatch.setattr(engine, "chosen", lambda: Choice("none", None, "not built", "NumPy computes (not built)"))
+    monkeypatch.setattr(engine, "chosen", lambda: KernelChoice("none", None, "not built", "NumPy computes (not built)"))
     monkeypatch.setattr(native, "chosen", engine.chosen)
 
 
 @pytest.fixture
 def with_kernels(monkeypatch):
-    monkeypatch.setattr(engine, "chosen", lambda: Choice("avx2", object(), "the fastest"))
+    monkeypatch.setattr(engine, "chosen", lambda: KernelChoice("avx2", object(), "the fastest"))
 
 
 @pytest.fixture
@@ -105,7 +107,7 @@ def test_kernels_that_are_not_there_are_refused_by_name(without_kernels):
 
 def test_the_kernels_refuse_a_precision_that_they_lack(monkeypatch):
     """fp32 in silence where bf16 was asked for."""
-    kernels = Choice("avx2", SimpleNamespace(precisions=lambda: ["fp32"]), "the fastest")
+    kernels = KernelChoice("avx2", SimpleNamespace(precisions=lambda: ["fp32"]), "the fastest")
     monkeypatch.setattr(engine, "chosen", lambda: kernels)
     monkeypatch.setattr(native, "chosen", lambda: kernels)
     with pytest.raises(

@@ -11,7 +11,9 @@ from charloom.engines.initial import initial_parameters
 
 
 def architecture(cell="lstm", layers=2, entry="embedding"):
-    return Architecture(cell=cell, nonlinearity="tanh", layers=layers, hidden=16, input=entry, embedding=6, symbols=11)
+    return Architecture(
+        cell=cell, nonlinearity="tanh", layers=layers, hidden=16, input=entry, embedding=6, vocabulary_size=11
+    )
 
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])

@@ -10,7 +10,9 @@ from charloom.config import TrainingSettings
 from charloom.engines.resume import REMEMBERED, checked_steps, state_parts
 from charloom.errors import ModelError
 
-SHAPE = Architecture(cell="lstm", nonlinearity="tanh", layers=2, hidden=3, input="onehot", embedding=2, symbols=5)
+SHAPE = Architecture(
+    cell="lstm", nonlinearity="tanh", layers=2, hidden=3, input="onehot", embedding=2, vocabulary_size=5
+)
 
 
 def snapshot(steps=7, optimizer="adamw"):

@@ -18,8 +18,8 @@ from charloom.engines.torch import device as torch_device  # noqa: E402
 from charloom.engines.torch.device import trains_in_bf16  # noqa: E402
 from charloom.engines.torch.engine import TorchEngine  # noqa: E402
 from charloom.errors import DeviceError, ModelError  # noqa: E402
-from charloom.evaluate import cross_entropy  # noqa: E402
-from charloom.generate.network import Network  # noqa: E402
+from charloom.inference.network import Network  # noqa: E402
+from charloom.score import cross_entropy  # noqa: E402
 
 pytestmark = pytest.mark.processor
 
@@ -30,7 +30,7 @@ V, H, NOTHING = 5, 3, -1
 
 def architecture(cell="lstm", nonlinearity="tanh", layers=1, entry="embedding", hidden=H):
     return Architecture(
-        cell=cell, nonlinearity=nonlinearity, layers=layers, hidden=hidden, input=entry, embedding=2, symbols=V
+        cell=cell, nonlinearity=nonlinearity, layers=layers, hidden=hidden, input=entry, embedding=2, vocabulary_size=V
     )
 
 
@@ -121,9 +121,9 @@ def stock(shape, weights):
     kind = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[shape.cell]
     options = {"nonlinearity": shape.nonlinearity} if shape.cell == "rnn" else {}
     network = nn.Module()
-    network.embedding = nn.Embedding(shape.symbols, shape.embedding)
+    network.embedding = nn.Embedding(shape.vocabulary_size, shape.embedding)
     network.rnn = kind(shape.embedding, shape.hidden, shape.layers, batch_first=True, **options)
-    network.head = nn.Linear(shape.hidden, shape.symbols)
+    network.head = nn.Linear(shape.hidden, shape.vocabulary_size)
     network.load_state_dict({name: torch.tensor(value) for name, value in weights.items()})
     return network
 

@@ -25,13 +25,13 @@ from charloom import kernels
 from charloom.architecture import Architecture
 from charloom.checkpoint import ModelFolder, save_model
 from charloom.config import Cleaning, ModelSettings, TextSettings, validated
+from charloom.data.corpus import open_corpus
+from charloom.data.dataset import prepare
+from charloom.data.sources import find_source
+from charloom.data.vocabulary import Vocabulary
 from charloom.engines.initial import initial_parameters
 from charloom.errors import CharloomError, SettingsError
-from charloom.generate.model import Model
-from charloom.text.corpus import open_corpus
-from charloom.text.dataset import prepare
-from charloom.text.sources import find_source
-from charloom.text.vocabulary import Vocabulary
+from charloom.model import Model
 from charloom.training.start import resume, start
 from charloom.training.trainer import Trainer
 
@@ -77,17 +77,17 @@ def model_seeds() -> dict[str, Files]:
         "lstm": ({"cell": "lstm", "hidden": 6, "embedding": 3}, plain),
         "gru": ({"cell": "gru", "hidden": 5, "layers": 2, "input": "onehot"}, records),
         "rnn": ({"cell": "rnn", "hidden": 17, "nonlinearity": "relu", "input": "scalar"}, plain),
-        "bytes": ({"cell": "lstm", "hidden": 2, "input": "onehot"}, Vocabulary("bytes", boundary=True)),
+        "bytes": ({"cell": "lstm", "hidden": 2, "input": "onehot"}, Vocabulary("bytes", separator=True)),
     }
     return {name: _model_files(*parts) for name, parts in given.items()}
 
 
 def _model_files(sizes: dict, vocabulary: Vocabulary) -> Files:
     architecture = Architecture.of(ModelSettings(**sizes), vocabulary.size)
-    records = "line" if vocabulary.boundary else "none"
-    provenance = {"corpus": "a", "characters": 9, "sha256": "0" * 64, "validation_nats": 1.5, "split": "90/10/0"}
+    records = "line" if vocabulary.separator else "none"
+    metadata = {"corpus": "a", "characters": 9, "sha256": "0" * 64, "validation_nats": 1.5, "split": "90/10/0"}
     parameters = initial_parameters(architecture, 0)
-    model = ModelFolder(architecture, vocabulary, parameters, Cleaning(lowercase=True), records, provenance)
+    model = ModelFolder(architecture, vocabulary, parameters, Cleaning(lowercase=True), records, metadata)
     with _folder() as folder:
         save_model(folder / "model", model)
         return read(folder / "model")
@@ -193,7 +193,7 @@ def use_corpus(folder: Path, out: Path) -> None:
         assert corpus.text() == in_small_pieces.text(), "the text depends on the size of the pieces it is read in"
     for split in ("train", "validation", "test"):
         ids = dataset.ids(split).view()
-        assert not len(ids) or ids.max() < dataset.vocabulary.size, f"an id of {split} is no symbol"
+        assert not len(ids) or ids.max() < dataset.vocabulary.size, f"an id of {split} is no token"
 
 
 def _is_bomb(file: Path) -> bool:
@@ -225,7 +225,7 @@ def import_seeds() -> dict[str, Files]:
 
 
 def use_import(folder: Path, out: Path) -> None:
-    from charloom.interop.importing import import_model, save_new
+    from charloom.importers.importing import import_model, save_new
 
     characters = folder / "characters"
     model = import_model(folder / "model", characters if os.path.lexists(characters) else None, lambda line: None)

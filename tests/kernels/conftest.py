@@ -26,9 +26,9 @@ def variant(request: pytest.FixtureRequest) -> ModuleType:
 
 
 @pytest.fixture(params=VARIANTS)
-def choice(request: pytest.FixtureRequest) -> kernels.Choice:
+def choice(request: pytest.FixtureRequest) -> kernels.KernelChoice:
     """Each choice that there is on this machine: a module, with tiles or without."""
-    return kernels.Choice(request.param, _opened(request.param), "a test")
+    return kernels.KernelChoice(request.param, _opened(request.param), "a test")
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def test_forced_by_name(machine, monkeypatch):
     """A variable that is not obeyed, or a reason that hides it."""
     machine(SAPPHIRE_RAPIDS)
     monkeypatch.setenv("CHARLOOM_KERNELS", "avx2")
-    assert kernels.chosen() == kernels.Choice("avx2", kernels.chosen().module, "CHARLOOM_KERNELS=avx2")
+    assert kernels.chosen() == kernels.KernelChoice("avx2", kernels.chosen().module, "CHARLOOM_KERNELS=avx2")
     assert kernels.chosen().module.__name__ == "charloom.kernels._avx2"
 
 
@@ -94,7 +94,7 @@ def test_off(machine, monkeypatch):
     """Whoever asked for NumPy is not told that it is slower."""
     machine(SAPPHIRE_RAPIDS)
     monkeypatch.setenv("CHARLOOM_KERNELS", "off")
-    assert kernels.chosen() == kernels.Choice("none", None, "CHARLOOM_KERNELS=off", notice=None)
+    assert kernels.chosen() == kernels.KernelChoice("none", None, "CHARLOOM_KERNELS=off", notice=None)
 
 
 @pytest.mark.parametrize(

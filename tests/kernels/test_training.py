@@ -23,10 +23,16 @@ from charloom.engines.masks import generator
 CELLS = [("lstm", "tanh"), ("gru", "tanh"), ("rnn", "tanh"), ("rnn", "relu")]
 
 
-def made(cell=("lstm", "tanh"), layers=1, hidden=7, entry="embedding", symbols=5):
+def made(cell=("lstm", "tanh"), layers=1, hidden=7, entry="embedding", vocabulary_size=5):
     kind, nonlinearity = cell
     return Architecture(
-        cell=kind, nonlinearity=nonlinearity, layers=layers, hidden=hidden, input=entry, embedding=3, symbols=symbols
+        cell=kind,
+        nonlinearity=nonlinearity,
+        layers=layers,
+        hidden=hidden,
+        input=entry,
+        embedding=3,
+        vocabulary_size=vocabulary_size,
     )
 
 
@@ -43,7 +49,7 @@ def weights(shape, seed=3):
 def batch(shape, texts, steps, dropout=0.0, state=False, targets="some", seed=5):
     """Random ids; targets everywhere, at the last step, here and there, or nowhere; dropout a share, or `locked`."""
     random = np.random.default_rng(seed)
-    inputs, asked = random.integers(0, shape.symbols, (2, texts, steps))
+    inputs, asked = random.integers(0, shape.vocabulary_size, (2, texts, steps))
     if targets == "last":
         asked[:, :-1] = NOTHING
     elif targets == "none":
@@ -52,7 +58,7 @@ def batch(shape, texts, steps, dropout=0.0, state=False, targets="some", seed=5)
         asked[random.random(asked.shape) < 0.4] = NOTHING
     network = Network(shape, {name: np.zeros(size, np.float32) for name, size in shape.shapes.items()})
     share = 0.4 if dropout == "locked" else dropout
-    masks = network.draw(asked, share, generator(0, seed), dropout == "locked") if dropout else None
+    masks = network.draw_masks(asked, share, generator(0, seed), dropout == "locked") if dropout else None
     before = network.zero_state(texts)
     if state:
         before = tuple(random.normal(0, 0.4, part.shape).astype(np.float32) for part in before)
@@ -100,9 +106,9 @@ def assert_near(found, wanted, tolerance):
         assert apart(one, other) <= tolerance, "gradient of the state before"
 
 
-# Every size on its own must be cut right: units and symbols into blocks, texts into panels, panels among threads.
+# Every size on its own must be cut right: units and tokens into blocks, texts into panels, panels among threads.
 CASES = [
-    # layers, hidden, entry, symbols, texts, steps, dropout, state, targets, threads
+    # layers, hidden, entry, vocabulary_size, texts, steps, dropout, state, targets, threads
     (1, 1, "onehot", 2, 1, 1, 0.0, False, "every", 1),
     (1, 7, "embedding", 1, 1, 3, 0.0, True, "every", 2),
     (3, 7, "scalar", 5, 13, 4, 0.3, True, "some", 2),
@@ -149,8 +155,8 @@ def test_any_shape_is_numpys(choice, cell, case):
 
 def judge(choice, cell, case, tolerance):
     """The kernels in float32 against NumPy in float64."""
-    layers, hidden, entry, symbols, texts, steps, dropout, state, targets, threads = case
-    shape = made(cell, layers, hidden, entry, symbols)
+    layers, hidden, entry, vocabulary_size, texts, steps, dropout, state, targets, threads = case
+    shape = made(cell, layers, hidden, entry, vocabulary_size)
     parameters, rows = weights(shape), batch(shape, texts, steps, dropout, state, targets)
     scale = 1 / max(1, count(rows.targets_BT))
     d_state = tuple(part + np.float32(0.01) for part in batch(shape, texts, steps, 0.0, True, seed=9).state)
@@ -162,7 +168,7 @@ def judge(choice, cell, case, tolerance):
 
 def test_a_batch_without_targets_teaches_nothing(choice):
     """Catches sums that an earlier batch left: of no products at all there is nothing to begin them."""
-    shape = made(hidden=50, symbols=40)
+    shape = made(hidden=50, vocabulary_size=40)
     for precision in choice.module.precisions():
         native = on_kernels(choice, shape, weights(shape), precision)
         native.gradients(batch(shape, 20, 3), 1.0)
@@ -189,8 +195,8 @@ def test_bfloat16_is_near(choice, cell, case):
     """Products of numbers with 8 bits: the same sums, to about 1 in 100; a relu that is off by a bit is off or on."""
     if "bf16" not in choice.module.precisions():
         pytest.skip("no bf16 products")
-    layers, hidden, entry, symbols, texts, steps, dropout, state, targets, threads = case
-    shape = made(cell, layers, hidden, entry, symbols)
+    layers, hidden, entry, vocabulary_size, texts, steps, dropout, state, targets, threads = case
+    shape = made(cell, layers, hidden, entry, vocabulary_size)
     parameters, rows = weights(shape), batch(shape, texts, steps, dropout, state, targets)
     scale = 1 / max(1, count(rows.targets_BT))
     d_state = batch(shape, texts, steps, 0.0, True, seed=9).state
@@ -201,7 +207,7 @@ def test_bfloat16_is_near(choice, cell, case):
 
 def test_what_an_earlier_batch_left_is_not_seen(choice):
     """Rows and steps of a larger batch that stay in the workspace."""
-    shape = made(layers=2, hidden=40, entry="embedding", symbols=50)
+    shape = made(layers=2, hidden=40, entry="embedding", vocabulary_size=50)
     parameters = weights(shape)
     for precision in choice.module.precisions():
         used = on_kernels(choice, shape, parameters, precision)
@@ -217,7 +223,7 @@ def test_what_an_earlier_batch_left_is_not_seen(choice):
 
 def test_the_same_step_twice_is_the_same_to_the_bit(choice):
     """Threads whose sums meet in the order in which they happen to end."""
-    shape = made(layers=2, hidden=64, entry="onehot", symbols=30)
+    shape = made(layers=2, hidden=64, entry="onehot", vocabulary_size=30)
     parameters, rows = weights(shape), batch(shape, 64, 12, 0.3)
     for precision in choice.module.precisions():
         runs = [on_kernels(choice, shape, parameters, precision, threads=3).gradients(rows, 0.1) for _ in range(5)]
@@ -264,7 +270,7 @@ def test_measuring_is_the_forward_pass_in_stretches(choice, monkeypatch):
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "adagrad", "sgd"])
 def test_clipping_and_descent_are_numpys(choice, optimizer):
     """Decay on biases, a corrected rate where the plain one belongs, the last numbers of an array left out."""
-    shape = made(layers=1, hidden=33, symbols=70)
+    shape = made(layers=1, hidden=33, vocabulary_size=70)
     settings = TrainingSettings(
         steps=1, optimizer=optimizer, weight_decay=0.1, clip=0.7, clip_value=0.05, momentum=0.9 * (optimizer == "sgd")
     )
@@ -289,7 +295,7 @@ def test_an_id_beyond_the_vocabulary_is_refused(choice, which, distance):
     """A read beyond the table of inputs, or a read and a write beyond the logits."""
     shape = made()
     rows = batch(shape, 2, 3)
-    getattr(rows, which)[1, 1] = shape.symbols + distance
+    getattr(rows, which)[1, 1] = shape.vocabulary_size + distance
     with pytest.raises(IndexError, match="id"):
         on_kernels(choice, shape, weights(shape)).gradients(rows, 1.0)
 
@@ -438,7 +444,7 @@ def test_ten_steps_are_numpys(kernels, cell):
 
     A relu that is off by a bit is off or on, and that spreads.
     """
-    shape = made(cell, layers=2, hidden=24, symbols=20)
+    shape = made(cell, layers=2, hidden=24, vocabulary_size=20)
     one, other = (engine(shape, is_native, dropout=0.3) for is_native in (True, False))
     states = [None, None]
     for step in range(10):
@@ -452,7 +458,7 @@ def test_ten_steps_are_numpys(kernels, cell):
 def test_a_restored_engine_goes_on_bit_for_bit(kernels, choice, optimizer):
     """What a snapshot forgets; a workspace that remembers what it must not."""
     for precision in choice.module.precisions():
-        shape = made(layers=2, hidden=24, symbols=20)
+        shape = made(layers=2, hidden=24, vocabulary_size=20)
         options = {"optimizer": optimizer, "precision": precision}
         straight, state = engine(shape, True, 0.3, **options), None
         for step in range(4):
@@ -472,7 +478,7 @@ def test_a_restored_engine_goes_on_bit_for_bit(kernels, choice, optimizer):
 
 def test_each_engine_resumes_the_others_snapshots(kernels):
     """A folder that only the engine that made it can go on with."""
-    shape = made(layers=2, hidden=24, symbols=20)
+    shape = made(layers=2, hidden=24, vocabulary_size=20)
     for first in (True, False):
         one, other = engine(shape, first), engine(shape, not first)
         rows = batch(shape, 6, 5, targets="every")
@@ -486,7 +492,7 @@ def test_each_engine_resumes_the_others_snapshots(kernels):
 def test_ten_steps_equal_a_stock_lstm(kernels):
     """Both of our own engines wrong in the same way."""
     torch = pytest.importorskip("torch")
-    shape = made(layers=2, hidden=64, entry="onehot", symbols=40)
+    shape = made(layers=2, hidden=64, entry="onehot", vocabulary_size=40)
     ours = engine(shape, True, optimizer="adam", beta2=0.999, clip=0, weight_decay=0)
     rnn, head = torch.nn.LSTM(40, 64, 2, batch_first=True), torch.nn.Linear(64, 40)
     start = {name: torch.from_numpy(value) for name, value in ours.parameters().items()}

@@ -14,10 +14,10 @@
 #include <thread>
 #include <vector>
 
-#include "network.h"
-#include "optimizer.h"
-#include "pool.h"
-#include "writing_session.h"
+#include "inference/session.h"
+#include "threads/pool.h"
+#include "training/network.h"
+#include "training/optimizer.h"
 
 using namespace charloom;
 
@@ -47,13 +47,13 @@ void nested(int threads) {
 
 // Every member writes, and after the barrier reads what all the others wrote. Returns how many they were.
 int meetings(int threads, int rounds, bool barrier) {
-    std::vector<int> at(Gang::LARGEST, 0), apart(Gang::LARGEST, 0);
-    int size = run_gang(threads, [&](int member, Gang& gang) {
+    std::vector<int> at(Team::LARGEST, 0), apart(Team::LARGEST, 0);
+    int size = run_team(threads, [&](int member, Team& team) {
         for (int round = 1; round <= rounds; round++) {
             at[member] = round;
-            if (barrier) gang.meet(member);
-            for (int other = 0; other < gang.size(); other++) apart[member] += at[other] != round;
-            gang.meet(member);
+            if (barrier) team.barrier(member);
+            for (int other = 0; other < team.size(); other++) apart[member] += at[other] != round;
+            team.barrier(member);
         }
     });
     for (int number : apart) require(!barrier || number == 0, "members must meet");
@@ -61,10 +61,10 @@ int meetings(int threads, int rounds, bool barrier) {
 }
 
 // Gangs are small where the machine is busy, since whoever comes late is left out: some must be of two at least.
-void gangs(int wanted) {
+void teams(int wanted) {
     int together = 0;
     for (int n = 0; n < 100'000 && together < wanted; n++) together += meetings(2 + n % 7, 1 + n % 20, true) > 1;
-    std::printf("%d gangs of two or more\n", together);
+    std::printf("%d teams of two or more\n", together);
 }
 
 void pool_of_one_caller() {
@@ -112,16 +112,16 @@ Numbers random_numbers(size_t count, float scale) {
 
 struct Sizes {
     const char* cell;
-    int gates, layers, hidden, symbols, texts, steps;
+    int gates, layers, hidden, tokens, texts, steps;
 };
 
 std::vector<size_t> parameter_sizes(const Sizes& s) {
     size_t rows = size_t(s.gates) * s.hidden;
     std::vector<size_t> sizes;
     for (int layer = 0; layer < s.layers; layer++)
-        for (size_t size : {rows * (layer ? s.hidden : s.symbols), rows * s.hidden, rows, rows}) sizes.push_back(size);
-    sizes.push_back(size_t(s.symbols) * s.hidden);
-    sizes.push_back(s.symbols);
+        for (size_t size : {rows * (layer ? s.hidden : s.tokens), rows * s.hidden, rows, rows}) sizes.push_back(size);
+    sizes.push_back(size_t(s.tokens) * s.hidden);
+    sizes.push_back(s.tokens);
     return sizes;
 }
 
@@ -143,7 +143,7 @@ void train(const Sizes& s, int threads) {
                        parameters[n].size(), 0.01f});
     }
     std::vector<int32_t> ids(size_t(s.texts) * s.steps), targets(ids.size());
-    for (size_t n = 0; n < ids.size(); n++) ids[n] = int(n * 7) % s.symbols, targets[n] = int(n * 5) % s.symbols;
+    for (size_t n = 0; n < ids.size(); n++) ids[n] = int(n * 7) % s.tokens, targets[n] = int(n * 5) % s.tokens;
     Numbers h(size_t(s.layers) * s.texts * s.hidden), c(h.size()), h_after(h.size()), c_after(h.size());
     bool lstm = s.gates == 4;
     Batch batch{s.texts,
@@ -156,7 +156,7 @@ void train(const Sizes& s, int threads) {
                 false,
                 h_after.data(),
                 lstm ? c_after.data() : nullptr};
-    NetworkOf<SinglePrecision> network({s.cell, "tanh", s.layers, s.hidden, s.symbols, Input::ONEHOT, s.symbols},
+    NetworkOf<SinglePrecision> network({s.cell, "tanh", s.layers, s.hidden, s.tokens, Input::ONEHOT, s.tokens},
                                        threads);
     double first = 0, last = 0;
     for (int step = 1; step <= 8; step++) {
@@ -175,35 +175,35 @@ void training() {
         for (int threads : {1, 2, 4, 3}) train(sizes, threads);
 }
 
-// ---- generation: some texts by a gang, in chunks, as `Writer::run` asks for them; or a prompt that is read, for its logits
+// ---- generation: some texts by a team, in chunks, as `Writer::run` asks for them; or a prompt that is read, for its logits
 
-void generate(int texts, int threads, writing::Precision precision, bool forced) {
-    constexpr int HIDDEN = 48, SYMBOLS = 13, STEPS = 40, ROWS = 4 * HIDDEN;
+void generate(int texts, int threads, inference::Precision precision, bool forced) {
+    constexpr int HIDDEN = 48, VOCABULARY = 13, STEPS = 40, ROWS = 4 * HIDDEN;
     Numbers recurrent = random_numbers(size_t(ROWS) * HIDDEN, 0.2f),
-            start = random_numbers(size_t(SYMBOLS) * ROWS, 0.5f);
+            start = random_numbers(size_t(VOCABULARY) * ROWS, 0.5f);
     Numbers below = random_numbers(size_t(ROWS) * HIDDEN, 0.2f), biases = random_numbers(ROWS, 0.1f);
-    Numbers head = random_numbers(size_t(SYMBOLS) * HIDDEN, 0.5f), head_bias(SYMBOLS);
-    writing::Parameters parameters{writing::Cell::lstm, HIDDEN,           SYMBOLS, {},
-                                   head.data(),         head_bias.data(), nullptr, -1};
-    parameters.layers.push_back({nullptr, 0, recurrent.data(), start.data(), SYMBOLS, nullptr});
+    Numbers head = random_numbers(size_t(VOCABULARY) * HIDDEN, 0.5f), head_bias(VOCABULARY);
+    inference::Parameters parameters{inference::Cell::lstm, HIDDEN,           VOCABULARY, {},
+                                     head.data(),           head_bias.data(), nullptr,    -1};
+    parameters.layers.push_back({nullptr, 0, recurrent.data(), start.data(), VOCABULARY, nullptr});
     parameters.layers.push_back({below.data(), HIDDEN, recurrent.data(), biases.data(), 1, nullptr});
-    const writing::Network network(parameters, precision, false);
-    writing::Sampling sampling;
+    const inference::Network network(parameters, precision, false);
+    inference::Sampling sampling;
     sampling.floor = -std::numeric_limits<double>::infinity();
     Numbers h(size_t(2) * texts * HIDDEN), c(h.size());
     std::vector<int64_t> ids(texts, 1), chosen(size_t(texts) * STEPS);
     std::vector<uint64_t> sequences(texts, 0);
-    writing::Task task{};
+    inference::Task task{};
     task.texts = texts, task.steps = STEPS, task.seconds = 1e9, task.h = h.data(), task.c = c.data();
-    Numbers logits(forced ? size_t(texts) * STEPS * SYMBOLS : 0);
+    Numbers logits(forced ? size_t(texts) * STEPS * VOCABULARY : 0);
     std::vector<int64_t> prompt(chosen.size());
-    for (size_t n = 0; n < prompt.size(); n++) prompt[n] = int64_t(n % STEPS * 3 % SYMBOLS);
+    for (size_t n = 0; n < prompt.size(); n++) prompt[n] = int64_t(n % STEPS * 3 % VOCABULARY);
     if (forced)
         task.forced = prompt.data(), task.logits = logits.data();
     else
         task.chosen = chosen.data();
     task.ids = ids.data(), task.sampling = &sampling, task.sequences = sequences.data();
-    writing::Session session(network, task, threads);
+    inference::Session session(network, task, threads);
     for (int asked = threads; session.outcome().steps < STEPS; asked = asked > 1 ? asked - 1 : threads)
         session.advance(asked, std::min(4, STEPS - session.outcome().steps));
     session.hand_back();
@@ -213,7 +213,7 @@ void generate(int texts, int threads, writing::Precision precision, bool forced)
 }
 
 void generation() {
-    for (auto precision : {writing::Precision::fp32, writing::Precision::bf16, writing::Precision::int8})
+    for (auto precision : {inference::Precision::fp32, inference::Precision::bf16, inference::Precision::int8})
         for (int texts : {1, 2, 3, 20})
             for (int threads : {2, 4})
                 for (bool forced : {false, true}) generate(texts, threads, precision, forced);
@@ -227,7 +227,7 @@ int main(int count, char** words) {
         return 0;
     }
     pool_of_one_caller();
-    gangs(200);
+    teams(200);
     two_callers();
     forks();
     training();

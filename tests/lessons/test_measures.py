@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from charloom.data.dataset import Ids
 from charloom.lessons.measures import Loop, longest_copy, loop_at_end, pairs_nats
-from charloom.text.dataset import Ids
 
 
 @pytest.mark.parametrize(

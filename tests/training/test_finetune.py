@@ -1,4 +1,4 @@
-"""Fine-tuning: symbols are matched by what they are."""
+"""Fine-tuning: tokens are matched by what they are."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from charloom.architecture import Architecture
 from charloom.checkpoint import ModelFolder, load_model, save_model
 from charloom.config import Cleaning, Settings
+from charloom.data.vocabulary import Vocabulary
 from charloom.engines.initial import initial_parameters
 from charloom.errors import SettingsError
-from charloom.text.vocabulary import Vocabulary
 from charloom.training import start
 from charloom.training.events import Notice
 from charloom.training.finetune import adapt, settings_like
@@ -24,7 +24,7 @@ CHEAP = {"hidden": 8, "embedding": 4, "batch_size": 4, "seq_length": 8, "device"
 
 def folder(vocabulary, entry="embedding", seed=0, cell="lstm"):
     shape = Architecture(
-        cell=cell, nonlinearity="tanh", layers=2, hidden=8, input=entry, embedding=4, symbols=vocabulary.size
+        cell=cell, nonlinearity="tanh", layers=2, hidden=8, input=entry, embedding=4, vocabulary_size=vocabulary.size
     )
     generator = np.random.default_rng(seed)
     weights = {name: generator.normal(0, 1, size).astype(np.float32) for name, size in shape.shapes.items()}
@@ -40,8 +40,8 @@ def adapted(old, new, entry="embedding"):
     return base, fresh, adapt(base, fresh, said.append), said
 
 
-def symbols(vocabulary):
-    return [*vocabulary.characters, *["unknown"] * vocabulary.unknown, *["boundary"] * vocabulary.boundary]
+def tokens(vocabulary):
+    return [*vocabulary.characters, *["unknown"] * vocabulary.unknown, *["separator"] * vocabulary.separator]
 
 
 @pytest.mark.parametrize("entry", ["embedding", "onehot"])
@@ -49,36 +49,36 @@ def symbols(vocabulary):
     ("old", "new"),
     [
         (characters("bcd"), characters("abcdz")),
-        (characters("bcd", unknown=True), characters("abcd", unknown=True, boundary=True)),
-        (characters("bcd", boundary=True), characters("abcd", unknown=True, boundary=True)),
+        (characters("bcd", unknown=True), characters("abcd", unknown=True, separator=True)),
+        (characters("bcd", separator=True), characters("abcd", unknown=True, separator=True)),
         (characters("bd"), characters("ac")),
     ],
 )
 def test_rows_follow_their_character_and_new_ones_start_fresh(old, new, entry):
-    """Rows by index: every weight goes to the wrong letter as soon as the alphabet shifts; special symbols too."""
+    """Rows by index: every weight goes to the wrong letter as soon as the alphabet shifts; special tokens too."""
     base, fresh, made, said = adapted(old, new, entry)
-    known = [symbol for symbol in symbols(new) if symbol in symbols(old)]
+    known = [token for token in tokens(new) if token in tokens(old)]
     assert said == [
-        f"fine-tuning: {len(known)} known symbols keep their weights, {new.size - len(known)} new ones start fresh"
+        f"fine-tuning: {len(known)} known tokens keep their weights, {new.size - len(known)} new ones start fresh"
     ]
     by_row = ["head.weight", "head.bias"] + ["embedding.weight"] * (entry == "embedding")
     by_column = ["rnn.weight_ih_l0"] if entry == "onehot" else []
-    for index, symbol in enumerate(symbols(new)):
-        source, place = (base, symbols(old).index(symbol)) if symbol in known else (fresh, index)
+    for index, token in enumerate(tokens(new)):
+        source, place = (base, tokens(old).index(token)) if token in known else (fresh, index)
         for name in by_row:
-            assert made.parameters[name][index].tobytes() == source.parameters[name][place].tobytes(), (name, symbol)
+            assert made.parameters[name][index].tobytes() == source.parameters[name][place].tobytes(), (name, token)
         for name in by_column:
             column = made.parameters[name][:, index]
-            assert column.tobytes() == source.parameters[name][:, place].tobytes(), (name, symbol)
+            assert column.tobytes() == source.parameters[name][:, place].tobytes(), (name, token)
     for name in made.architecture.shapes.keys() - {*by_row, *by_column}:
         assert made.parameters[name].tobytes() == base.parameters[name].tobytes(), name
     assert made.vocabulary == new
 
 
 def test_bytes_are_known_one_and_all():
-    """A boundary behind the bytes is one new row."""
-    base, fresh, made, said = adapted(Vocabulary("bytes"), Vocabulary("bytes", boundary=True))
-    assert said == ["fine-tuning: 256 known symbols keep their weights, 1 new ones start fresh"]
+    """A separator behind the bytes is one new row."""
+    base, fresh, made, said = adapted(Vocabulary("bytes"), Vocabulary("bytes", separator=True))
+    assert said == ["fine-tuning: 256 known tokens keep their weights, 1 new ones start fresh"]
     assert made.parameters["head.bias"][:256].tobytes() == base.parameters["head.bias"].tobytes()
     assert made.parameters["head.bias"][256] == fresh.parameters["head.bias"][256]
 
@@ -92,7 +92,7 @@ def test_the_model_that_was_read_is_not_changed():
 
 
 def test_scalar_input_cannot_learn_new_characters():
-    """With index/V as input a new symbol changes what every number means; the same alphabet is fine."""
+    """With index/V as input a new token changes what every number means; the same alphabet is fine."""
     with pytest.raises(SettingsError, match="scalar input cannot learn new characters; the text has 1"):
         adapted(characters("bcd"), characters("abcd"), "scalar")
     base, _, made, _ = adapted(characters("bcd"), characters("bcd"), "scalar")
@@ -154,13 +154,13 @@ def test_binary_is_as_in_the_model():
 @pytest.mark.parametrize("keep_order", [True, False])
 def test_records_are_read_as_the_model_learnt_them(keep_order):
     """Catches a model whose state was carried that goes on from the zero state, without a word."""
-    base = replace(folder(characters("ab", boundary=True)), records="line", keep_order=keep_order)
+    base = replace(folder(characters("ab", separator=True)), records="line", keep_order=keep_order)
     assert settings_like(base, {})["keep_order"] == keep_order
     assert settings_like(base, {"keep_order": not keep_order})["keep_order"] != keep_order
 
 
 def test_records_are_fixed_only_where_the_model_knows_a_boundary():
-    with_boundary = replace(folder(characters("abc", boundary=True)), records="line")
+    with_boundary = replace(folder(characters("abc", separator=True)), records="line")
     assert settings_like(with_boundary, {})["records"] == "line"
     with pytest.raises(SettingsError, match="records must be as in the model"):
         settings_like(with_boundary, {"records": "paragraph"})
@@ -192,11 +192,11 @@ def test_a_new_text_with_a_shifted_alphabet_keeps_every_known_row(tmp_path):
     base = folder(characters("cdxyz"), seed=3)
     made, notices = fine_tune(tmp_path, base, "abcd " * 60)
     assert made.vocabulary.characters == tuple(" abcdxyz")
-    assert "fine-tuning: 5 known symbols keep their weights, 3 new ones start fresh" in notices
+    assert "fine-tuning: 5 known tokens keep their weights, 3 new ones start fresh" in notices
     fresh = initial_parameters(made.architecture, seed=0)
-    for index, symbol in enumerate(made.vocabulary.characters):
-        if symbol in "cdxyz":
-            expected = base.parameters["embedding.weight"]["cdxyz".index(symbol)]
+    for index, token in enumerate(made.vocabulary.characters):
+        if token in "cdxyz":
+            expected = base.parameters["embedding.weight"]["cdxyz".index(token)]
         else:
             expected = fresh["embedding.weight"][index]
         np.testing.assert_allclose(made.parameters["embedding.weight"][index], expected, atol=1e-9)

@@ -7,11 +7,11 @@ import re
 import pytest
 
 from charloom.config import PLANNED, Settings
-from charloom.text.batches import training_batches
-from charloom.text.corpus import corpus_of
-from charloom.text.dataset import prepare
+from charloom.data.batches import training_batches
+from charloom.data.corpus import corpus_of
+from charloom.data.dataset import prepare
 from charloom.training import planning
-from charloom.training.planning import Look, Pace, look, plan
+from charloom.training.planning import CorpusStatistics, ThroughputEstimate, corpus_statistics, plan
 
 pytestmark = pytest.mark.processor
 
@@ -69,23 +69,23 @@ def test_a_plan_leaves_the_text_alone(dataset, machine):
 def test_a_look_at_a_text(dataset):
     """Lines counted as repeated at their first time; the validation split looked at; bits taken for bytes."""
     lines = "".join(f"line number {n * n} of a text\n" for n in range(2000))
-    seen = look(dataset(lines * 2, split="1/0"))
-    assert seen.symbols == 2 * len(lines)
+    seen = corpus_statistics(dataset(lines * 2, split="1/0"))
+    assert seen.tokens == 2 * len(lines)
     assert seen.repeated == pytest.approx(0.5, abs=0.001)
-    once = look(dataset(lines, split="50/50"))
-    assert once.symbols == len(lines) // 2
+    once = corpus_statistics(dataset(lines, split="50/50"))
+    assert once.tokens == len(lines) // 2
     assert once.repeated == 0
     assert 0.3 < once.bits < 3
-    assert look(dataset("one line without an end", split="1/0")).repeated == 0
+    assert corpus_statistics(dataset("one line without an end", split="1/0")).repeated == 0
 
 
 def test_repeated_records_and_bytes(dataset):
-    """A boundary that is not seen as the end of a line."""
+    """A separator that is not seen as the end of a line."""
     names = "\n".join(["Ann", "Bob", "Ann", "Cleopatra"] * 50)
-    seen = look(dataset(names, split="1/0", records="line"))
+    seen = corpus_statistics(dataset(names, split="1/0", records="line"))
     assert seen.repeated > 0.9
     assert seen.records == 200
-    assert look(dataset(names, split="1/0", vocabulary="bytes")).repeated > 0.9
+    assert corpus_statistics(dataset(names, split="1/0", vocabulary="bytes")).repeated > 0.9
 
 
 def test_more_time_or_a_faster_machine_takes_a_larger_network(dataset, machine):
@@ -145,7 +145,7 @@ def test_a_real_machine_is_timed(dataset):
     event, settings = plan({"minutes": 0.01}, Settings.from_flat({"minutes": 0.01}), dataset("abc " * 5000))
     reasons = {choice.setting: choice.reason for choice in event.choices}
     assert settings.model.hidden in planning.SIZES
-    assert int(re.search(r"([\d,]+) symbols a second", reasons["hidden"])[1].replace(",", "")) > 1000
+    assert int(re.search(r"([\d,]+) tokens a second", reasons["hidden"])[1].replace(",", "")) > 1000
 
 
 def test_sizes_between_those_timed_follow_from_both(dataset, machine):
@@ -153,12 +153,12 @@ def test_sizes_between_those_timed_follow_from_both(dataset, machine):
     machine(100_000)
     settings = Settings.from_flat({"minutes": 1})
     data = dataset("abc " * 50_000)
-    pace = Pace(settings, look(data), planning.TIMED, first_batch(data, settings))
-    assert pace.rate(256) == pytest.approx(100_000)
-    assert pace.rate(128) == pytest.approx(100_000 * 2**0.5)
-    assert pace.rate(96) == pytest.approx(100_000 * (256 / 96) ** 0.5)
-    assert pace.rate(384) == pytest.approx(100_000 * (256 / 384) ** 2)
-    assert pace.symbols(256) == pytest.approx(60 * planning.SHARE * 100_000)
+    throughput = ThroughputEstimate(settings, corpus_statistics(data), planning.TIMED, first_batch(data, settings))
+    assert throughput.rate(256) == pytest.approx(100_000)
+    assert throughput.rate(128) == pytest.approx(100_000 * 2**0.5)
+    assert throughput.rate(96) == pytest.approx(100_000 * (256 / 96) ** 0.5)
+    assert throughput.rate(384) == pytest.approx(100_000 * (256 / 384) ** 2)
+    assert throughput.tokens(256) == pytest.approx(60 * planning.SHARE * 100_000)
 
 
 def test_beyond_what_the_memory_holds_the_rest_is_guessed(dataset, machine):
@@ -177,7 +177,7 @@ def test_a_short_text_is_planned_for_the_batch_it_gets(dataset, machine):
     machine(100_000)
     text = "".join(chr(ord("a") + n * n % 26) for n in range(100))
     choices, _ = planned(dataset(text, split="1/0"), minutes=1, steps=1, hidden=384, batch_size=10**9)
-    assert choices["dropout"] == pytest.approx(planning.DROPOUT[0])  # a step of at most 99 symbols: read once
+    assert choices["dropout"] == pytest.approx(planning.DROPOUT[0])  # a step of at most 99 tokens: read once
 
 
 def test_what_is_dropped_is_for_new_text_and_the_size(dataset, machine):
@@ -189,7 +189,7 @@ def test_what_is_dropped_is_for_new_text_and_the_size(dataset, machine):
     assert repeated["dropout"] == pytest.approx(alone["dropout"], abs=0.02)
     few, _ = planned(dataset(once, split="1/0"), **given, steps=20)
     assert few["dropout"] < alone["dropout"]
-    sizes = [planning._dropout(look(dataset(once)), 5, hidden)[0].value for hidden in (128, 256, 384, 768)]
+    sizes = [planning._dropout(corpus_statistics(dataset(once)), 5, hidden)[0].value for hidden in (128, 256, 384, 768)]
     assert sizes == sorted(set(sizes))
 
 
@@ -207,8 +207,8 @@ def test_the_rate_is_planned_for_adam_alone(dataset, machine):
 
 def test_every_number_is_there_at_the_edges():
     """A logarithm of nothing: a text of two characters, or all of it repeated."""
-    for text in (Look(1, 1, 0, 0.0, 8.0), Look(100, 2, 0, 1.0, 0.1)):
-        for symbols in (1.0, 1e12):
-            epochs = text.readings(symbols)
+    for text in (CorpusStatistics(1, 1, 0, 0.0, 8.0), CorpusStatistics(100, 2, 0, 1.0, 0.1)):
+        for tokens in (1.0, 1e12):
+            epochs = text.readings(tokens)
             for choice in (*planning._dropout(text, epochs, 48), planning._decay(epochs)):
                 assert choice.value == "locked" or 0 <= choice.value < 1

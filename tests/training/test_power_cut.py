@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from charloom.checkpoint import load_model
+from charloom.data.dataset import open_dataset
 from charloom.errors import CharloomError, Interrupted
-from charloom.text.dataset import open_dataset
 from charloom.training import start
-from charloom.training.run import Run
+from charloom.training.run_folder import RunFolder
 
 CHEAP = {
     "hidden": 4,
@@ -201,7 +201,7 @@ def write(place, state):
 
 def load(folder):
     """The step at which a run goes on, everything read that going on reads first."""
-    with Run.open(folder) as run:
+    with RunFolder.open(folder) as run:
         _, progress, _ = run.load_last()
         open_dataset(run.data)
         if progress.best_nats is not None:
@@ -220,7 +220,7 @@ def recorded(tmp_path_factory, zen):
     corpus.write_text(zen, encoding="utf-8")
     root = tmp_path_factory.mktemp("disk")
     recorder = Recorder(root)
-    save = Run.save_last
+    save = RunFolder.save_last
 
     def marked(run, model, progress, arrays):
         save(run, model, progress, arrays)
@@ -229,7 +229,7 @@ def recorded(tmp_path_factory, zen):
     asked = iter([False, False])
     with pytest.MonkeyPatch.context() as patch:
         recorder.attach(patch)
-        patch.setattr(Run, "save_last", marked)
+        patch.setattr(RunFolder, "save_last", marked)
         with pytest.raises(Interrupted):
             start.start([str(corpus)], CHEAP, root / "runs" / "run", None, lambda _: None, lambda: next(asked, True))
         start.resume(root / "runs" / "run", {}, lambda _: None, lambda: False)

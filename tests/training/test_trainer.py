@@ -13,20 +13,22 @@ import pytest
 from charloom.architecture import Architecture
 from charloom.checkpoint import ModelFolder, load_model
 from charloom.config import Settings
+from charloom.data.batches import Streams
+from charloom.data.dataset import Ids
+from charloom.data.vocabulary import Vocabulary
 from charloom.engines.initial import initial_parameters
 from charloom.errors import Interrupted, TrainingError
-from charloom.text.batches import Streams
-from charloom.text.dataset import Ids
-from charloom.text.vocabulary import Vocabulary
 from charloom.training.budget import FLOOR, Progress
 from charloom.training.events import Finished, Notice, Sample, Step, Validation
-from charloom.training.run import Run
+from charloom.training.run_folder import RunFolder
 from charloom.training.trainer import Layouts, Trainer, measure
 
 pytestmark = pytest.mark.processor
 
-SYMBOLS = Vocabulary("characters", ("a", "b"))
-SHAPE = Architecture(cell="rnn", nonlinearity="tanh", layers=1, hidden=2, input="onehot", embedding=1, symbols=2)
+VOCABULARY = Vocabulary("characters", ("a", "b"))
+SHAPE = Architecture(
+    cell="rnn", nonlinearity="tanh", layers=1, hidden=2, input="onehot", embedding=1, vocabulary_size=2
+)
 BATCHES = 5
 
 
@@ -93,13 +95,13 @@ class Session:
         layouts = Layouts(Streams(Ids.of(np.zeros(21, np.uint8)), 2, 2), *[split if validation else None] * 3)
         assert len(layouts.training) == BATCHES
         if resumed:
-            run = Run(self.folder, settings, {})
+            run = RunFolder(self.folder, settings, {})
             model, progress, arrays = run.load_last()
             engine.load(model.parameters)
             state = engine.restore(arrays, layouts.training.carried(progress.epoch, progress.index))
         else:
-            run = Run.create(self.folder, "x", settings, {})
-            model, progress, state = ModelFolder(SHAPE, SYMBOLS, initial_parameters(SHAPE, 0)), Progress(), None
+            run = RunFolder.create(self.folder, "x", settings, {})
+            model, progress, state = ModelFolder(SHAPE, VOCABULARY, initial_parameters(SHAPE, 0)), Progress(), None
         self.trainer = Trainer(engine, layouts, run, model, progress, state, self.events.append, stop, clock or Clock())
 
     def seen(self, kind):
@@ -129,8 +131,8 @@ def test_best_holds_the_weights_of_the_best_validation_not_the_last(tmp_path):
     ]
     assert (saved_at(session.folder / "best"), saved_at(session.folder / "last")) == (4, 10)
     assert (session.finished.best_step, session.finished.validation_nats) == (4, 0.5)
-    provenance = load_model(session.folder / "best").provenance
-    assert (provenance["validation_nats"], provenance["test_nats"], provenance["step"]) == (0.5, 0.5, 4)
+    metadata = load_model(session.folder / "best").metadata
+    assert (metadata["validation_nats"], metadata["test_nats"], metadata["step"]) == (0.5, 0.5, 4)
 
 
 @pytest.mark.parametrize(("steps", "every"), [(7, 3), (3, 100)])
@@ -195,7 +197,7 @@ def test_best_by_training_loss(tmp_path, validation):
     session = trained(tmp_path, engine, steps=6, validate_every=2, best_by="training", validation=validation)
     assert [(e.train_nats, e.best) for e in session.seen(Validation)] == [(4, True), (1.5, True), (4, False)]
     assert (saved_at(session.folder / "best"), session.finished.best_step) == (4, 4)
-    assert load_model(session.folder / "best").provenance["step"] == 4
+    assert load_model(session.folder / "best").metadata["step"] == 4
 
 
 def test_validating_after_each_epoch(tmp_path):
@@ -222,7 +224,7 @@ def test_models_that_are_kept_for_good(tmp_path, keep, names):
     ]
     for name in names:
         kept = session.folder / "kept" / name
-        assert saved_at(kept) == load_model(kept).provenance["step"] == BATCHES * int(name[6:10])
+        assert saved_at(kept) == load_model(kept).metadata["step"] == BATCHES * int(name[6:10])
 
 
 def test_models_of_one_epoch_are_all_kept(tmp_path):
@@ -318,7 +320,7 @@ def test_a_state_that_explodes_over_the_whole_split_is_said_and_not_written(tmp_
     )
     finished = session.trainer.train()
     assert (finished.validation_nats, finished.test_nats) == (None, None)
-    assert "validation_nats" not in load_model(session.folder / "best").provenance
+    assert "validation_nats" not in load_model(session.folder / "best").metadata
     assert "not finite" in session.seen(Notice)[0].text
 
 
@@ -393,13 +395,13 @@ def test_measuring_counts_as_time_spent(tmp_path):
 
 
 def test_reports_come_every_second_with_rates_and_what_is_left(tmp_path):
-    """Symbols a second of a whole run instead of since the last report; time left from the wrong budget."""
+    """Tokens a second of a whole run instead of since the last report; time left from the wrong budget."""
     session = trained(tmp_path, Scripted(), clock=Clock(0.5), steps=20, validate_every=99, schedule="cosine")
     reports = session.seen(Step)
     assert [event.step for event in reports] == [*range(2, 21, 2)]
     for event in reports:
         assert event.train_nats == 1.0
-        assert event.symbols_per_second == pytest.approx(2 * 4 / 1.0)  # two steps of 2 x 2 symbols a second
+        assert event.tokens_per_second == pytest.approx(2 * 4 / 1.0)  # two steps of 2 x 2 tokens a second
         assert event.seconds_left == pytest.approx((20 - event.step) / 2)
     assert reports[-1].learning_rate == pytest.approx(FLOOR)
 
@@ -422,8 +424,8 @@ def test_a_measurement_ends_when_enough_is_read():
     split, states, engine = Streams(Ids.of(np.zeros(101, np.uint8)), 2, 5), [], Scripted()
     score = engine.score
     engine.score = lambda inputs, targets, state: (states.append(state), score(inputs, targets, state))[1]
-    assert measure(engine, split, most=15).symbols == 20
-    assert measure(engine, split).symbols == 100
+    assert measure(engine, split, most=15).tokens == 20
+    assert measure(engine, split).tokens == 100
     assert states[:2] == [None, "measuring"]
     states.clear()
     measure(engine, Streams(Ids.of(np.zeros(101, np.uint8)), 2, 5, carries_state=False))

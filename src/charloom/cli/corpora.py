@@ -16,7 +16,7 @@ from charloom.cli.screen import write
 )
 def command(as_json: bool) -> None:
     """List the texts that `charloom train NAME` knows by name, their sizes, and where each comes from."""
-    from charloom.text.named import listing
+    from charloom.data.named import listing
 
     for entry in listing():
         if as_json:

@@ -36,7 +36,7 @@ def command(minutes: str, out: Path | None) -> None:
 
 
 def _write_passage(folder: Path) -> None:
-    from charloom.generate.model import Model
+    from charloom.model import Model
 
     write(BEGIN)
     # After a blank line, as a paragraph begins in the reference.
@@ -49,7 +49,7 @@ def _beside_compressors(folder: Path, nats: float) -> str:
     """The model's figure on text that it never saw, and theirs for the same, its training text read before."""
     import math
 
-    from charloom.text.dataset import open_dataset
+    from charloom.data.dataset import open_dataset
 
     data = open_dataset(folder / "data")
     unseen = data.ids("validation").view()

@@ -116,8 +116,8 @@ def plan_table(event: Planned) -> list[str]:
     records = f" in {counted(event.records, 'record')}" if event.records else ""
     unit = "minute" if event.minutes == 1 else "minutes"
     rows = [
-        f"plan for {event.minutes:g} {unit}: {event.symbols:,} symbols{records}, "
-        f"{event.distinct:,} different{repeated}; xz packs a sample into {event.xz_bits_per_symbol:.2f} bits each"
+        f"plan for {event.minutes:g} {unit}: {event.tokens:,} tokens{records}, "
+        f"{event.distinct:,} different{repeated}; xz packs a sample into {event.xz_bits_per_token:.2f} bits each"
     ]
     width = max((len(str(choice.value)) for choice in event.choices), default=0)
     rows += [f"  {choice.setting:<14}{choice.value!s:>{width}}  {choice.reason}" for choice in event.choices]
@@ -129,8 +129,8 @@ def _started(event: Started) -> list[str]:
     network = f"{event.cell}, {event.layers} x {counted(event.hidden, 'unit')}, {event.parameters:,} parameters"
     return [
         f"{verb} in {event.run}: {network}",
-        f"text: {event.symbols:,} symbols; {counted(event.train_symbols, event.unit)} to train on, "
-        f"{event.validation_symbols:,} to validate",
+        f"text: {event.tokens:,} tokens; {counted(event.train_tokens, event.unit)} to train on, "
+        f"{event.validation_tokens:,} to validate",
         f"with: {event.engine}",
     ]
 
@@ -185,7 +185,7 @@ def step_line(event: Step, unit: str) -> str:
     """Where training is, in one line."""
     return (
         f"step {event.step:,} · epoch {event.epoch + 1} · train {loss(event.train_nats, unit)} · "
-        f"{event.symbols_per_second:,.0f} {unit}s/s"
+        f"{event.tokens_per_second:,.0f} {unit}s/s"
     )
 
 

@@ -15,11 +15,11 @@ from charloom.cli.texts import MOST, bytes_of, characters_of, compressed, text_l
 from charloom.errors import ModelError, SettingsError, TextError
 
 if TYPE_CHECKING:
-    from charloom.evaluate import Score
-    from charloom.text.dataset import Dataset
+    from charloom.data.dataset import Dataset
+    from charloom.score import Score
 
 
-class Windows(click.ParamType[int]):
+class WindowsParameter(click.ParamType[int]):
     """`windows:256`, as 256."""
 
     name = "windows"
@@ -65,7 +65,7 @@ class Windows(click.ParamType[int]):
     "--protocol",
     "window",
     metavar="windows:N",
-    type=Windows(),
+    type=WindowsParameter(),
     help="also in windows of N characters, each from a cold start, as nanoGPT measures",
 )
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
@@ -89,20 +89,20 @@ def command(
     model's own was.
     """
     from charloom.checkpoint import load_model
-    from charloom.generate.model import Model
-    from charloom.text.vocabulary import BOUNDARY
+    from charloom.data.vocabulary import RECORD_SEPARATOR
+    from charloom.model import Model
 
     folder = load_model(model)
     loaded, data = Model.of(folder), _data(Path(model), needed=not paths)
     if paths:
         text = text_like(loaded, paths, encoding, errors, field)
         ids, characters = loaded.read(text, unknown)
-        read, of = text[:MOST].replace(BOUNDARY, "\n").encode("utf-8", "surrogateescape"), len(text[:MOST])
+        read, of = text[:MOST].replace(RECORD_SEPARATOR, "\n").encode("utf-8", "surrogateescape"), len(text[:MOST])
     else:
         ids = _held_out(model, data)
         characters = max(1, characters_of(loaded.vocabulary, ids) - 1)
         read, of = bytes_of(loaded.vocabulary, ids[:MOST]), characters_of(loaded.vocabulary, ids[:MOST])
-    score = loaded.score_symbols(ids, characters)
+    score = loaded.score_ids(ids, characters)
     report = _figures(score, loaded.vocabulary.kind == "bytes")
     if window and folder.reset_id is not None:
         raise SettingsError(
@@ -125,13 +125,13 @@ def _figures(score: Score, of_bytes: bool) -> dict[str, Any]:
         "accuracy": score.accuracy,
     }
     if of_bytes:
-        report |= {"bytes": score.symbols, "bits_per_byte": score.nats / score.symbols / math.log(2)}
+        report |= {"bytes": score.tokens, "bits_per_byte": score.nats / score.tokens / math.log(2)}
     return report
 
 
 def _data(model: Path, needed: bool) -> Dataset | None:
     """The texts of the run that a folder is, or is in, if it still has them; damaged ones end it only where needed."""
-    from charloom.text.dataset import open_dataset
+    from charloom.data.dataset import open_dataset
 
     place = model.resolve()
     runs = [run for run in (place, *place.parents[:2]) if (run / "data" / "dataset.json").exists()]
@@ -160,17 +160,17 @@ def _otherwise(folder: Any, ids: Any, score: Score, dynamic: bool, window: int |
     from charloom.training import measuring
 
     engine = measuring.reader(folder)
-    symbols_per_char = score.symbols / score.characters
+    tokens_per_char = score.tokens / score.characters
     found = {}
     if window:
-        found["windows_nats_per_char"] = measuring.in_windows(engine, ids, window).nats_per_char * symbols_per_char
+        found["windows_nats_per_char"] = measuring.in_windows(engine, ids, window).nats_per_char * tokens_per_char
     if dynamic:
         found["dynamic_nats_per_char"] = measuring.dynamic(engine, ids, folder.reset_id) / score.characters
     return found
 
 
 def _lines(report: dict[str, Any], window: int | None) -> list[str]:
-    """A table of label and figure; accuracy is of symbols, so of bytes where the model reads bytes."""
+    """A table of label and figure; accuracy is of tokens, so of bytes where the model reads bytes."""
     rows = {
         "characters": f"{report['characters']:,}",
         "nats per char": f"{report['nats_per_char']:.4f}",

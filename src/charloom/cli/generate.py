@@ -14,7 +14,7 @@ from charloom.cli.screen import write
 from charloom.errors import SettingsError, TextError
 
 if TYPE_CHECKING:
-    from charloom.generate.model import Model
+    from charloom.model import Model
 
 SEED_BITS = 32  # of a seed that is drawn: short enough to be typed again, and exact in any program's JSON
 
@@ -57,7 +57,7 @@ def command(model: str, prompt: str, count: int, adapt: tuple[str, ...], as_json
     escapes (PEP 383).
     """
     from charloom.config import validated
-    from charloom.generate.model import Model, Writing
+    from charloom.model import Model, Writing
 
     given = {name: value for name, value in options.items() if not (value is None or value is False or value == ())}
     given.setdefault("seed", secrets.randbits(SEED_BITS))
@@ -82,7 +82,7 @@ def _adapted(path: str, texts: tuple[str, ...], unknown: Any) -> Model:
     """The model after it has learnt from these texts; what is on disk stays as it is."""
     from charloom.checkpoint import load_model
     from charloom.cli.texts import text_like
-    from charloom.generate.model import Model
+    from charloom.model import Model
     from charloom.training.measuring import adapted
 
     folder = load_model(path)

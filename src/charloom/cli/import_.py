@@ -33,7 +33,7 @@ def command(file: Path, out: Path | None, characters: Path | None) -> None:
 
     What FILE does not tell, and is therefore assumed, is said on stderr; the model's folder is printed on stdout.
     """
-    from charloom.interop.importing import check_new, import_model, save_new
+    from charloom.importers.importing import check_new, import_model, save_new
 
     folder = _named_after(file) if out is None else out
     check_new(folder)

@@ -26,7 +26,7 @@ def command(model: str | None, verbose: bool, as_json: bool) -> None:
     if as_json:
         write(json.dumps(facts) + "\n")
         return
-    nested = facts.pop("provenance", {}) | facts.pop("kernels_not_here", {})
+    nested = facts.pop("metadata", {}) | facts.pop("kernels_not_here", {})
     rows = facts | nested
     width = max(map(len, rows)) + 2
     for name, value in rows.items():
@@ -45,7 +45,7 @@ def _model(path: str) -> dict[str, Any]:
 
     folder = load_model(path)
     a, v = folder.architecture, folder.vocabulary
-    special = [name for name in ("unknown", "boundary") if getattr(v, name)]
+    special = [name for name in ("unknown", "separator") if getattr(v, name)]
     return {
         "folder": str(find_model(path)),
         "network": f"{a.cell}, {a.layers} x {a.hidden}, {a.input} input",
@@ -55,7 +55,7 @@ def _model(path: str) -> dict[str, Any]:
         + (f" and {', '.join(special)}" if special else ""),
         "records": folder.records,
         "cleaning": ", ".join(f"{k}={x!r}" for k, x in folder.cleaning.model_dump().items() if x) or "none",
-        "provenance": folder.provenance,
+        "metadata": folder.metadata,
     }
 
 

@@ -38,7 +38,7 @@ VERBS = {
 }
 
 
-class Verbs(click.Group):
+class Commands(click.Group):
     """The group of verbs; knows their names and one line on each without importing them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -82,7 +82,7 @@ class Verbs(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list in `--help`."""
-        with formatter.section("Verbs"):
+        with formatter.section("Commands"):
             formatter.write_dl(list(VERBS.items()))
 
 
@@ -93,8 +93,8 @@ def _as_flag(message: str, parameters: Sequence[click.Parameter]) -> str:
 
 
 @click.group(
-    cls=Verbs,
-    subcommand_metavar="VERB ...",
+    cls=Commands,
+    subcommand_metavar="COMMAND ...",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""\b
     Begin with:
@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         status = _complain(_with_hint(error), error.exit_code)
     except CharloomError as error:
         status = _complain(str(error), error.exit_status)
-    except BrokenPipeError:  # what waited for whoever has enough; `Verbs.invoke` has the usual case
+    except BrokenPipeError:  # what waited for whoever has enough; `Commands.invoke` has the usual case
         status = 0
     except MemoryError:
         status = _complain("out of memory; lower --batch-size, --seq-length or --hidden", 1)

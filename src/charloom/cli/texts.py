@@ -11,12 +11,12 @@ from charloom.errors import TextError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from charloom.generate.model import Model
-    from charloom.text.dataset import Dataset
-    from charloom.text.vocabulary import Vocabulary
+    from charloom.data.dataset import Dataset
+    from charloom.data.vocabulary import Vocabulary
+    from charloom.model import Model
 
 MOST = 2**23
-"""Symbols that a compressor is given of a text, and before it of the training text's end: PPMd takes 20 seconds."""
+"""Tokens that a compressor is given of a text, and before it of the training text's end: PPMd takes 20 seconds."""
 
 
 def text_like(
@@ -28,7 +28,7 @@ def text_like(
         TextError: if nothing is left of it.
     """
     from charloom.config import TextSettings, validated
-    from charloom.text.corpus import open_corpus
+    from charloom.data.corpus import open_corpus
 
     records = "file" if model.records == "field" and field is None else model.records
     values = {**model.cleaning.model_dump(), "records": records, "encoding": encoding, "errors": errors, "field": field}
@@ -47,7 +47,7 @@ def bytes_of(vocabulary: Vocabulary, ids: NDArray[Any]) -> bytes:
     if vocabulary.kind == "bytes":
         import numpy as np
 
-        return np.where(ids < 256, ids, ord("\n")).astype(np.uint8).tobytes()  # a boundary as a newline
+        return np.where(ids < 256, ids, ord("\n")).astype(np.uint8).tobytes()  # a separator as a newline
     return vocabulary.decode(ids).encode("utf-8", "surrogateescape")
 
 
@@ -63,7 +63,7 @@ def characters_of(vocabulary: Vocabulary, ids: NDArray[Any]) -> int:
 
 def compressed(plain: bytes, characters: int, data: Dataset | None) -> dict[str, float]:
     """Bits per character of ordinary compressors, once they have read the training text, if that is there."""
-    from charloom.evaluate import bits_after, ppmd_bits, xz_bits
+    from charloom.evaluation.compressors import bits_after, ppmd_bits, xz_bits
 
     before = b"" if data is None else bytes_of(data.vocabulary, data.ids("train").view()[-MOST:])
     return {

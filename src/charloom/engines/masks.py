@@ -25,7 +25,7 @@ def generator(seed: int, step: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[seed, step]))
 
 
-class Draw(NamedTuple):
+class DropoutLevels(NamedTuple):
     """A level, 0 … LEVELS - 1, for each unit; those below `kept` survive."""
 
     levels: NDArray[np.uint8]
@@ -38,11 +38,11 @@ class Draw(NamedTuple):
         return mask
 
 
-NOTHING_DROPPED: Mapping[str, Draw] = MappingProxyType({})
+NOTHING_DROPPED: Mapping[str, DropoutLevels] = MappingProxyType({})
 
 
-def draw(random: np.random.Generator, shape: tuple[int, ...], dropout: float) -> Draw:
+def dropout_levels(random: np.random.Generator, shape: tuple[int, ...], dropout: float) -> DropoutLevels:
     """What the share `dropout` of the units, to the nearest of LEVELS, is dropped by."""
     size = math.prod(shape)
     levels = random.bit_generator.random_raw(-(-size // 8)).view(np.uint8)[:size]
-    return Draw(levels.reshape(shape), max(1, round((1 - dropout) * LEVELS)))
+    return DropoutLevels(levels.reshape(shape), max(1, round((1 - dropout) * LEVELS)))

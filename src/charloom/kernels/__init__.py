@@ -35,7 +35,7 @@ FORCE = "CHARLOOM_KERNELS"  # the environment variable that names a variant, or 
 
 
 @dataclass(frozen=True)
-class Choice:
+class KernelChoice:
     """The kernels that a process uses.
 
     name: the variant, or `none`.
@@ -56,7 +56,7 @@ class Choice:
 
 
 @cache
-def chosen() -> Choice:
+def chosen() -> KernelChoice:
     """The variant to use: the one that CHARLOOM_KERNELS names, else the fastest that runs here. Settled once.
 
     Raises:
@@ -65,9 +65,9 @@ def chosen() -> Choice:
     """
     forced = os.environ.get(FORCE, "")
     if forced == "off":
-        return Choice("none", None, f"{FORCE}=off")
+        return KernelChoice("none", None, f"{FORCE}=off")
     if forced:
-        return Choice(forced, open_variant(forced), f"{FORCE}={forced}")
+        return KernelChoice(forced, open_variant(forced), f"{FORCE}={forced}")
     return _fastest()
 
 
@@ -123,7 +123,7 @@ def cpu_features() -> frozenset[str]:
         return frozenset()
 
 
-def _fastest() -> Choice:
+def _fastest() -> KernelChoice:
     names = runnable()
     if not names:
         return _nothing("not built; it takes a C++ compiler and Python's headers (in a checkout: make kernels)")
@@ -134,13 +134,15 @@ def _fastest() -> Choice:
     faster = list(VARIANTS)[: list(VARIANTS).index(names[0])]
     missing = [name for name in faster if cpu_features() >= set(VARIANTS[name])]
     reason = "the fastest that this processor runs"
-    return Choice(
+    return KernelChoice(
         names[0], module, f"{reason} and that is built; not built: {', '.join(missing)}" if missing else reason
     )
 
 
-def _nothing(why: str) -> Choice:
-    return Choice("none", None, why, f"charloom's kernels are not used, so NumPy computes, which is slower ({why})")
+def _nothing(why: str) -> KernelChoice:
+    return KernelChoice(
+        "none", None, why, f"charloom's kernels are not used, so NumPy computes, which is slower ({why})"
+    )
 
 
 def _is_built(name: str) -> bool:

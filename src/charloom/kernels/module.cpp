@@ -10,8 +10,8 @@ namespace nb = nanobind;
 
 namespace charloom {
 
-void bind_training(nb::module_& module);  // training.cpp
-void bind_writing(nb::module_& module);   // writing.cpp
+void bind_training(nb::module_& module);   // training.cpp
+void bind_inference(nb::module_& module);  // writing.cpp
 
 }  // namespace charloom
 
@@ -20,5 +20,5 @@ NB_MODULE(CHARLOOM_MODULE, module) {
     module.attr("FLAGS") = CHARLOOM_FLAGS;  // the compiler's, for what is compared with these kernels
     module.def("cpu_features", &charloom::cpu_features, "What this processor can do of what the variants need.");
     charloom::bind_training(module);
-    charloom::bind_writing(module);
+    charloom::bind_inference(module);
 }

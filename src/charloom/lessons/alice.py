@@ -10,10 +10,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-from charloom.generate.model import Model
-from charloom.lessons.lesson import Lesson, Run
+from charloom.data.dataset import open_dataset
+from charloom.lessons.lesson import Lesson, LessonRun
 from charloom.lessons.measures import longest_copy
-from charloom.text.dataset import open_dataset
+from charloom.model import Model
 from charloom.training.events import Validation
 
 EPOCHS = 20  # of the whole lesson: the memorising begins far earlier
@@ -53,7 +53,7 @@ def _over_fitting(best: Validation, last: Validation) -> str:
     )
 
 
-def _copied(run: Run) -> str:
+def _copied(run: LessonRun) -> str:
     """The longest passage of the training text in what the last weights write, greedily, after its beginning."""
     folder = Path(run.finished.run)
     dataset = open_dataset(folder / "data")

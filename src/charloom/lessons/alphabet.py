@@ -10,8 +10,8 @@ from collections.abc import Callable
 from string import ascii_uppercase as ALPHABET
 
 from charloom.errors import SettingsError
-from charloom.generate.model import Model
 from charloom.lessons.lesson import Lesson
+from charloom.model import Model
 
 WINDOW = 3  # letters, in the contrast without carried state
 COLD = "K"  # where the third proof starts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from charloom.lessons.lesson import Lesson, Run
+from charloom.lessons.lesson import Lesson, LessonRun
 
 PUBLISHED = 1.2917  # nats/char: the best validation loss in the lesson's saved output, 20 epochs
 QUARTER = 0.25  # of the time is what our own preset may take
@@ -41,12 +41,12 @@ def teach(lesson: Lesson) -> bool:
     return lesson.verdict(target <= PUBLISHED and share <= QUARTER, found)
 
 
-def _best(run: Run) -> float:
+def _best(run: LessonRun) -> float:
     """The best of the curve, nats/char."""
     return min(row.validation_nats for row in run.validations if row.validation_nats is not None)
 
 
-def _seconds_to(run: Run, nats: float) -> float:
+def _seconds_to(run: LessonRun, nats: float) -> float:
     """When the curve first was as low as this; infinity for never."""
     times = (row.seconds for row in run.validations if (row.validation_nats or math.inf) <= nats)
     return next(times, math.inf)

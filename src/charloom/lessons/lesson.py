@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from charloom.config import Settings, TextSettings
+from charloom.data.corpus import open_corpus
 from charloom.errors import SettingsError, TextError
 from charloom.files import replace_file
-from charloom.generate.model import Model
+from charloom.model import Model
 from charloom.presets import over, with_preset
-from charloom.text.corpus import open_corpus
 from charloom.training.events import Event, Finished, Report, Sample, Validation
 from charloom.training.start import Stop, start
 
 
 @dataclass(frozen=True)
-class Run:
+class LessonRun:
     """A training that a lesson made: how it ended, and what it reported on the way."""
 
     finished: Finished
@@ -85,7 +85,7 @@ class Lesson:
         preset: str | None = None,
         always: Mapping[str, Any] | None = None,
         **changes: Any,
-    ) -> Run:
+    ) -> LessonRun:
         """A run in the lesson's folder: the preset's settings, changed; then a person's; then what is always so.
 
         Args:
@@ -103,7 +103,7 @@ class Lesson:
 
         settings = over(self._settings(preset, changes), always or {})
         finished = start(paths or self.paths, settings, self.folder / name, None, report, self.stop)
-        return Run(finished, events)
+        return LessonRun(finished, events)
 
     def described(self, **changes: Any) -> str:
         """The network that the lesson's preset trains with these changes, in a few words."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from charloom.text.dataset import Ids
+from charloom.data.dataset import Ids
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ def longest_copy(written: str, text: str) -> str:
     return best
 
 
-def pairs_nats(train: Ids, validation: Ids, symbols: int) -> float:
+def pairs_nats(train: Ids, validation: Ids, tokens: int) -> float:
     """Nats per character of a table of pairs: P(next | this) counted in training, one added to each count (Laplace).
 
     What a model knows that has no memory at all beyond the last character.
     """
-    counts = np.ones((symbols, symbols))
+    counts = np.ones((tokens, tokens))
     ids = train.view()
     np.add.at(counts, (ids[:-1], ids[1:]), 1)
     log_p = np.log(counts / counts.sum(1, keepdims=True))

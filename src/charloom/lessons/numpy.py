@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from charloom.checkpoint import load_model
+from charloom.data.dataset import open_dataset
 from charloom.engines.bptt.arrays import Floats
 from charloom.engines.bptt.network import Network
-from charloom.generate.model import Model
-from charloom.lessons.lesson import Lesson, Run
+from charloom.lessons.lesson import Lesson, LessonRun
 from charloom.lessons.measures import pairs_nats
-from charloom.text.dataset import open_dataset
+from charloom.model import Model
 
 QUICK: dict[str, Any] = {"steps": 4_000}
 QUICK_LENGTH = 300_000  # characters of the text
@@ -43,7 +43,7 @@ def teach(lesson: Lesson) -> bool:
     return lesson.verdict(found < pairs, better)
 
 
-def _pairs(run: Run) -> float:
+def _pairs(run: LessonRun) -> float:
     """What a table of pairs needs on the same validation split."""
     dataset = open_dataset(Path(run.finished.run) / "data")
     return pairs_nats(dataset.ids("train"), dataset.ids("validation"), dataset.vocabulary.size)
@@ -62,7 +62,7 @@ def _walk(lesson: Lesson) -> None:
     )
     for t, letter in enumerate(WORD):
         i_BH, f_BH, g_BH, o_BH = cache.gates_T4BH[t]
-        onehot = [int(symbol == letter) for symbol in model.vocabulary.characters]
+        onehot = [int(token == letter) for token in model.vocabulary.characters]
         lesson.say(f"\nstep {t + 1}, {letter!r}: one-hot {onehot} over {' '.join(model.vocabulary.characters)}")
         lesson.say(_row("unit", [f"{n + 1}" for n in range(i_BH.shape[1])]))
         named = {"i  input gate": i_BH, "f  forget gate": f_BH, "o  output gate": o_BH, "g  candidate": g_BH}

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from charloom.lessons.lesson import Lesson, Run
+from charloom.lessons.lesson import Lesson, LessonRun
 from charloom.lessons.measures import loop_at_end
 
 ENOUGH = 300  # seconds for the better ways, where the windows took hours
@@ -47,7 +47,7 @@ def teach(lesson: Lesson) -> bool:
     return lesson.verdict(streams.nats < then and ratio > 1, found)
 
 
-def _for_seconds(lesson: Lesson, text: Sequence[str], seconds: float) -> tuple[Run, Run]:
+def _for_seconds(lesson: Lesson, text: Sequence[str], seconds: float) -> tuple[LessonRun, LessonRun]:
     """The same network for so long: on sentences, padded to the longest in the batch, and on streams."""
     changes = {name: value for name, value in QUICK.items() if name != "epochs"} if lesson.quick else {}
     always: dict[str, Any] = {"minutes": seconds / 60, "loss": "every", "best_by": "validation"}
@@ -60,13 +60,13 @@ def _for_seconds(lesson: Lesson, text: Sequence[str], seconds: float) -> tuple[R
     return sentences, lesson.train("streams", text, always={**always, **by_stream}, **changes, batch_size=STREAMS)
 
 
-def _best_within(run: Run, seconds: float) -> float:
+def _best_within(run: LessonRun, seconds: float) -> float:
     """The lowest validation loss of the curve up to then, nats/char; infinity if there was none yet."""
     rows = (row.validation_nats for row in run.validations if row.seconds <= seconds)
     return min((nats for nats in rows if nats is not None), default=math.inf)
 
 
-def _loss(run: Run) -> str:
+def _loss(run: LessonRun) -> str:
     return f"{run.nats:.4f} nats/char"
 
 
@@ -75,7 +75,7 @@ def _looped(text: str) -> str:
     return "no loop" if loop is None else f"a loop of {loop.period} from character {loop.start} on"
 
 
-def _write_from_a_window(lesson: Lesson, run: Run, seed: int) -> tuple[str, str]:
+def _write_from_a_window(lesson: Lesson, run: LessonRun, seed: int) -> tuple[str, str]:
     """Prints a random window of the text and what follows it: the greedy text, and one that is sampled."""
     model = run.model
     text = model.clean(lesson.text())

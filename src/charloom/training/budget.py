@@ -21,14 +21,14 @@ class Progress(Section, frozen=False):
 
     epoch, index: the next batch; seconds: spent in training so far; best_nats: the best model's loss, of the kind
     that `best_by` names; waited: validations since the best; validations: how many there were; marks: how many parts of
-    the budget were validated; train_nats, train_symbols: sums
+    the budget were validated; train_nats, train_tokens: sums
     since the last validation; lr_factor: halved by a rewind.
     """
 
     step: int = Field(0, ge=0)
     epoch: int = Field(0, ge=0)
     index: int = Field(0, ge=0)
-    symbols: int = Field(0, ge=0)
+    tokens: int = Field(0, ge=0)
     seconds: float = Field(0.0, ge=0)
     best_nats: float | None = None
     best_step: int = Field(0, ge=0)
@@ -36,7 +36,7 @@ class Progress(Section, frozen=False):
     validations: int = Field(0, ge=0)
     marks: int = Field(0, ge=0)
     train_nats: float = Field(0.0, ge=0)
-    train_symbols: int = Field(0, ge=0)
+    train_tokens: int = Field(0, ge=0)
     lr_factor: float = Field(1.0, gt=0, le=1)
     log_bytes: int = Field(0, ge=0)
     samples_bytes: int = Field(0, ge=0)

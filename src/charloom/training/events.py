@@ -1,6 +1,6 @@
 """What a run reports while it goes: values for a display, and lines of `log.jsonl`.
 
-Losses are nats per symbol (a character, or a byte of a byte-level model), so whoever shows them can say bits too.
+Losses are nats per token (a character, or a byte of a byte-level model), so whoever shows them can say bits too.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Notice(Event):
 
 
 @dataclass(frozen=True)
-class Choice:
+class PlannedChoice:
     """A setting that nobody chose, its value and the reason."""
 
     setting: str
@@ -46,17 +46,17 @@ class Choice:
 class Planned(Event):
     """What nobody chose, chosen from the text and the clock.
 
-    symbols: of the training text; distinct: of its vocabulary; records: in it, 0 where it is one text; repeated: share
-    of the symbols that stand in a line which stood there before; xz_bits_per_symbol: what xz makes of its beginning.
+    tokens: of the training text; distinct: of its vocabulary; records: in it, 0 where it is one text; repeated: share
+    of the tokens that stand in a line which stood there before; xz_bits_per_token: what xz makes of its beginning.
     """
 
     minutes: float
-    symbols: int
+    tokens: int
     distinct: int
     records: int
     repeated: float
-    xz_bits_per_symbol: float
-    choices: tuple[Choice, ...]
+    xz_bits_per_token: float
+    choices: tuple[PlannedChoice, ...]
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ class Started(Event):
     layers: int
     hidden: int
     parameters: int
-    symbols: int
+    tokens: int
     unit: str
-    train_symbols: int
-    validation_symbols: int
+    train_tokens: int
+    validation_tokens: int
     step: int
     resumed: bool
 
@@ -85,7 +85,7 @@ class Step(Event):
     epoch: int
     train_nats: float
     learning_rate: float
-    symbols_per_second: float
+    tokens_per_second: float
     seconds: float
     seconds_left: float | None
     fraction: float
@@ -93,7 +93,7 @@ class Step(Event):
 
 @dataclass(frozen=True)
 class Validation(Event):
-    """A quick validation: many streams over at most 200,000 symbols; without a validation split, training's loss alone.
+    """A quick validation: many streams over at most 200,000 tokens; without a validation split, training's loss alone.
 
     best: whether it beats all before it; kept: the folder of the model that was kept for good, if one was.
     """

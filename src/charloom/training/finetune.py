@@ -1,6 +1,6 @@
 """Fine-tuning: a model's weights under a new text's vocabulary.
 
-Symbols are matched by what they are, never by index: a known character keeps its rows, a new one gets fresh ones.
+Tokens are matched by what they are, never by index: a known character keeps its rows, a new one gets fresh ones.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from charloom.checkpoint import ModelFolder
 from charloom.config import ModelSettings, Settings, as_listed
+from charloom.data.vocabulary import RECORD_SEPARATOR, Vocabulary
 from charloom.errors import SettingsError
-from charloom.text.vocabulary import BOUNDARY, Vocabulary
 
 
 def settings_like(base: ModelFolder, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def settings_like(base: ModelFolder, values: Mapping[str, Any]) -> dict[str, Any
     if base.vocabulary.binary or base.vocabulary.kind == "characters":  # bytes of old may have been binary: as is asked
         fixed["binary"] = base.vocabulary.binary
     fixed |= {name: getattr(base.architecture, name) for name in ModelSettings.model_fields if name != "dropout"}
-    if base.vocabulary.boundary:
+    if base.vocabulary.separator:
         fixed["records"] = base.records
     like_base = {"records": base.records, "keep_order": base.keep_order} if base.records != "none" else {}
     asked = {name: value for _, section in Settings.from_flat({**like_base, **values}) for name, value in section}
@@ -44,16 +44,16 @@ def settings_like(base: ModelFolder, values: Mapping[str, Any]) -> dict[str, Any
 
 
 def adapt(base: ModelFolder, fresh: ModelFolder, notice: Callable[[str], None]) -> ModelFolder:
-    """`fresh` with the weights of `base`, row by row where a parameter has a row (or column) for each symbol.
+    """`fresh` with the weights of `base`, row by row where a parameter has a row (or column) for each token.
 
     Raises:
-        SettingsError: if a model with scalar input would need new symbols, which would change what each number means.
+        SettingsError: if a model with scalar input would need new tokens, which would change what each number means.
     """
     places = _places(base.vocabulary, fresh.vocabulary)
     known, new = len(places), fresh.vocabulary.size - len(places)
     if new and base.architecture.input == "scalar":
         raise SettingsError(f"a model with scalar input cannot learn new characters; the text has {new}; train anew")
-    notice(f"fine-tuning: {known} known symbols keep their weights, {new} new ones start fresh")
+    notice(f"fine-tuning: {known} known tokens keep their weights, {new} new ones start fresh")
     onehot = base.architecture.input == "onehot"
     parameters = {
         name: _adapted(name, base.parameters[name], value, places, onehot) for name, value in fresh.parameters.items()
@@ -62,20 +62,20 @@ def adapt(base: ModelFolder, fresh: ModelFolder, notice: Callable[[str], None]) 
 
 
 def _places(old: Vocabulary, new: Vocabulary) -> list[tuple[int, int]]:
-    """(id in the old vocabulary, id in the new one) of every symbol that both have."""
-    ids = {symbol: index for index, symbol in enumerate(_symbols(old))}
-    return [(ids[symbol], index) for index, symbol in enumerate(_symbols(new)) if symbol in ids]
+    """(id in the old vocabulary, id in the new one) of every token that both have."""
+    ids = {token: index for index, token in enumerate(_tokens(old))}
+    return [(ids[token], index) for index, token in enumerate(_tokens(new)) if token in ids]
 
 
-def _symbols(vocabulary: Vocabulary) -> list[str]:
+def _tokens(vocabulary: Vocabulary) -> list[str]:
     plain = vocabulary.characters or [f"byte {value}" for value in range(256)]
-    return [*plain] + ["unknown"] * vocabulary.unknown + [BOUNDARY] * vocabulary.boundary
+    return [*plain] + ["unknown"] * vocabulary.unknown + [RECORD_SEPARATOR] * vocabulary.separator
 
 
 def _adapted(
     name: str, old: NDArray[Any], fresh: NDArray[Any], places: list[tuple[int, int]], onehot: bool
 ) -> NDArray[np.float32]:
-    """One parameter: for each known symbol its row, its column where one-hot characters enter, else copied whole."""
+    """One parameter: for each known token its row, its column where one-hot characters enter, else copied whole."""
     before, after = [was for was, _ in places], [now for _, now in places]
     result = fresh.copy()
     if name.startswith(("embedding.", "head.")):

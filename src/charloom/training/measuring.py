@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from charloom.checkpoint import ModelFolder
 from charloom.config import TrainingSettings
+from charloom.data.batches import Batches, Streams
+from charloom.data.dataset import Ids
 from charloom.engines.engine import Engine, State, open_engine
-from charloom.evaluate import Score
-from charloom.text.batches import Batches, Streams
-from charloom.text.dataset import Ids
+from charloom.score import Score
 from charloom.training.verdict import Guesses
 
-AT_ONCE = 2**14  # symbols of windows that are read side by side
+AT_ONCE = 2**14  # tokens of windows that are read side by side
 PER_WINDOW = 4  # windows begin so often in the length of one
 
 # Of dynamic evaluation; LOG.md tells from what they were chosen.
@@ -35,34 +35,34 @@ def measure(
 ) -> Score:
     """The engine's loss over a layout, the state carried where the layout carries it.
 
-    most: ends once so many symbols have been read; watch: called after every batch.
+    most: ends once so many tokens have been read; watch: called after every batch.
     """
     state: State = None
-    total, symbols, correct, read = 0.0, 0, 0, 0
+    total, tokens, correct, read = 0.0, 0, 0, 0
     for index in range(len(batches)):
         if read >= most:
             break
         inputs_BT, targets_BT = batches.batch(0, index)
         before = state if batches.carried(0, index) else None
         nats, count, right, state = engine.score(inputs_BT, targets_BT, before)
-        total, symbols, correct = total + nats, symbols + count, correct + right
+        total, tokens, correct = total + nats, tokens + count, correct + right
         read += inputs_BT.size
         watch()
-    return Score(symbols=symbols, characters=symbols, nats=total, correct=correct)
+    return Score(tokens=tokens, characters=tokens, nats=total, correct=correct)
 
 
-def guesses(batches: Batches, symbols: int, most: float = math.inf) -> Guesses:
-    """What guesses without context make of the same part of a layout, of so many distinct symbols."""
-    counts = np.zeros(symbols, np.int64)
+def guesses(batches: Batches, tokens: int, most: float = math.inf) -> Guesses:
+    """What guesses without context make of the same part of a layout, of so many distinct tokens."""
+    counts = np.zeros(tokens, np.int64)
     read = 0
     for index in range(len(batches)):
         if read >= most:
             break
         inputs_BT, targets_BT = batches.batch(0, index)
-        counts += np.bincount(targets_BT[targets_BT >= 0], minlength=symbols)
+        counts += np.bincount(targets_BT[targets_BT >= 0], minlength=tokens)
         read += inputs_BT.size
     shares = counts[counts > 0] / max(1, counts.sum())
-    return Guesses(math.log(symbols), float(-(shares * np.log(shares)).sum()))
+    return Guesses(math.log(tokens), float(-(shares * np.log(shares)).sum()))
 
 
 def in_windows(engine: Engine, ids: NDArray[np.integer[Any]], length: int) -> Score:
@@ -72,13 +72,13 @@ def in_windows(engine: Engine, ids: NDArray[np.integer[Any]], length: int) -> Sc
     length, so that the figure repeats. The text is longer than one.
     """
     starts = np.arange(0, len(ids) - length, max(1, length // PER_WINDOW))
-    total, symbols, correct = 0.0, 0, 0
+    total, tokens, correct = 0.0, 0, 0
     at_once = max(1, AT_ONCE // length)
     for first in range(0, len(starts), at_once):
         rows_BT = ids[starts[first : first + at_once, None] + np.arange(length + 1)].astype(np.int64)
         nats, count, right, _ = engine.score(rows_BT[:, :-1], rows_BT[:, 1:], None)
-        total, symbols, correct = total + nats, symbols + count, correct + right
-    return Score(symbols=symbols, characters=symbols, nats=total, correct=correct)
+        total, tokens, correct = total + nats, tokens + count, correct + right
+    return Score(tokens=tokens, characters=tokens, nats=total, correct=correct)
 
 
 def reader(model: ModelFolder) -> Engine:

@@ -20,11 +20,11 @@ import numpy as np
 
 from charloom.architecture import Architecture
 from charloom.config import ADAM, PLANNED, Settings
+from charloom.data.batches import Batch, Batches, training_batches
+from charloom.data.dataset import Dataset, count_separators
+from charloom.data.groups import NOTHING
 from charloom.engines.engine import open_engine
-from charloom.text.batches import Batch, Batches, training_batches
-from charloom.text.dataset import Dataset, count_boundaries
-from charloom.text.groups import NOTHING
-from charloom.training.events import Choice, Planned
+from charloom.training.events import Planned, PlannedChoice
 
 SIZES = (48, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024)
 TIMED = (64, 128, 256, 512, 1024)
@@ -36,7 +36,7 @@ SLOW, or all together took longer than that part, the first of each left out, no
 """
 
 PER_PARAMETER = 4.0
-"""Symbols that a network reads for each of its parameters, at least: with fewer a smaller network ends better."""
+"""Tokens that a network reads for each of its parameters, at least: with fewer a smaller network ends better."""
 
 TIMED_DROPS = 0.3
 """What is dropped while a size is timed."""
@@ -61,7 +61,7 @@ LOOKED_AT = 16
 """Batches from which one is taken to be timed."""
 
 SAMPLE = 2**20
-"""Symbols of the text that are looked at closely."""
+"""Tokens of the text that are looked at closely."""
 
 EPOCHS = (1.0, 4.0, 16.0, 40.0, 100.0)
 DROPOUT = (0.0, 0.1, 0.3, 0.5, 0.6)
@@ -87,41 +87,41 @@ USUAL = {
 
 
 @dataclass(frozen=True)
-class Look:
+class CorpusStatistics:
     """What a text is like.
 
-    symbols: of the training split; distinct: of the vocabulary; records: in the split, 0 where it is one text;
-    repeated: share of the symbols that stand in a line which stood there before; bits: a symbol, as xz packs it.
+    tokens: of the training split; distinct: of the vocabulary; records: in the split, 0 where it is one text;
+    repeated: share of the tokens that stand in a line which stood there before; bits: a token, as xz packs it.
     """
 
-    symbols: int
+    tokens: int
     distinct: int
     records: int
     repeated: float
     bits: float
 
-    def readings(self, symbols: float) -> float:
-        """How often so many symbols read the text, its repeated lines counted once."""
-        return symbols / max(1.0, self.symbols * (1 - self.repeated))
+    def readings(self, tokens: float) -> float:
+        """How often so many tokens read the text, its repeated lines counted once."""
+        return tokens / max(1.0, self.tokens * (1 - self.repeated))
 
 
-def look(dataset: Dataset) -> Look:
+def corpus_statistics(dataset: Dataset) -> CorpusStatistics:
     """Looks at the training split; of a long one, at its beginning."""
     ids = dataset.ids("train")
     sample = np.ascontiguousarray(ids.view()[:SAMPLE])
     packed = len(lzma.compress(sample.tobytes(), preset=6)) - len(lzma.compress(b""))  # less the container
     bits = 8 * packed / max(1, len(sample))
-    boundary = dataset.vocabulary.boundary_id
-    records = 0 if boundary is None else count_boundaries(ids, boundary) - 1
-    return Look(len(ids), dataset.vocabulary.size, records, _repeated(sample, dataset), bits)
+    separator = dataset.vocabulary.separator_id
+    records = 0 if separator is None else count_separators(ids, separator) - 1
+    return CorpusStatistics(len(ids), dataset.vocabulary.size, records, _repeated(sample, dataset), bits)
 
 
 def _repeated(sample: np.ndarray[Any, Any], dataset: Dataset) -> float:
-    """The share of symbols in lines (or records) that stood there before."""
+    """The share of tokens in lines (or records) that stood there before."""
     vocabulary = dataset.vocabulary
     newline = int(vocabulary.encode("\n")[0]) if vocabulary.kind == "bytes" or "\n" in vocabulary.characters else -1
-    if vocabulary.boundary_id is not None:
-        newline = vocabulary.boundary_id
+    if vocabulary.separator_id is not None:
+        newline = vocabulary.separator_id
     lines = [line.tobytes() for line in np.split(sample, np.flatnonzero(sample == newline) + 1)]
     seen: set[bytes] = set()
     repeated = 0
@@ -156,25 +156,25 @@ def plan(given: Mapping[str, Any], settings: Settings, dataset: Dataset) -> tupl
         settings: with that, and defaults else; its budget is in minutes.
         dataset: the text.
     """
-    minutes, text = settings.training.minutes, look(dataset)
+    minutes, text = settings.training.minutes, corpus_statistics(dataset)
     assert minutes is not None
-    boundary = dataset.vocabulary.boundary_id
+    separator = dataset.vocabulary.separator_id
     batches = training_batches(
-        dataset.ids("train"), boundary, settings.training, settings.text.independent, lambda _: None
+        dataset.ids("train"), separator, settings.training, settings.text.independent, lambda _: None
     )
     sizes = (settings.model.hidden,) if "hidden" in given else TIMED
-    pace = Pace(settings, text, sizes, _usual(batches))
-    size = _size(settings, text, pace)
-    epochs = text.readings(pace.symbols(size.value))
+    throughput = ThroughputEstimate(settings, text, sizes, _usual(batches))
+    size = _size(settings, text, throughput)
+    epochs = text.readings(throughput.tokens(size.value))
     choices = [size, *_dropout(text, epochs, size.value), _rate(settings, size.value), _decay(epochs)]
     sections = (settings.model, settings.training)  # not the text, whose allowed characters would be read as ranges
     flat = {name: value for section in sections for name, value in section if value is not None}
-    choices += [Choice(name, flat[name], reason) for name, reason in USUAL.items()]
+    choices += [PlannedChoice(name, flat[name], reason) for name, reason in USUAL.items()]
     left = (_able(settings.training.optimizer) | USUAL.keys()) - given.keys()
     free = tuple(sorted((c for c in choices if c.setting in left), key=lambda c: list(flat).index(c.setting)))
     planned = Settings.from_flat(flat | {choice.setting: choice.value for choice in free})
     planned = planned.model_copy(update={"text": settings.text})
-    found = Planned(minutes, text.symbols, text.distinct, text.records, text.repeated, text.bits, free)
+    found = Planned(minutes, text.tokens, text.distinct, text.records, text.repeated, text.bits, free)
     return found, planned
 
 
@@ -184,15 +184,15 @@ def _usual(batches: Batches) -> Batch:
     return max(few, key=lambda batch: int((batch[1] != NOTHING).sum()))
 
 
-class Pace:
+class ThroughputEstimate:
     """How much of a text this machine reads in the budget, by H: some sizes are timed, the others follow from them."""
 
-    def __init__(self, settings: Settings, text: Look, sizes: Sequence[int], batch: Batch) -> None:
+    def __init__(self, settings: Settings, text: CorpusStatistics, sizes: Sequence[int], batch: Batch) -> None:
         training = settings.training
         assert training.minutes is not None
         self._seconds = 60 * training.minutes * SHARE
         a_step = int((batch[1] != NOTHING).sum())
-        self._most = min((training.steps or math.inf) * a_step, (training.epochs or math.inf) * text.symbols)
+        self._most = min((training.steps or math.inf) * a_step, (training.epochs or math.inf) * text.tokens)
         self.given = len(sizes) == 1
         self.too_large: float = math.inf
         self._sizes: list[int] = []
@@ -213,12 +213,12 @@ class Pace:
                 break
 
     def rate(self, hidden: int) -> float:
-        """Symbols a second. Between two sizes a power of H; beyond the last its square: products outgrow all else."""
+        """Tokens a second. Between two sizes a power of H; beyond the last its square: products outgrow all else."""
         inside = np.interp(math.log(hidden), np.log(self._sizes), np.log(self._rates))
         return math.exp(inside) / max(1.0, hidden / self._sizes[-1]) ** 2
 
-    def symbols(self, hidden: int) -> float:
-        """Symbols in the budget, or in steps or epochs that end before."""
+    def tokens(self, hidden: int) -> float:
+        """Tokens in the budget, or in steps or epochs that end before."""
         return min(self.rate(hidden) * self._seconds, self._most)
 
     def capped(self, hidden: int) -> bool:
@@ -241,31 +241,32 @@ def _timed(settings: Settings, distinct: int, hidden: int, batch: Batch, seconds
     return steps
 
 
-def _size(settings: Settings, text: Look, pace: Pace) -> Choice:
+def _size(settings: Settings, text: CorpusStatistics, throughput: ThroughputEstimate) -> PlannedChoice:
     """The largest network that the budget teaches enough."""
     hidden = settings.model.hidden
-    if not pace.given:
+    if not throughput.given:
         able = [
             size
             for size in SIZES
-            if size < pace.too_large and pace.symbols(size) >= PER_PARAMETER * _parameters(settings, text, size)
+            if size < throughput.too_large
+            and throughput.tokens(size) >= PER_PARAMETER * _parameters(settings, text, size)
         ]
         hidden = max(able, default=SIZES[0])
-    symbols, parameters = pace.symbols(hidden), _parameters(settings, text, hidden)
-    counted = "as many as are asked for" if pace.capped(hidden) else f"with {SHARE:.0%} of that"
-    return Choice(
+    tokens, parameters = throughput.tokens(hidden), _parameters(settings, text, hidden)
+    counted = "as many as are asked for" if throughput.capped(hidden) else f"with {SHARE:.0%} of that"
+    return PlannedChoice(
         "hidden",
         hidden,
-        f"{pace.rate(hidden):,.0f} symbols a second by the sizes that were timed; {counted}, "
-        f"{symbols / 1e6:,.1f} million: {symbols / parameters:.1f} for each of its {parameters:,} parameters",
+        f"{throughput.rate(hidden):,.0f} tokens a second by the sizes that were timed; {counted}, "
+        f"{tokens / 1e6:,.1f} million: {tokens / parameters:.1f} for each of its {parameters:,} parameters",
     )
 
 
-def _parameters(settings: Settings, text: Look, hidden: int) -> int:
+def _parameters(settings: Settings, text: CorpusStatistics, hidden: int) -> int:
     return Architecture.of(settings.model.model_copy(update={"hidden": hidden}), text.distinct).size
 
 
-def _dropout(text: Look, epochs: float, hidden: int) -> list[Choice]:
+def _dropout(text: CorpusStatistics, epochs: float, hidden: int) -> list[PlannedChoice]:
     """More of it, the more often the text is read, and the larger the network."""
     size = hidden / EPOCHS_AT
     counted = math.log(epochs) + (LARGER if size > 1 else SMALLER) * math.log(size)
@@ -274,23 +275,23 @@ def _dropout(text: Look, epochs: float, hidden: int) -> list[Choice]:
     if text.repeated > 0.01:
         often += f", counting its repeated lines ({text.repeated:.0%}) once"
     return [
-        Choice("dropout", units, f"share of outputs; {often}"),
-        Choice("weight_drop", weights, f"share of recurrent weights; {often}"),
-        Choice("dropout_mask", "locked", "as good as fresh masks, and costs nothing"),
+        PlannedChoice("dropout", units, f"share of outputs; {often}"),
+        PlannedChoice("weight_drop", weights, f"share of recurrent weights; {often}"),
+        PlannedChoice("dropout_mask", "locked", "as good as fresh masks, and costs nothing"),
     ]
 
 
-def _rate(settings: Settings, hidden: int) -> Choice:
+def _rate(settings: Settings, hidden: int) -> PlannedChoice:
     """How fast it learns."""
     highest = FASTEST[settings.model.cell]
     rate = min(highest, round(highest * math.sqrt(FASTEST_AT / hidden), 4))
-    return Choice("lr", rate, f"{highest:g} for {FASTEST_AT} units, less for more: as the root of their number")
+    return PlannedChoice("lr", rate, f"{highest:g} for {FASTEST_AT} units, less for more: as the root of their number")
 
 
-def _decay(epochs: float) -> Choice:
+def _decay(epochs: float) -> PlannedChoice:
     """How fast weights shrink that nothing renews."""
     decay = round(float(np.interp(math.log(epochs), np.log(DECAY_EPOCHS), DECAY)), 2)
-    return Choice(
+    return PlannedChoice(
         "weight_decay",
         decay,
         f"{DECAY[1]:g} is best for most texts that are read {DECAY_EPOCHS[1]:g} times or more, less below",

@@ -13,23 +13,23 @@ from typing import Any
 from charloom.architecture import Architecture
 from charloom.checkpoint import Arrays, ModelFolder, load_model
 from charloom.config import BUDGETS, Settings, TrainingSettings, validated
+from charloom.data.batches import training_batches, validation_batches
+from charloom.data.corpus import open_corpus
+from charloom.data.dataset import SPLITS, Dataset, Ids, open_dataset, prepare
 from charloom.engines.engine import Engine, check_engine, open_engine, slower_than_asked
 from charloom.engines.initial import initial_parameters
 from charloom.errors import ModelError, SettingsError
-from charloom.text.batches import training_batches, validation_batches
-from charloom.text.corpus import open_corpus
-from charloom.text.dataset import SPLITS, Dataset, Ids, open_dataset, prepare
 from charloom.training.budget import Progress
 from charloom.training.events import Event, Finished, Notice, Planned, Report, Started
 from charloom.training.finetune import adapt, settings_like
 from charloom.training.interrupt import prompt_interrupt
 from charloom.training.planning import plan, plans
-from charloom.training.run import Run
+from charloom.training.run_folder import RunFolder
 from charloom.training.trainer import Layouts, Trainer
 
-STREAM = 200_000  # symbols; a split of more is measured in several streams, each cold only at its start
+STREAM = 200_000  # tokens; a split of more is measured in several streams, each cold only at its start
 MOST_STREAMS = 64
-PROMPT_SYMBOLS = 10_000  # of the validation text, in which a prompt is looked for
+PROMPT_TOKENS = 10_000  # of the validation text, in which a prompt is looked for
 
 Stop = Callable[[], bool]
 
@@ -116,7 +116,7 @@ def _begin(
         notice(slower)
     corpus = open_corpus(paths, settings.text, notice)
     source = {"paths": list(paths), "charloom": version("charloom")} | ({"from": origin} if origin else {})
-    run = locked.enter_context(Run.create(out, corpus.name, settings, source))
+    run = locked.enter_context(RunFolder.create(out, corpus.name, settings, source))
     with run.abandoned_on_error():
         run.save_settings()
         seed = settings.training.seed
@@ -141,13 +141,13 @@ def resume(folder: Path, budgets: Mapping[str, Any], report: Report, stop: Stop)
     Raises:
         CharloomError: if the folder is not a run, is damaged, or another process trains it.
     """
-    with Run.open(folder) as run:
+    with RunFolder.open(folder) as run:
         with prompt_interrupt():
             trainer = _resumed(run, budgets, report, stop)
         return trainer.train()
 
 
-def _resumed(run: Run, budgets: Mapping[str, Any], report: Report, stop: Stop) -> Trainer:
+def _resumed(run: RunFolder, budgets: Mapping[str, Any], report: Report, stop: Stop) -> Trainer:
     """Reads what the run left, and its budget if that is a new one."""
     if budgets:
         training = run.settings.training.model_dump() | dict.fromkeys(BUDGETS) | dict(budgets)
@@ -163,7 +163,7 @@ def _resumed(run: Run, budgets: Mapping[str, Any], report: Report, stop: Stop) -
     return trainer
 
 
-def _check_parts(run: Run, dataset: Dataset, model: ModelFolder) -> None:
+def _check_parts(run: RunFolder, dataset: Dataset, model: ModelFolder) -> None:
     """Makes sure that an id means the same character in the text and in the model, and that both are of such records.
 
     Raises:
@@ -172,10 +172,10 @@ def _check_parts(run: Run, dataset: Dataset, model: ModelFolder) -> None:
     if dataset.vocabulary != model.vocabulary:
         raise ModelError(
             f"{run.folder}: data/dataset.json must have the vocabulary of last/vocabulary.json "
-            f"({model.vocabulary.size} symbols); found another one ({dataset.vocabulary.size} symbols); "
+            f"({model.vocabulary.size} tokens); found another one ({dataset.vocabulary.size} tokens); "
             "is the data of another run?"
         )
-    text, records = run.settings.text, dataset.vocabulary.boundary
+    text, records = run.settings.text, dataset.vocabulary.separator
     if text.independent == model.keep_order or text.independent > records:
         raise ModelError(
             f"{run.folder}: records and keep_order in run.toml must be as they were when the run began; found records "
@@ -183,7 +183,7 @@ def _check_parts(run: Run, dataset: Dataset, model: ModelFolder) -> None:
         )
 
 
-def _fresh(run: Run, corpus: str, dataset: Dataset) -> ModelFolder:
+def _fresh(run: RunFolder, corpus: str, dataset: Dataset) -> ModelFolder:
     """The model that training begins with."""
     settings = run.settings
     architecture = Architecture.of(settings.model, dataset.vocabulary.size)
@@ -193,13 +193,13 @@ def _fresh(run: Run, corpus: str, dataset: Dataset) -> ModelFolder:
         initial_parameters(architecture, settings.training.seed),
         settings.text.cleaning,
         settings.text.records,
-        _provenance(run, corpus, dataset),
+        _metadata(run, corpus, dataset),
         keep_order=not settings.text.independent,
     )
 
 
 def _trainer(
-    run: Run,
+    run: RunFolder,
     dataset: Dataset,
     model: ModelFolder,
     progress: Progress,
@@ -231,7 +231,7 @@ def _trainer(
 
 
 def _layouts(dataset: Dataset, settings: Settings, notice: Callable[[str], None]) -> Layouts:
-    laid = dataset.vocabulary.boundary_id, settings.training, settings.text.independent
+    laid = dataset.vocabulary.separator_id, settings.training, settings.text.independent
     train, validation, test = (dataset.ids(name) for name in SPLITS)
     quick = validation_batches(validation, *laid, MOST_STREAMS)
     return Layouts(
@@ -247,7 +247,7 @@ def _streams(ids: Ids) -> int:
     return max(1, min(MOST_STREAMS, len(ids) // STREAM))
 
 
-def _provenance(run: Run, corpus: str, dataset: Dataset) -> dict[str, Any]:
+def _metadata(run: RunFolder, corpus: str, dataset: Dataset) -> dict[str, Any]:
     """Where the model comes from, and a prompt to try, for people."""
     prompt = _suggested(dataset)
     return ({"prompt": prompt} if prompt else {}) | {
@@ -262,9 +262,9 @@ def _provenance(run: Run, corpus: str, dataset: Dataset) -> dict[str, Any]:
 def _suggested(dataset: Dataset) -> str | None:
     """The beginning of a validation line, cut at a word: something that this model knows and did not learn.
 
-    The first line with a clean one: it begins with a letter or digit (`@` names a file) and holds no unknown symbol.
+    The first line with a clean one: it begins with a letter or digit (`@` names a file) and holds no unknown token.
     """
-    text = dataset.vocabulary.decode(dataset.ids("validation").view()[:PROMPT_SYMBOLS])
+    text = dataset.vocabulary.decode(dataset.ids("validation").view()[:PROMPT_TOKENS])
     for line in text.splitlines()[1:]:  # the first may begin within a word
         found = re.match(r"(?:\S.{0,18}\S|\S)(?!\S)|\S{2,10}", line.lstrip())
         if found and found[0].isprintable() and found[0][0].isalnum() and not {*found[0]} & {*"\ufffd`"}:
@@ -272,7 +272,7 @@ def _suggested(dataset: Dataset) -> str | None:
     return None
 
 
-def _started(run: Run, dataset: Dataset, model: ModelFolder, engine: Engine, progress: Progress) -> Started:
+def _started(run: RunFolder, dataset: Dataset, model: ModelFolder, engine: Engine, progress: Progress) -> Started:
     a = model.architecture
     return Started(
         str(run.folder),
@@ -281,7 +281,7 @@ def _started(run: Run, dataset: Dataset, model: ModelFolder, engine: Engine, pro
         a.layers,
         a.hidden,
         a.size,
-        a.symbols,
+        a.vocabulary_size,
         dataset.vocabulary.unit,
         len(dataset.ids("train")),
         len(dataset.ids("validation")),

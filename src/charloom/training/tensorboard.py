@@ -29,7 +29,7 @@ class TensorBoard:
         if isinstance(event, Started):
             self._writer = self._open(str(Path(event.run) / "tensorboard"))
         elif isinstance(event, Step):
-            self._add(event, "train_nats", "learning_rate", "symbols_per_second")
+            self._add(event, "train_nats", "learning_rate", "tokens_per_second")
         elif isinstance(event, Validation):
             self._add(event, "validation_nats", "accuracy")
         elif isinstance(event, Finished):

@@ -16,20 +16,20 @@ from typing import Any
 import numpy as np
 
 from charloom.checkpoint import ModelFolder, load_model
+from charloom.data.batches import Batches
 from charloom.engines.engine import Engine, State
 from charloom.errors import Interrupted, ModelError, TrainingError
-from charloom.evaluate import Score
-from charloom.generate.model import Model, Options
-from charloom.text.batches import Batches
+from charloom.model import Model, Options
+from charloom.score import Score
 from charloom.training import budget
 from charloom.training.budget import Progress
 from charloom.training.events import Event, Finished, Notice, Report, Sample, Step, Validation
 from charloom.training.measuring import guesses, measure
-from charloom.training.run import Run
+from charloom.training.run_folder import RunFolder
 from charloom.training.verdict import Curve, Outcome, verdict
 
 REPORT_EVERY = 1.0  # seconds between two `Step` events
-QUICK_VALIDATION = 200_000  # symbols; the standard error of their mean is below 0.005 nats
+QUICK_VALIDATION = 200_000  # tokens; the standard error of their mean is below 0.005 nats
 CHECKPOINT_EVERY = 60.0  # seconds that a power cut may cost at most, however long the budget
 
 
@@ -57,13 +57,13 @@ class Recent:
     """Sums since the last report."""
 
     nats: float = 0.0
-    symbols: int = 0
+    tokens: int = 0
     seconds: float = 0.0
 
     @property
     def mean(self) -> float | None:
-        """Nats per symbol, if there was any."""
-        return self.nats / self.symbols if self.symbols else None
+        """Nats per token, if there was any."""
+        return self.nats / self.tokens if self.tokens else None
 
 
 class Trainer:
@@ -78,7 +78,7 @@ class Trainer:
         self,
         engine: Engine,
         layouts: Layouts,
-        run: Run,
+        run: RunFolder,
         model: ModelFolder,
         progress: Progress,
         state: State,
@@ -148,16 +148,16 @@ class Trainer:
 
     def _advance(self, nats: float, count: int) -> None:
         progress = self._progress
-        progress.step, progress.index, progress.symbols = (
+        progress.step, progress.index, progress.tokens = (
             progress.step + 1,
             progress.index + 1,
-            progress.symbols + count,
+            progress.tokens + count,
         )
         if progress.index == len(self._layouts.training):
             progress.epoch, progress.index = progress.epoch + 1, 0
         recent = self._recent
-        recent.nats, recent.symbols = recent.nats + nats, recent.symbols + count
-        progress.train_nats, progress.train_symbols = progress.train_nats + nats, progress.train_symbols + count
+        recent.nats, recent.tokens = recent.nats + nats, recent.tokens + count
+        progress.train_nats, progress.train_tokens = progress.train_nats + nats, progress.train_tokens + count
         progress.seconds = self._clock() - self._started
 
     def _rewind(self) -> None:
@@ -239,18 +239,18 @@ class Trainer:
         return parameters
 
     def _save_best(self, figures: dict[str, float] | None = None) -> None:
-        """Writes `best/` with the engine's weights, and these figures in its provenance."""
+        """Writes `best/` with the engine's weights, and these figures in its metadata."""
         self._run.save_best(self._as_saved(self._progress.best_step, figures or {}))
 
     def _as_saved(self, step: int, figures: dict[str, float]) -> ModelFolder:
-        provenance = {**self._model.provenance, "step": step, **figures}
-        return dataclasses.replace(self._model, parameters=self._parameters(), provenance=provenance)
+        metadata = {**self._model.metadata, "step": step, **figures}
+        return dataclasses.replace(self._model, parameters=self._parameters(), metadata=metadata)
 
     def _validate(self) -> None:
         """Measures, keeps what is to be kept, and shows what the weights write; training's own state stays as it is."""
         progress = self._progress
-        train_nats = progress.train_nats / progress.train_symbols if progress.train_symbols else None
-        progress.train_nats, progress.train_symbols = 0.0, 0
+        train_nats = progress.train_nats / progress.train_tokens if progress.train_tokens else None
+        progress.train_nats, progress.train_tokens = 0.0, 0
         progress.validations += 1
         score = measure(self._engine, self._layouts.quick, QUICK_VALIDATION) if self._layouts.quick else None
         if score and not math.isfinite(score.nats):
@@ -306,7 +306,7 @@ class Trainer:
             return
         made = self._model
         model = Model.of(dataclasses.replace(made, parameters=self._parameters()))
-        options: Options = {"seed": settings.seed, "records": 1 if made.vocabulary.boundary else None}
+        options: Options = {"seed": settings.seed, "records": 1 if made.vocabulary.separator else None}
         options |= {"threads": settings.threads}
         if settings.sample_temperature == 0:
             options |= {"greedy": True, "index": self._progress.step}  # another first character each time
@@ -328,7 +328,7 @@ class Trainer:
         spent = self._fraction()
         rate = budget.learning_rate(self._settings, spent) * progress.lr_factor
         left = progress.seconds / spent * (1 - spent) if spent > 0 else None
-        speed = recent.symbols / passed
+        speed = recent.tokens / passed
         self._recent, self._reported_at = Recent(), progress.seconds
         self._emit(Step(progress.step, self._epoch, recent.mean, rate, speed, progress.seconds, left, min(1.0, spent)))
 
@@ -363,7 +363,7 @@ class Trainer:
             test.nats_per_char if test else None,
             seen.nats_per_char if seen and math.isfinite(seen.nats) else None,
             verdict(outcome) if outcome else None,
-            progress.symbols,
+            progress.tokens,
         )
         self._emit(finished)
         self._run.sync_log()
@@ -389,7 +389,7 @@ class Trainer:
             seen.nats_per_char,
             unseen.nats_per_char,
             vocabulary.unit,
-            self._progress.symbols / self._model.architecture.size,
+            self._progress.tokens / self._model.architecture.size,
             guesses(self._layouts.seen, vocabulary.size, QUICK_VALIDATION),
         )
 

@@ -1,6 +1,6 @@
 """What became of a run, in plain words: learnt too little, by heart, or as much as there was, and what would help most.
 
-It looks at the training loss first, in nats a symbol: did it rise, and is it lower than what two guesses give that look
+It looks at the training loss first, in nats a token: did it rise, and is it lower than what two guesses give that look
 at no context? Only then it compares the loss of the best weights on the text that they learnt from with that on text
 that they never saw, and the best validation with those after it.
 """
@@ -17,10 +17,10 @@ had 17 to 20%, half an hour of Anna Karenina 20%, the demo's text 35%.
 """
 
 LEARNT = 0.01
-"""Nats a symbol: with fewer there is nothing left that a gap or a rise could be compared with."""
+"""Nats a token: with fewer there is nothing left that a gap or a rise could be compared with."""
 
 MANY, FEW = 16.0, 1.0
-"""Symbols read for each parameter: four times what a plan wants of them, and a quarter. With more a larger network
+"""Tokens read for each parameter: four times what a plan wants of them, and a quarter. With more a larger network
 would have learnt more in the same time, with fewer a smaller one.
 """
 
@@ -28,7 +28,7 @@ RISEN = 0.01
 """Of the loss: so much above the best is more than the noise from one validation to the next."""
 
 TRAINING_RISEN = 0.05
-"""The same of the training loss, which is the mean over fewer and ever other symbols."""
+"""The same of the training loss, which is the mean over fewer and ever other tokens."""
 
 WORSE_THAN_UNIFORM = 1.5
 """Times the loss of a uniform guess. Fresh weights have about once that; a learning rate of 30 took it to 18 times."""
@@ -76,7 +76,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Guesses:
-    """Losses of guesses that look at no context: any symbol alike, or as often as it stands in the training text."""
+    """Losses of guesses that look at no context: any token alike, or as often as it stands in the training text."""
 
     uniform: float
     frequency: float
@@ -84,10 +84,10 @@ class Guesses:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to; losses in nats a symbol.
+    """What a run came to; losses in nats a token.
 
     curve: of the whole run; not empty; seen: the best weights on text that they learnt from, nothing dropped; unseen:
-    the same on the validation split; unit: what a symbol is, `char` or `byte`; read: symbols that it learnt from for
+    the same on the validation split; unit: what a token is, `char` or `byte`; read: tokens that it learnt from for
     each of its parameters, one read twice counting twice; guesses: on the training text.
     """
 
@@ -105,7 +105,7 @@ class Outcome:
 
     @property
     def useless(self) -> bool:
-        """Whether nothing is left of a run that exploded: not even the frequencies of the symbols."""
+        """Whether nothing is left of a run that exploded: not even the frequencies of the tokens."""
         return self.exploded and self.seen > self.guesses.frequency + LEARNT
 
 

@@ -35,7 +35,7 @@ def random() -> Callable[..., np.ndarray]:
 def architecture() -> Callable[..., Architecture]:
     """A small network."""
 
-    def make(cell=("lstm", "tanh"), layers=1, entry="embedding", hidden=2, symbols=5):
+    def make(cell=("lstm", "tanh"), layers=1, entry="embedding", hidden=2, vocabulary_size=5):
         kind, nonlinearity = cell
         return Architecture(
             cell=kind,
@@ -44,7 +44,7 @@ def architecture() -> Callable[..., Architecture]:
             hidden=hidden,
             input=entry,
             embedding=2,
-            symbols=symbols,
+            vocabulary_size=vocabulary_size,
         )
 
     return make

@@ -10,8 +10,8 @@ from charloom.config import TrainingSettings
 from charloom.engines.bptt.engine import BpttEngine
 from charloom.engines.bptt.plain import STRETCH
 from charloom.engines.initial import initial_parameters
-from charloom.evaluate import cross_entropy
-from charloom.generate.network import Network
+from charloom.inference.network import Network
+from charloom.score import cross_entropy
 
 OPTIMIZERS = ["adamw", "adam", "rmsprop", "adagrad", "sgd"]
 PLAIN = {"optimizer": "sgd", "momentum": 0, "weight_decay": 0}

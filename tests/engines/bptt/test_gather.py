@@ -14,7 +14,7 @@ def test_rows_are_what_a_one_hot_product_gives(random):
 
 
 def test_the_way_back_adds_up_every_place(random):
-    """A scatter that overwrites: of a symbol that stands at several places, only the last would learn."""
+    """A scatter that overwrites: of a token that stands at several places, only the last would learn."""
     ids, d_rows = np.array([[0, 4, 4], [2, 0, 4]]), random(2, 3, 4)
     expected = np.eye(5)[ids].reshape(-1, 5).T @ d_rows.reshape(-1, 4)
     found = gather.backward(d_rows, ids, 5)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from charloom.engines.bptt import head
-from charloom.evaluate import cross_entropy
+from charloom.score import cross_entropy
 
 TARGETS = np.array([4, 0, 2, 2])
 

@@ -7,8 +7,8 @@ import pytest
 
 from charloom.engines.bptt.network import NOTHING, Network, count
 from charloom.engines.masks import generator
-from charloom.generate.network import Network as Generator
-from charloom.generate.network import State
+from charloom.inference.network import Network as Generator
+from charloom.inference.network import State
 
 V = 5
 
@@ -94,7 +94,7 @@ def test_gradients_with_dropout(random, architecture, weights, assert_slope, cel
     network = Network(shape, weights(shape))
     inputs, targets = batch()
     targets[1, 1] = NOTHING
-    masks = network.draw(targets, 0.4, generator(1, 5), locked)
+    masks = network.draw_masks(targets, 0.4, generator(1, 5), locked)
     assert all(0 < (mask == 0).mean() < 1 for mask in (*masks.between, masks.head))
     judge(network, inputs, targets, state_of(network, random, 2), assert_slope, masks)
 
@@ -105,10 +105,10 @@ def test_masks_differ_between_layers_and_follow_the_targets(architecture, weight
     _, targets = batch()
     targets[0, 0] = NOTHING
     network = Network(shape, weights(shape))
-    masks = network.draw(targets, 0.5, generator(0, 0))
+    masks = network.draw_masks(targets, 0.5, generator(0, 0))
     assert [mask.shape for mask in (*masks.between, masks.head)] == [(3, 2, 8), (3, 2, 8), (5, 8)]
     assert not np.array_equal(*masks.between)
-    masks = network.draw(targets, 0.5, generator(0, 0), locked=True)
+    masks = network.draw_masks(targets, 0.5, generator(0, 0), locked=True)
     assert [mask.shape for mask in (*masks.between, masks.head)] == [(1, 2, 8), (1, 2, 8), (2, 8)]
 
 

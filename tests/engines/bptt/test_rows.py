@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from charloom.engines.bptt.network import NOTHING, Network
-from charloom.engines.bptt.rows import FEWEST, Crew, Rows, joined, summed
+from charloom.engines.bptt.rows import FEWEST, Rows, RowThreads, joined, summed
 from charloom.engines.masks import generator
 
 
@@ -26,14 +26,14 @@ def test_the_parts_together_are_the_whole(random, architecture, weights, cell, l
     network = Network(shape, weights(shape))
     inputs, targets = batch(3 * FEWEST + 1)
     state = tuple(random(*part.shape) for part in network.zero_state(len(inputs)))
-    whole = Rows(inputs, targets, state, network.draw(targets, 0.3, generator(0, 0), locked))
+    whole = Rows(inputs, targets, state, network.draw_masks(targets, 0.3, generator(0, 0), locked))
 
     def work(rows):
         done = network.forward(*rows)
         return done.nats, done.state, network.backward(done, 0.1).parameters
 
-    ((nats, after, expected),) = Crew(1).share(work, whole)
-    parts = Crew(3).share(work, whole)
+    ((nats, after, expected),) = RowThreads(1).share(work, whole)
+    parts = RowThreads(3).share(work, whole)
     assert len(parts) == 3
     assert sum(part[0] for part in parts) == pytest.approx(nats, rel=1e-13)
     np.testing.assert_allclose(joined([part[1] for part in parts]), after, rtol=1e-13)
@@ -45,7 +45,7 @@ def test_the_parts_together_are_the_whole(random, architecture, weights, cell, l
 def test_no_thread_takes_fewer_rows_than_are_worth_it(rows, parts):
     """An empty part; a row lost at an edge or taken twice."""
     batch = Rows(np.arange(rows)[:, None], np.zeros((rows, 1)), None, None)
-    seen = Crew(4).share(lambda part: part.inputs_BT[:, 0], batch)
+    seen = RowThreads(4).share(lambda part: part.inputs_BT[:, 0], batch)
     assert len(seen) == parts
     assert np.concatenate(seen).tolist() == list(range(rows))
     assert rows < FEWEST or min(map(len, seen)) >= FEWEST
@@ -60,10 +60,10 @@ def test_the_parts_run_side_by_side_and_come_back_in_order():
         return part.inputs_BT[0, 0]
 
     ids = np.arange(2 * FEWEST)[:, None]
-    assert Crew(2).share(work, Rows(ids, ids, None, None)) == [0, FEWEST]
+    assert RowThreads(2).share(work, Rows(ids, ids, None, None)) == [0, FEWEST]
 
 
 def test_overflow_in_any_thread_is_no_warning():
     """NumPy's error state is each thread's own; the trainer looks at the loss and needs no warnings beside it."""
     ids = np.zeros((2 * FEWEST, 1))
-    assert Crew(2).share(lambda part: np.exp(np.float32(1000)), Rows(ids, ids, None, None)) == [np.inf, np.inf]
+    assert RowThreads(2).share(lambda part: np.exp(np.float32(1000)), Rows(ids, ids, None, None)) == [np.inf, np.inf]

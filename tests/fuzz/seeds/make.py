@@ -14,8 +14,8 @@ from keras import layers as L
 from torch import nn
 
 FOLDER = Path(__file__).parent
-SYMBOLS = "dZ b\naé→c?"
-V = len(SYMBOLS)
+VOCABULARY = "dZ b\naé→c?"
+V = len(VOCABULARY)
 
 keras.utils.set_random_seed(0)
 for name, network in {
@@ -27,13 +27,13 @@ for name, network in {
     (model.save_weights if name.endswith(".weights.h5") else model.save)(FOLDER / name)
 
 for name, cell, tokens in (
-    ("lstm.net", nn.LSTM(V, 4), tuple(SYMBOLS)),
-    ("gru-legacy.net", nn.GRU(V, 4, 2), {symbol: index for index, symbol in enumerate(SYMBOLS)}),
-    ("rnn.net", nn.RNN(V, 4), list(SYMBOLS)),
+    ("lstm.net", nn.LSTM(V, 4), tuple(VOCABULARY)),
+    ("gru-legacy.net", nn.GRU(V, 4, 2), {token: index for index, token in enumerate(VOCABULARY)}),
+    ("rnn.net", nn.RNN(V, 4), list(VOCABULARY)),
 ):
     net = nn.ModuleDict({"cell": cell, "fc": nn.Linear(4, V)})
     checkpoint = {"n_hidden": 4, "state_dict": net.state_dict(), "tokens": tokens}
     zipped = "legacy" not in name
     torch.save(checkpoint, FOLDER / name, _use_new_zipfile_serialization=zipped)  # noqa: TID251 - what users bring
 
-(FOLDER / "characters.txt").write_text(SYMBOLS, encoding="utf-8")
+(FOLDER / "characters.txt").write_text(VOCABULARY, encoding="utf-8")

@@ -4,8 +4,8 @@ An operation is a pair of functions, `forward` and `backward`, of plain arrays. 
 cache; `backward` takes the gradient of the loss with respect to that, and the cache, and returns the gradients with
 respect to what `forward` took. A gradient has the name of its array with `d_` before it. Neither changes what it takes.
 
-Shapes: T steps of time, B texts side by side, V symbols, U of them distinct in a batch, E numbers that a symbol enters
-as, X a layer's input size, L layers, H hidden units, G = gates times H (1 rnn, 3 gru, 4 lstm), N targets.
+Shapes: T steps of time, B texts side by side, V vocabulary size, U of them distinct in a batch, E features of a
+token, X a layer's input size, L layers, H hidden units, G = gates times H (1 rnn, 3 gru, 4 lstm), N targets.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from charloom.engines.bptt.arrays import Floats
-from charloom.engines.masks import Draw, draw
+from charloom.engines.masks import DropoutLevels, dropout_levels
 
 
 def forward(x: Floats, mask: Floats | None) -> Floats:
@@ -24,11 +24,15 @@ def backward(d_out: Floats, mask: Floats | None) -> Floats:
     return d_out if mask is None else d_out * mask
 
 
-def draw_weights(parameters: Mapping[str, Floats], share: float, random: np.random.Generator) -> dict[str, Draw]:
+def draw_weights(
+    parameters: Mapping[str, Floats], share: float, random: np.random.Generator
+) -> dict[str, DropoutLevels]:
     """What a step drops this share of the recurrent weights by (Merity, Keskar & Socher 2018).
 
     One draw for all texts and times, so what goes on in time is the same network from the first step to the last.
     """
     if not share:
         return {}
-    return {name: draw(random, value.shape, share) for name, value in parameters.items() if "weight_hh" in name}
+    return {
+        name: dropout_levels(random, value.shape, share) for name, value in parameters.items() if "weight_hh" in name
+    }

@@ -81,7 +81,7 @@ class BpttEngine:
         random = generator(self._settings.seed, self._steps)
         dropped = draw_weights(self._parameters, self._settings.weight_drop, random)
         if self._dropout:
-            masks = self._network.draw(targets_BT, self._dropout, random, self._settings.dropout_mask == "locked")
+            masks = self._network.draw_masks(targets_BT, self._dropout, random, self._settings.dropout_mask == "locked")
         batch = Rows(inputs_BT, targets_BT, state, masks)
         nats, gradients, state = self._compute.gradients(batch, 1 / max(1, targets), dropped)
         if not self._steps:

@@ -15,17 +15,17 @@ def forward(table_VG: Floats, ids_TB: Integers) -> Floats:
     return table_VG.take(ids_TB, axis=0)
 
 
-def backward(d_rows_TBG: Floats, ids_TB: Integers, symbols: int) -> Floats:
+def backward(d_rows_TBG: Floats, ids_TB: Integers, tokens: int) -> Floats:
     """d_table_VG: each row's gradient is the sum over all places that it was picked for.
 
     `d_table[ids] += d_rows` would keep one place of each row. Sorting the places by id and summing each id's rows took
-    2 ms for 2048 places of 1024 numbers, 65 symbols; a product with the one-hot matrix 6, `np.add.at` and
+    2 ms for 2048 places of 1024 numbers, 65 tokens; a product with the one-hot matrix 6, `np.add.at` and
     `np.add.reduceat` 24 each.
     """
     d_rows_NG, ids_N = d_rows_TBG.reshape(-1, d_rows_TBG.shape[-1]), ids_TB.reshape(-1)
     order_N = np.argsort(ids_N, kind="stable")
-    ends_V = np.cumsum(np.bincount(ids_N, minlength=symbols))
-    d_table_VG = np.empty((symbols, d_rows_NG.shape[1]), d_rows_NG.dtype)
+    ends_V = np.cumsum(np.bincount(ids_N, minlength=tokens))
+    d_table_VG = np.empty((tokens, d_rows_NG.shape[1]), d_rows_NG.dtype)
     for d_row_G, places in zip(d_table_VG, np.split(order_N, ends_V[:-1]), strict=True):
         np.add.reduce(d_rows_NG[places], axis=0, out=d_row_G)
     return d_table_VG

@@ -19,14 +19,14 @@ from charloom.config import ADAM, TrainingSettings
 from charloom.engines.bptt import optimizers
 from charloom.engines.bptt.arrays import Floats, Integers, State
 from charloom.engines.bptt.rows import Rows
-from charloom.engines.masks import NOTHING_DROPPED, Draw
+from charloom.engines.masks import NOTHING_DROPPED, DropoutLevels
 from charloom.errors import DeviceError
-from charloom.kernels import Choice, chosen
+from charloom.kernels import KernelChoice, chosen
 
 STRETCH = 256  # steps measured at once
 
 
-def kernels_to_train() -> Choice:
+def kernels_to_train() -> KernelChoice:
     """The kernels that training uses.
 
     Raises:
@@ -38,7 +38,7 @@ def kernels_to_train() -> Choice:
     return choice
 
 
-def precision_of(asked: str, cell: str, choice: Choice) -> str:
+def precision_of(asked: str, cell: str, choice: KernelChoice) -> str:
     """The number format of the products: fp32 or bf16.
 
     auto takes bf16 for an LSTM where tiles (AMX) multiply it: there a step takes a quarter of the time, and over five
@@ -77,7 +77,7 @@ class Native:
         parameters: Mapping[str, Floats],
         precision: str,
         threads: int,
-        kernels: Choice,
+        kernels: KernelChoice,
     ) -> None:
         assert kernels.module is not None
         assert list(parameters) == list(architecture.shapes)
@@ -89,7 +89,7 @@ class Native:
             architecture.nonlinearity,
             architecture.layers,
             architecture.hidden,
-            architecture.symbols,
+            architecture.vocabulary_size,
             architecture.input,
             architecture.input_size,
             precision,
@@ -105,7 +105,7 @@ class Native:
         return f"kernels ({self._kernels.name}), {self._precision}"
 
     def gradients(
-        self, batch: Rows, scale: float, dropped: Mapping[str, Draw] = NOTHING_DROPPED
+        self, batch: Rows, scale: float, dropped: Mapping[str, DropoutLevels] = NOTHING_DROPPED
     ) -> tuple[float, dict[str, Floats], State]:
         """(sum of nats, gradients of scale times it, state after), without the weights that are dropped.
 

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from charloom.architecture import Architecture
+from charloom.data.groups import NOTHING
 from charloom.engines.bptt import dropout, entry, gru, head, linear, lstm, rnn
 from charloom.engines.bptt.arrays import Floats, Integers, State
 from charloom.engines.bptt.recurrence import Gradients
-from charloom.engines.masks import draw
-from charloom.text.groups import NOTHING
+from charloom.engines.masks import dropout_levels
 
 
 class Masks(NamedTuple):
@@ -109,7 +109,7 @@ class Network:
         """The recurrent layers: (h_TBH of the top one, state after, and the caches that `Forward` names)."""
         state = self.zero_state(len(inputs_BT)) if state is None else state
         ids_TB = np.ascontiguousarray(inputs_BT.T)
-        inputs_TBG, below = entry.forward(ids_TB, self.symbols(), *self._of_inputs(0))
+        inputs_TBG, below = entry.forward(ids_TB, self.tokens(), *self._of_inputs(0))
         states: list[State] = []
         layers: list[Any] = []
         passed: list[Passed] = []
@@ -143,31 +143,37 @@ class Network:
                 d_x_TBH, d_weight_GX, d_bias_G = linear.backward(d.inputs_TBG, x_TBH, self._of_inputs(n)[0])
                 d_h_TBH = dropout.backward(d_x_TBH, mask_TBH)
             else:
-                d_symbols_VE, d_weight_GX, d_bias_G = entry.backward(d.inputs_TBG, done.entry)
+                d_features_VE, d_weight_GX, d_bias_G = entry.backward(d.inputs_TBG, done.entry)
             found |= {f"rnn.weight_ih_l{n}": d_weight_GX, f"rnn.bias_ih_l{n}": d_bias_G}
             found |= {f"rnn.weight_hh_l{n}": d.weight_GH, f"rnn.bias_hh_l{n}": d.bias_G}
         if self.architecture.input == "embedding":
-            assert d_symbols_VE is not None
-            found["embedding.weight"] = d_symbols_VE
+            assert d_features_VE is not None
+            found["embedding.weight"] = d_features_VE
         return Backward({name: found[name] for name in self.parameters}, layers)
 
-    def draw(self, targets_BT: Integers, share: float, random: np.random.Generator, locked: bool = False) -> Masks:
+    def draw_masks(
+        self, targets_BT: Integers, share: float, random: np.random.Generator, locked: bool = False
+    ) -> Masks:
         """Dropout's masks for a batch: first those between the layers, from the bottom up and in the order of
         [T, B, H], then the head's, in the order of its targets in [B, T].
         """
         layers, hidden, dtype = self.architecture.layers, self.architecture.hidden, self.parameters["head.bias"].dtype
         (B, T), N = targets_BT.shape, count(targets_BT)
-        between = [draw(random, (1 if locked else T, B, hidden), share).mask(dtype) for _ in range(layers - 1)]
-        return Masks(between, draw(random, (B if locked else N, hidden), share).mask(dtype), locked)
+        between = [
+            dropout_levels(random, (1 if locked else T, B, hidden), share).mask(dtype) for _ in range(layers - 1)
+        ]
+        return Masks(between, dropout_levels(random, (B if locked else N, hidden), share).mask(dtype), locked)
 
-    def symbols(self) -> Floats | None:
-        """What each symbol enters as: symbols_VE, its embedding or its index/V; None is one-hot."""
+    def tokens(self) -> Floats | None:
+        """What each token enters as: features_VE, its embedding or its index/V; None is one-hot."""
         if self.architecture.input == "onehot":
             return None
         if self.architecture.input == "embedding":
             return self.parameters["embedding.weight"]
         dtype = self.parameters["head.bias"].dtype
-        return (np.arange(self.architecture.symbols, dtype=dtype) / dtype.type(self.architecture.symbols))[:, None]
+        return (
+            np.arange(self.architecture.vocabulary_size, dtype=dtype) / dtype.type(self.architecture.vocabulary_size)
+        )[:, None]
 
     def zero_state(self, batch: int) -> State:
         """The state before anything was read: (h_LBH,) or, for an LSTM, (h_LBH, c_LBH)."""

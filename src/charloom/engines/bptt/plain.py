@@ -15,8 +15,8 @@ from charloom.config import TrainingSettings
 from charloom.engines.bptt import clip, dropout, optimizers
 from charloom.engines.bptt.arrays import Floats, Integers, State
 from charloom.engines.bptt.network import Network
-from charloom.engines.bptt.rows import Crew, Rows, joined, summed
-from charloom.engines.masks import NOTHING_DROPPED, Draw
+from charloom.engines.bptt.rows import Rows, RowThreads, joined, summed
+from charloom.engines.masks import NOTHING_DROPPED, DropoutLevels
 
 STRETCH = 64  # steps measured at once: what there is no way back through need not all be kept
 
@@ -26,7 +26,7 @@ class Plain:
 
     def __init__(self, network: Network, threads: int) -> None:
         self._network = network
-        self._crew = Crew(threads)
+        self._threads = RowThreads(threads)
         self._libraries = ThreadpoolController()
 
     @property
@@ -35,7 +35,7 @@ class Plain:
         return f"numpy {np.__version__} by hand, {self._network.parameters['head.bias'].dtype}"
 
     def gradients(
-        self, batch: Rows, scale: float, dropped: Mapping[str, Draw] = NOTHING_DROPPED
+        self, batch: Rows, scale: float, dropped: Mapping[str, DropoutLevels] = NOTHING_DROPPED
     ) -> tuple[float, dict[str, Floats], State]:
         """(sum of nats, gradients of scale times it, state after), without the weights that are dropped."""
         weights = self._network.parameters
@@ -48,7 +48,7 @@ class Plain:
             return done.nats, network.backward(done, scale).parameters, done.state
 
         with self._at_work():
-            nats, gradients, states = zip(*self._crew.share(work, batch), strict=True)
+            nats, gradients, states = zip(*self._threads.share(work, batch), strict=True)
             of_all = summed(list(gradients))
             of_kept = {name: dropout.backward(of_all[name], masks.get(name)) for name in of_all}
             return sum(nats), of_kept, joined(list(states))
@@ -56,7 +56,7 @@ class Plain:
     def measure(self, inputs_BT: Integers, targets_BT: Integers, state: State | None) -> tuple[float, int, State]:
         """(sum of nats, top guesses, state after), without learning."""
         with self._at_work():
-            parts = self._crew.share(self._measure, Rows(inputs_BT, targets_BT, state, None))
+            parts = self._threads.share(self._measure, Rows(inputs_BT, targets_BT, state, None))
         nats, correct, states = zip(*parts, strict=True)
         return sum(nats), sum(correct), joined(list(states))
 

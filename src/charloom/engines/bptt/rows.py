@@ -49,7 +49,7 @@ class Rows(NamedTuple):
         return Rows(self.inputs_BT[first:last], self.targets_BT[first:last], state, masks)
 
 
-class Crew:
+class RowThreads:
     """Threads that share a batch."""
 
     def __init__(self, threads: int) -> None:

@@ -3,7 +3,7 @@
 Master weights, state and loss are float32; with bf16 the products run under autocast. Dropout at step s is drawn from
 a generator seeded by (seed, s), so there is no random state to save: a resumed run draws what the straight one did.
 
-Shapes: B texts side by side, T characters, V symbols, N targets.
+Shapes: B texts side by side, T characters, V vocabulary size, N targets.
 """
 
 from __future__ import annotations

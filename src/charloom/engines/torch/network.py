@@ -1,6 +1,6 @@
 """The network as stock PyTorch modules, under the parameter names of a model file.
 
-Shapes: B texts side by side, T characters, V symbols, E embedding, H hidden, L layers, N targets.
+Shapes: B texts side by side, T characters, V vocabulary size, E embedding, H hidden, L layers, N targets.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from charloom.architecture import Architecture
-from charloom.engines.masks import draw, generator
-from charloom.text.groups import NOTHING
+from charloom.data.groups import NOTHING
+from charloom.engines.masks import dropout_levels, generator
 
 State = tuple[Tensor, ...]  # (h_LBH,) or, for an LSTM, (h_LBH, c_LBH)
 
@@ -40,7 +40,7 @@ class Dropout(nn.Module):
         if like.device.type != "cpu":
             return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(1 - share).div_(1 - share)
         dtype = np.float64 if like.dtype == torch.float64 else np.float32
-        return torch.from_numpy(draw(self.random, tuple(shape), share).mask(dtype)).to(like.dtype)
+        return torch.from_numpy(dropout_levels(self.random, tuple(shape), share).mask(dtype)).to(like.dtype)
 
 
 class Network(nn.Module):
@@ -56,13 +56,13 @@ class Network(nn.Module):
         super().__init__()
         self.architecture, self.weight_drop = architecture, weight_drop
         if architecture.input == "embedding":
-            self.embedding = nn.Embedding(architecture.symbols, architecture.embedding)
+            self.embedding = nn.Embedding(architecture.vocabulary_size, architecture.embedding)
         elif architecture.input == "onehot":
-            self.register_buffer("identity", torch.eye(architecture.symbols), persistent=False)
+            self.register_buffer("identity", torch.eye(architecture.vocabulary_size), persistent=False)
         self.rnn = self._recurrent(architecture, dropout if architecture.layers > 1 else 0.0)
         self.dropout = Dropout(dropout, locked)
         self._shells = [_shell(self.rnn, n) for n in range(architecture.layers)]
-        self.head = nn.Linear(architecture.hidden, architecture.symbols)
+        self.head = nn.Linear(architecture.hidden, architecture.vocabulary_size)
 
     @staticmethod
     def _recurrent(architecture: Architecture, dropout: float) -> nn.RNNBase:
@@ -90,7 +90,7 @@ class Network(nn.Module):
             return self.embedding(inputs_BT)  # type: ignore[no-any-return]
         if self.architecture.input == "onehot":
             return nn.functional.embedding(inputs_BT, self.get_buffer("identity"))
-        return (inputs_BT.to(self.head.weight.dtype) / self.architecture.symbols).unsqueeze(-1)
+        return (inputs_BT.to(self.head.weight.dtype) / self.architecture.vocabulary_size).unsqueeze(-1)
 
     def _unroll(self, x_BTE: Tensor, state: State | None) -> tuple[Tensor, State]:
         if self.training and (self.weight_drop or (self.dropout.locked and self.rnn.dropout)):

@@ -1,0 +1,262 @@
+"""Writing, a character at a time: charloom beside a PyTorch `nn.LSTM` loop and onnxruntime, on networks of one size.
+
+Every program draws at temperature 0.8 from its own softmax. In each of ROUNDS rounds every contestant writes for a
+while, one after the other; what is printed are the medians of characters a second, and of charloom's ratio to what it
+is compared with. The peers get their best thread count. onnxruntime is no dependency: without it and onnx (`make bench`
+installs them) its lines are left out.
+
+    python benchmarks/generation.py [seconds a contestant and round, 1.0]
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from probes import without_kernels
+
+from charloom import kernels
+from charloom.architecture import Architecture
+from charloom.inference.backend import Numbers, Rules
+from charloom.inference.native_backend import NativeWriter
+from charloom.inference.network import Network
+from charloom.inference.sampling import Sampling
+from charloom.kernels import cores
+
+ROUNDS = 5
+VOCABULARY, EMBEDDING, TEMPERATURE = 83, 64, 0.8
+# layers, hidden, texts: (charloom's precision, peer) and what their ratio must reach
+SHAPES: dict[tuple[int, int, int], dict[tuple[str, str], float]] = {
+    (2, 128, 1): {("fp32", "PyTorch"): 40, ("fp32", "onnxruntime fp32"): 4},
+    (2, 512, 1): {
+        ("int8", "onnxruntime int8"): 6,
+        ("int8", "PyTorch"): 70,
+        ("fp32", "PyTorch"): 6,
+        ("fp32", "onnxruntime fp32"): 1.2,
+    },
+    (3, 512, 1): {("int8", "onnxruntime int8"): 4},
+    (2, 1024, 1): {("fp32", "PyTorch"): 8},
+    (2, 512, 64): {("int8", "PyTorch"): 8},
+}
+TARGETS_SET_FOR = ("amx", "avx512")  # with other kernels a ratio is printed alone
+Contestant = Callable[[float], float]  # seconds → characters a second
+
+
+def architecture(layers: int, hidden: int) -> Architecture:
+    """The benchmark's network."""
+    return Architecture(
+        cell="lstm",
+        nonlinearity="tanh",
+        layers=layers,
+        hidden=hidden,
+        input="embedding",
+        embedding=EMBEDDING,
+        vocabulary_size=VOCABULARY,
+    )
+
+
+def parameters(made: Architecture) -> dict[str, Any]:
+    """Random weights, of the size that training gives them."""
+    generator = np.random.default_rng(0)
+    return {
+        name: (2 * generator.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
+        for name, shape in made.shapes.items()
+    }
+
+
+def ours(made: Architecture, weights: dict[str, Any], texts: int, precision: str) -> Contestant:
+    """charloom's writer, on all cores."""
+    chosen = kernels.chosen()
+    assert chosen.module is not None, chosen.reason
+    network = Network(made, weights)
+    writer = NativeWriter(chosen.module, network, precision, cores(), chosen.tiles)
+    rules, sequences = Rules(Sampling(temperature=TEMPERATURE)), tuple(range(texts))
+
+    def write(seconds: float) -> float:
+        ids_B, state, written, start = np.zeros(texts, np.int64), network.initial_state(texts), 0, time.perf_counter()
+        while (spent := time.perf_counter() - start) < seconds:
+            ids_BS, state = writer.write(ids_B, state, rules, Numbers(0, sequences, written), 2**14 // texts, 0.02)
+            ids_B, written = ids_BS[:, -1], written + ids_BS.shape[1]
+        return written * texts / spent
+
+    return write
+
+
+def stepping(step: Callable[[Any, Any], tuple[Any, Any]], first: Any, state: Any, texts: int) -> Contestant:
+    """A peer whose `step` gives the next tokens and state."""
+
+    def write(seconds: float) -> float:
+        ids, current, steps, start = first, state, 0, time.perf_counter()
+        while (spent := time.perf_counter() - start) < seconds:
+            ids, current = step(ids, current)
+            steps += 1
+        return steps * texts / spent
+
+    return write
+
+
+def pytorchs(made: Architecture, weights: dict[str, Any], texts: int, threads: int) -> Contestant:
+    """The loop that PyTorch's tutorials write."""
+    import torch
+
+    embedding = torch.nn.Embedding(made.vocabulary_size, made.embedding)
+    rnn = torch.nn.LSTM(made.embedding, made.hidden, made.layers, batch_first=True)
+    head = torch.nn.Linear(made.hidden, made.vocabulary_size)
+    for name, module in (("embedding", embedding), ("rnn", rnn), ("head", head)):
+        own = {
+            key.removeprefix(f"{name}."): torch.tensor(v) for key, v in weights.items() if key.startswith(f"{name}.")
+        }
+        module.load_state_dict(own)
+
+    def step(ids: Any, state: Any) -> tuple[Any, Any]:
+        out, state = rnn(embedding(ids), state)
+        share = torch.softmax(head(out[:, -1]) / TEMPERATURE, dim=-1)
+        return torch.multinomial(share, 1), state
+
+    zeros = torch.zeros(made.layers, texts, made.hidden)
+    loop = stepping(step, torch.zeros(texts, 1, dtype=torch.long), (zeros, zeros), texts)
+
+    def write(seconds: float) -> float:
+        torch.set_num_threads(threads)
+        with torch.inference_mode():
+            return loop(seconds)
+
+    return write
+
+
+def onnx_file(made: Architecture, weights: dict[str, Any], folder: Path) -> Path:
+    """One step as a graph: ids and states in, logits and states out; ONNX's gates are i, o, f, c."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    H, L = made.hidden, made.layers
+    order = [0, 3, 1, 2]
+
+    def turned(x: Any) -> Any:
+        return x.reshape(4, H, *x.shape[1:])[order].reshape(1, *x.shape)
+
+    constants = {
+        "embedding": weights["embedding.weight"],
+        "head": weights["head.weight"].T,
+        "bias": weights["head.bias"],
+    }
+    nodes, below = [helper.make_node("Gather", ["embedding", "ids"], ["x0"])], "x0"  # [1, B] to [1, B, E]
+    for n in range(L):
+        for kind in ("W", "R"):
+            constants[f"{kind}{n}"] = turned(weights[f"rnn.weight_{'ih' if kind == 'W' else 'hh'}_l{n}"])
+        both = [turned(weights[f"rnn.bias_{which}_l{n}"]) for which in ("ih", "hh")]
+        constants[f"B{n}"] = np.concatenate(both, axis=1)
+        inputs = [below, f"W{n}", f"R{n}", f"B{n}", "", f"h{n}", f"c{n}"]
+        nodes.append(helper.make_node("LSTM", inputs, [f"y{n}", f"H{n}", f"C{n}"], hidden_size=H))
+        nodes.append(helper.make_node("Squeeze", [f"y{n}", "axis"], [below := f"x{n + 1}"]))  # [1, 1, B, H]
+    constants["axis"] = np.array([1])
+    nodes += [
+        helper.make_node("MatMul", [below, "head"], ["raw"]),
+        helper.make_node("Add", ["raw", "bias"], ["logits"]),
+    ]
+    states = [(f"{kind}{n}", [1, None, H]) for n in range(L) for kind in "hc"]
+
+    def number(name: str, shape: list[Any]) -> Any:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    graph = helper.make_graph(
+        nodes,
+        "step",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, [1, None]), *(number(*state) for state in states)],
+        [number("logits", [1, None, made.vocabulary_size]), *(number(name.upper(), shape) for name, shape in states)],
+        [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in constants.items()],
+    )
+    path = folder / f"{L}x{H}.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+def onnxruntimes(made: Architecture, path: Path, texts: int, threads: int) -> Contestant:
+    """A loop around a session, states handed from one run to the next; the draw is NumPy's."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [f"{kind}{n}" for n in range(made.layers) for kind in "hc"]
+    outputs = ["logits", *(name.upper() for name in names)]
+    generator = np.random.default_rng(0)
+
+    def step(ids: Any, state: list[Any]) -> tuple[Any, list[Any]]:
+        logits, *state = session.run(outputs, {"ids": ids, **dict(zip(names, state, strict=True))})
+        share = np.exp((logits[0] - logits[0].max(axis=-1, keepdims=True)) / TEMPERATURE).cumsum(axis=-1)
+        drawn = (share < generator.random((texts, 1)) * share[:, -1:]).sum(axis=-1)
+        return drawn[None], state
+
+    zeros = [np.zeros((1, texts, made.hidden), np.float32)] * len(names)
+    return stepping(step, np.zeros((1, texts), np.int64), zeros, texts)
+
+
+def peers(made: Architecture, weights: dict[str, Any], texts: int, folder: Path) -> dict[str, Contestant]:
+    """Every peer that is installed, at each thread count."""
+    found: dict[str, Contestant] = {}
+    for threads in sorted({1, cores()}):
+        found[f"PyTorch t{threads}"] = pytorchs(made, weights, texts, threads)
+    try:
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        exact = onnx_file(made, weights, folder)
+    except ImportError:
+        return found
+    small = exact.with_suffix(".int8.onnx")
+    quantize_dynamic(exact, small, weight_type=QuantType.QInt8)
+    for threads in sorted({1, cores()}):
+        found[f"onnxruntime fp32 t{threads}"] = onnxruntimes(made, exact, texts, threads)
+        found[f"onnxruntime int8 t{threads}"] = onnxruntimes(made, small, texts, threads)
+    return found
+
+
+def compare(layers: int, hidden: int, texts: int, seconds: float, folder: Path) -> None:
+    """Prints the medians of one shape, and charloom's over each peer's best."""
+    made = architecture(layers, hidden)
+    weights = parameters(made)
+    contestants = {f"charloom {p}": ours(made, weights, texts, p) for p in ("fp32", "bf16", "int8")}
+    contestants |= peers(made, weights, texts, folder)
+    rates: dict[str, list[float]] = {name: [] for name in contestants}
+    for number in range(-1, ROUNDS):  # the first warms up
+        for name, write in contestants.items():
+            rate = write(seconds if number >= 0 else seconds / 5)
+            if number >= 0:
+                rates[name].append(rate)
+    medians = {name: statistics.median(found) for name, found in rates.items()}
+    print(f"LSTM {layers} x {hidden}, {texts} text{'s' * (texts > 1)}, characters/s:")
+    for name, rate in medians.items():
+        print(f"  {name:22} {rate:10,.0f}")
+    for (precision, peer), least in SHAPES[layers, hidden, texts].items():
+        best = max(
+            (name for name in medians if name.startswith(f"{peer} t")), key=lambda name: medians[name], default=""
+        )
+        if not best:
+            continue
+        ratio = statistics.median(a / b for a, b in zip(rates[f"charloom {precision}"], rates[best], strict=True))
+        verdict = f"  (at least {least:g}: {'reached' if ratio >= least else 'NOT reached'})"
+        set_here = kernels.chosen().name in TARGETS_SET_FOR
+        print(f"  charloom {precision} / {best}: {ratio:.1f}{verdict if set_here else ''}")
+
+
+def main() -> None:
+    """Every shape in turn."""
+    if without_kernels():
+        return
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
+    load = f"; load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    print(f"kernels {kernels.chosen().name}, {cores()} cores{load}")
+    with tempfile.TemporaryDirectory() as folder:
+        for shape in SHAPES:
+            compare(*shape, seconds, Path(folder))
+
+
+if __name__ == "__main__":
+    main()

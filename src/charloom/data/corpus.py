@@ -1,0 +1,277 @@
+"""Files, folders, globs, URLs and named corpora → one clean text that can be read again and again.
+
+The order of things: documents, one a file or value → text or records (`records.py`) → cleaning. Records are split
+first, so that `newlines_to_spaces` works inside a paragraph and not between two.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from charloom.config import Cleaning, TextSettings
+from charloom.data import named
+from charloom.data.cleaning import Removed, cleaned
+from charloom.data.fields import FIELD_ENDINGS, FIELD_FILES, SHOWN_FIELDS, FieldDocument, Missed
+from charloom.data.folders import Found, in_folder, literal_folder, matching
+from charloom.data.named import TextDocument
+from charloom.data.packed import PackedText
+from charloom.data.reading import FileDocument, Notice, open_document, unheard
+from charloom.data.records import bounded, gathered, joined, lines, paragraphs, sentences, tidied
+from charloom.data.sources import COMPRESSIONS, PIECE, BinaryFile, UnreadableFile, find_source, place, share, shown
+from charloom.errors import SettingsError, TextError
+
+Document = FileDocument | FieldDocument | TextDocument
+AnyPath = str | os.PathLike[str]
+SPLITTERS = {"line": lines, "sentence": sentences, "paragraph": paragraphs}
+SHOWN_NOTICES = 3  # lines about single files of a folder
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text to train on or to score, read anew each time.
+
+    name: short, fit for a folder's name; documents: where the text comes from; settings: field, records and cleaning;
+    size: about how many characters a piece has; notice: told, after the first whole reading, what was left out.
+    """
+
+    name: str
+    documents: tuple[Document, ...] = field(repr=False)
+    settings: TextSettings
+    size: int = PIECE
+    notice: Notice = field(default=unheard, repr=False, compare=False)
+    _told: set[str] = field(default_factory=set, repr=False, compare=False)
+
+    def pieces(self) -> Iterator[str]:
+        """The clean text from its start, in pieces whose cuts mean nothing.
+
+        Without records, documents follow each other with a newline between. With records, `RECORD_SEPARATOR` stands
+        before the first, between any two, and after the last; none is empty, and none has newlines around it.
+
+        Raises:
+            TextError: a file changed since it was opened, a row of a file with fields is not what it must be, or at the
+                end none had the field.
+        """
+        removed, missed = Removed(), Missed()
+        yield from self._pieces(removed, missed)
+        if missed.rows and not missed.found:
+            raise TextError(missed.first)
+        if missed.rows:
+            self._tell_once(f"passed over {_counted(missed.rows, 'row')} without the field; the first: {missed.first}")
+        if self.settings.allow is not None:
+            self._tell_once(
+                f"{share(removed.characters, removed.of)} of the text is removed: {removed.characters:,} of "
+                f"{removed.of:,} characters are not among those allowed"
+            )
+
+    def _tell_once(self, line: str) -> None:
+        if line not in self._told:
+            self._told.add(line)
+            self.notice(line)
+
+    def _pieces(self, removed: Removed, missed: Missed) -> Iterator[str]:
+        kind = self.settings.records
+        if kind == "none":
+            return cleaned(gathered(joined(self._texts(missed)), self.size), self.settings.cleaning, removed)
+        pieces = gathered(bounded(self._texts(missed)), self.size)
+        if kind in SPLITTERS:
+            pieces = SPLITTERS[kind](pieces)
+        pieces, cleaning = tidied(pieces), self.settings.cleaning
+        # Tidied twice: newlines around a record go before they can become spaces, and cleaning may empty a record.
+        return pieces if cleaning == Cleaning() else tidied(cleaned(pieces, cleaning, removed))
+
+    def text(self) -> str:
+        """All of it as one string, for corpora that fit in memory."""
+        return "".join(self.pieces())
+
+    def _texts(self, missed: Missed) -> Iterator[Iterable[str]]:
+        """What a newline or a separator belongs between: files, or the values of their field."""
+        for document in self.documents:
+            if not isinstance(document, FieldDocument):
+                yield document.pieces(self.size)
+            elif self.settings.records == "file":
+                yield joined([value] for value in document.values(missed, self.size))
+            else:
+                yield from ([value] for value in document.values(missed, self.size))
+
+
+def open_corpus(
+    paths: AnyPath | Sequence[AnyPath],
+    settings: TextSettings | None = None,
+    notice: Notice = unheard,
+    size: int = PIECE,
+) -> Corpus:
+    """Finds and checks every text that the paths name.
+
+    A path is `-` (stdin), a URL, a file, a folder (all of it, sorted, without hidden files), the name of a named
+    corpus, or a glob (`**` for any depth). They are tried in this order: what exists under a corpus's name wins over
+    the corpus, with a notice; a path with a slash, such as `./python-docs`, is never a corpus. What is not text is an
+    error where it is named, and passed over, with one notice, where a folder or a glob brings it in.
+
+    Args:
+        paths: one or many.
+        settings: encoding, vocabulary, binary (see `open_document`), field, records and cleaning.
+        notice: told, a line at a time, what a person should know: guessed encodings, files passed over.
+        size: bytes a piece.
+
+    Raises:
+        SettingsError: no path, an unknown encoding, or a field of a file that has none.
+        TextError: something missing, unreadable, undecodable, or without any text.
+    """
+    texts = _listed(paths)
+    if texts.count("-") > 1:
+        raise SettingsError("stdin (-) can be read only once")
+    opener = _Opener(settings or TextSettings(), notice, size)
+    documents = tuple(document for path in texts for document in opener.open(path))
+    if len(documents) == 1 and opener.settings.records == "file":
+        notice(
+            f"{documents[0].name} is one file, so it makes one record; name a folder or several files, or cut it with "
+            "--records line, sentence or paragraph"
+        )
+    return Corpus(corpus_name(texts), documents, opener.settings, size, notice)
+
+
+def corpus_of(
+    texts: Iterable[str], settings: TextSettings | None = None, name: str = "text", size: int = PIECE
+) -> Corpus:
+    """A corpus of strings: each is a document, as a file would be."""
+    documents = tuple(TextDocument(name, text) for text in texts)
+    return Corpus(name, documents, settings or TextSettings(), size)
+
+
+def corpus_name(paths: AnyPath | Sequence[AnyPath]) -> str:
+    """A short name for what the paths hold, after the first of them, fit for a folder.
+
+    `stdin`, a folder's name (for a glob, the folder it looks in), or a file's without its endings.
+    """
+    name = _called(_listed(paths)[0])
+    return re.sub(r"[^\w.-]+", "-", name)[:60].strip("-._") or "text"
+
+
+def _called(path: str) -> str:
+    if path == "-":
+        return "stdin"
+    if "://" in path:
+        return _stem(place(path))
+    if os.path.isdir(path):
+        return os.path.basename(os.path.abspath(path))
+    if glob.has_magic(path) and not os.path.exists(path):
+        return os.path.basename(os.path.abspath(literal_folder(path)))
+    return _stem(os.path.basename(path))
+
+
+def _listed(paths: AnyPath | Sequence[AnyPath]) -> list[str]:
+    given = [paths] if isinstance(paths, str | os.PathLike) else paths
+    if not given:
+        raise SettingsError("a corpus needs at least one file, folder, glob, URL, or named corpus")
+    return [os.fspath(path) for path in given]
+
+
+@dataclass(frozen=True)
+class _Opener:
+    settings: TextSettings
+    notice: Notice
+    size: int
+
+    def open(self, path: str) -> Iterable[Document]:
+        exists = os.path.lexists(path) if "\0" not in path else False
+        if path in named.NAMES:
+            if not exists:
+                return self._named(path)
+            self.notice(f"reading {path} in this folder, not the named corpus {path}")
+        if os.path.isdir(path):
+            return self._many(path, in_folder(path), "the folder")
+        if not exists and path != "-" and "://" not in path and glob.has_magic(path):
+            return self._glob(path)
+        return [self._file(path, self.notice)]
+
+    def _named(self, name: str) -> Iterable[Document]:
+        if self.settings.field is not None:
+            raise SettingsError(f"--field is for {FIELD_FILES}; the corpus {name} has no fields")
+        return named.open_named(name, self.settings, self.notice, self.size)
+
+    def _glob(self, pattern: str) -> Iterable[Document]:
+        found = matching(pattern)
+        if not found.files and not found.ours:
+            raise TextError(f"no file matches {shown(pattern)}")
+        return self._many(pattern, found, "the glob")
+
+    def _file(self, path: str, notice: Notice) -> Document:
+        source = find_source(path)
+        if self.settings.field is not None and source.ending not in FIELD_ENDINGS:
+            raise SettingsError(f"--field is for {FIELD_FILES}; {source.shown} is none of these")
+        document = open_document(source, self.settings, notice, self.size)
+        if self.settings.field is not None:
+            return FieldDocument(document, self.settings.field)
+        if source.ending in FIELD_ENDINGS and not self.settings.binary:
+            _hint(document, notice)
+        return document
+
+    def _many(self, where: str, found: Found, kind: str) -> list[Document]:
+        """The texts among many files, and notices of what was passed over."""
+        self._tell_ours(where, found, kind)
+        documents, notices, unfit = [], [*found.notices], len(found.files)
+        for path in self._fitting(found.files):
+            try:
+                documents.append(self._file(path, notices.append))
+            except UnreadableFile as error:
+                notices.append(f"{error}; passed over")
+            except PackedText as error:
+                notices.append(str(error))
+                continue
+            except BinaryFile:
+                continue
+            unfit -= 1
+        self._tell(where, notices)
+        wanted = "a text file" if self.settings.field is None else f"one of the {FIELD_FILES}"
+        if not documents:
+            number = _counted(len(found.files), "file")
+            raise TextError(f"{kind} {shown(where)} holds no text: none of its {number} is {wanted} that can be read")
+        if unfit:
+            self.notice(f"{shown(where)}: passed over {_counted(unfit, 'file')}, not {wanted}")
+        return documents
+
+    def _tell_ours(self, where: str, found: Found, kind: str) -> None:
+        if not found.ours:
+            return
+        more = ", …" if len(found.ours) > SHOWN_NOTICES else ""
+        ours = f"a run or a model of charloom: {', '.join(map(shown, found.ours[:SHOWN_NOTICES]))}{more}"
+        if not found.files:
+            raise TextError(f"{kind} {shown(where)} holds nothing but {ours}; name a file in it to read that one")
+        self.notice(f"{shown(where)}: passed over {_counted(len(found.ours), 'folder')} with {ours}")
+
+    def _fitting(self, paths: list[str]) -> list[str]:
+        if self.settings.field is None:
+            return paths
+        return [path for path in paths if _without_compression(path).lower().endswith(FIELD_ENDINGS)]
+
+    def _tell(self, where: str, notices: list[str]) -> None:
+        for line in notices[:SHOWN_NOTICES]:
+            self.notice(line)
+        if (more := len(notices) - SHOWN_NOTICES) > 0:
+            self.notice(f"{shown(where)}: {more:,} more such notices about its files")
+
+
+def _hint(document: FileDocument, notice: Notice) -> None:
+    """Tells of the fields that nobody asked for; a `.json` that holds settings and no rows has none."""
+    if names := FieldDocument(document, "").names():
+        shown_names = ", ".join(map(repr, names[:SHOWN_FIELDS]))
+        notice(f"{document.name} is read as it stands; --field NAME reads one field alone; it has {shown_names}")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def _stem(name: str) -> str:
+    """A file's name without its endings: `notes` of `notes.txt.gz`."""
+    return PurePosixPath(_without_compression(PurePosixPath(name).name)).stem
+
+
+def _without_compression(path: str) -> str:
+    ending = PurePosixPath(path).suffix
+    return path.removesuffix(ending) if ending.lower() in COMPRESSIONS else path

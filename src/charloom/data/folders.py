@@ -1,0 +1,93 @@
+"""Which files a folder or a glob brings in, and in which order.
+
+Hidden files stay out, and so do folders that hold a run or a model of charloom: a model that is trained on a folder of
+texts with runs among them would learn logs and samples.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Set
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from charloom.data.sources import shown
+from charloom.errors import TextError
+
+MODEL = {"config.json", "vocabulary.json", "model.safetensors"}
+NUMBERS = re.compile("0*([0-9]+)")
+
+
+@dataclass
+class Found:
+    """files: to be read, in order; ours: folders of runs and models that were passed over; notices: other losses."""
+
+    files: list[str] = field(default_factory=list)
+    ours: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+
+
+def in_folder(folder: str) -> Found:
+    """Every file below a folder; nothing hidden, no pipes or devices.
+
+    Raises:
+        TextError: the folder itself cannot be read; for one inside it there is a notice.
+    """
+    found = Found()
+
+    def unreadable(error: OSError) -> None:
+        line = f"{shown(str(error.filename))} cannot be read: {error.strerror}"
+        if error.filename == folder:
+            raise TextError(line)
+        found.notices.append(f"{line}; passed over")
+
+    for parent, folders, files in os.walk(folder, onerror=unreadable):
+        if _is_ours({*folders, *files}):
+            found.ours.append(parent)
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found.files += [os.path.join(parent, name) for name in files if not name.startswith(".")]
+    return _in_order(found)
+
+
+def matching(pattern: str) -> Found:
+    """Every file that a glob matches (`**` for any depth), but for those of a run that only its wildcards lead to."""
+    named = literal_folder(pattern)
+    found = Found()
+    holds_ours = cache(lambda folder: _is_ours({*os.listdir(folder)}))
+    for path in glob.glob(pattern, recursive=True):
+        parents = [str(parent) for parent in Path(path).parents if len(parent.parts) > len(Path(named).parts)]
+        if ours := [parent for parent in parents if holds_ours(parent)]:
+            found.ours.append(ours[-1])
+        else:
+            found.files.append(path)
+    return _in_order(found)
+
+
+def literal_folder(pattern: str) -> str:
+    """The folder that a glob names without any wildcard; empty for this one."""
+    return os.path.dirname(re.split(r"[*?\[]", pattern)[0])
+
+
+def _in_order(found: Found) -> Found:
+    files = sorted(filter(os.path.isfile, found.files), key=_order)
+    return Found(files, sorted({*found.ours}, key=_order), found.notices)
+
+
+def _is_ours(names: Set[str]) -> bool:
+    """Whether a folder with these names in it is a run or a model."""
+    return names >= MODEL or ("run.toml" in names and not names.isdisjoint({"log.jsonl", "data"}))
+
+
+def _order(path: str) -> tuple[tuple[str, str], ...]:
+    """Sorts a folder's files together, numbers in names by their value, alike on any system and in any locale.
+
+    Of two numbers the one with more digits is larger, so each stands behind the count of its digits.
+    """
+    return tuple(
+        (NUMBERS.sub(lambda number: f"{len(number[1]):03}{number[1]}", part), part) for part in Path(path).parts
+    )

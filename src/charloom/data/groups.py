@@ -1,0 +1,275 @@
+"""Independent records → batches: whole records side by side, each from the zero state.
+
+A group holds the records of some rows. Short ones are read in one step. Longer ones take several, and the state is
+carried between those: gradients reach back one step, the state to the record's beginning. The records of a group are of
+one class of widths, in a random order of their own each epoch. A class is as broad as padding allows: a step of records
+that all end together would teach that all do (LOG.md, "how alike the widths of records in a batch are").
+
+The index of the records holds the position of each, class after class. It is in memory where it is small, else in a
+temporary file that is mapped for a moment, as the ids are: 30 million records take 240 MB.
+
+Shapes: R rows of a group, T characters a step. The width of a record is its targets: its characters and a separator.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charloom.data.dataset import MAPPED_ABOVE, Ids, count_separators, separator_blocks
+from charloom.data.shuffle import Array, shuffled
+
+NOTHING = -1
+LONGEST = 16
+"""Steps that a record may take; a longer one is cut into pieces of so many. Otherwise a few long records (the chapters
+of a book) would leave a batch with few rows. A piece begins from the zero state: of 16 x 64 characters it is the first
+dozens that are predicted worse for that.
+"""
+
+RATIO = 1.25
+"""Of the widths in a kind, of which classes are made."""
+
+FILLED = 1 / 3
+"""Of the places in a class's rows, the rest being padding; but for few records that are much wider than others."""
+
+
+@dataclass(frozen=True)
+class Class:
+    """Records of similar widths, which lie together in the index.
+
+    first, count: their places in the index; widest: the width of the widest; rows: of a group, at most. A group has a
+    record that takes as many steps as the widest.
+    """
+
+    first: int
+    count: int
+    widest: int
+    rows: int
+
+    @property
+    def groups(self) -> int:
+        """In an epoch."""
+        return -(-self.count // self.rows)
+
+
+class Groups:
+    """The layout of independent records; see `charloom.data.batches.Batches`.
+
+    Args:
+        ids: a split, with a separator before the first record and after the last.
+        separator_id: of the separator.
+        batch_size, seq_length: B and T. A group has B rows of T characters a step; where its records are shorter than
+            T, so many more rows as give B x T characters.
+        seed: of the orders.
+        carries_state: whether a record longer than T is read from its beginning; otherwise each T characters of it
+            begin from the zero state.
+        last: whether each row of a step has one target, its last.
+    """
+
+    def __init__(
+        self,
+        ids: Ids,
+        separator_id: int,
+        batch_size: int,
+        seq_length: int,
+        seed: int,
+        carries_state: bool = True,
+        last: bool = False,
+    ) -> None:
+        self._ids, self._separator, self._seed, self._last, self._seq_length = ids, separator_id, seed, last, seq_length
+        self.longest = seq_length * (LONGEST if carries_state else 1)
+        """Characters after which a record is cut."""
+        kinds, self._starts = _index(ids, separator_id, seq_length, self.longest)
+        self.cut = len(self._starts) - count_separators(ids, separator_id) + 1
+        """How many pieces there are more than records."""
+        self._classes = _classes(kinds, batch_size, seq_length)
+        self._groups = np.array([c.groups for c in self._classes])
+        self._steps = np.array([_steps(c.widest, seq_length) for c in self._classes])
+        self._epoch, self._order, self._ends = -1, np.arange(0), np.arange(0)
+        self._group, self._cached = (-1, -1), (np.zeros((0, 0), np.int64), np.zeros((0, 0), np.int64))
+
+    def __len__(self) -> int:
+        return int(self._groups @ self._steps)
+
+    def carried(self, epoch: int, index: int) -> int:
+        """The rows of the group, but for its first step."""
+        group, step = self._place(epoch, index)
+        return len(self._rows(epoch, group)[0]) if step else 0
+
+    def batch(self, epoch: int, index: int) -> tuple[Array, Array]:
+        """(inputs_RT, targets_RT) of one step of a group; padded where a record ends before the widest."""
+        group, step = self._place(epoch, index)
+        part = slice(step * self._seq_length, (step + 1) * self._seq_length)
+        inputs, targets = (array[:, part] for array in self._rows(epoch, group))
+        return inputs, _only_last(targets) if self._last else targets
+
+    def _place(self, epoch: int, index: int) -> tuple[int, int]:
+        """(group, step of it): groups follow one another in a random order, and take as many steps as they need."""
+        if epoch != self._epoch:
+            total = int(self._groups.sum())
+            self._order = shuffled(np.arange(total), total, self._seed, epoch)
+            steps = np.repeat(self._steps, self._groups)[self._order]
+            self._epoch, self._ends = epoch, np.cumsum(steps)
+        turn = int(np.searchsorted(self._ends, index, side="right"))
+        begin = int(self._ends[turn - 1]) if turn else 0
+        return int(self._order[turn]), index - begin
+
+    def _rows(self, epoch: int, group: int) -> tuple[Array, Array]:
+        """inputs and targets of a whole group; the last one stays at hand, since its steps follow one another."""
+        if self._group != (epoch, group):
+            self._group, self._cached = (epoch, group), self._read(*self._records(epoch, group))
+        return self._cached
+
+    def _records(self, epoch: int, group: int) -> tuple[Array, int]:
+        """The positions of a group's records in the ids, and the width of the widest of their class."""
+        firsts = np.cumsum(self._groups)
+        number = int(np.searchsorted(firsts, group, side="right"))
+        within = group - int(firsts[number] - self._groups[number])
+        c = self._classes[number]
+        edges = [c.count * n // c.groups for n in (within, within + 1)]
+        places = shuffled(np.arange(*edges), c.count, self._seed, epoch)
+        return self._starts.view()[c.first + places].astype(np.int64), c.widest
+
+    def _read(self, starts: Array, widest: int) -> tuple[Array, Array]:
+        view = self._ids.view()
+        places = np.minimum(starts[:, None] + np.arange(widest + 1), len(view) - 1)
+        block = view[places].astype(np.int64)
+        ends = block[:, 1:] == self._separator
+        widths = np.where(ends.any(axis=1), ends.argmax(axis=1) + 1, widest)  # a piece of a long record has no end
+        inside = np.arange(widest) < widths[:, None]
+        return np.where(inside, block[:, :-1], 0), np.where(inside, block[:, 1:], NOTHING)
+
+
+def _only_last(targets: Array) -> Array:
+    """The last target of each row alone."""
+    there = targets != NOTHING
+    after = np.cumsum(there[:, ::-1], axis=1)[:, ::-1]
+    return np.where(there & (after == 1), targets, NOTHING)
+
+
+class Kind(NamedTuple):
+    """Records of nearly the same width: how many, the widest's width, and the places that all take."""
+
+    records: int
+    widest: int
+    places: int
+
+
+def _classes(kinds: Sequence[Kind], batch_size: int, seq_length: int) -> list[Class]:
+    """Classes from the kinds, narrowest first in both.
+
+    Kinds are joined while they take as many steps and padding is not too much. Where that is too few for a group,
+    narrower records make it one.
+    """
+    left, found, end = list(kinds), list[Class](), sum(kind.records for kind in kinds)
+    while left:
+        count, widest, total = left.pop()
+        while left and _joins(left[-1], count, widest, total, seq_length):
+            more = left.pop()
+            count, total = count + more.records, total + more.places
+        rows = max(batch_size, batch_size * seq_length // widest)
+        while left and count < rows:
+            more = left.pop()
+            taken = min(more.records, rows - count)
+            count += taken
+            if rest := more.records - taken:
+                left.append(Kind(rest, more.widest, more.places * rest // more.records))
+        end -= count
+        found.append(Class(end, count, widest, rows))
+    return found[::-1]
+
+
+def _joins(kind: Kind, count: int, widest: int, total: int, seq_length: int) -> bool:
+    """Whether a narrower kind fits in well with so many records."""
+    filled = total + kind.places >= FILLED * widest * (count + kind.records)
+    return filled and _steps(kind.widest, seq_length) == _steps(widest, seq_length)
+
+
+def _steps(width: int, seq_length: int) -> int:
+    return -(-width // seq_length)
+
+
+def _index(ids: Ids, separator_id: int, seq_length: int, longest: int) -> tuple[list[Kind], Ids]:
+    """The kinds of records that there are, narrowest first, and the positions of all records, kind after kind."""
+    bounds = _bounds(seq_length, longest)
+    counts, widest, sums = (np.zeros(len(bounds), np.int64) for _ in range(3))
+    for _, widths in _records(ids, separator_id, longest):
+        of = np.searchsorted(bounds, widths)
+        counts += np.bincount(of, minlength=len(bounds))
+        np.add.at(sums, of, widths)
+        np.maximum.at(widest, of, widths)
+    store = _Store(int(counts.sum()), ids.folder)
+    free = np.cumsum(counts) - counts
+    for starts, widths in _records(ids, separator_id, longest):
+        of = np.searchsorted(bounds, widths)
+        here = np.bincount(of, minlength=len(bounds))
+        parts = np.split(starts[np.argsort(of, kind="stable")], np.cumsum(here)[:-1])
+        for kind in np.flatnonzero(here).tolist():
+            store.write(int(free[kind]), parts[kind])
+        free += here
+    there = zip(counts.tolist(), widest.tolist(), sums.tolist(), strict=True)
+    return [Kind(*kind) for kind in there if kind[0]], store.ids()
+
+
+def _bounds(seq_length: int, longest: int) -> NDArray[np.int64]:
+    """The widest record of each kind: one more, then a quarter more each time, and all that just fill their steps."""
+    bounds, width = {1, *range(seq_length, longest + 1, seq_length)}, 1
+    while width < longest:
+        width = min(longest, max(width + 1, int(width * RATIO)))
+        bounds.add(width)
+    return np.array(sorted(bounds))
+
+
+def _records(ids: Ids, separator_id: int, longest: int) -> Iterator[tuple[Array, Array]]:
+    """(starts, widths) of records, or of pieces of one, in the order of the ids; some blocks at a time."""
+    marks = np.arange(0)
+    for found in separator_blocks(ids, separator_id):
+        marks = np.concatenate([marks[-1:], found])
+        if len(marks) > 1:
+            yield pieces(marks[:-1], np.diff(marks), longest)
+
+
+def pieces(starts: Array, lengths: Array, most: int) -> tuple[Array, Array]:
+    """Cuts runs of ids into pieces of at most `most`: their starts and lengths, in order."""
+    counts = -(-lengths // most)
+    first = np.repeat(np.cumsum(counts) - counts, counts)
+    offset = (np.arange(counts.sum()) - first) * most
+    return np.repeat(starts, counts) + offset, np.minimum(np.repeat(lengths, counts) - offset, most)
+
+
+class _Store:
+    """So many positions, written in any order: in memory, or in a temporary file that nobody else sees."""
+
+    def __init__(self, count: int, folder: Path | None) -> None:
+        self._count = count
+        self._array = np.empty(count, np.int64) if count * 8 <= MAPPED_ABOVE else None
+        if self._array is None:
+            self._file = cast(IO[bytes], tempfile.TemporaryFile(dir=folder))  # noqa: SIM115 - as long as it is viewed
+            weakref.finalize(self, self._file.close)
+
+    def write(self, place: int, positions: Array) -> None:
+        """Puts positions at a place and those after it.
+
+        Raises:
+            OSError: if the disk is full; a map that is written to would end the process.
+        """
+        if self._array is not None:
+            self._array[place : place + len(positions)] = positions
+            return
+        self._file.seek(place * 8)
+        self._file.write(positions.tobytes())
+        self._file.flush()
+
+    def _view(self) -> NDArray[np.int64]:
+        return np.memmap(self._file, np.int64, "r", shape=(self._count,)) if self._array is None else self._array
+
+    def ids(self) -> Ids:
+        """All of them, to be read."""
+        return Ids(self._count, self._view)

@@ -1,0 +1,1 @@
+"""What a model's score is compared with."""

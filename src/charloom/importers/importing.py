@@ -1,0 +1,131 @@
+"""`charloom import`: a checkpoint that another program wrote, as a model folder.
+
+A file's kind is told by its content, never by its name. No reader runs anything that is in the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+from charloom.checkpoint import ModelFolder, save_model
+from charloom.errors import ModelError, SettingsError
+from charloom.files import opened
+from charloom.importers import keras, pytorch
+from charloom.importers.imported import ImportedModel, Notice, to_model
+from charloom.importers.tokens import read_characters
+
+HDF5 = b"\x89HDF\r\n\x1a\n"  # HDF5 File Format Specification 3.0, II.A
+TORCH7 = (b"\3\0\0\0\1\0\0\0", b"\4\0\0\0\1\0\0\0", b"3\n1\n", b"4\n1\n")
+"""How Torch7 begins, binary and as text: the type (3 a table, 4 an object) and number of the first of its objects."""
+DAMAGED = (
+    *(ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What the libraries raise for a file that is not what its first bytes say."""
+
+
+def import_model(path: Path, characters: Path | None, notice: Notice) -> ModelFolder:
+    """The model in a PyTorch or Keras checkpoint; its logits are the original's, to rounding.
+
+    Args:
+        path: the checkpoint.
+        characters: a file with the characters in index order, for a checkpoint that holds none.
+        notice: told in a line what the file does not tell and is therefore assumed.
+
+    Raises:
+        ModelError: if the file is missing, damaged, would run code, or holds another kind of network.
+        SettingsError: if `characters` is missing, superfluous, or does not fit.
+        DeviceError: if the package that reads such files is not installed.
+    """
+    digest = _digest(path)
+    try:
+        imported = _read(path, notice)
+        model = to_model(imported, _tokens(imported, path.name, characters), notice)
+    except ModelError as error:
+        raise ModelError(f"{path.name}: {error}") from None
+    metadata = {"imported_from": path.name, "format": imported.format, "file_sha256": digest}
+    return dataclasses.replace(model, metadata=metadata)
+
+
+def save_new(folder: Path, model: ModelFolder) -> None:
+    """Writes a model folder where there is none yet, whole or not at all.
+
+    It is written beside and renamed: over an empty folder a rename goes, over anything else it fails.
+
+    Raises:
+        SettingsError: if the place is taken, or cannot be written.
+    """
+    folder = Path(os.path.abspath(folder))
+    check_new(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".charloom-", dir=folder.parent) as beside:
+            save_model(Path(beside) / "model", model)
+            (Path(beside) / "model").rename(folder)
+    except OSError as error:
+        raise SettingsError(f"--out must be a folder that can be written; {folder}: {error.strerror}") from None
+
+
+def check_new(folder: Path) -> None:
+    """Whether a model may be written here.
+
+    Raises:
+        SettingsError: if something is there, other than an empty folder.
+    """
+    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+        raise SettingsError(f"--out must be a new or empty folder; {folder} is there already; choose another name")
+
+
+def _digest(path: Path) -> str:
+    try:
+        with opened(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"a checkpoint must be a file that can be read; {path}: {error.strerror}") from None
+
+
+def _read(path: Path, notice: Notice) -> ImportedModel:
+    """The network, with every way in which a file can be damaged as one kind of error."""
+    try:
+        return _reader(path)(path, notice)
+    except DAMAGED as error:
+        raise ModelError(f"the file must be whole; it is damaged: {repr(error)[:200]}") from None
+
+
+def _reader(path: Path) -> Callable[[Path, Notice], ImportedModel]:
+    """What reads this file, by what is in it."""
+    with path.open("rb") as file:
+        begin = file.read(len(HDF5))
+    if begin == HDF5:
+        return keras.read_hdf5
+    if begin.startswith(TORCH7):
+        raise ModelError(
+            "the file must come from PyTorch or Keras; it is one of Torch7 (Lua), as char-rnn saved them in 2015; "
+            "read it with the Python package torchfile, and save {'state_dict': ..., 'tokens': ...} by torch.save"
+        )
+    if not zipfile.is_zipfile(path):
+        return pytorch.read_pytorch  # from before PyTorch 1.6, or nothing that anyone reads
+    with zipfile.ZipFile(path) as archive:
+        parts = {*archive.namelist()}
+    return keras.read_archive if {keras.CONFIG, keras.WEIGHTS} <= parts else pytorch.read_pytorch
+
+
+def _tokens(imported: ImportedModel, name: str, characters: Path | None) -> tuple[str, ...]:
+    """The tokens in the file's order, out of the file itself or the one beside it."""
+    if imported.tokens is not None:
+        if characters is not None:
+            raise SettingsError(f"--characters must be left out where the file has its own characters, as {name} has")
+        return imported.tokens
+    if characters is None:
+        raise SettingsError(
+            f"--characters must be given for {name}: a file with the network's {len(imported.head_VH)} characters, "
+            "in the order of their indices"
+        )
+    return read_characters(characters, len(imported.head_VH))

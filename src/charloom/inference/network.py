@@ -1,0 +1,188 @@
+"""The forward pass in NumPy: token ids and a state in, logits and the next state out.
+
+The first layer's input product and biases depend only on the token, so they become a table with a row a token: one
+step starts with a gather, whatever the input is.
+
+Where records are independent, their separator is read from the zero state, wherever it comes: `reset_id`.
+
+A row of `step` is bit for bit the same in every batch: `rows_times` says how and at what cost.
+
+Shapes: B texts side by side, T steps, V vocabulary size, E input size, H hidden, L layers, G gates times H
+(1 rnn, 3 gru, 4 lstm).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charloom.architecture import Architecture
+from charloom.inference.layers import LAYERS, Floats, rows_times
+
+Integers = NDArray[np.integer[Any]]
+
+TABLE_LIMIT = 2**22
+"""Most numbers in the input table: 16 MiB in float32. Beyond, a product each step costs less than the memory."""
+
+BLOCK_LIMIT = 2**20
+"""Most numbers in one tensor while a sequence is read: 4 MiB in float32, about a core's second-level cache."""
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """What a network remembers: h_LBH, and c_LBH for lstm. Never changed in place."""
+
+    h_LBH: Floats
+    c_LBH: Floats | None = None
+
+    def rows(self, keep: Integers) -> State:
+        """The state of these rows of the batch, in this order; a row may be taken more than once."""
+        return State(self.h_LBH[:, keep], None if self.c_LBH is None else self.c_LBH[:, keep])
+
+    @property
+    def memory(self) -> Floats:
+        """c_LBH, or as many empty arrays: what `Layer.advance` takes for any cell."""
+        return np.empty((len(self.h_LBH), 0, 0), self.h_LBH.dtype) if self.c_LBH is None else self.c_LBH
+
+
+class Network:
+    """A network ready to run, on a copy of the parameters; nothing in it changes, so threads may share it.
+
+    Args:
+        architecture: sizes and kinds.
+        parameters: by the names of `architecture.shapes`, all of one dtype, in which everything is computed.
+        reset_id: the token that is read from the zero state, whatever came before it; None for none.
+    """
+
+    def __init__(
+        self, architecture: Architecture, parameters: Mapping[str, Floats], reset_id: int | None = None
+    ) -> None:
+        assert {name: parameter.shape for name, parameter in parameters.items()} == architecture.shapes
+        self.architecture, self.reset_id = architecture, reset_id
+        self.parameters = {name: parameter.copy() for name, parameter in parameters.items()}
+        self.dtype = parameters["head.bias"].dtype
+        cell = LAYERS[architecture.cell]
+        self.layers = [cell(architecture, self.parameters, n) for n in range(architecture.layers)]
+        self.features_VE = _tokens(architecture, self.parameters)
+        gates = len(self.layers[0].weight_GX)
+        # one-hot picks a row of the weights: they are the table, at no cost
+        self.tabled = self.features_VE is None or architecture.vocabulary_size * gates <= TABLE_LIMIT
+        self._head_V = self.parameters["head.bias"]
+        self._widest = max(architecture.vocabulary_size, gates)
+
+    @cached_property
+    def _head_HV(self) -> Floats:
+        return np.ascontiguousarray(self.parameters["head.weight"].T)
+
+    @cached_property
+    def _table_VG(self) -> Floats:
+        """The first layer's inputs for every token."""
+        first = self.layers[0]
+        return first.weight_XG + first.bias_G if self.features_VE is None else first.inputs(self.features_VE)
+
+    def initial_state(self, batch: int) -> State:
+        """All zeros for so many texts."""
+        zeros_LBH = np.zeros((self.architecture.layers, batch, self.architecture.hidden), self.dtype)
+        return self._state(zeros_LBH, zeros_LBH)
+
+    def step(self, ids_B: Integers, state: State) -> tuple[Floats, State]:
+        """One token further.
+
+        Returns:
+            logits_BV of the next token, an array of the caller's own, and the next state.
+        """
+        state = self._before(ids_B, state)
+        c_LBH = state.memory
+        h_out, c_out = np.empty_like(state.h_LBH), np.empty_like(c_LBH)
+        inputs_BG = self._first(ids_B)
+        for n, layer in enumerate(self.layers):
+            if n > 0:
+                inputs_BG = rows_times(h_out[n - 1], layer.weight_XG)
+                inputs_BG += layer.bias_G
+            layer.advance(inputs_BG, state.h_LBH[n], c_LBH[n], h_out[n], c_out[n])
+        logits_BV = rows_times(h_out[-1], self._head_HV)
+        logits_BV += self._head_V
+        return logits_BV, self._state(h_out, c_out)
+
+    def sequence(self, ids_BT: Integers, state: State) -> tuple[Floats, State]:
+        """Many tokens at once: logits_BTV after each of them, and the state after the last."""
+        logits_BTV = np.empty((*ids_BT.shape, self.architecture.vocabulary_size), self.dtype)
+        done = 0
+        for block_BTV, after in self.blocks(ids_BT, state):
+            logits_BTV[:, done : done + block_BTV.shape[1]] = block_BTV
+            done, state = done + block_BTV.shape[1], after
+        return logits_BTV, state
+
+    def blocks(self, ids_BT: Integers, state: State) -> Iterator[tuple[Floats, State]]:
+        """What `sequence` gives, some steps at a time: their logits_BTV and the state after them.
+
+        Memory does not depend on the length, so a text of any length can be scored.
+        """
+        for top_TBH, after in self._hidden(ids_BT, state):
+            yield (top_TBH @ self._head_HV + self._head_V).swapaxes(0, 1), after
+
+    def read(self, ids_BT: Integers, state: State) -> State:
+        """The state after these tokens, whose logits nobody needs."""
+        for _, after in self._hidden(ids_BT, state):
+            state = after
+        return state
+
+    def _hidden(self, ids_BT: Integers, state: State) -> Iterator[tuple[Floats, State]]:
+        """The top layer's h_TBH and the state after it, block by block.
+
+        In a layer, the input products of all steps come first, as one; only the recurrence takes its steps in turn.
+        """
+        for start, stop in pairwise(self._cuts(ids_BT)):
+            state = self._before(ids_BT[:, start], state)
+            c_LBH = state.memory
+            h_out, c_out = np.empty_like(state.h_LBH), np.empty_like(c_LBH)
+            below_TBG = self._first(ids_BT[:, start:stop].T)
+            for n, layer in enumerate(self.layers):
+                inputs_TBG = below_TBG if n == 0 else layer.inputs(below_TBG)
+                below_TBG, c_out[n] = layer.run(inputs_TBG, state.h_LBH[n], c_LBH[n])
+                h_out[n] = below_TBG[-1]
+            state = self._state(h_out, c_out)
+            yield below_TBG, state
+
+    def _cuts(self, ids_BT: Integers) -> list[int]:
+        """Where blocks begin and end: none is too large, and a text begins from the zero state at its start alone."""
+        batch, length = ids_BT.shape
+        steps = max(1, BLOCK_LIMIT // max(1, batch * self._widest))
+        resets = [] if self.reset_id is None else np.flatnonzero((ids_BT == self.reset_id).any(axis=0)).tolist()
+        return sorted({*range(0, length, steps), *resets, length})
+
+    def _before(self, ids_B: Integers, state: State) -> State:
+        """The state from which these tokens are read."""
+        if self.reset_id is None or not (anew_B := ids_B == self.reset_id).any():
+            return state
+        h_LBH = np.where(anew_B[:, None], 0, state.h_LBH)
+        return State(h_LBH, None if state.c_LBH is None else np.where(anew_B[:, None], 0, state.c_LBH))
+
+    def _state(self, h_LBH: Floats, c_LBH: Floats) -> State:
+        return State(h_LBH, c_LBH if self.architecture.cell == "lstm" else None)
+
+    def _first(self, ids: Integers) -> Floats:
+        """The first layer's inputs for ids of any shape: [...] to [..., G]."""
+        if self.tabled:
+            return self._table_VG.take(ids, axis=0)
+        assert self.features_VE is not None
+        first = self.layers[0]
+        if ids.ndim > 1:
+            return first.inputs(self.features_VE[ids])
+        return rows_times(self.features_VE[ids], first.weight_XG) + first.bias_G
+
+
+def _tokens(architecture: Architecture, parameters: Mapping[str, Floats]) -> Floats | None:
+    """What each token enters the first layer as: its embedding, its index/V, or None for one-hot."""
+    if architecture.input == "onehot":
+        return None
+    if architecture.input == "embedding":
+        return parameters["embedding.weight"]
+    dtype = parameters["head.bias"].dtype
+    return (np.arange(architecture.vocabulary_size, dtype=dtype) / dtype.type(architecture.vocabulary_size))[:, None]

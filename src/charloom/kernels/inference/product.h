@@ -1,0 +1,216 @@
+// Weights times hidden values, in each precision, for a few texts at a time.
+//
+// Writing one text is bound by how fast weights come out of memory, so a group of them lies in the order in which it is
+// read: a strip is LANES rows side by side, a group the strips that several texts are multiplied by together, a panel one
+// group or two, which one text is multiplied by together where both are full. A word is 32 bits: one float, two bfloat16
+// or four bytes, so that a strip's next columns are always one vector of words. Lanes are rows: nothing is ever summed
+// across lanes, and each row's sum is one chain over the columns in their order. Hence a text is bit for bit the same
+// alone and in any batch, at any number of threads.
+
+#pragma once
+
+#include "products/tiles.h"
+#include "vector.h"
+
+#include <algorithm>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(CHARLOOM_NEON)
+#include <arm_neon.h>
+#endif
+
+namespace charloom::inference {
+
+constexpr int MOST_STRIPS = 8;                       // of a panel: as many chains as hide an addition's latency
+constexpr int GROUP_STRIPS = 4;                      // at most
+constexpr int MOST_TEXTS = REGISTERS == 32 ? 6 : 2;  // with 4 strips: 24 sums, 6 texts' values and a strip in 32
+
+// How a precision multiplies. PER_WORD columns share a word; `add` is sum + weights * values, `total` makes numbers of a
+// finished sum. What a text's values are, `put` says: LANES hidden values, each in [-1, 1] for Int8.
+struct Fp32 {
+    using Sum = Floats;
+    static constexpr int PER_WORD = 1;
+
+    static CHARLOOM_INLINE Floats add(Floats sum, Words weights, Words values) {
+        return from_bits(weights) * from_bits(values) + sum;
+    }
+    static CHARLOOM_INLINE Floats total(Floats sum, const float*, const int32_t*) { return sum; }
+    static CHARLOOM_INLINE void put(uint32_t* to, int unit, Floats h) { store(to + unit, bits(h)); }
+};
+
+struct Bfloat16 {
+    using Sum = Floats;
+    static constexpr int PER_WORD = 2;
+
+    static CHARLOOM_INLINE Floats add(Floats sum, Words weights, Words values) {
+#if defined(__AVX512BF16__)
+        return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)weights, (__m512bh)values);
+#else
+        sum = low_half(weights) * low_half(values) + sum;
+        return high_half(weights) * high_half(values) + sum;
+#endif
+    }
+    static CHARLOOM_INLINE Floats total(Floats sum, const float*, const int32_t*) { return sum; }
+    static CHARLOOM_INLINE void put(uint32_t* to, int unit, Floats h) { store(reinterpret_cast<Bf16*>(to) + unit, h); }
+};
+
+// A weight is an integer of at most 127 times its row's scale, a hidden value one of at most 127 times 1/127. Sums of
+// products are exact, and so the same on every processor.
+struct Int8 {
+    using Sum = Ints;
+    static constexpr int PER_WORD = 4;
+    static constexpr float VALUE = 1.0f / 127;  // |h| ≤ 1 in every cell that is bounded: nothing need be measured
+#if defined(__AVX512VNNI__)
+    // VPDPBUSD takes one factor without sign: values are moved up by 128, and `total` takes away what that added.
+    static constexpr int32_t OFFSET = 128;
+#else
+    static constexpr int32_t OFFSET = 0;
+#endif
+
+    static CHARLOOM_INLINE Ints add(Ints sum, Words weights, Words values) {
+#if defined(__AVX512VNNI__)
+        return (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)values, (__m512i)weights);
+#elif defined(__AVX2__)
+        // VPMADDWD on the even bytes and on the odd ones, widened; VPMADDUBSW would saturate
+        __m256i w = (__m256i)weights, v = (__m256i)values;
+        __m256i even = _mm256_madd_epi16(_mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8),
+                                         _mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8));
+        __m256i odd = _mm256_madd_epi16(_mm256_srai_epi16(w, 8), _mm256_srai_epi16(v, 8));
+        return sum + (Ints)_mm256_add_epi32(even, odd);
+#elif defined(CHARLOOM_NEON)
+        // SMULL of eight bytes each, to 16 bits; two of those are added to 32 bits, and neighbours make a word's sum
+        int8x16_t w = (int8x16_t)weights, v = (int8x16_t)values;
+        int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(w), vget_low_s8(v)));
+        int32x4_t high = vpaddlq_s16(vmull_high_s8(w, v));
+        return sum + (Ints)vpaddq_s32(low, high);
+#else
+        Ints w = (Ints)weights, v = (Ints)values;
+        for (int shift = 24; shift >= 0; shift -= 8) sum += ((w << shift) >> 24) * ((v << shift) >> 24);
+        return sum;
+#endif
+    }
+    static CHARLOOM_INLINE Floats total(Ints sum, const float* scales, const int32_t* added) {
+        Ints offset;
+        std::memcpy(&offset, added, sizeof offset);
+        return __builtin_convertvector(sum - offset, Floats) * load(scales);
+    }
+    static CHARLOOM_INLINE void put(uint32_t* to, int unit, Floats h) {
+        using Bytes = int8_t __attribute__((vector_size(LANES)));
+        constexpr float ROUNDER = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer
+        Ints whole = (Ints)bits(h * 127.0f + ROUNDER) - (Ints)bits(splat(ROUNDER)) + OFFSET;
+        Bytes bytes = __builtin_convertvector(whole, Bytes);
+        std::memcpy(reinterpret_cast<int8_t*>(to) + unit, &bytes, sizeof bytes);
+    }
+};
+
+// What `multiply` needs of a panel, and of the texts it multiplies.
+struct PanelView {
+    const uint32_t* words;  // the first group's
+    size_t apart;           // words from one group to the next
+    int between;            // words from one column of a group to the next
+    int columns;            // counted in words
+    const float* scales;    // of the strips' rows
+    const int32_t* added;
+
+    const uint32_t* strip(int number) const {
+        int group = between / LANES;
+        return words + number / group * apart + number % group * LANES;
+    }
+};
+
+struct TextsView {
+    const uint32_t* words;
+    size_t between;  // words from one text to the next
+};
+
+// sums[text][strip][lane] for TEXTS texts and the first STRIPS strips of each of GROUPS groups, all of them if there are
+// two; `sums_between` numbers lie between two texts.
+template <class Format, int GROUPS, int STRIPS, int TEXTS>
+inline void multiply(const PanelView& panel, const TextsView& texts, float* sums, size_t sums_between) {
+    constexpr int ALL = GROUPS * STRIPS;
+    typename Format::Sum sum[TEXTS][ALL] = {};
+    const uint32_t* words = panel.words;
+    for (int column = 0; column < panel.columns; column++, words += panel.between) {
+        Words values[TEXTS];
+#pragma GCC unroll 8
+        for (int text = 0; text < TEXTS; text++) values[text] = texts.words[text * texts.between + column] - Words{};
+#pragma GCC unroll 8
+        for (int strip = 0; strip < ALL; strip++) {
+            Words weights = load(words + strip / STRIPS * panel.apart + strip % STRIPS * LANES);
+#pragma GCC unroll 8
+            for (int text = 0; text < TEXTS; text++)
+                sum[text][strip] = Format::add(sum[text][strip], weights, values[text]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int text = 0; text < TEXTS; text++)
+#pragma GCC unroll 8
+        for (int strip = 0; strip < ALL; strip++)
+            store(sums + text * sums_between + strip * LANES,
+                  Format::total(sum[text][strip], panel.scales + strip * LANES, panel.added + strip * LANES));
+}
+
+#if defined(__AMX_INT8__)
+
+// Many texts in int8 by AMX's tiles: the same integers, so the same texts. A strip's 16 words are the rows of a tile.
+struct ByTiles {
+    static constexpr int TEXTS = 16, WORDS = 16;  // of a tile
+
+    static bool fit(int columns, int texts) { return columns % WORDS == 0 && texts >= TEXTS; }
+
+    // Groups of texts that are multiplied together; the last one may do some texts once more.
+    static void multiply(const PanelView& panel, int strips, const TextsView& texts, int count, float* sums,
+                         size_t sums_between) {
+        Tiles here(TEXTS);
+        for (int strip = 0; strip < strips; strip += 2)
+            for (int text = 0; text < count; text += 2 * TEXTS) {
+                int firsts[2] = {std::min(text, count - TEXTS), std::min(text + TEXTS, count - TEXTS)};
+                int pair[2] = {strip, std::min(strip + 1, strips - 1)};
+                alignas(64) int32_t found[2][2][TEXTS][LANES];
+                four(panel, pair, texts, firsts, found);
+                for (int group = 0; group < 2; group++)
+                    for (int n = 0; n < TEXTS; n++)
+                        for (int side = 0; side < 2; side++) {
+                            Ints sum;
+                            std::memcpy(&sum, found[group][side][n], sizeof sum);
+                            int rows = pair[side] * LANES;
+                            store(sums + (firsts[group] + n) * sums_between + rows,
+                                  Int8::total(sum, panel.scales + rows, panel.added + rows));
+                        }
+            }
+    }
+
+private:
+    static void four(const PanelView& panel, const int (&strips)[2], const TextsView& texts, const int (&firsts)[2],
+                     int32_t (&found)[2][2][TEXTS][LANES]) {
+        const uint32_t *left = panel.strip(strips[0]), *right = panel.strip(strips[1]);
+        const uint32_t *upper = texts.words + firsts[0] * texts.between,
+                       *lower = texts.words + firsts[1] * texts.between;
+        size_t weights = panel.between * sizeof(uint32_t), values = texts.between * sizeof(uint32_t);
+        asm volatile("" ::: "memory");
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+        for (int column = 0; column < panel.columns; column += WORDS) {
+            _tile_loadd(4, upper + column, values);
+            _tile_loadd(6, left + size_t(column) * panel.between, weights);
+            _tile_loadd(7, right + size_t(column) * panel.between, weights);
+            _tile_loadd(5, lower + column, values);
+            _tile_dpbusd(0, 4, 6);
+            _tile_dpbusd(1, 4, 7);
+            _tile_dpbusd(2, 5, 6);
+            _tile_dpbusd(3, 5, 7);
+        }
+        _tile_stored(0, found[0][0], 64);
+        _tile_stored(1, found[0][1], 64);
+        _tile_stored(2, found[1][0], 64);
+        _tile_stored(3, found[1][1], 64);
+        asm volatile("" ::: "memory");
+    }
+};
+
+#endif
+
+}  // namespace charloom::inference

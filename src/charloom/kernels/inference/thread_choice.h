@@ -1,0 +1,51 @@
+// Whether a team of threads pays at the moment, found out by trying.
+//
+// On an idle machine two threads write up to six times as fast as one, because each has its share of the weights in its
+// own core's cache; while other processes keep the cores busy, a team waits at every barrier for whoever is kept away.
+// So both ways are timed, the faster one is taken, and the other is tried again now and then, the more rarely the more a
+// trial costs.
+
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+
+namespace charloom::inference {
+
+class ThreadChoice {
+public:
+    using Clock = std::chrono::steady_clock;
+    using Seconds = std::chrono::duration<double>;
+
+    // How many of so many threads to ask for now.
+    int threads(int most, Clock::time_point now) const {
+        if (most == 1 || alone_ == 0) return 1;
+        if (together_ == 0) return most;
+        bool together = together_ < alone_;
+        return together != (now >= trial_) ? most : 1;
+    }
+
+    // So many threads were asked for, so many came, and they took so long for these steps.
+    void learn(int asked, int came, Seconds time, int steps, Clock::time_point now) {
+        double a_step = time.count() / steps;
+        if (asked > 1 && came == asked)
+            mix(together_, a_step);
+        else
+            mix(alone_, a_step);
+        bool slower = (came > 1) != (together_ < alone_);
+        if (together_ > 0 && slower) trial_ = now + std::chrono::duration_cast<Clock::duration>(TRIALS * time);
+    }
+
+private:
+    static constexpr double TRIALS = 40;  // a trial's time is to be a fortieth of all
+
+    // The mean of the last few; one that met a scheduler's time slice counts as four times that at most.
+    static void mix(double& mean, double a_step) {
+        mean = mean == 0 ? a_step : 0.7 * mean + 0.3 * std::min(a_step, 4 * mean);
+    }
+
+    double alone_ = 0, together_ = 0;  // seconds a step; 0 is not known
+    Clock::time_point trial_{};        // when the slower one is to be tried again
+};
+
+}  // namespace charloom::inference

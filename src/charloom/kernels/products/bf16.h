@@ -1,0 +1,371 @@
+// Products of bfloat16 numbers, summed in float32: with AMX's tiles, or with the dot products of AVX512-BF16.
+//
+// Both take a pair of numbers that follow one another in depth as one 32-bit lane, so they share all layouts: a block of
+// weights for one column vector is 16 rows of 16 lanes, row p holding depths 2p and 2p + 1 of 16 columns.
+
+#pragma once
+
+#if defined(__AVX512BF16__)
+
+#include "products/fp32.h"
+#include "products/tiles.h"
+
+namespace charloom {
+
+CHARLOOM_INLINE Words load_words(const Bf16* from) { return load(reinterpret_cast<const uint32_t*>(from)); }
+CHARLOOM_INLINE void store_words(Bf16* to, Words x) { store(reinterpret_cast<uint32_t*>(to), x); }
+
+// 32 numbers that lie side by side, as bfloat16.
+CHARLOOM_INLINE Words halved(const float* from) {
+    return (Words)_mm512_cvtne2ps_pbh((__m512)load(from + LANES), (__m512)load(from));
+}
+
+// What the two kinds of product share.
+struct HalfPrecisionLayout {
+    using Number = Bf16;
+    using Kept = uint32_t;
+    static constexpr const char* NAME = "bfloat16";
+    static constexpr int DEPTH = 32;
+    static constexpr int PAIR = LANES;
+    static constexpr int SQUARE = 16 * DEPTH;  // a block of one column vector
+    static constexpr int PACKED_PAIR = 2 * SQUARE;
+
+    static CHARLOOM_INLINE void keep(uint32_t* to, Floats a, Floats b) { store(to, paired(a, b)); }
+    static CHARLOOM_INLINE Floats first(const uint32_t* from) { return low_half(load(from)); }
+    static CHARLOOM_INLINE Floats second(const uint32_t* from) { return high_half(load(from)); }
+
+    // 2^t to a relative error of 3e-6, by a polynomial of degree 4 on [0, 1); 0 and infinity beyond float32's range.
+    static CHARLOOM_INLINE Floats exp2(Floats t) {
+        Floats f = (Floats)_mm512_reduce_ps((__m512)t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+        Floats p = f * 0.0135341678f + 0.0520114601f;
+        p = p * f + 0.241442755f;
+        p = p * f + 0.693003833f;
+        p = p * f + 1.00000262f;
+        return (Floats)_mm512_scalef_ps((__m512)p, (__m512)t);
+    }
+
+    // Both to 1e-4, where a product's own error is 4e-3: without the step of Newton's method after the reciprocal.
+    static CHARLOOM_INLINE Floats sigmoid(Floats x) {
+        return (Floats)_mm512_rcp14_ps((__m512)(1.0f + exp2(x * -LOG2E)));
+    }
+    static CHARLOOM_INLINE Floats tanh(Floats x) {
+        return 1.0f - 2.0f * (Floats)_mm512_rcp14_ps((__m512)(1.0f + exp2(x * (2 * LOG2E))));
+    }
+
+    static void pack_rows(const float* matrix, int stride, Bf16* to, int side) {
+        Words square[LANES];
+        for (int lane = 0; lane < LANES; lane++) square[lane] = halved(matrix + size_t(lane) * stride);
+        transpose(square);
+        for (int p = 0; p < 16; p++) store_words(to + side * SQUARE + p * DEPTH, square[p]);
+    }
+
+    static void pack_columns(const float* matrix, int stride, Bf16* to, int side) {
+        for (int p = 0; p < 16; p++) {
+            const float* row = matrix + size_t(2 * p) * stride;
+            store_words(to + side * SQUARE + p * DEPTH, paired(load(row), load(row + stride)));
+        }
+    }
+};
+
+// Two panels' rows, interleaved: a lane is a column of both, a pair in depth. The instructions that do it work within 128
+// bits, so `low` has columns 0 to 3 of every 8, `high` the others; `straightened` puts 32 results back in their order.
+CHARLOOM_INLINE void interleave(Words upper, Words lower, Words& low, Words& high) {
+    low = (Words)_mm512_unpacklo_epi16((__m512i)upper, (__m512i)lower);
+    high = (Words)_mm512_unpackhi_epi16((__m512i)upper, (__m512i)lower);
+}
+
+CHARLOOM_INLINE int interleaved_column(int half, int n) { return n / 4 * 8 + half * 4 + n % 4; }
+
+CHARLOOM_INLINE void straightened(Words low, Words high, float* to) {
+    store(to, from_bits(__builtin_shufflevector(low, high, 0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23)));
+    store(to + LANES,
+          from_bits(__builtin_shufflevector(low, high, 8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31)));
+}
+
+// Σ d[n] x[k] over all rows, as a product of blocks: depth is the rows, two panels' row r making pair r. `Tiles` multiplies
+// what was packed, with x on its left: x is mostly the narrower of the two, and the left is the one that costs more to
+// pack. So the sums are those of the result turned over, and are turned back at the end.
+template <class Tiles, int ROWS>
+struct HalfPrecisionOuter {
+    static constexpr int DEPTH = HalfPrecisionLayout::DEPTH, SQUARE = HalfPrecisionLayout::SQUARE;
+    static constexpr int LEFT = 8, RIGHT = 16;  // blocks at once, and
+    static constexpr int PAIRS = 16;            // pairs of panels: packed, they fit the L2 cache
+
+    template <class View, class Rows>
+    static void run(View d, Range ds, View x, Range xs, int panels, int rows, Buffer<float>& room, Rows&& to,
+                    int stride) {
+        constexpr size_t SUMS = size_t(LEFT) * RIGHT * 4 * TILE, A = size_t(LEFT) * 2 * PAIRS * SQUARE,
+                         B = size_t(RIGHT) * 2 * PAIRS * SQUARE;
+        room.reserve(SUMS + (A + B) / 2);
+        Bf16* packed_left = reinterpret_cast<Bf16*>(room + SUMS);
+        Bf16* packed_right = packed_left + A;
+        int pairs = (panels + 1) / 2;
+        if (pairs == 0) std::memset(room, 0, SUMS * sizeof(float));  // else the first products begin the sums
+        for (int d0 = ds.first; d0 < ds.last; d0 += RIGHT)
+            for (int x0 = xs.first; x0 < xs.last; x0 += LEFT) {
+                int x1 = std::min(x0 + LEFT, xs.last), d1 = std::min(d0 + RIGHT, ds.last);
+                for (int m = 0; m < pairs; m += PAIRS) {
+                    int count = std::min(PAIRS, pairs - m);
+                    pack<true>(x, x0, x1, m, count, panels, rows, packed_left);
+                    pack<false>(d, d0, d1, m, count, panels, rows, packed_right);
+                    for (int right = 0; right < d1 - d0; right++)
+                        for (int left = 0; left < x1 - x0; left++)
+                            Tiles::accumulate(packed_left + size_t(left) * 2 * PAIRS * SQUARE,
+                                              packed_right + size_t(right) * 2 * PAIRS * SQUARE, PAIRS * SQUARE, count,
+                                              room + size_t(left * RIGHT + right) * 4 * TILE, m == 0);
+                }
+                for (int right = 0; right < d1 - d0; right++)
+                    for (int left = 0; left < x1 - x0; left++)
+                        turn_back(room + size_t(left * RIGHT + right) * 4 * TILE, to(d0 + right) + (x0 + left) * DEPTH,
+                                  stride);
+            }
+    }
+
+private:
+    // sums[half of x][half of d][16 of x][16 of d], to rows of d.
+    static void turn_back(const float* sums, float* to, int stride) {
+        for (int half = 0; half < 2; half++) {
+            Words low[LANES], high[LANES];
+            for (int n = 0; n < LANES; n++) {
+                low[n] = bits(load(sums + half * TILE + n * LANES));
+                high[n] = bits(load(sums + (2 + half) * TILE + n * LANES));
+            }
+            transpose(low);
+            transpose(high);
+            for (int n = 0; n < LANES; n++)
+                straightened(low[n], high[n], to + size_t(interleaved_column(half, n)) * stride);
+        }
+    }
+
+    // [block][half of its columns][pair of panels][16 rows of 16 pairs]
+    template <bool LEFT_SIDE, class View>
+    static void pack(View matrix, int first, int last, int pair, int count, int panels, int rows, Bf16* to) {
+        size_t stride = matrix.stride(matrix.blocks);
+        for (int p = 0; p < count; p++) {
+            int m = 2 * (pair + p);
+            for (int block = first; block < last; block++) {
+                const Bf16* upper = matrix.panel(m) + size_t(block) * ROWS * DEPTH;
+                Bf16* place = to + (size_t(block - first) * 2 * PAIRS + p) * SQUARE;
+                if (rows == ROWS && m + 1 < panels)
+                    pack_block<LEFT_SIDE>(upper, upper + stride, ROWS, 2 * stride, place);
+                else
+                    pack_block<LEFT_SIDE>(upper, m + 1 < panels ? upper + stride : nullptr, rows, 0, place);
+            }
+        }
+    }
+
+    // ahead: how far from here that lies which is wanted soon.
+    template <bool LEFT_SIDE>
+    static CHARLOOM_INLINE void pack_block(const Bf16* upper, const Bf16* lower, int rows, size_t ahead, Bf16* to) {
+        Words low[16], high[16];
+#pragma GCC unroll 16
+        for (int row = 0; row < 16; row++) {
+            low[row] = high[row] = Words{};
+            if (row >= rows) continue;
+            Words below = lower ? load_words(lower + row * DEPTH) : Words{};
+            interleave(load_words(upper + row * DEPTH), below, low[row], high[row]);
+            __builtin_prefetch(upper + ahead + row * DEPTH);
+            if (lower) __builtin_prefetch(lower + ahead + row * DEPTH);
+        }
+        if constexpr (LEFT_SIDE && Tiles::TURNED) {
+            transpose(low);
+            transpose(high);
+        }
+#pragma GCC unroll 16
+        for (int row = 0; row < 16; row++) {
+            store_words(to + row * DEPTH, low[row]);
+            store_words(to + PAIRS * SQUARE + row * DEPTH, high[row]);
+        }
+    }
+};
+
+#if defined(__AMX_BF16__)
+
+// Tiles 0 to 3 hold sums, 4 and 5 rows of panels, 6 and 7 weights.
+struct AmxTiles {
+    static constexpr bool TURNED = true;
+
+    // sums[2][2] += left (2 tiles) times right (2 tiles), over `count` blocks; fresh: the sums start here.
+    static void accumulate(const Bf16* left, const Bf16* right, size_t half, int count, float* sums, bool fresh) {
+        asm volatile("" ::: "memory");
+        if (fresh) {
+            _tile_zero(0);
+            _tile_zero(1);
+            _tile_zero(2);
+            _tile_zero(3);
+        } else {
+            _tile_loadd(0, sums, 64);
+            _tile_loadd(1, sums + TILE, 64);
+            _tile_loadd(2, sums + 2 * TILE, 64);
+            _tile_loadd(3, sums + 3 * TILE, 64);
+        }
+        for (int n = 0; n < count; n++, left += 512, right += 512) {
+            _tile_loadd(4, left, 64);
+            _tile_loadd(6, right, 64);
+            _tile_loadd(7, right + half, 64);
+            _tile_loadd(5, left + half, 64);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_dpbf16ps(1, 4, 7);
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_dpbf16ps(3, 5, 7);
+        }
+        _tile_stored(0, sums, 64);
+        _tile_stored(1, sums + TILE, 64);
+        _tile_stored(2, sums + 2 * TILE, 64);
+        _tile_stored(3, sums + 3 * TILE, 64);
+        asm volatile("" ::: "memory");
+    }
+};
+
+struct TileProduct : HalfPrecisionLayout {
+    static constexpr int ROWS = 16;
+    static constexpr bool VECTORS_FREE = true;
+
+    using Session = Tiles;
+
+    // `between` is called once a block and column pair: the vector units are free while tiles multiply.
+    template <class Between>
+    static CHARLOOM_INLINE void multiply(const Bf16* panel0, const Bf16* panel1, const Bf16* weights, int blocks, int,
+                                         float* scratch0, float* scratch1, Between&& between) {
+        asm volatile("" ::: "memory");
+        _tile_zero(0);
+        _tile_zero(1);
+        if (panel1) {
+            _tile_zero(2);
+            _tile_zero(3);
+            for (int k = 0; k < blocks; k++, panel0 += 512, panel1 += 512, weights += PACKED_PAIR) {
+                _tile_loadd(4, panel0, 64);
+                _tile_loadd(6, weights, 64);
+                _tile_loadd(7, weights + SQUARE, 64);
+                _tile_loadd(5, panel1, 64);
+                _tile_dpbf16ps(0, 4, 6);
+                _tile_dpbf16ps(1, 4, 7);
+                _tile_dpbf16ps(2, 5, 6);
+                _tile_dpbf16ps(3, 5, 7);
+                between();
+            }
+            _tile_stored(2, scratch1, 64);
+            _tile_stored(3, scratch1 + TILE, 64);
+        } else {
+            for (int k = 0; k < blocks; k++, panel0 += 512, weights += PACKED_PAIR) {
+                _tile_loadd(4, panel0, 64);
+                _tile_loadd(6, weights, 64);
+                _tile_loadd(7, weights + SQUARE, 64);
+                _tile_dpbf16ps(0, 4, 6);
+                _tile_dpbf16ps(1, 4, 7);
+                between();
+            }
+        }
+        _tile_stored(0, scratch0, 64);
+        _tile_stored(1, scratch0 + TILE, 64);
+        asm volatile("" ::: "memory");
+    }
+
+    template <class View, class Rows>
+    static void outer(View d, Range ds, View x, Range xs, int panels, int rows, Buffer<float>& room, Rows&& to,
+                      int stride) {
+        HalfPrecisionOuter<AmxTiles, ROWS>::run(d, ds, x, xs, panels, rows, room, to, stride);
+    }
+};
+
+#endif
+
+CHARLOOM_INLINE Floats dot(Floats sums, Words a, Words b) {
+    return (Floats)_mm512_dpbf16_ps((__m512)sums, (__m512bh)a, (__m512bh)b);
+}
+
+CHARLOOM_INLINE Words splat_pair(const Bf16* from) {
+    int32_t pair;
+    std::memcpy(&pair, from, sizeof pair);
+    return (Words)_mm512_set1_epi32(pair);
+}
+
+struct DotTiles {
+    static constexpr bool TURNED = false;
+
+    static void accumulate(const Bf16* left, const Bf16* right, size_t half, int count, float* sums, bool fresh) {
+        for (int side = 0; side < 2; side++)
+            for (int n = 0; n < 16; n += 8)
+                accumulate_rows(left + side * half + 2 * n, right, half, count, sums + side * 2 * TILE + n * LANES,
+                                fresh);
+    }
+
+    static void accumulate_rows(const Bf16* left, const Bf16* right, size_t half, int count, float* sums, bool fresh) {
+        Floats found[8][2];
+#pragma GCC unroll 8
+        for (int n = 0; n < 8; n++) {
+            found[n][0] = fresh ? Floats{} : load(sums + n * LANES);
+            found[n][1] = fresh ? Floats{} : load(sums + TILE + n * LANES);
+        }
+        for (int p = 0; p < 16 * count; p++, left += 32, right += 32) {
+            Words x0 = load_words(right), x1 = load_words(right + half);
+#pragma GCC unroll 8
+            for (int n = 0; n < 8; n++) {
+                Words d = splat_pair(left + 2 * n);
+                found[n][0] = dot(found[n][0], d, x0);
+                found[n][1] = dot(found[n][1], d, x1);
+            }
+        }
+#pragma GCC unroll 8
+        for (int n = 0; n < 8; n++) {
+            store(sums + n * LANES, found[n][0]);
+            store(sums + TILE + n * LANES, found[n][1]);
+        }
+    }
+};
+
+struct DotProduct : HalfPrecisionLayout {
+    static constexpr int ROWS = 12;
+    static constexpr bool VECTORS_FREE = false;
+
+    struct Session {
+        explicit Session(int) {}
+    };
+
+    template <class Between>
+    static void multiply(const Bf16* panel0, const Bf16* panel1, const Bf16* weights, int blocks, int rows,
+                         float* scratch0, float* scratch1, Between&& between) {
+        multiply_panel(panel0, weights, blocks, rows, scratch0, between);
+        if (panel1) multiply_panel(panel1, weights, blocks, rows, scratch1, between);
+    }
+
+    template <class Between>
+    static void multiply_panel(const Bf16* panel, const Bf16* weights, int blocks, int rows, float* scratch,
+                               Between& between) {
+        with_rows<ROWS>(rows, [&]<int R>() { multiply_rows<R>(panel, weights, blocks, scratch, between); });
+    }
+
+    template <int R, class Between>
+    static void multiply_rows(const Bf16* panel, const Bf16* weights, int blocks, float* scratch, Between& between) {
+        Floats sums[R][2];
+#pragma GCC unroll 12
+        for (int row = 0; row < R; row++) sums[row][0] = sums[row][1] = Floats{};
+        for (int block = 0; block < blocks; block++, panel += ROWS * DEPTH, weights += SQUARE) {
+            between();
+            for (int p = 0; p < 16; p++, weights += DEPTH) {
+                Words w0 = load_words(weights), w1 = load_words(weights + SQUARE);
+#pragma GCC unroll 12
+                for (int row = 0; row < R; row++) {
+                    Words x = splat_pair(panel + row * DEPTH + 2 * p);
+                    sums[row][0] = dot(sums[row][0], x, w0);
+                    sums[row][1] = dot(sums[row][1], x, w1);
+                }
+            }
+        }
+#pragma GCC unroll 12
+        for (int row = 0; row < R; row++) {
+            store(scratch + row * LANES, sums[row][0]);
+            store(scratch + TILE + row * LANES, sums[row][1]);
+        }
+    }
+
+    template <class View, class Rows>
+    static void outer(View d, Range ds, View x, Range xs, int panels, int rows, Buffer<float>& room, Rows&& to,
+                      int stride) {
+        HalfPrecisionOuter<DotTiles, ROWS>::run(d, ds, x, xs, panels, rows, room, to, stride);
+    }
+};
+
+}  // namespace charloom
+
+#endif

@@ -1,0 +1,127 @@
+// Products whose results are worked on a row at a time: beside the next product, where that leaves room, or after.
+
+#pragma once
+
+#include "products/panels.h"
+
+namespace charloom {
+
+// Memory that rows will read or write, asked for a line at a time while their product runs. Asked for all at once it
+// would come as fast as memory is, and the product would wait.
+class PrefetchList {
+public:
+    void clear() {
+        now_ = end_ = wanted_;
+        lines_ = line_ = 0;
+    }
+
+    // So many numbers on end, several times, each so far from the one before.
+    template <class Number>
+    void add(const Number* from, int numbers, int times, size_t apart, bool to_write) {
+        int lines = int((numbers * sizeof(Number) + LINE - 1) / LINE);
+        *end_++ = {reinterpret_cast<const char*>(from), lines, times, apart * sizeof(Number), to_write};
+        lines_ += lines * times;
+    }
+
+    int lines() const { return lines_; }
+
+    CHARLOOM_INLINE void fetch(int lines) {
+        for (; lines > 0 && now_ != end_; lines--) {
+            const char* line = now_->from + line_ * LINE;
+            if (now_->to_write)
+                __builtin_prefetch(line, 1, 2);
+            else
+                __builtin_prefetch(line, 0, 2);
+            if (++line_ < now_->count) continue;
+            line_ = 0;
+            now_->from += now_->apart;
+            if (--now_->times == 0) now_++;
+        }
+    }
+
+private:
+    static constexpr size_t LINE = 64;  // bytes
+    struct Lines {
+        const char* from;
+        int count, times;
+        size_t apart;
+        bool to_write;
+    };
+    Lines wanted_[10];  // five for each of two panels
+    Lines *now_ = wanted_, *end_ = wanted_;
+    int lines_ = 0, line_ = 0;  // how many are wanted in all; which one of those at hand is next
+};
+
+// For each panel of a product, finish.begin(panel, item), then finish.rows(z, first, last) until all its rows are done,
+// some at a time: row r of the first of VECTORS column vectors stands at z + r * LANES, of the next a TILE further. Where
+// the vector units are free while a product runs, the last product's rows are finished meanwhile: they are still in the
+// first-level cache. Where they are not, rows are finished at once, and finish.want(panel, item, rows, wanted) says what
+// is to be fetched while their product runs.
+template <class P, int VECTORS, class Finish>
+class Pipeline {
+public:
+    Pipeline(int rows, Buffer<float>& room, Finish& finish) : finish_(finish), rows_(rows), row_(rows) {
+        static_assert(VECTORS % 2 == 0);
+        room.reserve(4 * VECTORS * TILE);
+        now_ = room;
+        last_ = now_ + 2 * VECTORS * TILE;
+    }
+
+    // panel1 may be nothing. `weights` are those of the item: VECTORS / 2 packed pairs of so many blocks.
+    void multiply(const typename P::Number* panel0, const typename P::Number* panel1, const typename P::Number* weights,
+                  int blocks, int panel, int item) {
+        if constexpr (!P::VECTORS_FREE) {
+            wanted_.clear();
+            finish_.want(panel, item, rows_, wanted_);
+            if (panel1) finish_.want(panel + 1, item, rows_, wanted_);
+        }
+        int calls = VECTORS / 2 * blocks * (!P::VECTORS_FREE && panel1 ? 2 : 1);
+        int each = ((P::VECTORS_FREE ? rows_left() : wanted_.lines()) + calls - 1) / calls;
+        for (int pair = 0; pair < VECTORS / 2; pair++)
+            P::multiply(panel0, panel1, weights + size_t(pair) * blocks * P::PACKED_PAIR, blocks, rows_,
+                        now_ + 2 * pair * TILE, now_ + (VECTORS + 2 * pair) * TILE, [&] {
+                            if constexpr (P::VECTORS_FREE)
+                                finish_some(each);
+                            else
+                                wanted_.fetch(each);
+                        });
+        flush();
+        std::swap(now_, last_);
+        panel_ = panel;
+        item_ = item;
+        another_ = panel1;
+        row_ = 0;
+        z_ = last_;
+        finish_.begin(panel, item);
+        if constexpr (!P::VECTORS_FREE) flush();
+    }
+
+    void flush() { finish_some(rows_left()); }
+
+private:
+    int rows_left() const { return rows_ - row_ + (another_ ? rows_ : 0); }
+
+    CHARLOOM_INLINE void finish_some(int count) {
+        while (count > 0) {
+            if (row_ == rows_) {
+                if (!another_) return;
+                another_ = false;
+                row_ = 0;
+                z_ += VECTORS * TILE;
+                finish_.begin(panel_ + 1, item_);
+            }
+            int last = std::min(row_ + count, rows_);
+            finish_.rows(z_, row_, last);
+            count -= last - row_;
+            row_ = last;
+        }
+    }
+
+    Finish& finish_;
+    int rows_, row_, panel_ = 0, item_ = 0;
+    bool another_ = false;  // a panel, of which nothing is finished yet
+    float *now_, *last_, *z_ = nullptr;
+    PrefetchList wanted_;
+};
+
+}  // namespace charloom

@@ -1,0 +1,27 @@
+// Weights of which some are dropped, and their gradients. NumPy twin: engines/masks.py, `DropoutLevels.mask`.
+
+#pragma once
+
+#include <cstdint>
+
+#include "training/optimizer.h"
+
+namespace charloom {
+
+constexpr int LEVELS = 256;
+
+// Where the level lies below `kept`, the value, scaled up so that the mean stays; else 0. out may be the values.
+inline void drop(Span values, const uint8_t* levels, int kept, float* out, int threads) {
+    float scale = float(LEVELS) / float(kept);
+    over_pieces(std::vector<Span>{values}, threads, [&](size_t, size_t, size_t first, size_t last) {
+        over_vectors(
+            first, last,
+            [&](size_t n) {
+                Words below = (Words)(load(levels + n) < kept);
+                store(out + n, from_bits(bits(load(values.data + n) * scale) & below));
+            },
+            [&](size_t n) { out[n] = levels[n] < kept ? values.data[n] * scale : 0.0f; });
+    });
+}
+
+}  // namespace charloom

@@ -1,0 +1,67 @@
+"""How well a model predicts a text: sums from which every figure follows.
+
+A model that gives each next character the probability p can store it in -log2 p bits (Shannon 1948), so bits per
+character compare a language model with a compressor directly. Nats (natural logarithm) are what training minimises.
+
+Shapes: T steps, V vocabulary size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model made of a text: sums, from which every figure follows, so that scores can be added.
+
+    tokens: how many were predicted; characters: how many characters they are (a character may be several bytes);
+    nats: sum of -ln p; correct: how often the likeliest token was the right one.
+    """
+
+    tokens: int
+    characters: int
+    nats: float
+    correct: int
+
+    @property
+    def nats_per_char(self) -> float:
+        """Mean of -ln p a character."""
+        return self.nats / self.characters
+
+    @property
+    def bits_per_char(self) -> float:
+        """The same in bits: what storing a character would take."""
+        return self.nats_per_char / math.log(2)
+
+    @property
+    def perplexity(self) -> float:
+        """e to the nats a character: among how many equally likely characters the model still doubts."""
+        return math.exp(self.nats_per_char) if self.nats_per_char < 709 else math.inf  # e^709 is near the largest float
+
+    @property
+    def accuracy(self) -> float:
+        """Part of the tokens, 0 … 1, whose likeliest guess was right."""
+        return self.correct / self.tokens
+
+    def __add__(self, other: Score) -> Score:
+        return Score(
+            self.tokens + other.tokens,
+            self.characters + other.characters,
+            self.nats + other.nats,
+            self.correct + other.correct,
+        )
+
+
+def cross_entropy(logits_TV: NDArray[np.floating[Any]], targets_T: NDArray[np.integer[Any]]) -> tuple[float, int]:
+    """Sum over T of -ln softmax(logits)[target], in float64, and how many targets had the highest logit."""
+    scores_TV = logits_TV.astype(np.float64)
+    scores_TV -= scores_TV.max(axis=-1, keepdims=True)
+    target_T = scores_TV[np.arange(len(targets_T)), targets_T]
+    nats_T = np.log(np.exp(scores_TV).sum(axis=-1)) - target_T
+    return float(nats_T.sum()), int((logits_TV.argmax(axis=-1) == targets_T).sum())

@@ -1,0 +1,151 @@
+"""Copies of what can be read only once: their room, their end, and that nothing of them is left behind."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from charloom.data import sources
+from charloom.data.sources import Source, Spool, find_source, share
+from charloom.errors import TextError
+
+posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for temporary files, empty."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+class Endless(io.RawIOBase):
+    """Bytes without end; counts what was taken."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def read(self, size: int = -1) -> bytes:
+        self.taken += size
+        assert self.taken < 100 * sources.PIECE
+        return bytes(size)
+
+
+def test_a_copy_is_read_like_a_file():
+    """Catches two readers of one copy that move each other's place, and a seek that packed files need."""
+    data = bytes(range(256)) * 1000
+    spool = Spool(io.BytesIO(data), "x")
+    with spool.opened() as one, spool.opened() as two:
+        assert one.read(1000) == data[:1000]
+        assert two.read(10) == data[:10]
+        assert one.read(1000) == data[1000:2000]
+        assert (two.seek(-5, io.SEEK_END), two.read()) == (len(data) - 5, data[-5:])
+        assert (two.seek(3), two.seek(4, io.SEEK_CUR), two.read(1)) == (3, 7, data[7:8])
+    for ending, pack in ((".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress), ("", bytes)):
+        source = Source(f"a{ending}", Spool(io.BytesIO(pack(data)), "x"))
+        assert b"".join(source.blocks(999)) == b"".join(source.blocks(999)) == data
+        assert source.sample(777, 5) == data[777:782]
+
+
+@posix
+def test_a_copy_has_no_name(temporary: Path):
+    """Catches gigabytes that a killed process leaves in the temporary folder."""
+    names: list[str] = []
+
+    class Watched(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            names.extend(os.listdir(temporary))
+            return super().read(size)
+
+    spool = Spool(Watched(b"text"), "x")
+    assert (names, os.listdir(temporary)) == ([], [])
+    assert spool.opened().read() == b"text"
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_signal_leaves_nothing_behind(temporary: Path, number: signal.Signals):
+    """Catches a copy that stays because the process ended while it was made."""
+    program = "import sys; from charloom.data.sources import Spool; print(flush=True); Spool(sys.stdin.buffer, 'stdin')"
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "TMPDIR": str(temporary)},
+    ) as process:
+        process.stdout.readline()
+        process.stdin.write(bytes(3 * sources.PIECE))  # more than a pipe holds: the copy has begun when this is done
+        process.stdin.flush()
+        process.send_signal(number)
+        assert process.wait() != 0
+    assert os.listdir(temporary) == []
+
+
+def test_what_has_no_end_stops_before_the_disk_is_full(temporary: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches `/dev/zero` or a slow server that fills the disk, for this program and every other."""
+    room = iter(range(16 * sources.PIECE, 0, -sources.PIECE))
+    monkeypatch.setattr(sources.shutil, "disk_usage", lambda folder: SimpleNamespace(free=next(room)))
+    endless = Endless()
+    with pytest.raises(TextError, match=r"^stdin did not end after 38 MB, and .* has 34 MB free; save what is wanted"):
+        Spool(endless, "stdin")
+    assert endless.taken == 9 * sources.PIECE
+
+
+def test_there_is_a_limit_on_the_largest_disk(monkeypatch: pytest.MonkeyPatch):
+    """Catches an hour of copying before a person hears that /dev/zero is no text."""
+    monkeypatch.setattr(sources, "LARGEST_COPY", 3 * sources.PIECE)
+    with pytest.raises(TextError, match=r"did not end after 17 MB, which is the most"):
+        Spool(Endless(), "stdin")
+
+
+@posix
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/null"])
+def test_devices_are_no_texts(device: str):
+    """Catches a device that is copied for hours."""
+    with pytest.raises(TextError, match=f"{device} is a device, not a text"):
+        find_source(device)
+
+
+@posix
+def test_a_terminal_is_read():
+    """Catches a text that is typed at /dev/tty and refused with the devices."""
+    main, terminal = os.openpty()
+    name = os.ttyname(terminal)
+    os.write(main, b"typed\n\x04\x04")  # the second end is for whoever asks again
+    assert b"".join(find_source(name).blocks()) == b"typed\n"
+    os.close(main)
+    os.close(terminal)
+
+
+@posix
+def test_a_pipe_has_the_name_it_was_given(tmp_path: Path):
+    """Catches an ending that is lost with the copy."""
+    os.mkfifo(tmp_path / "a.txt.gz")
+    writer = threading.Thread(target=(tmp_path / "a.txt.gz").write_bytes, args=(gzip.compress(b"text"),))
+    writer.start()
+    assert b"".join(find_source(str(tmp_path / "a.txt.gz")).blocks()) == b"text"
+    writer.join()
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "says"),
+    [(0, 0, "0.00%"), (0, 5, "0.00%"), (1, 10**6, "less than 0.01%"), (1, 10**4, "0.01%"), (1, 3, "33.33%")],
+)  # fmt: skip
+def test_shares(part: int, whole: int, says: str):
+    """Catches a small part that is called none."""
+    assert share(part, whole) == says

@@ -1,0 +1,138 @@
+"""From tokens to pieces: whole characters, records, stop strings and the length."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charloom.data.vocabulary import Vocabulary
+from charloom.inference.detokenizer import Detokenizer, StopGate, StopStrings
+
+ABC = Vocabulary("characters", ("a", "b", "c"), unknown=True, separator=True)
+RECORD_SEPARATOR = 4
+
+
+def written(tokens, vocabulary=ABC, stop=(), **options):
+    """The pieces up to the end, and whether it came."""
+    assembler, pieces = Detokenizer(vocabulary, stop=StopStrings(stop), **options), []
+    for token in tokens:
+        if assembler.done:
+            break
+        pieces.append(assembler.push(token))
+    return pieces, assembler.done
+
+
+def gated(text, stop):
+    gate, out = StopGate(StopStrings(stop)), ""
+    for character in text:
+        piece = gate.push(character)
+        out += piece
+        assert not gate.stopped or not gate.push("x")
+        if gate.stopped:
+            return out, True
+    return out + gate.release(), False
+
+
+@given(st.text("ab", max_size=12), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3))
+def test_the_gate_ends_before_the_first_whole_stop_string(text, stop):
+    """Catches overlapping candidates: `aab` in `aaab`, a stop string inside another, one that begins in the last."""
+    ends = [end for end in range(len(text) + 1) if any(text[:end].endswith(s) for s in stop)]
+    if not ends:
+        assert gated(text, stop) == (text, False)
+    else:
+        longest = max(len(s) for s in stop if text[: ends[0]].endswith(s))
+        assert gated(text, stop) == (text[: ends[0] - longest], True)
+
+
+def test_the_gate_holds_back_only_what_could_become_a_stop_string():
+    """Catches a stream that stalls, and one that lets the beginning of a stop string out."""
+    gate = StopGate(StopStrings(["bc"]))
+    assert [gate.push(c) for c in "abab"] == ["a", "", "ba", ""]
+    assert gate.push("c") == ""
+    assert gate.stopped
+
+
+@given(st.text("ab", max_size=40), st.lists(st.text("ab", min_size=1, max_size=9), min_size=1, max_size=4))
+def test_the_gate_waits_with_the_longest_beginning_of_a_stop_string(text, stop):
+    """Catches a link of the automaton that skips a beginning, and one that is left out for another stop string."""
+    gate, out = StopGate(StopStrings(stop)), ""
+    for end, character in enumerate(text, start=1):
+        out += gate.push(character)
+        if gate.stopped:
+            break
+        begun = [n for n in range(end + 1) if any(s.startswith(text[end - n : end]) for s in stop)]
+        assert out == text[: end - max(begun)]
+
+
+def test_long_stop_strings_take_linear_memory():
+    """Catches an automaton that holds every beginning: 100,000 characters took 5 GB, and each character a search."""
+    tracemalloc.start()
+    stop = StopStrings(["z" * 100_000, "z" * 50_000 + "y"])
+    assert tracemalloc.get_traced_memory()[1] < 100e6
+    tracemalloc.stop()
+    gate = StopGate(stop)
+    assert not any(map(gate.push, "z" * 99_999))
+    assert gate.push("a") == "z" * 99_999 + "a"
+    assert not any(map(gate.push, "z" * 50_000))
+    assert gate.push("y") == ""
+    assert gate.stopped
+
+
+def test_length_is_exact():
+    """Catches a separator of two characters that runs over the length, and a text that begins at length 0."""
+    assert written([0, RECORD_SEPARATOR, 1], separator_text="\n\n", length=2) == (["a", "\n"], True)
+    assert written([0, 1], length=0) == ([], True)
+    assert written([0, 1, 2], length=2) == (["a", "b"], True)
+
+
+def test_records_end_the_text_without_a_separator_behind_the_last():
+    """Catches a count that is off by one, and an end that swallows what a stop string held back."""
+    tokens = [0, RECORD_SEPARATOR, 1, RECORD_SEPARATOR, 2]
+    assert written(tokens, records=2) == (["a", "\n", "b", ""], True)
+    assert written(tokens, records=2, stop=["bc"]) == (["a", "\n", "", "b"], True)
+    assert written(tokens, records=3) == (["a", "\n", "b", "\n", "c"], False)
+
+
+def test_a_separator_can_complete_a_stop_string():
+    """Catches separators that pass the gate by."""
+    assert written([0, RECORD_SEPARATOR, 1], separator_text="\n\n", stop=["a\n"]) == (["", ""], True)
+
+
+def test_a_stop_string_across_the_length_is_not_begun():
+    """Catches the first half of a stop string at the very end of a text of exact length."""
+    assert written([0, 1, 2], length=2, stop=["bc"]) == (["a", "", ""], True)
+    assert written([0, 1, 0], length=2, stop=["bc"]) == (["a", "", "b"], True)
+
+
+@given(st.binary(max_size=30) | st.text(max_size=10).map(str.encode), st.integers(0, 8))
+def test_bytes_come_out_as_whole_characters(data, length):
+    """Catches half a character, in any place, and bytes counted as characters."""
+    pieces, done = written(data, Vocabulary("bytes"), length=length)
+    text = "".join(pieces)
+    assert data.decode("utf-8", "replace").startswith(text)
+    assert len(text) <= length
+    assert done == (len(text) == length)
+
+
+@pytest.mark.parametrize("text", ["é", "🦊", "日本語"])
+def test_a_character_comes_with_its_last_byte(text):
+    """Catches a decoder that waits longer than it must."""
+    pieces, _ = written(text.encode(), Vocabulary("bytes"))
+    assert "".join(pieces) == text
+    assert pieces[-1] == text[-1]
+
+
+@given(st.lists(st.integers(0, 4), max_size=30), st.integers(0, 12), st.integers(0, 30))
+def test_symbols_taken_together_make_the_same_text(tokens, length, cut):
+    """Catches a token lost between two pieces, one that comes after the end, and a wrong count of what is left."""
+    options = {"length": length, "stop": ["ab"], "separator_text": "-"}
+    assembler = Detokenizer(ABC, **options | {"stop": StopStrings(["ab"])})
+    text = assembler.take(tokens[:cut])
+    assert assembler.left == (0 if assembler.done else length - len(text))
+    text += assembler.take(tokens[cut:])
+    pieces, done = written(tokens, **options)
+    assert (text, assembler.done) == ("".join(pieces), done)
+    assert not done or assembler.take([0, 1, 2]) == ""

@@ -1,0 +1,336 @@
+"""A model that writes and scores, on random weights and on one whose every next token is known."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from charloom.architecture import Architecture
+from charloom.config import Cleaning
+from charloom.data.vocabulary import RECORD_SEPARATOR, Vocabulary
+from charloom.errors import ModelError, SettingsError, TextError, UnknownCharacterError
+from charloom.model import Model, Options, Writing
+from charloom.score import cross_entropy
+
+pytestmark = pytest.mark.processor
+
+LETTERS = Vocabulary("characters", tuple("\n abcdefgh"))
+FOLDED = Vocabulary("characters", tuple("abc"), unknown=True)
+RECORDS = Vocabulary("characters", tuple("abcd"), separator=True)
+BYTES = Vocabulary("bytes")
+
+
+def random_model(vocabulary=LETTERS, cell="lstm", hidden=16, layers=2, entry="embedding", seed=0, scale=2.0, **options):
+    """Weights large enough that the text depends on everything read before."""
+    made = Architecture(
+        cell=cell,
+        nonlinearity="tanh",
+        layers=layers,
+        hidden=hidden,
+        input=entry,
+        embedding=4,
+        vocabulary_size=vocabulary.size,
+    )
+    generator = np.random.default_rng(seed)
+    parameters = {
+        name: (scale * generator.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
+        for name, shape in made.shapes.items()
+    }
+    return Model(made, vocabulary, parameters, **options)
+
+
+def chain_model(vocabulary, following, **options):
+    """A network that puts all probability on following[token] after each token, whatever came before."""
+    size = vocabulary.size
+    made = Architecture(
+        cell="rnn", nonlinearity="tanh", layers=1, hidden=size, input="onehot", embedding=1, vocabulary_size=size
+    )
+    parameters = {name: np.zeros(shape, np.float32) for name, shape in made.shapes.items()}
+    parameters["rnn.weight_ih_l0"][...] = 10 * np.eye(size)
+    for before, after in following.items():
+        parameters["head.weight"][after, before] = 1000
+    return Model(made, vocabulary, parameters, **options)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("options", [{}, {"top_k": 4, "top_p": 0.9, "min_p": 0.01}])
+def test_a_text_is_the_same_alone_in_a_batch_and_streamed(cell, options):
+    """Catches a row that depends on its neighbours: their number, their random numbers, their end."""
+    model = random_model(cell=cell)
+    many = model.generate_many(5, "abc", 400, seed=3, stop=["ab", "h\n"], **options)
+    assert len(set(many)) > 1  # they end at different places
+    for k, text in enumerate(many):
+        assert model.generate("abc", 400, seed=3, index=k, stop=["ab", "h\n"], **options) == text
+        assert "".join(model.stream("abc", 400, seed=3, index=k, stop=["ab", "h\n"], **options)) == text
+    assert model.generate_many(2, "abc", 400, seed=3, index=2, stop=["ab", "h\n"], **options) == many[2:4]
+
+
+def test_a_longer_text_begins_with_the_shorter_one():
+    """Catches random numbers that depend on the length asked for."""
+    model = random_model()
+    assert model.generate(length=900, seed=1).startswith(model.generate(length=100, seed=1))
+    assert model.generate(length=100, seed=1) != model.generate(length=100, seed=2)
+    assert model.generate(length=100) != model.generate(length=100)
+
+
+@pytest.mark.parametrize("vocabulary", [LETTERS, FOLDED, RECORDS, BYTES])
+@pytest.mark.parametrize("length", [0, 1, 7, 300])
+def test_length_is_exact(vocabulary, length):
+    """Catches tokens, bytes or records counted as characters."""
+    model = random_model(vocabulary)
+    assert [len(text) for text in model.generate_many(3, "ab", length, seed=0)] == [length] * 3
+
+
+def test_the_prompt_is_not_part_of_the_text():
+    """Catches a prompt written twice, and a first token predicted from the wrong place."""
+    model = chain_model(LETTERS, {n: (n + 1) % LETTERS.size for n in range(LETTERS.size)})
+    assert model.generate("ab", 3) == "cde"
+    assert model.generate("", 4) == " abc"  # an empty prompt: after a newline
+    assert "".join(model.stream("g", 3)) == "h\n "
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_the_whole_prompt_is_read_once(cell):
+    """Catches a last token that is read twice or not at all, and a state that begins anywhere but at zero."""
+    model = random_model(cell=cell)
+    prompt = "abc defgh\nab"
+    logits_BTV, _ = model.network.sequence(LETTERS.encode(prompt)[None], model.network.initial_state(1))
+    likeliest = LETTERS.characters[logits_BTV[0, -1].argmax()]
+    assert model.generate(prompt, 1, greedy=True) == likeliest
+    share = np.exp(logits_BTV[0, -1] - logits_BTV[0, -1].max())
+    texts = "".join(model.generate(prompt, 1, temperature=1.0, seed=0, index=k) for k in range(2000))
+    counted = np.array([texts.count(c) for c in LETTERS.characters]) / 2000
+    np.testing.assert_allclose(counted, share / share.sum(), atol=0.04)
+
+
+def test_without_a_newline_an_evenly_drawn_character_comes_first():
+    """Catches a model that always begins with the same character, or leaves the first one out."""
+    letters = Vocabulary("characters", tuple("abcd"))
+    model = chain_model(letters, {0: 1, 1: 2, 2: 3, 3: 0})
+    texts = model.generate_many(200, length=4, seed=0)
+    assert set(texts) == {"abcd", "bcda", "cdab", "dabc"}
+    assert model.generate(length=4, seed=0, index=7) == texts[7]
+    assert all(30 < texts.count(text) < 70 for text in set(texts))
+
+
+@pytest.mark.parametrize("stop", [["cd"], ["bcde", "d"], ["cdx", "cd"], "cd", ["abcdx", "cd"]])
+def test_stop_strings_end_the_text(stop):
+    """Catches part of a stop string in the stream, and a longer candidate that hides a shorter one."""
+    model = chain_model(LETTERS, {n: (n + 1) % LETTERS.size for n in range(LETTERS.size)})
+    expected = {"bcde": "abc", "d": "abc"}.get(stop[0] if isinstance(stop, list) else "", "ab")
+    assert "".join(model.stream(" ", 50, stop=stop)) == expected
+
+
+def test_records_end_by_themselves():
+    """Catches a separator behind the last record, a length nobody asked for, and a record that starts nowhere."""
+    a, b, separator = 0, 1, 4
+    model = chain_model(RECORDS, {separator: a, a: b, b: separator}, records="paragraph")
+    assert model.generate(records=3) == "ab\n\nab\n\nab"
+    assert model.generate("a", records=2) == "b\n\nab"
+    assert model.generate(records=600) == "\n\n".join(["ab"] * 600)
+    assert model.generate(records=3, length=5) == "ab\n\na"
+    assert model.generate(length=7) == "ab\n\nab\n"
+    assert len(model.generate()) == 1000
+    assert chain_model(RECORDS, {separator: a, a: separator}, records="line").generate(records=2) == "a\na"
+
+
+def test_independent_records_begin_anew():
+    """Catches a record that goes on from the one before it, where training began each from the zero state."""
+    options = {"records": "line", "scale": 4.0, "seed": 3}
+    carried, anew = random_model(RECORDS, **options), random_model(RECORDS, keep_order=False, **options)
+    lines = anew.generate(length=119, greedy=True).split("\n")
+    assert lines == ["cc"] * 40
+    assert len({*carried.generate(length=100, greedy=True).split("\n")}) > 3
+    alone, together = anew.score("abca"), anew.score(RECORD_SEPARATOR.join(["abca"] * 5))
+    separators = 4 * (anew.score("abca" + RECORD_SEPARATOR + "b").nats - anew.score("b").nats - alone.nats)
+    assert together.nats == pytest.approx(5 * alone.nats + separators, rel=1e-5)
+
+
+def test_no_record_is_empty():
+    """Catches a model that writes separators for ever and nothing else."""
+    model = chain_model(RECORDS, {4: 4, 0: 4, 1: 4, 2: 4, 3: 4}, records="line")
+    lines = model.generate(records=5, seed=0).split("\n")
+    assert [len(line) for line in lines] == [1] * 5
+
+
+def test_records_need_a_model_of_records():
+    """Catches a text that never ends, because no separator can come."""
+    with pytest.raises(SettingsError, match="--records"):
+        random_model().generate(records=2)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_bytes_make_whole_characters(cell):
+    """Catches half a character from random weights, and a stream whose pieces do not join to the text."""
+    model = random_model(BYTES, cell, scale=0.5)
+    pieces = list(model.stream("é", 2000, temperature=1.5, seed=5))
+    assert all(pieces)
+    assert len("".join(pieces)) == 2000
+    "".join(pieces).encode("utf-8")
+
+
+def test_a_chain_of_bytes():
+    """Catches a character that comes out before its last byte, or bytes that are decoded one by one."""
+    cycle = "é🦊\n".encode()
+    model = chain_model(BYTES, dict(itertools.pairwise([*cycle, cycle[0]])))
+    assert "".join(model.stream("", 5)) == "é🦊\né🦊"
+
+
+def test_the_unknown_symbol_is_read_and_never_written():
+    """Catches U+FFFD in a text although the model finds it likeliest."""
+    model = chain_model(FOLDED, {0: 3, 1: 3, 2: 3, 3: 3})
+    for options in ({"greedy": True}, {"temperature": 100.0}, {"top_k": 1}):
+        text = model.generate("a?", 200, seed=1, unknown="replace", **options)
+        assert set(text) <= set("abc")
+
+
+def test_prompts_are_cleaned_as_the_training_text_was():
+    """Catches a prompt that the model reads otherwise than it learned, and CRLF from another system."""
+    model = random_model(cleaning=Cleaning(lowercase=True))
+    assert model.generate("ABC\r\nD", 50, seed=1) == model.generate("abc\nd", 50, seed=1)
+    assert model.score("ABC\r\nD") == model.score("abc\nd")
+
+
+def test_unknown_characters():
+    """Catches a message without the character, and an error that comes only with the first piece."""
+    model = random_model()
+    with pytest.raises(UnknownCharacterError, match=r"'é' \(U\+00E9\) at position 1 of the prompt"):
+        model.stream("aé")
+    with pytest.raises(UnknownCharacterError, match="of the text"):
+        model.score("abé")
+    assert model.generate("aéb", 30, seed=1, unknown="skip") == model.generate("ab", 30, seed=1)
+    assert model.generate("aéb", 30, seed=1, unknown="replace") == model.generate("a b", 30, seed=1)
+
+
+@pytest.mark.parametrize("text", ["a\ud83db", "a" + RECORD_SEPARATOR])
+def test_lone_surrogates_in_a_model_of_bytes(text):
+    """Catches a UnicodeEncodeError or TypeError from half an emoji that came through JSON."""
+    model = random_model(BYTES)
+    with pytest.raises(UnknownCharacterError, match="position 1"):
+        model.generate(text, 5)
+    assert model.generate(text, 5, seed=1, unknown="skip") == model.generate(
+        text.encode("utf-8", "ignore").decode(), 5, seed=1
+    )
+
+
+@pytest.mark.parametrize("vocabulary", [LETTERS, BYTES, RECORDS])
+@pytest.mark.parametrize("entry", ["embedding", "onehot", "scalar"])
+def test_score_predicts_every_character_once(vocabulary, entry):
+    """Catches a target that is off by one, a state reset between blocks, and a first record without its separator."""
+    model = random_model(vocabulary, entry=entry)
+    text = "abcdabdcaabb" * 30
+    ids = vocabulary.encode((RECORD_SEPARATOR if vocabulary.separator else "") + text)
+    state, nats, correct = model.network.initial_state(1), 0.0, 0
+    for before, after in itertools.pairwise(ids):
+        logits, state = model.network.step(np.array([before]), state)
+        one, hit = cross_entropy(logits, np.array([after]))
+        nats, correct = nats + one, correct + hit
+    score = model.score(text)
+    assert score.tokens == score.characters == len(ids) - 1
+    assert score.nats == pytest.approx(nats, rel=1e-5)
+    assert score.correct == correct
+
+
+def test_score_counts_characters_and_bytes_apart():
+    """Catches bits per byte sold as bits per character."""
+    score = random_model(BYTES).score("aé🦊")
+    assert (score.tokens, score.characters) == (6, 2)
+    folded = random_model(FOLDED).score("ab?c", unknown="skip")
+    assert (folded.tokens, folded.characters) == (2, 2)
+
+
+@pytest.mark.parametrize(("vocabulary", "text"), [(LETTERS, ""), (LETTERS, "a"), (BYTES, "🦊"), (RECORDS, "")])
+def test_too_short_to_score(vocabulary, text):
+    """Catches a division by zero."""
+    with pytest.raises(TextError, match="at least 2 characters"):
+        random_model(vocabulary).score(text)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"length": -1}, {"temperature": -1.0}, {"top_k": 0}, {"stop": ["a", ""]}, {"seed": -1}, {"records": 0}),
+        *({"x": 1}, {"threads": 2**31}, {"length": 10**101}, {"stop": ["ab"] * 50_001}),
+    ],
+)
+def test_options_out_of_range_are_named_at_the_call(options):
+    """Catches an error that comes only when the stream is read, or does not say which option."""
+    with pytest.raises(SettingsError, match=next(iter(options))):
+        random_model().stream(**options)
+    for count in (0, 100_001, 2**70):
+        with pytest.raises(SettingsError, match="count must be from 1 to 100,000"):
+            random_model().generate_many(count)
+
+
+def test_the_index_of_the_last_text_of_a_batch():
+    """Catches an index beyond an int64 for any text but the first."""
+    model, last = random_model(), 2**63 - 1
+    assert model.generate_many(2, length=9, seed=1, index=last - 1)[1] == model.generate(length=9, seed=1, index=last)
+    with pytest.raises(SettingsError, match=r"index must be below 2\^63 for each of 2 texts"):
+        model.generate_many(2, length=9, index=last)
+
+
+def test_every_keyword_is_a_setting():
+    """Catches an option that type checkers know and the model does not, or the reverse."""
+    assert Options.__annotations__.keys() == Writing.model_fields.keys() - {"length"}
+
+
+def test_a_vocabulary_of_another_model():
+    """Catches an index error in the middle of a text."""
+    model = random_model()
+    with pytest.raises(ModelError, match="must have as many tokens"):
+        Model(model.architecture, FOLDED, {})
+
+
+def test_memory_does_not_grow_with_the_length():
+    """Catches anything that is kept for each character: a list of pieces, of states, of random numbers."""
+    pieces = random_model(BYTES, hidden=8, layers=1).stream(length=10**9, seed=0, stop=["never this"])
+    peaks = []
+    tracemalloc.start()
+    for _ in range(2):
+        written = 0
+        while written < 60_000:
+            written += len(next(pieces))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.reset_peak()
+    tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 400_000  # 8 bytes a character would be 480,000; a piece takes up to 300,000
+
+
+def test_scoring_takes_memory_for_blocks_only():
+    """Catches logits kept for the whole text."""
+    model = random_model(hidden=8, layers=1, vocabulary=BYTES)
+    tracemalloc.start()
+    model.score("a" * 20_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20_000 * 256 * 8  # one float64 logit for each token and step
+
+
+def test_a_model_is_made_without_torch_or_safetensors():
+    """Catches an import that costs the first character its second."""
+    heavy = {"torch", "safetensors", "rich", "fsspec", "charset_normalizer"}
+    code = f"import sys, charloom.model; print({heavy} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_load_reads_what_checkpoint_wrote(tmp_path):
+    """Catches a field of the model folder that is not handed on."""
+    checkpoint = pytest.importorskip("charloom.checkpoint")
+    model = random_model(RECORDS, records="paragraph", cleaning=Cleaning(lowercase=True), metadata={"corpus": "x"})
+    generator = np.random.default_rng(0)
+    parameters = {n: generator.standard_normal(s).astype(np.float32) for n, s in model.architecture.shapes.items()}
+    folder = checkpoint.ModelFolder(
+        model.architecture, RECORDS, parameters, model.cleaning, model.records, model.metadata
+    )
+    checkpoint.save_model(tmp_path / "model", folder)
+    loaded = Model.load(tmp_path / "model")
+    assert (loaded.architecture, loaded.vocabulary, loaded.cleaning) == (model.architecture, RECORDS, model.cleaning)
+    assert (loaded.records, loaded.metadata) == ("paragraph", {"corpus": "x"})
+    expected = Model(model.architecture, RECORDS, parameters, model.cleaning, "paragraph").generate("ab", 50, seed=1)
+    assert loaded.generate("ab", 50, seed=1) == expected
