@@ -1,0 +1,81 @@
+"""Models and runs that commit 373b4b1 wrote: `fixtures/make.py` says how."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import charloom
+from charloom import kernels
+from charloom.text.vocabulary import BOUNDARY
+from charloom.training import start
+
+pytestmark = pytest.mark.processor
+
+FOLDER = Path(__file__).parent / "fixtures" / "373b4b1"
+TEXTS = json.loads((FOLDER / "texts.json").read_text(encoding="utf-8"))
+ROUNDING = 1e-5
+"""How far weights and losses may differ. On the kernels of the fixtures (amx, avx512) they are the same bits; avx2,
+portable and NumPy differ by 2e-7."""
+
+
+@pytest.fixture(params=["chosen", "numpy"])
+def writer(request, monkeypatch):
+    """The kernels in use, then NumPy alone."""
+    if request.param == "numpy":
+        monkeypatch.setattr(kernels, "chosen", lambda: kernels.Choice("none", None, "a test"))
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_model_writes_the_same_texts(writer, name):
+    """Catches: an older model that is refused, or whose seeds, filters, stop strings or records mean other texts."""
+    model = charloom.load(FOLDER / name)
+    for request in TEXTS[name]:
+        written = getattr(model, request["method"])(**request["options"], precision="fp32")
+        assert written == request["text"], request
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_model_gives_a_text_the_same_score(writer, name):
+    """Catches: weights that are read otherwise, by too little to change a short text; records that begin from zero."""
+    model = charloom.load(FOLDER / name)
+    text = (FOLDER / "text.txt").read_text(encoding="utf-8").rstrip("\n")
+    score = model.score(text.replace("\n", BOUNDARY) if model.vocabulary.boundary else text)
+    expected = json.loads((FOLDER / "scores.json").read_text())[name]
+    assert score.nats / score.symbols == pytest.approx(expected, rel=0, abs=1e-6)
+
+
+@pytest.mark.parametrize("engine", ["native", "numpy"])
+@pytest.mark.parametrize("name", ["run", "run-records"])
+def test_a_run_goes_on_to_the_same_weights(tmp_path, name, engine):
+    """Catches: an older run that is refused, or goes on with other batches, masks, rates or optimizer state."""
+    if engine == "native" and kernels.chosen().module is None:
+        pytest.skip("no kernels are in use")
+    run = Path(shutil.copytree(FOLDER / name, tmp_path / name))
+    settings = run / "run.toml"
+    settings.write_text(settings.read_text().replace('engine = "native"', f'engine = "{engine}"'))
+    expected = json.loads((FOLDER / f"{name}-expected.json").read_text(encoding="utf-8"))
+    assert start.resume(run, {}, lambda _: None, lambda: False).step == expected["step"]
+    weights = load_file(FOLDER / f"{name}-expected.safetensors")
+    found = load_file(run / "last" / "model.safetensors")
+    assert found.keys() == weights.keys()
+    for parameter, values in weights.items():
+        np.testing.assert_allclose(found[parameter], values, rtol=0, atol=ROUNDING, err_msg=parameter)
+    events = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    losses = [event["validation_nats"] for event in events if event["event"] == "validation"]
+    np.testing.assert_allclose(losses, expected["validation_nats"], rtol=0, atol=ROUNDING)
+    assert (run / "samples.txt").read_text(encoding="utf-8") == expected["samples"]
+
+
+def test_the_folders_name_no_place():
+    """Catches: fixtures made with an absolute path, which tells where somebody worked."""
+    texts = [path for path in FOLDER.rglob("*") if path.suffix in (".json", ".jsonl", ".toml", ".md")]
+    assert len(texts) > 20
+    for path in texts:
+        assert not re.search(r'"/|: /', path.read_text(encoding="utf-8")), path
