@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 import charloom
 from charloom import kernels
-from charloom.text.vocabulary import BOUNDARY
+from charloom.data.vocabulary import RECORD_SEPARATOR
 from charloom.training import start
 
 pytestmark = pytest.mark.processor
@@ -46,7 +46,7 @@ def test_a_model_gives_a_text_the_same_score(writer, name):
     """Catches: weights that are read otherwise, by too little to change a short text; records that begin from zero."""
     model = charloom.load(FOLDER / name)
     text = (FOLDER / "text.txt").read_text(encoding="utf-8").rstrip("\n")
-    score = model.score(text.replace("\n", BOUNDARY) if model.vocabulary.boundary else text)
+    score = model.score(text.replace("\n", RECORD_SEPARATOR) if model.vocabulary.boundary else text)
     expected = json.loads((FOLDER / "scores.json").read_text())[name]
     assert score.nats / score.symbols == pytest.approx(expected, rel=0, abs=1e-6)
 
