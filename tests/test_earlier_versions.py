@@ -26,14 +26,14 @@ portable and NumPy differ by 2e-7."""
 
 
 @pytest.fixture(params=["chosen", "numpy"])
-def writer(request, monkeypatch):
+def backend(request, monkeypatch):
     """The kernels in use, then NumPy alone."""
     if request.param == "numpy":
-        monkeypatch.setattr(kernels, "chosen", lambda: kernels.Choice("none", None, "a test"))
+        monkeypatch.setattr(kernels, "chosen", lambda: kernels.KernelChoice("none", None, "a test"))
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_a_model_writes_the_same_texts(writer, name):
+def test_a_model_writes_the_same_texts(backend, name):
     """Catches: an older model that is refused, or whose seeds, filters, stop strings or records mean other texts."""
     model = charloom.load(FOLDER / name)
     for request in TEXTS[name]:
@@ -42,13 +42,13 @@ def test_a_model_writes_the_same_texts(writer, name):
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_a_model_gives_a_text_the_same_score(writer, name):
+def test_a_model_gives_a_text_the_same_score(backend, name):
     """Catches: weights that are read otherwise, by too little to change a short text; records that begin from zero."""
     model = charloom.load(FOLDER / name)
     text = (FOLDER / "text.txt").read_text(encoding="utf-8").rstrip("\n")
-    score = model.score(text.replace("\n", RECORD_SEPARATOR) if model.vocabulary.boundary else text)
+    score = model.score(text.replace("\n", RECORD_SEPARATOR) if model.vocabulary.separator else text)
     expected = json.loads((FOLDER / "scores.json").read_text())[name]
-    assert score.nats / score.symbols == pytest.approx(expected, rel=0, abs=1e-6)
+    assert score.nats / score.tokens == pytest.approx(expected, rel=0, abs=1e-6)
 
 
 @pytest.mark.parametrize("engine", ["native", "numpy"])
