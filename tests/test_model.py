@@ -6,6 +6,7 @@ import itertools
 import subprocess
 import sys
 import tracemalloc
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from charloom.architecture import Architecture
 from charloom.config import Cleaning
 from charloom.data.vocabulary import RECORD_SEPARATOR, Vocabulary
 from charloom.errors import ModelError, SettingsError, TextError, UnknownCharacterError
-from charloom.model import Model, Options, Writing
+from charloom.inference.network import Network
+from charloom.model import GenerationOptions, Model, Options
 from charloom.score import cross_entropy
 
 pytestmark = pytest.mark.processor
@@ -99,7 +101,8 @@ def test_the_whole_prompt_is_read_once(cell):
     """Catches a last token that is read twice or not at all, and a state that begins anywhere but at zero."""
     model = random_model(cell=cell)
     prompt = "abc defgh\nab"
-    logits_BTV, _ = model.network.sequence(LETTERS.encode(prompt)[None], model.network.initial_state(1))
+    network = Network(model.architecture, model.weights.parameters)
+    logits_BTV, _ = network.sequence(LETTERS.encode(prompt)[None], network.initial_state(1))
     likeliest = LETTERS.characters[logits_BTV[0, -1].argmax()]
     assert model.generate(prompt, 1, greedy=True) == likeliest
     share = np.exp(logits_BTV[0, -1] - logits_BTV[0, -1].max())
@@ -225,9 +228,10 @@ def test_score_predicts_every_character_once(vocabulary, entry):
     model = random_model(vocabulary, entry=entry)
     text = "abcdabdcaabb" * 30
     ids = vocabulary.encode((RECORD_SEPARATOR if vocabulary.separator else "") + text)
-    state, nats, correct = model.network.initial_state(1), 0.0, 0
+    network = Network(model.architecture, model.weights.parameters)
+    state, nats, correct = network.initial_state(1), 0.0, 0
     for before, after in itertools.pairwise(ids):
-        logits, state = model.network.step(np.array([before]), state)
+        logits, state = network.step(np.array([before]), state)
         one, hit = cross_entropy(logits, np.array([after]))
         nats, correct = nats + one, correct + hit
     score = model.score(text)
@@ -277,7 +281,7 @@ def test_the_index_of_the_last_text_of_a_batch():
 
 def test_every_keyword_is_a_setting():
     """Catches an option that type checkers know and the model does not, or the reverse."""
-    assert Options.__annotations__.keys() == Writing.model_fields.keys() - {"length"}
+    assert get_type_hints(Options).keys() == GenerationOptions.model_fields.keys() - {"length"}
 
 
 def test_a_vocabulary_of_another_model():

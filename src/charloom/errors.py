@@ -44,6 +44,10 @@ class TrainingError(CharloomError):
     """Training cannot go on: the loss is not finite a second time, or a checkpoint cannot be written."""
 
 
+class QueueFullError(CharloomError):
+    """More requests wait for a model than its scheduler takes."""
+
+
 class Interrupted(CharloomError):
     """Ctrl-C, SIGTERM or SIGHUP: the step was finished and everything is saved; exit status 130."""
 

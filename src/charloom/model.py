@@ -1,14 +1,13 @@
-"""A trained model that writes and reads: what `charloom.load(path)` returns.
+"""A trained model that generates and scores text: what `charloom.load(path)` returns.
 
     model = Model.load("runs/alice-1/best")
-    for piece in model.stream("Alice was", length=500, seed=1):
-        print(piece, end="", flush=True)
+    for chunk in model.stream("Alice was", length=500, seed=1):
+        print(chunk, end="", flush=True)
 
-Everything that writes goes through one loop, `Model._write`: a batch of texts, some tokens of each at a time from a
-`Writer`, the kernels' or NumPy's, each handed to its text's `Detokenizer`. The state is carried, so a character's cost
-and the memory do not grow with the length.
+Everything that generates goes through a `Scheduler` (`charloom.inference`). The recurrent state is carried, so the time
+of a character and the memory do not grow with the length.
 
-Shapes: B texts side by side, T steps, V vocabulary size.
+Shapes: B rows, T steps, V vocabulary size.
 """
 
 from __future__ import annotations
@@ -16,7 +15,9 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
@@ -27,47 +28,60 @@ from charloom.config import MOST_THREADS, Cleaning, RecordKind, validated
 from charloom.data.cleaning import clean
 from charloom.data.vocabulary import UnknownPolicy, Vocabulary
 from charloom.errors import ModelError, SettingsError, TextError, UnknownCharacterError
-from charloom.inference.backend import Numbers, Precision, Rules, Writer, writer
-from charloom.inference.detokenizer import SEPARATOR_TEXTS, Detokenizer, StopStrings
-from charloom.inference.layers import Floats
-from charloom.inference.network import Integers, Network, State
-from charloom.inference.sampling import Sampling, draw, uniform_rows
+from charloom.inference.backend import Precision, open_backend
+from charloom.inference.detokenizer import SEPARATOR_TEXTS
+from charloom.inference.request import Request
+from charloom.inference.rows import Backend, Integers
+from charloom.inference.sampling import Floats, Sampling
+from charloom.inference.scheduler import SLOTS, Scheduler
+from charloom.inference.sequence import Output
+from charloom.inference.stop_strings import StopStrings
+from charloom.inference.weights import Weights
 from charloom.score import Score, cross_entropy
 
 if TYPE_CHECKING:
     from charloom.checkpoint import ModelFolder
 
 LENGTH = 1000
-"""Characters written where neither a length nor a number of records is asked for: about half a printed page."""
+"""Characters generated where neither a length nor a number of records is asked for: about half a printed page."""
 
-CHUNK_SECONDS = 0.02
-"""What is written in so long is handed over together: soon enough for the eye, rare enough to cost nothing."""
+MOST_LENGTH = 10**9
+"""Most characters that `generate` and `generate_many` return in all: they hold them in memory."""
 
-CHUNK_TOKENS = 2**12
-"""Most tokens handed over together, those of all texts counted."""
+MANY_SLOTS = 256
+"""Sequences that `generate_many` has at work at once: with more, a step is not faster for each."""
 
-MOST_AT_ONCE = 100_000
-"""Texts in one batch: their states take 800 MB with 1,024 units."""
+MOST_LOGPROBS = 100
+"""Most log-probabilities for each token."""
+
+MOST_SEQUENCES = 100_000
+"""Most sequences of one call of `generate_many`."""
 
 MOST_STOP = 100_000
-"""Characters of all stop strings together: what watches for them takes 30 MB then."""
+"""Characters of all stop strings together: their automaton takes 30 MB then."""
 
 SCORED = 256
 """Tokens of a text that are scored together: their logits are what memory is needed for."""
 
-# Surrogates but for U+DC80 … U+DCFF, which carry undecodable bytes, and, in models of records, the separator.
+NOTHING_TO_CHOOSE = (
+    "a model's output must hold a finite number to choose a token by; found none: its weights diverged in "
+    "training, or every token it has is forbidden; use an earlier checkpoint, or fewer restrictions"
+)
+"""What `ModelError` says where a sequence ends because no token can be chosen."""
+
+# Surrogates but for U+DC80 … U+DCFF, which carry undecodable bytes, and, in models of records, the record separator.
 LONE = re.compile("[\\ud800-\\udc7f\\udd00-\\udfff]")
 LONE_IN_RECORDS = re.compile("[\\ud801-\\udc7f\\udd00-\\udfff]")
 
 
-class Writing(Sampling):
-    """Everything that can be asked of a text."""
+class GenerationOptions(Sampling):
+    """Everything that can be asked of a generated text."""
 
     length: int | None = Field(None, ge=0, description="characters; 1,000 where None and no records are asked for")
     records: int | None = Field(None, ge=1, description="whole records, of a model trained on records")
     stop: tuple[str, ...] = Field((), description="end before the first of these strings")
-    seed: int | None = Field(None, ge=0, lt=2**63, description="of the random numbers; None draws one")
-    index: int = Field(0, ge=0, lt=2**63, description="which of a seed's texts: text k of a batch has index + k")
+    seed: int | None = Field(None, ge=0, lt=2**63, description="of the random stream; None draws one")
+    index: int = Field(0, ge=0, lt=2**63, description="which of a seed's texts: text k of many has index + k")
     unknown: UnknownPolicy = Field("error", description="what to do with a prompt's unknown characters")
     precision: Precision = Field("auto", description="of the arithmetic: auto, fp32, bf16 or int8")
     threads: int | None = Field(None, ge=1, le=MOST_THREADS, description="CPU threads; None is all cores")
@@ -90,26 +104,34 @@ class Writing(Sampling):
         return stop
 
 
-class Options(TypedDict, total=False):
-    """The keywords of `Model.stream`, `generate` and `generate_many`; `Writing` says what each does."""
+class RequestOptions(TypedDict, total=False):
+    """The keywords of `Model.request`; `GenerationOptions` says what each does."""
 
     temperature: float
     top_k: int | None
     top_p: float | None
     min_p: float | None
     greedy: bool
+    repetition_penalty: float
+    repetition_window: int
+    no_repeat_ngram_size: int | None
     records: int | None
     stop: str | Sequence[str]
     seed: int | None
     index: int
     unknown: UnknownPolicy
+
+
+class Options(RequestOptions, total=False):
+    """The keywords of `Model.stream`, `generate` and `generate_many`."""
+
     precision: Precision
     threads: int | None
 
 
 class Model:
     """A network, its vocabulary, and how its text was prepared. Threads may share one: nothing in it changes, but that
-    it is packed for the kernels when it first writes.
+    it is packed for the kernels when it first generates.
 
     Args:
         architecture: sizes and kinds of the network.
@@ -146,8 +168,15 @@ class Model:
         self.records: RecordKind = records
         self.metadata = dict(metadata or {})
         self.keep_order = keep_order
-        self.network = Network(architecture, parameters, None if keep_order else vocabulary.separator_id)
-        self._writers: dict[Precision, Writer] = {}
+        copies = {name: parameter.copy() for name, parameter in parameters.items()}
+        self.weights = Weights(architecture, copies, None if keep_order else vocabulary.separator_id)
+        self._backends: dict[Precision, Backend] = {}
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """The earlier name of `metadata`."""
+        warnings.warn("Model.provenance is now Model.metadata", DeprecationWarning, stacklevel=2)
+        return self.metadata
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Model:
@@ -174,11 +203,11 @@ class Model:
         )
 
     def stream(self, prompt: str = "", length: int | None = None, **options: Unpack[Options]) -> Iterator[str]:
-        """What follows the prompt, in pieces as they are made; the prompt itself is not among them.
+        """What follows the prompt, in chunks as they are made; the prompt itself is not among them.
 
         The prompt is cleaned as the training text was. A model of records takes it as the beginning of a record: it
-        always reads a separator first, and never writes an empty record. Without a prompt, any other model starts after
-        a newline if it knows one, else with a character drawn evenly from all, which is also the first one written.
+        always reads a separator first, and never generates an empty record. Without a prompt, any other model starts
+        after a newline if it knows one, else with a character drawn evenly from all, which is also the first one given.
 
         Args:
             prompt: what to continue.
@@ -186,47 +215,97 @@ class Model:
                 no limit where `records` is given. Of a model of binary data (trained with `binary=True`), a byte that
                 is no UTF-8 is one character, a surrogate escape: `text.encode("utf-8", "surrogateescape")` gives the
                 bytes. Prompts and stop strings may hold such escapes.
-            options: `temperature` (default 0.8), `top_k`, `top_p`, `min_p`, `greedy`: see `Sampling`. `seed`: the same
-                seed gives the same text, alone, streamed or in a batch. `index`: another text of the same seed.
-                `stop`: ends before the first of these strings, of which nothing is written. `records`: ends after so
+            options: `temperature` (default 0.8), `top_k`, `top_p`, `min_p`, `greedy`, `repetition_penalty` over the
+                last `repetition_window` tokens, `no_repeat_ngram_size`: see `Sampling`. `seed`: the same seed gives the
+                same text, alone, streamed or among others. `index`: another text of the same seed.
+                `stop`: ends before the first of these strings, of which nothing is given. `records`: ends after so
                 many whole records; between two of them stands a newline, a space for sentences, or a blank line for
                 paragraphs and files; each begins from the zero state or goes on from the one before, as in training
-                (`keep_order`). `unknown`: `error`,
-                `skip` or `replace`. `precision`: `fp32`, or `bf16` or `int8`, which are faster and another text;
-                `auto` is `charloom.inference.backend.AUTO`. `threads`: at most so many; the text is the same.
+                (`keep_order`). `unknown`: `error`, `skip` or `replace`. `precision`: `fp32`, or `bf16` or `int8`, which
+                are faster and give another text; `auto` is `charloom.inference.backend.AUTO`. `threads`: at most so
+                many; the text is the same.
 
         Raises:
-            SettingsError: for an option out of range; at the call, not at the first piece, as the others.
+            SettingsError: for an option out of range; at the call, not at the first chunk, as the others.
             UnknownCharacterError: for a character of the prompt that the model does not know.
-            ModelError: while writing, if the network's output is not finite.
+            ModelError: while generating, if no token can be chosen.
         """
-        writing = self._writing(length, options)
-        pieces = self._write(self._prompt(prompt, writing.unknown), writing, 1, self._writer(writing))
-        return (piece for _, piece in pieces)
+        asked = self._options(length, options)
+        outputs = self.run([self._request(prompt, asked)], asked.precision, asked.threads, slots=1)
+        return (output.text for _, output in outputs if output.text)
 
     def generate(self, prompt: str = "", length: int | None = None, **options: Unpack[Options]) -> str:
-        """What follows the prompt, at once: arguments and errors of `stream`."""
+        """What follows the prompt, at once: arguments and errors of `stream`; at most 10^9 characters."""
+        _check_length(self._options(length, options), 1)
         return "".join(self.stream(prompt, length, **options))
 
     def generate_many(
-        self, count: int, prompt: str = "", length: int | None = None, **options: Unpack[Options]
+        self, count: int, prompt: str | Sequence[str] = "", length: int | None = None, **options: Unpack[Options]
     ) -> list[str]:
-        """So many texts after the same prompt, written as one batch: arguments and errors of `stream`.
+        """So many texts after a prompt, or after each of several, side by side: arguments and errors of `stream`.
 
-        Text k is what `generate` gives with the same seed and `index=index + k`.
+        Text k is what `generate` gives with the same seed and `index=index + k`; first come those of the first prompt.
         """
-        if not 1 <= count <= MOST_AT_ONCE:
-            raise SettingsError(f"count must be from 1 to {MOST_AT_ONCE:,}, texts in one batch; got {count}", "count")
-        writing = self._writing(length, options)
-        if writing.index + count > 2**63:
-            raise SettingsError(
-                f"index must be below 2^63 for each of {count} texts; got {writing.index} for the first"
-            )
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        if not (1 <= count <= MOST_SEQUENCES and 1 <= count * len(prompts) <= MOST_SEQUENCES):
+            found = f"{count} of {len(prompts)} prompts"
+            raise SettingsError(f"count must be from 1 to {MOST_SEQUENCES:,}, texts of one call; got {found}", "count")
+        count *= len(prompts)
+        asked = self._options(length, options)
+        _check_length(asked, count)
+        if asked.index + count > 2**63:
+            raise SettingsError(f"index must be below 2^63 for each of {count} texts; got {asked.index} for the first")
+        firsts = [self._request(each, asked) for each in prompts]
+        each = count // len(prompts)
+        requests = (replace(firsts[k // each], index=asked.index + k) for k in range(count))
         texts: list[list[str]] = [[] for _ in range(count)]
-        prompt_T = self._prompt(prompt, writing.unknown)
-        for row, piece in self._write(prompt_T, writing, count, self._writer(writing)):
-            texts[row].append(piece)
-        return ["".join(pieces) for pieces in texts]
+        for number, output in self.run(requests, asked.precision, asked.threads, slots=min(count, MANY_SLOTS)):
+            texts[number].append(output.text)
+        return ["".join(chunks) for chunks in texts]
+
+    def request(
+        self,
+        prompt: str = "",
+        length: int | None = None,
+        logprobs: int | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> Request:
+        """What `run` and a scheduler take: arguments and errors of `stream`.
+
+        Args:
+            prompt: what to continue.
+            length: characters.
+            logprobs: log-probabilities of so many tokens beside that of each generated one, at most 100 and at most as
+                many as the vocabulary has; None for none at all.
+            options: see `stream`.
+        """
+        if logprobs is not None and not 0 <= logprobs <= MOST_LOGPROBS:
+            raise SettingsError(f"logprobs must be from 0 to {MOST_LOGPROBS}; got {logprobs}", "logprobs")
+        request = self._request(prompt, self._options(length, dict(options)))
+        return replace(request, logprobs=None if logprobs is None else min(logprobs, self.vocabulary.size))
+
+    def run(
+        self,
+        requests: Iterable[Request],
+        precision: Precision = "auto",
+        threads: int | None = None,
+        slots: int = SLOTS,
+    ) -> Iterator[tuple[int, Output]]:
+        """Generates all of these, so many side by side: pairs of a request's number, from 0, and its next output.
+
+        Raises:
+            SettingsError: for a precision that this model or machine does not have; at the call.
+            ModelError: if no token can be chosen for one of them.
+        """
+        return _outputs(self.scheduler(precision, threads, slots), iter(requests))
+
+    def scheduler(self, precision: Precision = "auto", threads: int | None = None, slots: int = SLOTS) -> Scheduler:
+        """A scheduler of its own for requests to this model.
+
+        Raises:
+            SettingsError: for a precision that this model or machine does not have.
+        """
+        return Scheduler(self._backend(precision, threads), self.vocabulary, slots)
 
     def score(self, text: str, unknown: UnknownPolicy = "error") -> Score:
         """How well the model predicts a text: every character after the first once, the state carried from its start,
@@ -243,10 +322,11 @@ class Model:
 
     def score_ids(self, ids_T: Integers, characters: int) -> Score:
         """The same of tokens, all of which but the first are so many characters."""
-        writer, state, nats, correct = self._writer(Writing()), self.network.initial_state(1), 0.0, 0
+        backend = self._backend("auto")
+        state, nats, correct = backend.initial_state(), 0.0, 0
         for start in range(0, len(ids_T) - 1, SCORED):
             targets_T = ids_T[start + 1 : start + 1 + SCORED]
-            logits_BTV, state = writer.logits(ids_T[None, start : start + len(targets_T)], state)
+            logits_BTV, state = backend.logits(ids_T[None, start : start + len(targets_T)], state)
             found, hits = cross_entropy(logits_BTV[0], targets_T)
             nats, correct = nats + found, correct + hits
         return Score(len(ids_T) - 1, characters, nats, correct)
@@ -268,68 +348,32 @@ class Model:
             raise TextError("a text to score must hold at least 2 characters, or 1 for a model of records; found fewer")
         return ids_T, known
 
-    def _write(self, prompt_T: Integers, writing: Writing, count: int, writer: Writer) -> Iterator[tuple[int, str]]:
-        """The loop: (which text, its next piece), again and again, until every text is done.
-
-        Position p of a text takes random number p, however the text is made. The first piece is a single token, so
-        that it is there at once.
-        """
-        stop = StopStrings(writing.stop)
-        texts = [self._detokenizer(writing, stop) for _ in range(count)]
-        rows = [row for row in range(count) if not texts[row].done]
-        if not rows:
-            return
-        rules = self._rules(writing)
-        seed, position, seconds = secrets.randbits(63) if writing.seed is None else writing.seed, 0, 0.0
-        ids_BS, state = self._first(prompt_T, seed, [writing.index + row for row in range(count)], writer)
-        if len(prompt_T) == 0:
-            position = 1
-            yield from _taken(texts, rows, ids_BS)
-        while going := [n for n, row in enumerate(rows) if not texts[row].done]:
-            rows, ids_B, state = [rows[n] for n in going], ids_BS[going, -1], state.rows(np.array(going, np.intp))
-            numbers = Numbers(seed, tuple(writing.index + row for row in rows), position)
-            steps = min(max(1, CHUNK_TOKENS // len(rows)), max(texts[row].left for row in rows))
-            ids_BS, state = writer.write(ids_B, state, rules, numbers, steps, seconds)
-            position, seconds = position + ids_BS.shape[1], CHUNK_SECONDS
-            yield from _taken(texts, rows, ids_BS)
-
-    def _first(self, prompt_T: Integers, seed: int, sequences: list[int], writer: Writer) -> tuple[Integers, State]:
-        """The token that each text reads first, as ids_B1, and the state before it; the prompt is read once for all.
-
-        Without a prompt that token is drawn, by random number 0, and is the first of the text.
-        """
-        state = self.network.initial_state(1)
-        if len(prompt_T) == 0:
-            uniform_B = next(uniform_rows(seed, sequences))
-            ids_B = draw(np.ones((len(sequences), self.vocabulary.plain)), uniform_B)
-        else:
-            state = writer.read(prompt_T[:-1], state)
-            ids_B = np.repeat(prompt_T[-1:], len(sequences))
-        return ids_B[:, None], state.rows(np.zeros(len(sequences), np.intp))
-
-    def _writer(self, writing: Writing) -> Writer:
+    def _backend(self, precision: Precision, threads: int | None = None) -> Backend:
         """Made once for each precision; two threads may both make one, which does no harm."""
-        if writing.precision not in self._writers:
-            self._writers[writing.precision] = writer(self.network, writing.precision)
-        return self._writers[writing.precision].limited(writing.threads)
+        if precision not in self._backends:
+            self._backends[precision] = open_backend(self.weights, precision)
+        return self._backends[precision].with_threads(threads)
 
-    def _rules(self, writing: Writing) -> Rules:
-        """Never the unknown token, and never a separator after a separator."""
-        unknown = self.vocabulary.unknown_id
-        return Rules(writing, () if unknown is None else (unknown,), self.vocabulary.separator_id)
-
-    def _detokenizer(self, writing: Writing, stop: StopStrings) -> Detokenizer:
-        length = LENGTH if writing.length is None and writing.records is None else writing.length
-        return Detokenizer(self.vocabulary, SEPARATOR_TEXTS[self.records], length, writing.records, stop)
-
-    def _writing(self, length: int | None, options: Options) -> Writing:
-        writing = validated(Writing, {"length": length, **options})
-        if writing.records is not None and self.vocabulary.separator_id is None:
+    def _options(self, length: int | None, options: Mapping[str, Any]) -> GenerationOptions:
+        asked = validated(GenerationOptions, {"length": length, **options})
+        if asked.records is not None and self.vocabulary.separator_id is None:
             raise SettingsError(
                 "records need a model that knows where a record ends, trained with --records line, sentence, "
                 "paragraph, file or field; this one was not: give a length or stop strings instead"
             )
-        return writing
+        return asked if asked.seed is not None else asked.model_copy(update={"seed": secrets.randbits(63)})
+
+    def _request(self, prompt: str, asked: GenerationOptions) -> Request:
+        return Request(
+            self._prompt(prompt, asked.unknown),
+            Sampling.model_construct(**{name: getattr(asked, name) for name in Sampling.model_fields}),
+            asked.seed or 0,
+            asked.index,
+            LENGTH if asked.length is None and asked.records is None else asked.length,
+            asked.records,
+            StopStrings(asked.stop),
+            SEPARATOR_TEXTS[self.records],
+        )
 
     def _prompt(self, prompt: str, unknown: UnknownPolicy) -> Integers:
         """The tokens that are read before the first one is written; empty where the first one is to be drawn."""
@@ -369,8 +413,32 @@ class Model:
         return lone.sub("" if unknown == "skip" else "\ufffd", text)
 
 
-def _taken(texts: list[Detokenizer], rows: list[int], ids_BS: Integers) -> Iterator[tuple[int, str]]:
-    """What these texts make of their next tokens, where they make anything."""
-    for row, ids_S in zip(rows, ids_BS.tolist(), strict=True):
-        if piece := texts[row].take(ids_S):
-            yield row, piece
+def _outputs(scheduler: Scheduler, requests: Iterator[Request]) -> Iterator[tuple[int, Output]]:
+    """What comes of these requests, each with its number: the scheduler is fed as it has room.
+
+    Raises:
+        ModelError: where a sequence ends with an error.
+    """
+    numbers: dict[int, int] = {}  # of the sequences that have not ended, by their identity
+    count = 0
+    while True:
+        while not scheduler.full and (request := next(requests, None)) is not None:
+            numbers[id(scheduler.submit(request))] = count
+            count += 1
+        if scheduler.idle:
+            return
+        for output in scheduler.update():
+            yield numbers[id(output.sequence)], output
+            if output.finish_reason == "error":
+                raise ModelError(NOTHING_TO_CHOOSE)
+            if output.finish_reason:
+                del numbers[id(output.sequence)]
+
+
+def _check_length(asked: GenerationOptions, count: int) -> None:
+    if asked.length is not None and count * asked.length > MOST_LENGTH:
+        raise SettingsError(
+            f"length must be at most {MOST_LENGTH:,} characters of all texts together; got {count * asked.length:,}; "
+            "stream gives any length, chunk by chunk",
+            "length",
+        )

@@ -1,4 +1,4 @@
-"""From tokens to pieces: whole characters, records, stop strings and the length."""
+"""From tokens to text: whole characters, records, stop strings and the length."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charloom.data.vocabulary import Vocabulary
-from charloom.inference.detokenizer import Detokenizer, StopGate, StopStrings
+from charloom.inference.detokenizer import Detokenizer
+from charloom.inference.stop_strings import StopGate, StopStrings
 
 ABC = Vocabulary("characters", ("a", "b", "c"), unknown=True, separator=True)
 RECORD_SEPARATOR = 4
 
 
-def written(tokens, vocabulary=ABC, stop=(), **options):
-    """The pieces up to the end, and whether it came."""
-    assembler, pieces = Detokenizer(vocabulary, stop=StopStrings(stop), **options), []
+def detokenized(tokens, vocabulary=ABC, stop=(), **options):
+    """What each token gave up to the end, and why it came."""
+    detokenizer, chunks = Detokenizer(vocabulary, stop=StopStrings(stop), **options), []
     for token in tokens:
-        if assembler.done:
+        if detokenizer.finish_reason:
             break
-        pieces.append(assembler.push(token))
-    return pieces, assembler.done
+        chunks.append(detokenizer.push(token))
+    return chunks, detokenizer.finish_reason
 
 
 def gated(text, stop):
     gate, out = StopGate(StopStrings(stop)), ""
     for character in text:
-        piece = gate.push(character)
-        out += piece
+        chunk = gate.push(character)
+        out += chunk
         assert not gate.stopped or not gate.push("x")
         if gate.stopped:
             return out, True
@@ -83,56 +84,55 @@ def test_long_stop_strings_take_linear_memory():
 
 def test_length_is_exact():
     """Catches a separator of two characters that runs over the length, and a text that begins at length 0."""
-    assert written([0, RECORD_SEPARATOR, 1], separator_text="\n\n", length=2) == (["a", "\n"], True)
-    assert written([0, 1], length=0) == ([], True)
-    assert written([0, 1, 2], length=2) == (["a", "b"], True)
+    assert detokenized([0, RECORD_SEPARATOR, 1], separator_text="\n\n", length=2) == (["a", "\n"], "length")
+    assert detokenized([0, 1], length=0) == ([], "length")
+    assert detokenized([0, 1, 2], length=2) == (["a", "b"], "length")
 
 
 def test_records_end_the_text_without_a_separator_behind_the_last():
     """Catches a count that is off by one, and an end that swallows what a stop string held back."""
     tokens = [0, RECORD_SEPARATOR, 1, RECORD_SEPARATOR, 2]
-    assert written(tokens, records=2) == (["a", "\n", "b", ""], True)
-    assert written(tokens, records=2, stop=["bc"]) == (["a", "\n", "", "b"], True)
-    assert written(tokens, records=3) == (["a", "\n", "b", "\n", "c"], False)
+    assert detokenized(tokens, records=2) == (["a", "\n", "b", ""], "records")
+    assert detokenized(tokens, records=2, stop=["bc"]) == (["a", "\n", "", "b"], "records")
+    assert detokenized(tokens, records=3) == (["a", "\n", "b", "\n", "c"], None)
 
 
 def test_a_separator_can_complete_a_stop_string():
     """Catches separators that pass the gate by."""
-    assert written([0, RECORD_SEPARATOR, 1], separator_text="\n\n", stop=["a\n"]) == (["", ""], True)
+    assert detokenized([0, RECORD_SEPARATOR, 1], separator_text="\n\n", stop=["a\n"]) == (["", ""], "stop")
 
 
 def test_a_stop_string_across_the_length_is_not_begun():
     """Catches the first half of a stop string at the very end of a text of exact length."""
-    assert written([0, 1, 2], length=2, stop=["bc"]) == (["a", "", ""], True)
-    assert written([0, 1, 0], length=2, stop=["bc"]) == (["a", "", "b"], True)
+    assert detokenized([0, 1, 2], length=2, stop=["bc"]) == (["a", "", ""], "stop")
+    assert detokenized([0, 1, 0], length=2, stop=["bc"]) == (["a", "", "b"], "length")
 
 
 @given(st.binary(max_size=30) | st.text(max_size=10).map(str.encode), st.integers(0, 8))
 def test_bytes_come_out_as_whole_characters(data, length):
     """Catches half a character, in any place, and bytes counted as characters."""
-    pieces, done = written(data, Vocabulary("bytes"), length=length)
-    text = "".join(pieces)
+    chunks, done = detokenized(data, Vocabulary("bytes"), length=length)
+    text = "".join(chunks)
     assert data.decode("utf-8", "replace").startswith(text)
     assert len(text) <= length
-    assert done == (len(text) == length)
+    assert (done == "length") == (len(text) == length)
 
 
 @pytest.mark.parametrize("text", ["é", "🦊", "日本語"])
 def test_a_character_comes_with_its_last_byte(text):
     """Catches a decoder that waits longer than it must."""
-    pieces, _ = written(text.encode(), Vocabulary("bytes"))
-    assert "".join(pieces) == text
-    assert pieces[-1] == text[-1]
+    chunks, _ = detokenized(text.encode(), Vocabulary("bytes"))
+    assert "".join(chunks) == text
+    assert chunks[-1] == text[-1]
 
 
-@given(st.lists(st.integers(0, 4), max_size=30), st.integers(0, 12), st.integers(0, 30))
-def test_symbols_taken_together_make_the_same_text(tokens, length, cut):
-    """Catches a token lost between two pieces, one that comes after the end, and a wrong count of what is left."""
-    options = {"length": length, "stop": ["ab"], "separator_text": "-"}
-    assembler = Detokenizer(ABC, **options | {"stop": StopStrings(["ab"])})
-    text = assembler.take(tokens[:cut])
-    assert assembler.left == (0 if assembler.done else length - len(text))
-    text += assembler.take(tokens[cut:])
-    pieces, done = written(tokens, **options)
-    assert (text, assembler.done) == ("".join(pieces), done)
-    assert not done or assembler.take([0, 1, 2]) == ""
+@given(st.lists(st.integers(0, 4), max_size=30), st.integers(0, 12))
+def test_the_text_left_and_the_end(tokens, length):
+    """Catches a token that counts after the end, and a wrong count of the characters that are left."""
+    detokenizer, text = Detokenizer(ABC, length=length, stop=StopStrings(["ab"]), separator_text="-"), ""
+    for token in tokens:
+        ended = detokenizer.finish_reason
+        text += (chunk := detokenizer.push(token))
+        assert not (ended and chunk)
+        assert detokenizer.left == (0 if detokenizer.finish_reason else length - len(text))
+    assert text == "".join(detokenized(tokens, length=length, stop=["ab"], separator_text="-")[0])

@@ -90,7 +90,7 @@ def test_logits_equal_torch(cell, nonlinearity, entry, layers, batch, dtype, tol
 
 @pytest.mark.parametrize("entry", INPUTS)
 @pytest.mark.parametrize(("cell", "nonlinearity"), CELLS)
-def test_steps_blocks_and_read_equal_the_sequence(cell, nonlinearity, entry, monkeypatch):
+def test_steps_blocks_and_states_equal_the_sequence(cell, nonlinearity, entry, monkeypatch):
     """Catches a state that is lost between blocks, and a step that differs from the batched pass."""
     made = architecture(cell, nonlinearity, layers=2, entry=entry)
     network = Network(made, parameters(made, dtype=np.float64))
@@ -101,7 +101,9 @@ def test_steps_blocks_and_read_equal_the_sequence(cell, nonlinearity, entry, mon
     blocks = [logits for logits, _ in network.blocks(ids_BT, state)]
     assert [block.shape[1] for block in blocks] == [4, 4, 2]
     np.testing.assert_allclose(np.concatenate(blocks, axis=1), expected, atol=1e-13)
-    np.testing.assert_allclose(network.read(ids_BT, state).h_LBH, final.h_LBH, atol=1e-13)
+    *_, (count, after) = network.states(ids_BT, state)
+    assert count == 2
+    np.testing.assert_allclose(after.h_LBH, final.h_LBH, atol=1e-13)
     for t in range(10):
         logits_BV, state = network.step(ids_BT[:, t], state)
         np.testing.assert_allclose(logits_BV, expected[:, t], atol=1e-13)

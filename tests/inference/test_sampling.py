@@ -10,19 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charloom.config import validated
-from charloom.errors import ModelError, SettingsError
+from charloom.errors import SettingsError
 from charloom.inference.sampling import (
     BLOCK,
     Sampling,
     choose,
     draw,
-    forbid,
+    forbid_ngrams,
+    log_probabilities,
     min_p,
+    penalise,
     probabilities,
+    random_stream,
     temperature,
     top_k,
     top_p,
-    uniform_rows,
     uniforms,
 )
 
@@ -120,7 +122,7 @@ def test_draw_inverts_the_cumulative_distribution(weights, uniform):
 def test_frequencies_follow_the_probabilities():
     """Catches a skewed draw: chi-square over 40,000 draws, far below the 0.999 quantile of 5 degrees (20.5)."""
     logits_BV = np.log(np.array([[0.4, 0.3, 0.15, 0.1, 0.04, 0.01]], np.float32))
-    numbers = uniforms(seed=3, sequence=0, position=0, count=40_000)
+    numbers = uniforms(seed=3, index=0, position=0, count=40_000)
     drawn = choose(np.repeat(logits_BV, len(numbers), axis=0), numbers, Sampling(temperature=1))
     expected = len(numbers) * np.exp(logits_BV[0])
     counts = np.bincount(drawn, minlength=6)
@@ -141,22 +143,49 @@ def test_extreme_logits():
             assert choose(np.array([row], np.float32), np.array([0.5]), sampling).tolist() == [expected]
 
 
-def test_forbidden_symbols_never_come():
-    """Catches a forbidden id that temperature or greedy brings back, and a caller's logits changed in place."""
-    logits_BV = np.array([[9.0, 0.0, 0.0]], np.float32)
-    for sampling in (Sampling(temperature=100), Sampling(greedy=True)):
-        for uniform in np.linspace(0, 0.999, 50):
-            assert choose(logits_BV, np.array([uniform]), sampling, never=(0,))[0] != 0
-    assert forbid(logits_BV, (0,)).dtype == np.float64
-    assert logits_BV[0, 0] == 9
-
-
 @pytest.mark.parametrize("row", [[np.nan, 0.0], [-np.inf, -np.inf], [np.inf, 0.0]])
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(greedy=True)])
-def test_logits_without_a_choice_are_a_clear_error(row, sampling):
-    """Catches an index error, or token 0 for ever, from a network that diverged."""
-    with pytest.raises(ModelError, match="finite"):
-        choose(np.array([[0.0, 0.0], row]), np.array([0.5, 0.5]), sampling)
+def test_a_row_without_a_choice_does_not_disturb_the_others(row, sampling):
+    """Catches an index error, token 0 for ever from a network that diverged, and neighbours that end with it."""
+    assert choose(np.array([[0.0, 9e3], row, [9e3, 0.0]]), np.array([0.5, 0.5, 0.5]), sampling).tolist() == [1, -1, 0]
+
+
+ROWS = st.lists(st.floats(-50, 50, width=32), min_size=2, max_size=6).map(lambda row: np.array([row], np.float32))
+
+
+@given(ROWS, st.data())
+def test_the_repetition_penalty_is_transformers(logits_BV, data):
+    """Catches a penalty per occurrence, one on the wrong side of zero, and one that spreads to other tokens.
+
+    The reference is the loop of `RepetitionPenaltyLogitsProcessor`, written out.
+    """
+    tokens = data.draw(st.lists(st.integers(0, logits_BV.shape[1] - 1), max_size=8))
+    penalty = data.draw(st.sampled_from([0.5, 1.5, 3.0]))
+    expected = logits_BV[0].copy()
+    for token in {*tokens}:
+        expected[token] = (
+            expected[token] * np.float32(penalty) if expected[token] < 0 else expected[token] / np.float32(penalty)
+        )
+    penalise(logits_BV[0], tokens, penalty)
+    np.testing.assert_array_equal(logits_BV[0], expected)
+
+
+@given(st.lists(st.integers(0, 2), max_size=12), st.integers(1, 4))
+def test_no_ngram_comes_twice(tokens, size):
+    """Catches a window that is one too short, an n-gram at the very end, and size 1."""
+    logits_V = np.zeros(3, np.float32)
+    forbid_ngrams(logits_V, tokens, size)
+    seen = {tuple(tokens[k : k + size]) for k in range(len(tokens) - size + 1)}
+    for token in range(3):
+        completed = tuple([*tokens, token][len(tokens) + 1 - size :])
+        assert np.isinf(logits_V[token]) == (len(completed) == size and completed in seen)
+
+
+def test_log_probabilities_are_those_of_the_softmax():
+    """Catches logs of another base, a temperature that takes part, and equals in any order."""
+    logprobs, ids = log_probabilities(np.log(np.array([0.2, 0.5, 0.1, 0.2], np.float32)) + 7, 2, 3)
+    np.testing.assert_allclose(np.exp(logprobs), [0.1, 0.5, 0.2, 0.2], rtol=1e-5)
+    assert ids.tolist() == [1, 0, 3]
 
 
 @given(st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1), st.integers(0, 5000), st.integers(0, 70))
@@ -174,15 +203,25 @@ def test_the_stream_is_the_published_one():
     assert [f"{number:.6f}" for number in uniforms(0, 0, 0, 3)] == ["0.011547", "0.241549", "0.111426"]
 
 
-def test_rows_go_on_over_blocks():
-    """Catches a block border that repeats or skips a number, and rows that depend on each other."""
-    rows = np.array(list(itertools.islice(uniform_rows(5, [3, 9], position=2), BLOCK + 10)))
-    np.testing.assert_array_equal(rows[:, 1], uniforms(5, 9, 2, BLOCK + 10))
-    np.testing.assert_array_equal(rows[:, 0], uniforms(5, 3, 2, BLOCK + 10))
+def test_a_stream_goes_on_over_blocks():
+    """Catches a block border that repeats or skips a number."""
+    numbers = [*itertools.islice(random_stream(5, 9, position=2), BLOCK + 10)]
+    assert numbers == uniforms(5, 9, 2, BLOCK + 10).tolist()
 
 
 @pytest.mark.parametrize(
-    "values", [{"temperature": -1}, {"temperature": "nan"}, {"top_k": 0}, {"top_p": 0}, {"top_p": 1.1}, {"min_p": -0.1}]
+    "values",
+    [
+        {"temperature": -1},
+        {"temperature": "nan"},
+        {"top_k": 0},
+        {"top_p": 0},
+        {"top_p": 1.1},
+        {"min_p": -0.1},
+        {"repetition_penalty": 0},
+        {"repetition_window": 0},
+        {"no_repeat_ngram_size": 0},
+    ],
 )
 def test_settings_out_of_range_are_named(values):
     """Catches a value that would fail, or be ignored, in the middle of a text."""

@@ -1,4 +1,4 @@
-"""The writer against its plain twin in NumPy: logits, tokens, every choice; and against itself, however it is run."""
+"""The kernels' inference against its twin in NumPy: logits, tokens and choices; and against itself, however it is run."""
 
 from __future__ import annotations
 
@@ -12,18 +12,29 @@ from hypothesis import strategies as st
 from charloom import kernels
 from charloom.architecture import Architecture
 from charloom.data.vocabulary import Vocabulary
-from charloom.errors import ModelError, SettingsError
+from charloom.errors import SettingsError
 from charloom.inference import network as network_module
-from charloom.inference.backend import Numbers, NumpyWriter, Rules, writer
+from charloom.inference import weights as weights_module
+from charloom.inference.backend import open_backend
 from charloom.inference.layers import LAYERS
-from charloom.inference.native_backend import NativeWriter, choice, fits
-from charloom.inference.network import Network, State
-from charloom.inference.sampling import Sampling, choose, probabilities, uniforms
+from charloom.inference.native_backend import NativeBackend, fits, native_row
+from charloom.inference.network import Network
+from charloom.inference.numpy_backend import NumpyBackend
+from charloom.inference.rows import Row, State
+from charloom.inference.sampling import (
+    Sampling,
+    choose,
+    forbid_ngrams,
+    penalise,
+    probabilities,
+    uniforms,
+)
+from charloom.inference.weights import Weights
 from charloom.model import Model
 
 CELLS = [("lstm", "tanh"), ("gru", "tanh"), ("rnn", "tanh"), ("rnn", "relu")]
 BOUNDED = CELLS[:3]
-PLAIN = Rules(Sampling())
+PLAIN = Sampling()
 
 
 def architecture(cell="lstm", nonlinearity="tanh", layers=2, hidden=50, entry="embedding", vocabulary_size=37):
@@ -47,8 +58,12 @@ def random_parameters(made, seed=0, scale=1.0):
     }
 
 
-def random_network(made, seed=0, scale=1.0):
-    return Network(made, random_parameters(made, seed, scale))
+def random_weights(made, seed=0, scale=1.0, reset_id=None):
+    return Weights(made, random_parameters(made, seed, scale), reset_id)
+
+
+def network_of(weights):
+    return Network(weights.architecture, weights.parameters, weights.reset_id)
 
 
 def random_state(network, batch, seed=1):
@@ -58,17 +73,21 @@ def random_state(network, batch, seed=1):
     return State(draw(like.h_LBH), None if like.c_LBH is None else draw(like.c_LBH))
 
 
-def written(writer, network, batch, steps, pieces=(10**9,), rules=PLAIN, first=0, seed=5, start=0):
-    """ids_BS that a writer makes in pieces of these lengths, the last one repeated, and the state after."""
-    ids_B, state = np.full(batch, start), network.initial_state(batch)
-    made, sequences = np.empty((batch, 0), np.int64), tuple(range(first, first + batch))
-    lengths = itertools.chain(pieces, itertools.repeat(pieces[-1]))
+def rows_of(count, sampling=PLAIN, first=0, seed=5, **rules):
+    """So many rows that differ in their random streams."""
+    return [Row(sampling, seed, first + k, **rules) for k in range(count)]
+
+
+def decoded(backend, rows, steps, chunks=(10**9,), start=0):
+    """ids_BS that a backend generates in chunks of these lengths, the last one repeated."""
+    batch, made = backend.batch(), np.empty((len(rows), 0), np.int64)
+    for row in rows:
+        batch.join(row, np.array([start]), backend.initial_state())
+    lengths = itertools.chain(chunks, itertools.repeat(chunks[-1]))
     while made.shape[1] < steps:
-        numbers = Numbers(seed, sequences, made.shape[1])
-        length = min(next(lengths), steps - made.shape[1])
-        ids_BS, state = writer.write(ids_B, state, rules, numbers, length, np.inf)
-        made, ids_B = np.concatenate([made, ids_BS], axis=1), ids_BS[:, -1]
-    return made, state
+        tokens_BS = batch.decode(min(next(lengths), steps - made.shape[1]), np.inf).tokens_BS
+        made = np.concatenate([made, tokens_BS], axis=1)
+    return made
 
 
 def states_equal(a, b):
@@ -85,8 +104,8 @@ def states_equal(a, b):
 def test_logits_equal_numpys(variant, cell, nonlinearity, hidden):
     """Catches a swapped gate, a bias on the wrong side of GRU's reset gate, padding that takes part, a lost block."""
     made = architecture(cell, nonlinearity, hidden=hidden)
-    network = random_network(made)
-    native = NativeWriter(variant, network, "fp32", 2)
+    weights = random_weights(made)
+    network, native = network_of(weights), NativeBackend(variant, weights, "fp32", 2)
     for batch in (1, 2, 9):
         state = random_state(network, batch)
         ids_BT = np.random.default_rng(2).integers(0, made.vocabulary_size, (batch, 12))
@@ -96,16 +115,17 @@ def test_logits_equal_numpys(variant, cell, nonlinearity, hidden):
         np.testing.assert_allclose(final.h_LBH, after.h_LBH, atol=1e-5, rtol=0)
         if after.c_LBH is not None:
             np.testing.assert_allclose(final.c_LBH, after.c_LBH, atol=1e-5, rtol=0)
-    states_equal(
-        native.read(ids_BT[0], random_state(network, 1)), native.logits(ids_BT[:1], random_state(network, 1))[1]
-    )
+    count, state = native.read(ids_BT[0], random_state(network, 1), np.inf)
+    assert count == 12
+    states_equal(state, native.logits(ids_BT[:1], random_state(network, 1))[1])
 
 
 def test_a_wide_network(variant):
     """Catches sums that are cut into pieces wrongly only where there are many; H 700 is no multiple of anything."""
-    network = random_network(architecture("lstm", layers=1, hidden=700, vocabulary_size=300))
+    weights = random_weights(architecture("lstm", layers=1, hidden=700, vocabulary_size=300))
+    network = network_of(weights)
     ids_BT = np.random.default_rng(2).integers(0, 300, (7, 3))
-    logits, _ = NativeWriter(variant, network, "fp32", 2).logits(ids_BT, random_state(network, 7))
+    logits, _ = NativeBackend(variant, weights, "fp32", 2).logits(ids_BT, random_state(network, 7))
     np.testing.assert_allclose(logits, network.sequence(ids_BT, random_state(network, 7))[0], atol=1e-5, rtol=0)
 
 
@@ -116,21 +136,22 @@ def test_a_wide_network(variant):
 def test_every_input_and_vocabulary(variant, entry, vocabulary_size, layers, table, monkeypatch):
     """Catches a first layer whose tokens are gathered and multiplied otherwise than they are looked up."""
     if not table:
-        monkeypatch.setattr(network_module, "TABLE_LIMIT", 0)
-    network = random_network(
+        for module in (network_module, weights_module):
+            monkeypatch.setattr(module, "TABLE_LIMIT", 0)
+    weights = random_weights(
         architecture("gru", layers=layers, hidden=20, entry=entry, vocabulary_size=vocabulary_size)
     )
+    network = network_of(weights)
     ids_BT = np.random.default_rng(2).integers(0, vocabulary_size, (3, 6))
-    native = NativeWriter(variant, network, "fp32", 2)
+    native = NativeBackend(variant, weights, "fp32", 2)
     logits, _ = native.logits(ids_BT, random_state(network, 3))
     np.testing.assert_allclose(logits, network.sequence(ids_BT, random_state(network, 3))[0], atol=1e-5, rtol=0)
     if table:
         return
-    one, _ = written(native, network, 1, 30)
-    np.testing.assert_array_equal(one, written(native, network, 3, 30)[0][:1])
+    np.testing.assert_array_equal(decoded(native, rows_of(1), 30), decoded(native, rows_of(3), 30)[:1])
 
 
-def quantised(made, network, states):
+def quantised(weights, states):
     """The logits of one step by whole numbers in float64: weights in 127ths of each row's largest, values in 127ths."""
 
     def times(weight_XG, x_BX):
@@ -138,23 +159,24 @@ def quantised(made, network, states):
         scale = np.abs(rows).max(axis=1, keepdims=True) / 127
         return np.rint(x_BX.astype(np.float64) * 127) / 127 @ (np.rint(rows / np.where(scale == 0, 1, scale)) * scale).T
 
-    return times(network.parameters["head.weight"].T, states.h_LBH[-1]) + network.parameters["head.bias"]
+    return times(weights.parameters["head.weight"].T, states.h_LBH[-1]) + weights.parameters["head.bias"]
 
 
 @pytest.mark.parametrize(("cell", "nonlinearity"), BOUNDED)
 @pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.03), ("int8", 0.06)])
 def test_smaller_precisions_are_near(variant, cell, nonlinearity, precision, tolerance):
     """Catches a scale of another row, an offset that is not taken away, pairs in the wrong order."""
-    network = random_network(architecture(cell, nonlinearity, hidden=100))
+    weights = random_weights(architecture(cell, nonlinearity, hidden=100))
+    network = network_of(weights)
     ids_BT = np.random.default_rng(2).integers(0, 37, (5, 20))
-    native = NativeWriter(variant, network, precision, 1)
+    native = NativeBackend(variant, weights, precision, 1)
     logits, after = native.logits(ids_BT, network.initial_state(5))
     expected, _ = network.sequence(ids_BT, network.initial_state(5))
     error = np.abs(logits - expected)
     assert error.max() < tolerance
     assert error.max() > 1e-5  # it is another precision indeed
     if precision == "int8":  # and exactly the one that is meant
-        np.testing.assert_allclose(logits[:, -1], quantised(network.architecture, network, after), atol=2e-5)
+        np.testing.assert_allclose(logits[:, -1], quantised(weights, after), atol=2e-5)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
@@ -164,11 +186,10 @@ def test_what_enters_the_first_layer_stays_exact(variant, precision, monkeypatch
     parameters = random_parameters(made)
     parameters["embedding.weight"] *= 40
     ids_BT = np.random.default_rng(2).integers(0, 37, (3, 6))
-    looked_up = Network(made, parameters)
-    expected, _ = NativeWriter(variant, looked_up, precision, 1).logits(ids_BT, looked_up.initial_state(3))
-    monkeypatch.setattr(network_module, "TABLE_LIMIT", 0)
-    multiplied = Network(made, parameters)
-    logits, _ = NativeWriter(variant, multiplied, precision, 1).logits(ids_BT, multiplied.initial_state(3))
+    looked_up, zero = Weights(made, parameters), Network(made, parameters).initial_state(3)
+    expected, _ = NativeBackend(variant, looked_up, precision, 1).logits(ids_BT, zero)
+    monkeypatch.setattr(weights_module, "TABLE_LIMIT", 0)
+    logits, _ = NativeBackend(variant, Weights(made, parameters), precision, 1).logits(ids_BT, zero)
     np.testing.assert_allclose(logits, expected, atol=2e-2, rtol=0)
 
 
@@ -181,13 +202,13 @@ def test_what_enters_the_first_layer_stays_exact(variant, precision, monkeypatch
 def test_a_text_is_the_same_however_it_is_made(variant, cell, nonlinearity, hidden, precision):
     """Catches sums whose order depends on the batch or on the threads, and a state that is lost between two pieces."""
     vocabulary_size = 129 if hidden == 100 else 37  # of nine strips, and of three
-    network = random_network(
+    weights = random_weights(
         architecture(cell, nonlinearity, hidden=hidden, vocabulary_size=vocabulary_size), scale=2.0
     )
-    one, two, five = (NativeWriter(variant, network, precision, threads) for threads in (1, 2, 5))
-    expected, state = written(one, network, 13, 60)
+    one, two, five = (NativeBackend(variant, weights, precision, threads) for threads in (1, 2, 5))
+    expected = decoded(one, rows_of(13), 60)
     assert len({tuple(row) for row in expected}) == 13
-    for other, batch, pieces in [
+    for other, count, chunks in [
         (two, 13, (10**9,)),
         (one, 10, (5,)),
         (two, 8, (1, 2, 9)),
@@ -197,23 +218,49 @@ def test_a_text_is_the_same_however_it_is_made(variant, cell, nonlinearity, hidd
         (two, 2, (10, 1)),
         (two, 1, (1, 20)),
     ]:
-        made, after = written(other, network, batch, 60, pieces)
-        np.testing.assert_array_equal(made, expected[:batch])
-        states_equal(after, state.rows(np.arange(batch)))
-    np.testing.assert_array_equal(written(two, network, 1, 60, first=12)[0], expected[12:])
+        np.testing.assert_array_equal(decoded(other, rows_of(count), 60, chunks), expected[:count])
+    np.testing.assert_array_equal(decoded(two, rows_of(1, first=12), 60), expected[12:])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize(("cell", "nonlinearity"), BOUNDED)
+def test_rows_join_and_leave(variant, cell, nonlinearity, precision):
+    """Catches a row that takes the state, the parameters or the place of the one that left or that moved."""
+    weights = random_weights(architecture(cell, nonlinearity, hidden=40), scale=2.0)
+    backend, generator = NativeBackend(variant, weights, precision, 2), np.random.default_rng(0)
+    rows = [Row(Sampling(temperature=0.5 + k / 40, top_k=k + 1), k % 3, k) for k in range(40)]
+    expected = [decoded(backend, [row], 60)[0].tolist() for row in rows]
+    batch, inside, made = backend.batch(), [], [[] for _ in rows]
+    waiting = [*range(40)]
+    while waiting or inside:
+        for _ in range(min(len(waiting), int(generator.integers(0, 12)))):
+            inside.append(waiting.pop())
+            batch.join(rows[inside[-1]], np.array([0]), backend.initial_state())
+        if not inside:
+            continue
+        tokens_BS = batch.decode(int(generator.integers(1, 9)), np.inf).tokens_BS
+        for place, number in enumerate(inside):
+            made[number] += tokens_BS[place].tolist()
+        for place in reversed(range(len(inside))):
+            if len(made[inside[place]]) >= 60 or generator.random() < 0.05:
+                batch.leave(place)
+                inside[place] = inside[-1]
+                inside.pop()
+    assert all(found[:60] == whole[: len(found)] for found, whole in zip(made, expected, strict=True))
+    assert sum(map(len, made)) > 1000
 
 
 @pytest.mark.parametrize(
     ("cell", "layers", "hidden"), [("lstm", 2, 64), ("gru", 1, 128), ("rnn", 1, 192), ("lstm", 1, 80)]
 )
 @pytest.mark.parametrize("batch", [15, 16, 33, 64])
-def test_tiles_write_the_same(tiled, cell, layers, hidden, batch):
-    """Catches a tile in the wrong place: of texts that are no multiple of it, of heads that end within one."""
-    network = random_network(architecture(cell, layers=layers, hidden=hidden, vocabulary_size=83), scale=2.0)
-    without, tiled = (NativeWriter(tiled, network, "int8", 2, tiles) for tiles in (False, True))
-    expected, _ = written(without, network, batch, 40)
+def test_tiles_give_the_same(tiled, cell, layers, hidden, batch):
+    """Catches a tile in the wrong place: of rows that are no multiple of it, of heads that end within one."""
+    weights = random_weights(architecture(cell, layers=layers, hidden=hidden, vocabulary_size=83), scale=2.0)
+    without, tiled = (NativeBackend(tiled, weights, "int8", 2, tiles) for tiles in (False, True))
+    expected = decoded(without, rows_of(batch), 40)
     assert len({tuple(row) for row in expected}) == batch
-    np.testing.assert_array_equal(written(tiled, network, batch, 40)[0], expected)
+    np.testing.assert_array_equal(decoded(tiled, rows_of(batch), 40), expected)
 
 
 def near_tie(network, ids_S, at, seed):
@@ -226,12 +273,12 @@ def near_tie(network, ids_S, at, seed):
 @pytest.mark.parametrize(("cell", "layers", "hidden"), [("lstm", 2, 64), ("gru", 1, 100), ("rnn", 2, 50)])
 def test_ten_thousand_characters_are_numpys(variant, cell, layers, hidden):
     """Catches anything that makes another text of the same seed; but for a draw that falls on an edge, within 1e-5."""
-    network = random_network(architecture(cell, layers=layers, hidden=hidden, vocabulary_size=83), scale=1.5)
-    expected, _ = written(NumpyWriter(network), network, 1, 10_000)
-    made, _ = written(NativeWriter(variant, network, "fp32", 2), network, 1, 10_000)
+    weights = random_weights(architecture(cell, layers=layers, hidden=hidden, vocabulary_size=83), scale=1.5)
+    expected = decoded(NumpyBackend(weights), rows_of(1), 10_000)
+    made = decoded(NativeBackend(variant, weights, "fp32", 2), rows_of(1), 10_000)
     parted = np.flatnonzero(made[0] != expected[0])
     if len(parted) > 0:
-        tie = near_tie(network, expected[0], parted[0], seed=5)
+        tie = near_tie(network_of(weights), expected[0], parted[0], seed=5)
         print(f"{cell}: NumPy's text parts at {parted[0]}, where the draw was {tie:.1e} from an edge")
         assert tie < 1e-5
 
@@ -247,6 +294,9 @@ SAMPLINGS = st.builds(
     top_p=st.none() | st.sampled_from([0.25, 0.5, 0.75, 1.0]) | st.floats(0.001, 1),
     min_p=st.none() | st.sampled_from([0.0, 0.5, 1.0]) | st.floats(0, 1),
     greedy=st.sampled_from([False, False, False, True]),
+    repetition_penalty=st.sampled_from([1.0, 1.0, 0.5, 1.3, 4.0]),
+    repetition_window=st.integers(1, 8),
+    no_repeat_ngram_size=st.none() | st.integers(1, 4),
 )
 UNIFORMS = np.concatenate([np.linspace(0, 1, 40, endpoint=False), [1 - 2**-53]])
 
@@ -259,21 +309,24 @@ UNIFORMS = np.concatenate([np.linspace(0, 1, 40, endpoint=False), [1 - 2**-53]])
 def test_choices_are_numpys(data, logits, sampling):
     """Catches a filter in another order or with another tie rule, and a forbidden token that comes back."""
     tokens = st.integers(0, len(logits) - 1)
-    never = () if data is None else tuple(data.draw(st.lists(tokens, max_size=3)))
-    before, separator = (0, None) if data is None else (data.draw(tokens), data.draw(st.none() | tokens))
-    asked = {**choice(Rules(sampling, never, separator)), "before": before}
-    logits_BV = np.repeat(np.array([logits], np.float32), len(UNIFORMS), axis=0)
-    if before == separator:
-        logits_BV[:, separator] = -np.inf
-    try:
-        expected_B = choose(logits_BV, UNIFORMS, sampling, never)
-        share_V = probabilities(logits_BV[:1], sampling, never)[0]
-    except ModelError:
-        expected_B, share_V = np.full(len(UNIFORMS), -1), np.ones(1)
+    suppressed = () if data is None else tuple(data.draw(st.lists(tokens, max_size=3)))
+    last, separator = (0, None) if data is None else (data.draw(tokens), data.draw(st.none() | tokens))
+    recent = [] if data is None else data.draw(st.lists(tokens, max_size=12))
+    row, filtered_V = Row(sampling, 0, 0, 0, suppressed, separator), np.array(logits, np.float32)
+    with np.errstate(all="ignore"):
+        if sampling.penalised:
+            penalise(filtered_V, recent[-sampling.penalised :], sampling.repetition_penalty)
+    if sampling.no_repeat_ngram_size:
+        forbid_ngrams(filtered_V, recent, sampling.no_repeat_ngram_size)
+    filtered_V[[*suppressed, *([separator] if last == separator else [])]] = -np.inf
+    logits_BV = np.repeat(filtered_V[None], len(UNIFORMS), axis=0)
+    expected_B = choose(logits_BV, UNIFORMS, sampling)
+    share_V = np.ones(1) if expected_B[0] < 0 else probabilities(logits_BV[:1], sampling)[0]
     for name in kernels.runnable():
-        chooser = kernels.open_variant(name).choose
+        module = kernels.open_variant(name)
+        asked = native_row(module, row, 0).sampling
         for uniform, expected in zip(UNIFORMS.tolist(), expected_B.tolist(), strict=True):
-            token = chooser(np.array(logits, np.float32), uniform=uniform, **asked)
+            token = module.choose(np.array(logits, np.float32), asked, recent, last, uniform)
             assert share_V[token] > 0, name
             if token != expected:  # then the number must lie on an edge, but for the exponential's last bit
                 assert np.abs(share_V.cumsum() - uniform).min() < 1e-12, (name, uniform, token, expected)
@@ -283,34 +336,62 @@ def test_choices_are_numpys(data, logits, sampling):
 @pytest.mark.parametrize("greedy", [True, False])
 def test_logits_without_a_choice(variant, row, greedy):
     """Catches a NaN that loses every comparison, and so looks like a token that is merely unlikely."""
-    asked = choice(Rules(Sampling(greedy=greedy)))
-    assert variant.choose(np.array(row, np.float32), before=0, uniform=0.5, **asked) == -1
+    asked = native_row(variant, Row(Sampling(greedy=greedy), 0, 0), 0).sampling
+    assert variant.choose(np.array(row, np.float32), asked, [], 0, 0.5) == -1
 
 
 def test_random_numbers_are_numpys(variant):
     """Catches another key, counter or conversion: all seeded texts would change."""
-    for seed, sequence in [(0, 0), (7, 2), (2**63 - 1, 2**63 - 1)]:
-        expected = uniforms(seed, sequence, 0, 50)
-        assert [variant.uniform(seed, sequence, position) for position in range(50)] == expected.tolist()
+    for seed, index in [(0, 0), (7, 2), (2**63 - 1, 2**63 - 1)]:
+        expected = uniforms(seed, index, 0, 50)
+        assert [variant.uniform(seed, index, position) for position in range(50)] == expected.tolist()
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_rules_hold_in_a_text(variant, threads):
-    """Catches rules that reach the choice of one text and not of a batch, and a separator that follows itself."""
-    network = random_network(architecture("gru", hidden=60))
-    native, numpy = NativeWriter(variant, network, "fp32", threads), NumpyWriter(network)
+    """Catches rules that reach the choice of one row and not of a batch, and a separator that follows itself."""
+    weights = random_weights(architecture("gru", hidden=60))
+    native, numpy = NativeBackend(variant, weights, "fp32", threads), NumpyBackend(weights)
     for sampling in (
         Sampling(top_k=5),
         Sampling(top_p=0.5),
         Sampling(min_p=0.1, temperature=1.0),
         Sampling(greedy=True),
+        Sampling(repetition_penalty=1.5, repetition_window=6),
+        Sampling(no_repeat_ngram_size=3),
     ):
-        rules = Rules(sampling, never=(3, 4), separator=5)
         for batch in (1, 4):
-            made, _ = written(native, network, batch, 200, rules=rules)
+            rows = rows_of(batch, sampling, suppressed=(3, 4), separator_id=5)
+            made = decoded(native, rows, 200, (7,))
             assert not {3, 4} & set(made.ravel().tolist())
             assert not (made[:, 1:] == 5)[made[:, :-1] == 5].any()
-            np.testing.assert_array_equal(made, written(numpy, network, batch, 200, rules=rules)[0])
+            np.testing.assert_array_equal(made, decoded(numpy, rows, 200))
+
+
+def test_every_row_has_its_own_rules(variant):
+    """Catches parameters of one row that are taken for all."""
+    weights = random_weights(architecture("lstm", hidden=60))
+    native, numpy = NativeBackend(variant, weights, "fp32", 2), NumpyBackend(weights)
+    samplings = [Sampling(), Sampling(greedy=True), Sampling(top_k=2), Sampling(temperature=3.0), Sampling(top_p=0.2)]
+    rows = [Row(sampling, 9, 1, suppressed=(k,)) for k, sampling in enumerate(samplings)]
+    made = decoded(native, rows, 100)
+    np.testing.assert_array_equal(made, decoded(numpy, rows, 100))
+    for k, row in enumerate(rows):
+        np.testing.assert_array_equal(made[k], decoded(native, [row], 100)[0])
+
+
+def test_log_probabilities_are_numpys(variant):
+    """Catches log-probabilities of filtered logits, of another row, and equals in another order."""
+    weights = random_weights(architecture("lstm", hidden=60))
+    both = []
+    for backend in (NativeBackend(variant, weights, "fp32", 2), NumpyBackend(weights)):
+        batch = backend.batch()
+        for k, logprobs in enumerate((None, 0, 5)):
+            batch.join(Row(Sampling(top_k=3), 2, k, logprobs=logprobs), np.array([1]), backend.initial_state())
+        both.append(batch.decode(50, np.inf))
+    np.testing.assert_array_equal(both[0].tokens_BS, both[1].tokens_BS)
+    np.testing.assert_allclose(both[0].logprobs, both[1].logprobs, atol=1e-5)
+    np.testing.assert_array_equal(both[0].top_ids_BSN, both[1].top_ids_BSN)
 
 
 # ---- what can go wrong
@@ -323,23 +404,16 @@ def test_an_output_that_is_not_finite(variant, batch):
     parameters = random_parameters(made)
     parameters["rnn.weight_hh_l0"][...] = 1e3 * np.eye(16)  # grows past float32 in a dozen steps
     parameters["head.weight"][...] = np.abs(parameters["head.weight"])
-    network = Network(made, parameters)
-    rules = Rules(Sampling(greedy=True))
+    weights = Weights(made, parameters)
     results = []
-    for each in (NumpyWriter(network), NativeWriter(variant, network, "fp32", 2)):
+    for backend in (NumpyBackend(weights), NativeBackend(variant, weights, "fp32", 2)):
+        rows = backend.batch()
+        for row in rows_of(batch, Sampling(greedy=True)):
+            rows.join(row, np.array([0]), backend.initial_state())
         with np.errstate(all="ignore"):
-            ids_BS, state = each.write(
-                np.zeros(batch, np.int64),
-                network.initial_state(batch),
-                rules,
-                Numbers(0, tuple(range(batch))),
-                40,
-                np.inf,
-            )
-            results.append(ids_BS)
-            with pytest.raises(ModelError, match="finite"):
-                each.write(ids_BS[:, -1], state, rules, Numbers(0, tuple(range(batch)), ids_BS.shape[1]), 40, np.inf)
+            results.append(rows.decode(40, np.inf).tokens_BS)
     assert 5 < results[0].shape[1] < 40
+    assert (results[0][:, -1] == -1).all()
     np.testing.assert_array_equal(*results)
 
 
@@ -347,40 +421,54 @@ def test_networks_that_are_left_to_numpy(monkeypatch):
     """Catches a diverged network that the kernels' bounded functions would make sense of, and float64 cut short."""
     made = architecture("lstm")
     parameters = random_parameters(made)
-    assert fits(Network(made, parameters))
-    assert not fits(Network(made, {name: value.astype(np.float64) for name, value in parameters.items()}))
+    assert fits(Weights(made, parameters))
+    assert not fits(Weights(made, {name: value.astype(np.float64) for name, value in parameters.items()}))
     parameters["rnn.weight_hh_l1"][3, 4] = np.nan
-    network = Network(made, parameters)
-    assert not fits(network)
-    assert isinstance(writer(network, "auto"), NumpyWriter)
+    weights = Weights(made, parameters)
+    assert not fits(weights)
+    assert isinstance(open_backend(weights, "auto"), NumpyBackend)
     with pytest.raises(SettingsError, match="precision must be fp32"):
-        writer(network, "int8")
+        open_backend(weights, "int8")
     with pytest.raises(SettingsError, match="relu"):
-        writer(random_network(architecture("rnn", "relu")), "int8")
+        open_backend(random_weights(architecture("rnn", "relu")), "int8")
 
 
 def test_wrong_arguments_are_refused(variant):
     """Catches memory read or written out of bounds: all that crosses into C++ is checked there."""
-    network = random_network(architecture())
-    native = NativeWriter(variant, network, "fp32", 1)
-    state = network.initial_state(2)
+    weights = random_weights(architecture())
+    native = NativeBackend(variant, weights, "fp32", 1)
+    state = network_of(weights).initial_state(2)
     with pytest.raises(ValueError, match="ids must be in"):
         native.logits(np.array([[0, 37], [0, 0]]), state)
-    with pytest.raises(ValueError, match="ids must be in"):
-        native.write(np.array([0, -1]), state, PLAIN, Numbers(0, (0, 1)), 3, 1.0)
-    with pytest.raises(ValueError, match="sequences"):
-        native.write(np.array([0, 1]), state, PLAIN, Numbers(0, (0,)), 3, 1.0)
+    with pytest.raises(ValueError, match="ids must be"):
+        native.logits(np.array([[0]]), state)
     with pytest.raises(ValueError, match="h must be"):
         native.logits(np.array([[0]]), State(state.h_LBH[:1], state.c_LBH))
-    with pytest.raises(ValueError, match="never"):
-        native.write(np.array([0, 1]), state, Rules(Sampling(), (37,)), Numbers(0, (0, 1)), 3, 1.0)
+    batch, zero = native.batch(), native.initial_state()
+    for wrong in (Row(PLAIN, 0, 0, suppressed=(37,)), Row(PLAIN, 0, 0, suppressed=(-1,))):
+        with pytest.raises(ValueError, match="ids must be in"):
+            batch.join(wrong, np.array([0]), zero)
+    for recent in ([-1], [37], [37, 0]):
+        with pytest.raises(ValueError, match="ids must be in"):
+            batch.join(Row(PLAIN, 0, 0), np.array(recent), zero)
+    with pytest.raises(ValueError, match="separator"):
+        batch.join(Row(PLAIN, 0, 0, separator_id=37), np.array([0]), zero)
+    for row in (-1, 0):
+        with pytest.raises(ValueError, match="a row must be"):
+            batch._batch.leave(row)
+    batch.join(Row(PLAIN, 0, 0, logprobs=38), np.array([0]), zero)
+    with pytest.raises(ValueError, match="logprobs"):
+        batch.decode(3, 1.0)
+    for shape in ((2, 3), (0, 3)):
+        with pytest.raises(ValueError, match="tokens must be"):
+            batch._batch.decode(np.empty(shape, np.int64), 1.0, None, None)
 
 
 # ---- what a person meets
 
 
 @pytest.mark.parametrize("cell", sorted(LAYERS))
-def test_a_model_writes_the_same_with_and_without_kernels(cell, monkeypatch):
+def test_a_model_generates_the_same_with_and_without_kernels(cell, monkeypatch):
     """Catches a prompt, a stop string, a record or a first token that one of the two treats otherwise."""
     vocabulary = Vocabulary("characters", tuple("\n abcdefgh"))
     made = architecture(cell, vocabulary_size=vocabulary.size)
@@ -410,15 +498,15 @@ def test_precisions_and_threads_are_options():
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
 @pytest.mark.parametrize("batch", [1, 3, 40])
 @pytest.mark.parametrize(("cell", "nonlinearity"), BOUNDED)
-def test_the_reset_symbol_is_read_from_the_zero_state(variant, cell, nonlinearity, batch, precision):
+def test_the_reset_token_is_read_from_the_zero_state(variant, cell, nonlinearity, batch, precision):
     """Catches recurrent sums, hidden values or an LSTM's c that a record has from the one before; made ahead, too."""
     made = architecture(cell, nonlinearity, hidden=40, vocabulary_size=6)
     weights = random_parameters(made)
-    plain = NativeWriter(variant, Network(made, weights), precision)
-    resetting = NativeWriter(variant, Network(made, weights, reset_id=2), precision)
+    plain = NativeBackend(variant, Weights(made, weights), precision)
+    resetting = NativeBackend(variant, Weights(made, weights, reset_id=2), precision)
     ids_BS = np.random.default_rng(4).integers(0, 6, (batch, 30))
     ids_BS[:, 0] = 1
-    network = random_network(made)
+    network = Network(made, weights)
     logits_BSV, after = resetting.logits(ids_BS, network.initial_state(batch))
     for row in range(batch):
         for start, stop in itertools.pairwise([0, *np.flatnonzero(ids_BS[row] == 2), 30]):
@@ -429,21 +517,11 @@ def test_the_reset_symbol_is_read_from_the_zero_state(variant, cell, nonlinearit
 
 @pytest.mark.parametrize("batch", [1, 2, 30])
 @pytest.mark.parametrize(("cell", "nonlinearity"), CELLS)
-def test_records_that_are_written_begin_anew(variant, cell, nonlinearity, batch):
+def test_generated_records_begin_anew(variant, cell, nonlinearity, batch):
     """The same where the tokens are chosen: what follows a separator is what follows it in a text of its own."""
-    made = architecture(cell, nonlinearity, hidden=40, vocabulary_size=6)
-    weights = random_parameters(made)
-    slow, fast = (
-        kind(*arguments)
-        for kind, arguments in (
-            (NumpyWriter, (Network(made, weights, reset_id=2),)),
-            (NativeWriter, (variant, Network(made, weights, reset_id=2), "fp32")),
-        )
-    )
-    network = Network(made, weights, reset_id=2)
-    for pieces in ((10**9,), (1,), (5, 2)):
-        expected, state = written(slow, network, batch, 60, pieces, start=2)
-        found, after = written(fast, network, batch, 60, pieces, start=2)
+    weights = random_weights(architecture(cell, nonlinearity, hidden=40, vocabulary_size=6), reset_id=2)
+    slow, fast = NumpyBackend(weights), NativeBackend(variant, weights, "fp32")
+    for chunks in ((10**9,), (1,), (5, 2)):
+        expected = decoded(slow, rows_of(batch), 60, chunks, start=2)
         assert (expected == 2).any()
-        np.testing.assert_array_equal(found, expected)
-        np.testing.assert_allclose(after.h_LBH, state.h_LBH, atol=1e-5)
+        np.testing.assert_array_equal(decoded(fast, rows_of(batch), 60, chunks, start=2), expected)

@@ -14,7 +14,7 @@
 #include <thread>
 #include <vector>
 
-#include "inference/session.h"
+#include "inference/batch.h"
 #include "threads/pool.h"
 #include "training/network.h"
 #include "training/optimizer.h"
@@ -177,46 +177,44 @@ void training() {
 
 // ---- generation: some texts by a team, in chunks, as `Writer::run` asks for them; or a prompt that is read, for its logits
 
-void generate(int texts, int threads, inference::Precision precision, bool forced) {
-    constexpr int HIDDEN = 48, VOCABULARY = 13, STEPS = 40, ROWS = 4 * HIDDEN;
-    Numbers recurrent = random_numbers(size_t(ROWS) * HIDDEN, 0.2f),
-            start = random_numbers(size_t(VOCABULARY) * ROWS, 0.5f);
-    Numbers below = random_numbers(size_t(ROWS) * HIDDEN, 0.2f), biases = random_numbers(ROWS, 0.1f);
+void generate(int rows, int threads, inference::Precision precision, bool given) {
+    constexpr int HIDDEN = 48, VOCABULARY = 13, STEPS = 40, GATE_ROWS = 4 * HIDDEN;
+    Numbers recurrent = random_numbers(size_t(GATE_ROWS) * HIDDEN, 0.2f),
+            table = random_numbers(size_t(VOCABULARY) * GATE_ROWS, 0.5f);
+    Numbers below = random_numbers(size_t(GATE_ROWS) * HIDDEN, 0.2f), biases = random_numbers(GATE_ROWS, 0.1f);
     Numbers head = random_numbers(size_t(VOCABULARY) * HIDDEN, 0.5f), head_bias(VOCABULARY);
-    inference::Parameters parameters{inference::Cell::lstm, HIDDEN,           VOCABULARY, {},
-                                     head.data(),           head_bias.data(), nullptr,    -1};
-    parameters.layers.push_back({nullptr, 0, recurrent.data(), start.data(), VOCABULARY, nullptr});
+    inference::Parameters parameters{Cell::lstm, HIDDEN, VOCABULARY, {}, head.data(), head_bias.data(), nullptr, -1};
+    parameters.layers.push_back({nullptr, 0, recurrent.data(), table.data(), VOCABULARY, nullptr});
     parameters.layers.push_back({below.data(), HIDDEN, recurrent.data(), biases.data(), 1, nullptr});
-    const inference::Network network(parameters, precision, false);
-    inference::Sampling sampling;
-    sampling.floor = -std::numeric_limits<double>::infinity();
-    Numbers h(size_t(2) * texts * HIDDEN), c(h.size());
-    std::vector<int64_t> ids(texts, 1), chosen(size_t(texts) * STEPS);
-    std::vector<uint64_t> sequences(texts, 0);
-    inference::Task task{};
-    task.texts = texts, task.steps = STEPS, task.seconds = 1e9, task.h = h.data(), task.c = c.data();
-    Numbers logits(forced ? size_t(texts) * STEPS * VOCABULARY : 0);
-    std::vector<int64_t> prompt(chosen.size());
+    const inference::PackedNetwork network(parameters, precision, false);
+    inference::DecodingBatch batch(network);
+    Numbers zero(size_t(2) * HIDDEN);
+    for (int row = 0; row < rows; row++) {
+        inference::Row alike;
+        alike.token = 1;
+        if (rows == 3) alike.sampling.repetition_penalty = 2, alike.sampling.repetition_window = 5;
+        alike.history = inference::History(alike.sampling, VOCABULARY);
+        batch.join(alike, zero.data(), zero.data());
+    }
+    std::vector<int64_t> generated(size_t(rows) * STEPS), prompt(generated.size());
+    Numbers logits(given ? size_t(rows) * STEPS * VOCABULARY : 0);
     for (size_t n = 0; n < prompt.size(); n++) prompt[n] = int64_t(n % STEPS * 3 % VOCABULARY);
-    if (forced)
-        task.forced = prompt.data(), task.logits = logits.data();
+    inference::Call call{.steps = STEPS};
+    if (given)
+        call.given = prompt.data(), call.logits = logits.data();
     else
-        task.chosen = chosen.data();
-    task.ids = ids.data(), task.sampling = &sampling, task.sequences = sequences.data();
-    inference::Session session(network, task, threads);
-    for (int asked = threads; session.outcome().steps < STEPS; asked = asked > 1 ? asked - 1 : threads)
-        session.advance(asked, std::min(4, STEPS - session.outcome().steps));
-    session.hand_back();
-    for (int text = 1; text < texts; text++)
+        call.generated = generated.data();
+    require(batch.run(call, threads, 1e9) == STEPS, "every step must be done");
+    for (int row = 1; row < rows; row++)
         for (int step = 0; step < STEPS; step++)
-            require(chosen[size_t(text) * STEPS + step] == chosen[step], "the same text must come in every row");
+            require(generated[size_t(row) * STEPS + step] == generated[step], "equal rows must be equal");
 }
 
 void generation() {
     for (auto precision : {inference::Precision::fp32, inference::Precision::bf16, inference::Precision::int8})
-        for (int texts : {1, 2, 3, 20})
+        for (int rows : {1, 2, 3, 20})
             for (int threads : {2, 4})
-                for (bool forced : {false, true}) generate(texts, threads, precision, forced);
+                for (bool given : {false, true}) generate(rows, threads, precision, given);
 }
 
 }  // namespace

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import secrets
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from charloom.cli.screen import write
-from charloom.errors import SettingsError, TextError
+from charloom.cli.screen import tell_line, write
+from charloom.errors import CharloomError, SettingsError, TextError
 
 if TYPE_CHECKING:
     from charloom.model import Model
 
 SEED_BITS = 32  # of a seed that is drawn: short enough to be typed again, and exact in any program's JSON
+TURN = 200  # characters of an answer with --interactive
 
 
 @click.command(
@@ -24,58 +28,145 @@ SEED_BITS = 32  # of a seed that is drawn: short enough to be typed again, and e
     Examples:
       charloom generate runs/my-1 --prompt "Once upon"
       charloom generate runs/my-1 --prompt @start.txt --length 5000 > story.txt
-      charloom generate runs/my-1 --count 3 --seed 7 --stop "." --json
+      charloom generate runs/my-1 --prompt "Dear" --prompt "Hello" --count 3 --json
+      charloom generate runs/names-1 --records 20 --json
       charloom generate runs/my-1 --adapt letter.txt --prompt "Dear"
+      charloom generate runs/my-1 --interactive
     """
 )
 @click.argument("model")
-@click.option("--prompt", default="", metavar="TEXT|@FILE|-", help="what to continue: a text, a file's, or stdin's")
-@click.option("--length", metavar="N", help="characters to write  [1000, or no limit with --records]")
-@click.option("--records", metavar="N", help="write N whole records, with a model that was trained with --records")
+@click.option(
+    "--prompt",
+    "prompts",
+    multiple=True,
+    metavar="TEXT|@FILE|-",
+    help="what to continue: a text, a file's, or stdin's; several give several texts",
+)
+@click.option("--length", metavar="N", help="characters to generate  [1000; 200 with --interactive]")
+@click.option("--records", metavar="N", help="generate N whole records, with a model trained with --records")
 @click.option("--temperature", metavar="X", help="below 1 safer, above 1 bolder, 0 like --greedy  [0.8]")
-@click.option("--top-k", metavar="N", help="draw from the N likeliest characters only")
-@click.option("--top-p", metavar="X", help="draw from the fewest characters that together have probability X")
-@click.option("--min-p", metavar="X", help="draw from characters at least X times as likely as the likeliest")
-@click.option("--greedy", is_flag=True, help="always take the likeliest character")
-@click.option("--seed", metavar="N", type=int, help="the same seed writes the same text  [drawn; --json shows it]")
+@click.option("--top-k", metavar="N", help="choose from the N most probable characters only")
+@click.option("--top-p", metavar="X", help="choose from the fewest characters that together have probability X")
+@click.option("--min-p", metavar="X", help="choose from characters at least X times as probable as the most probable")
+@click.option("--greedy", is_flag=True, help="always take the most probable character")
+@click.option(
+    "--repetition-penalty", metavar="X", help="above 1 makes the last characters less probable, below 1 more  [1]"
+)
+@click.option("--repetition-window", metavar="N", help="the last characters that the penalty sees  [64]")
+@click.option("--no-repeat-ngram-size", metavar="N", help="never repeat N characters in the same order")
+@click.option("--seed", metavar="N", type=int, help="the same seed gives the same text  [drawn; --json shows it]")
 @click.option("--stop", multiple=True, metavar="TEXT", help="end before this text; may be given several times")
-@click.option("--count", default=1, metavar="N", type=int, help="write N texts, as one batch  [1]")
+@click.option("--count", default=1, metavar="N", type=int, help="generate N texts after each prompt  [1]")
 @click.option("--adapt", metavar="FILE", multiple=True, help="learn from this text first, by reading it once")
 @click.option("--unknown", metavar="error|skip|replace", help="prompt characters that the model does not know  [error]")
 @click.option(
     "--precision",
     metavar="auto|fp32|bf16|int8",
-    help="of the arithmetic; bf16 and int8 write faster, and another text  [auto: fp32]",
+    help="of the arithmetic; bf16 and int8 are faster, and give another text  [auto: fp32]",
 )
 @click.option("--threads", metavar="N", help="CPU threads at most; the text is the same  [all cores]")
-@click.option("--json", "as_json", is_flag=True, help="print a JSON object a text: index, seed, prompt, text")
-def command(model: str, prompt: str, count: int, adapt: tuple[str, ...], as_json: bool, **options: Any) -> None:
-    """Write text with MODEL, a model folder or a run folder, as it is made.
+@click.option(
+    "--interactive", is_flag=True, help="continue each line that is typed; an empty line goes on with the last"
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="print a JSON object a text, or a record: index, seed, prompt, text"
+)
+def command(
+    model: str,
+    prompts: tuple[str, ...],
+    count: int,
+    adapt: tuple[str, ...],
+    interactive: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Generate text with MODEL, a model folder or a run folder, and print it as it is made.
 
     The prompt comes first and the text follows it. A model trained with --binary takes a prompt from a file or stdin
-    as it is, and writes bytes, without a newline at the end. In --json its bytes that are no UTF-8 are surrogate
+    as it is, and gives bytes, without a newline at the end. In --json its bytes that are no UTF-8 are surrogate
     escapes (PEP 383).
     """
     from charloom.config import validated
-    from charloom.model import Model, Writing
+    from charloom.model import GenerationOptions, Model
 
     given = {name: value for name, value in options.items() if not (value is None or value is False or value == ())}
     given.setdefault("seed", secrets.randbits(SEED_BITS))
-    validated(Writing, given)  # before a text is learnt for it
-    if prompt == "-" and "-" in adapt:
-        raise SettingsError("stdin can be read only once; one of --prompt - and --adapt - must name a file")
+    validated(GenerationOptions, given)  # before a text is learnt for it
+    if [*prompts, *adapt].count("-") > 1:
+        raise SettingsError("stdin can be read only once; all but one of --prompt - and --adapt - must name a file")
+    if interactive and (prompts or as_json or count != 1 or "-" in adapt):
+        raise SettingsError("--interactive takes its prompts from the keyboard; leave out --prompt, --count and --json")
     loaded = _adapted(model, adapt, given.get("unknown", "error")) if adapt else Model.load(model)
-    binary = loaded.vocabulary.binary
-    prompt = _prompt(prompt, binary)
-    if count != 1 or as_json:
-        _write_texts(prompt, given["seed"], loaded.generate_many(count, prompt, **given), as_json, binary)
-        return
-    stream = loaded.stream(prompt, **given)
+    texts = [_prompt(prompt, loaded.vocabulary.binary) for prompt in prompts or ("",)]
+    if interactive:
+        _interact(loaded, given)
+    elif as_json and "records" in given:
+        _print_records(loaded, texts, count, given)
+    elif as_json or count * len(texts) != 1:
+        _print_texts(loaded, texts, count, given, as_json)
+    else:
+        _print_stream(loaded, texts[0], given)
+
+
+def _print_stream(model: Model, prompt: str, given: dict[str, Any]) -> str:
+    """Prints the prompt and what follows it, as it is made; returns both."""
+    stream, chunks, binary = model.stream(prompt, **given), [prompt], model.vocabulary.binary
     write(prompt, binary)
-    for piece in stream:
-        write(piece, binary)
+    for chunk in stream:
+        write(chunk, binary)
+        chunks.append(chunk)
     if not binary or sys.stdout.isatty():
         write("\n")
+    return "".join(chunks)
+
+
+def _print_texts(model: Model, prompts: Sequence[str], count: int, given: dict[str, Any], as_json: bool) -> None:
+    """Prints so many texts after each prompt, one after the other."""
+    for index, text in enumerate(model.generate_many(count, prompts, **given)):
+        prompt = prompts[index // count]
+        if as_json:
+            write(json.dumps({"index": index, "seed": given["seed"], "prompt": prompt, "text": text}) + "\n")
+        else:
+            write(f"--- {index + 1}\n{prompt}{text}\n", model.vocabulary.binary)
+
+
+def _print_records(model: Model, prompts: Sequence[str], count: int, given: dict[str, Any]) -> None:
+    """Prints each record as a JSON object as soon as it ends; the text of a first record follows the prompt."""
+    from charloom.data.vocabulary import RECORD_SEPARATOR
+
+    options = {name: value for name, value in given.items() if name not in ("precision", "threads")}
+    requests = [model.request(prompt, **options) for prompt in prompts for _ in range(count)]
+    apart = (replace(each, index=index, separator_text=RECORD_SEPARATOR) for index, each in enumerate(requests))
+    begun, ended = [""] * len(requests), [0] * len(requests)
+    for index, output in model.run(apart, given.get("precision", "auto"), given.get("threads")):
+        *records, begun[index] = (begun[index] + output.text).split(RECORD_SEPARATOR)
+        if output.finish_reason:
+            records.append(begun[index])
+        for text in records:
+            about = {"index": index, "record": ended[index], "seed": given["seed"], "prompt": prompts[index // count]}
+            write(json.dumps(about | {"text": text}) + "\n")
+            ended[index] += 1
+
+
+def _interact(model: Model, given: dict[str, Any]) -> None:
+    """Continues line after line from stdin; a mistake in one, and Ctrl-C in an answer, only end that answer."""
+    if "records" not in given:
+        given.setdefault(
+            *(("records", 1) if model.vocabulary.separator and "length" not in given else ("length", TURN))
+        )
+    text = ""
+    for index in itertools.count():
+        if sys.stdin.isatty():
+            write("> ")
+        if not (line := sys.stdin.readline()):
+            return
+        text = line.removesuffix("\n") or text
+        try:
+            text = _print_stream(model, text, given | {"index": index})
+        except KeyboardInterrupt:
+            write("\n")
+        except CharloomError as error:
+            tell_line(f"charloom: {error}")
 
 
 def _adapted(path: str, texts: tuple[str, ...], unknown: Any) -> Model:
@@ -116,11 +207,3 @@ def _prompt(prompt: str, binary: bool) -> str:
             "a prompt that begins with @ can come from stdin: --prompt -"
         ) from None
     return text.replace("\r\n", "\n").removesuffix("\n")
-
-
-def _write_texts(prompt: str, seed: int, texts: list[str], as_json: bool, binary: bool) -> None:
-    for index, text in enumerate(texts):
-        if as_json:
-            write(json.dumps({"index": index, "seed": seed, "prompt": prompt, "text": text}) + "\n")
-        else:
-            write(f"--- {index + 1}\n{prompt}{text}\n", binary)

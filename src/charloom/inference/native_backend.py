@@ -1,146 +1,172 @@
-"""The fast writer: the whole loop of reading, choosing and drawing in C++ (`charloom/kernels/writing.cpp`).
+"""The fast backend: reading, steps and choices in C++ (`charloom/kernels/inference/`). Twin of `numpy_backend.py`.
 
-Shapes: B texts side by side, S steps, T tokens of a prompt, L layers, H hidden, V vocabulary size, X a layer's input
-size, G gates times H.
+Shapes: B rows, S steps, T tokens of a prompt, L layers, H hidden, V vocabulary size, X a layer's input size, G gates
+times H, N log-probabilities.
 """
 
 from __future__ import annotations
 
 from copy import copy
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.errors import ModelError
-from charloom.inference.layers import Floats
-from charloom.inference.network import Integers, Network, State
-from charloom.inference.sampling import NO_CHOICE, Ids
+from charloom.cells import merged_biases
+from charloom.inference.rows import Decoded, Integers, Row, State
+from charloom.inference.sampling import NGRAM_WINDOW, Floats
+from charloom.inference.weights import Weights
 from charloom.kernels import thread_count
 
-if TYPE_CHECKING:
-    from charloom.inference.backend import Numbers, Rules
 
-PROMPT_SECONDS = 0.05
-"""A long prompt is read in pieces of so long, so that Ctrl-C need not wait for its end."""
-
-
-def fits(network: Network) -> bool:
-    """Whether the kernels can write this network as NumPy would: they know float32 alone.
+def fits(weights: Weights) -> bool:
+    """Whether the kernels compute this network as NumPy would: they know float32 alone.
 
     Their sigmoid and tanh have a value for NaN too, so a network that diverged is left to NumPy, which says so.
     """
-    return network.dtype == np.float32 and all(map(_finite, network.parameters.values()))
+    return weights.dtype == np.float32 and all(map(_finite, weights.parameters.values()))
 
 
-class NativeWriter:
-    """A network packed for the kernels; `charloom.inference.backend.Writer` says what its methods do.
+class NativeBackend:
+    """See `charloom.inference.rows.Backend`.
 
     Args:
         module: a variant of the kernels.
-        network: of finite float32 numbers.
+        weights: finite float32 numbers.
         precision: `fp32`, `bf16` or `int8`.
-        threads: how many to use at most, None being all cores; the text does not depend on it.
-        tiles: whether AMX may multiply where there are many texts; nor does it depend on that.
+        threads: at most so many, None being all cores; the text does not depend on it.
+        tiles: whether AMX may multiply where there are many rows; nor does the text depend on that.
     """
 
     def __init__(
-        self, module: ModuleType, network: Network, precision: str, threads: int | None = None, tiles: bool = False
+        self, module: ModuleType, weights: Weights, precision: str, threads: int | None = None, tiles: bool = False
     ) -> None:
-        made = network.architecture
-        self._threads = thread_count(threads)
-        self._dtype = network.dtype
-        self._tokens = made.vocabulary_size
-        self._writer = module.Writer(
-            cell=made.nonlinearity if made.cell == "rnn" else made.cell,
+        self._module, self._architecture, self._threads = module, weights.architecture, thread_count(threads)
+        sizes = weights.architecture
+        self._packed = module.PackedNetwork(
+            cell=sizes.nonlinearity if sizes.cell == "rnn" else sizes.cell,
             precision=precision,
             tiles=tiles,
-            layers=[_layer(network, number) for number in range(made.layers)],
-            head=network.parameters["head.weight"],
-            head_bias=network.parameters["head.bias"],
-            entries=None if network.tabled else network.features_VE,
-            reset=-1 if network.reset_id is None else network.reset_id,
+            layers=[_layer(weights, number) for number in range(sizes.layers)],
+            head=weights.parameters["head.weight"],
+            head_bias=weights.parameters["head.bias"],
+            features=None if weights.tabled else weights.features_VE,
+            reset_id=-1 if weights.reset_id is None else weights.reset_id,
         )
 
-    def limited(self, threads: int | None) -> NativeWriter:
-        """See `Writer.limited`; what is packed is shared."""
+    def with_threads(self, threads: int | None) -> NativeBackend:
+        """See `Backend.with_threads`; the packed network is shared."""
         other = copy(self)
         other._threads = thread_count(threads)
         return other
 
-    def read(self, ids_T: Integers, state: State) -> State:
-        """See `Writer.read`."""
-        h_LBH, c_LBH = _copies(state)
-        done = 0
-        while done < len(ids_T):
-            ids_BS = ids_T[None, done:].astype(np.int64)
-            done += self._writer.read(h_LBH, c_LBH, ids_BS, None, PROMPT_SECONDS, self._threads)
-        return _state(h_LBH, c_LBH, state)
+    def initial_state(self) -> State:
+        """See `Backend.initial_state`."""
+        zeros_LBH = np.zeros((self._architecture.layers, 1, self._architecture.hidden), np.float32)
+        return State(zeros_LBH, zeros_LBH if self._architecture.cell == "lstm" else None)
 
-    def logits(self, ids_BS: Integers, state: State) -> tuple[Floats, State]:
-        """See `Writer.logits`."""
-        h_LBH, c_LBH = _copies(state)
-        logits_BSV = np.empty((*ids_BS.shape, self._tokens), self._dtype)
-        self._writer.read(h_LBH, c_LBH, ids_BS.astype(np.int64), logits_BSV, np.inf, self._threads)
-        return logits_BSV, _state(h_LBH, c_LBH, state)
+    def read(self, ids_T: Integers, state: State, seconds: float) -> tuple[int, State]:
+        """See `Backend.read`."""
+        batch = self._joined(state)
+        count = batch.read(ids_T[None].astype(np.int64), None, seconds)
+        return count, self._state(batch, 1)
 
-    def write(
-        self, ids_B: Integers, state: State, rules: Rules, numbers: Numbers, steps: int, seconds: float
-    ) -> tuple[Ids, State]:
-        """See `Writer.write`."""
-        chosen_BS = np.empty((len(ids_B), steps), np.int64)
-        h_LBH, c_LBH = _copies(state)
-        done, failed = self._writer.write(
-            h_LBH,
-            c_LBH,
-            ids_B.astype(np.int64),
-            chosen_BS,
-            numbers.seed,
-            np.array(numbers.sequences, np.int64),
-            numbers.position,
-            seconds,
-            self._threads,
-            **choice(rules),
-        )
-        if failed and done == 0:
-            raise ModelError(NO_CHOICE)
-        if failed:  # only up to there, so that the state is the one before the step that failed
-            return self.write(ids_B, state, rules, numbers, done, np.inf)
-        return chosen_BS[:, :done], _state(h_LBH, c_LBH, state)
+    def logits(self, ids_BT: Integers, state: State) -> tuple[Floats, State]:
+        """See `Backend.logits`."""
+        batch = self._joined(state)
+        logits_BTV = np.empty((*ids_BT.shape, self._architecture.vocabulary_size), np.float32)
+        batch.read(np.ascontiguousarray(ids_BT, np.int64), logits_BTV, np.inf)
+        return logits_BTV, self._state(batch, len(ids_BT))
 
+    def batch(self) -> NativeBatch:
+        """See `Backend.batch`."""
+        return NativeBatch(self._module, self._module.DecodingBatch(self._packed, self._threads))
 
-def choice(rules: Rules) -> dict[str, Any]:
-    """The rules as the kernels take them: every filter has a value that lets all through."""
-    sampling = rules.sampling
-    return {
-        "temperature": sampling.temperature,
-        "top_k": min(sampling.top_k or 0, 2**31 - 1),
-        "top_p": 1.0 if sampling.top_p is None else sampling.top_p,
-        "floor": float(np.log(sampling.min_p)) if sampling.min_p else -np.inf,
-        "likeliest": sampling.likeliest,
-        "never": list(rules.never),
-        "separator": -1 if rules.separator is None else rules.separator,
-    }
+    def _joined(self, state: State) -> Any:
+        """A batch of the kernels with these states, of which nothing is generated."""
+        batch = self._module.DecodingBatch(self._packed, self._threads)
+        row, nothing = self._module.Row(), np.empty(0, np.int64)
+        for number in range(state.h_LBH.shape[1]):
+            batch.join(row, *_arrays(state, number), nothing)
+        return batch
+
+    def _state(self, batch: Any, rows: int) -> State:
+        """The states of so many rows."""
+        shape = (rows, self._architecture.layers, self._architecture.hidden)
+        h_BLH, c_BLH = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        for row in range(rows):
+            batch.copy_state(row, h_BLH[row], c_BLH[row])
+        h_LBH, c_LBH = (np.ascontiguousarray(part.swapaxes(0, 1)) for part in (h_BLH, c_BLH))
+        return State(h_LBH, c_LBH if self._architecture.cell == "lstm" else None)
 
 
-def _layer(network: Network, number: int) -> tuple[Floats | None, Floats, Floats, Floats | None]:
-    """A layer's weights in PyTorch's layout: input, recurrent, what each token or any gives, GRU's hidden bias."""
-    layer = network.layers[number]
-    bias_G, hidden_H = layer.biases
-    if number > 0 or not network.tabled:
-        return layer.weight_GX, layer.recurrent_GH, bias_G[None], hidden_H
-    table_VG = layer.weight_GX.T if network.features_VE is None else network.features_VE @ layer.weight_GX.T
-    return None, layer.recurrent_GH, np.ascontiguousarray(table_VG + bias_G), hidden_H
+class NativeBatch:
+    """See `charloom.inference.rows.Batch`."""
+
+    def __init__(self, module: ModuleType, batch: Any) -> None:
+        self._module, self._batch = module, batch
+        self._logprobs: list[int | None] = []  # what each row asks for
+
+    def join(self, row: Row, recent: Integers, state: State) -> None:
+        """See `Batch.join`."""
+        self._batch.join(native_row(self._module, row, int(recent[-1])), *_arrays(state, 0), recent.astype(np.int64))
+        self._logprobs.append(row.logprobs)
+
+    def leave(self, row: int) -> None:
+        """See `Batch.leave`."""
+        self._batch.leave(row)
+        last = self._logprobs.pop()
+        if row < len(self._logprobs):
+            self._logprobs[row] = last
+
+    def decode(self, steps: int, seconds: float) -> Decoded:
+        """See `Batch.decode`."""
+        rows, asked = len(self._logprobs), [each for each in self._logprobs if each is not None]
+        tokens_BS = np.empty((rows, steps), np.int64)
+        if not asked:
+            done = self._batch.decode(tokens_BS, seconds, None, None)
+            return Decoded(tokens_BS[:, :done])
+        logprobs, top_ids_BSN = np.empty((rows, steps, 1 + max(asked))), np.empty((rows, steps, max(asked)), np.int32)
+        done = self._batch.decode(tokens_BS, seconds, logprobs, top_ids_BSN)
+        return Decoded(tokens_BS[:, :done], logprobs[:, :done], top_ids_BSN[:, :done])
 
 
-def _copies(state: State) -> tuple[Floats, Floats]:
-    """h_LBH and c_LBH for the kernels to change."""
-    return np.array(state.h_LBH, order="C"), np.array(state.memory, order="C")
+def native_row(module: ModuleType, row: Row, token: int) -> Any:
+    """A row as the kernels take it: every filter has a value that lets all tokens through."""
+    sampling, made = row.sampling, module.SamplingParameters()
+    made.temperature = sampling.temperature
+    made.top_k = min(sampling.top_k or 0, 2**31 - 1)
+    made.top_p = 1.0 if sampling.top_p is None else sampling.top_p
+    made.min_log_p = float(np.log(sampling.min_p)) if sampling.min_p else -np.inf
+    made.greedy = sampling.is_greedy
+    made.repetition_penalty, made.repetition_window = sampling.repetition_penalty, sampling.repetition_window
+    made.no_repeat_ngram_size, made.ngram_window = sampling.no_repeat_ngram_size or 0, NGRAM_WINDOW
+    made.suppressed = list(row.suppressed)
+    made.separator = -1 if row.separator_id is None else row.separator_id
+    native = module.Row()
+    native.sampling, native.seed, native.index, native.position = made, row.seed, row.index, row.position
+    native.token = token
+    return native
 
 
-def _state(h_LBH: Floats, c_LBH: Floats, like: State) -> State:
-    return State(h_LBH, None if like.c_LBH is None else c_LBH)
+def _layer(weights: Weights, number: int) -> tuple[Floats | None, Floats, Floats, Floats | None]:
+    """A layer's weights in PyTorch's layout: input, recurrent, a row of inputs for each token or one for all, GRU's n
+    gate's hidden bias.
+    """
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    weight_GX, recurrent_GH, *biases = (weights.parameters[f"rnn.{name}_l{number}"] for name in names)
+    bias_G, hidden_bias_H = merged_biases(weights.architecture.cell, *biases)
+    if number > 0 or not weights.tabled:
+        return weight_GX, recurrent_GH, bias_G[None], hidden_bias_H
+    table_VG = weight_GX.T if weights.features_VE is None else weights.features_VE @ weight_GX.T
+    return None, recurrent_GH, np.ascontiguousarray(table_VG + bias_G), hidden_bias_H
+
+
+def _arrays(state: State, row: int) -> tuple[Floats, Floats]:
+    """h_LH and c_LH of a row; where there is no c, h once more, which nobody reads."""
+    h_LH = np.ascontiguousarray(state.h_LBH[:, row])
+    return h_LH, h_LH if state.c_LBH is None else np.ascontiguousarray(state.c_LBH[:, row])
 
 
 def _finite(array: NDArray[np.floating[Any]]) -> bool:

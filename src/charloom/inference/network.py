@@ -14,41 +14,20 @@ Shapes: B texts side by side, T steps, V vocabulary size, E input size, H hidden
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from charloom.architecture import Architecture
 from charloom.inference.layers import LAYERS, Floats, rows_times
-
-Integers = NDArray[np.integer[Any]]
+from charloom.inference.rows import Integers, State
 
 TABLE_LIMIT = 2**22
 """Most numbers in the input table: 16 MiB in float32. Beyond, a product each step costs less than the memory."""
 
 BLOCK_LIMIT = 2**20
 """Most numbers in one tensor while a sequence is read: 4 MiB in float32, about a core's second-level cache."""
-
-
-@dataclass(frozen=True, eq=False)
-class State:
-    """What a network remembers: h_LBH, and c_LBH for lstm. Never changed in place."""
-
-    h_LBH: Floats
-    c_LBH: Floats | None = None
-
-    def rows(self, keep: Integers) -> State:
-        """The state of these rows of the batch, in this order; a row may be taken more than once."""
-        return State(self.h_LBH[:, keep], None if self.c_LBH is None else self.c_LBH[:, keep])
-
-    @property
-    def memory(self) -> Floats:
-        """c_LBH, or as many empty arrays: what `Layer.advance` takes for any cell."""
-        return np.empty((len(self.h_LBH), 0, 0), self.h_LBH.dtype) if self.c_LBH is None else self.c_LBH
 
 
 class Network:
@@ -127,11 +106,13 @@ class Network:
         for top_TBH, after in self._hidden(ids_BT, state):
             yield (top_TBH @ self._head_HV + self._head_V).swapaxes(0, 1), after
 
-    def read(self, ids_BT: Integers, state: State) -> State:
-        """The state after these tokens, whose logits nobody needs."""
-        for _, after in self._hidden(ids_BT, state):
-            state = after
-        return state
+    def states(self, ids_BT: Integers, state: State) -> Iterator[tuple[int, State]]:
+        """Reads these tokens, whose logits nobody needs, a block at a time: how many steps it has, and the state after.
+
+        Where a block ends depends on the place in ids_BT alone, so reading may be interrupted after any of them.
+        """
+        for top_TBH, after in self._hidden(ids_BT, state):
+            yield len(top_TBH), after
 
     def _hidden(self, ids_BT: Integers, state: State) -> Iterator[tuple[Floats, State]]:
         """The top layer's h_TBH and the state after it, block by block.

@@ -1,9 +1,10 @@
 """From logits to the next token: pure functions, and random numbers that depend on nothing but their place.
 
-The order is fixed: tokens that are never written, temperature, top-k, top-p, min-p, draw. Each filter sees what the
-one before it left (as Hugging Face's `generate` does), and keeps at least one token.
+The order is fixed, and that of Hugging Face's `generate`: repetition penalty, n-grams that must not repeat, suppressed
+tokens, temperature, top-k, top-p, min-p, draw. Each filter sees what the one before it left. All but the first three
+keep at least one token.
 
-Shapes: B texts side by side, V vocabulary size, N positions.
+Shapes: B rows, V vocabulary size, N positions.
 """
 
 from __future__ import annotations
@@ -17,73 +18,118 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from charloom.config import Section
-from charloom.errors import ModelError
 
 Doubles = NDArray[np.float64]
 Floats = NDArray[np.floating[Any]]
 Ids = NDArray[np.intp]
 
 COLDEST = 1e-6
-"""Temperatures below write the likeliest token: a logit one float32 rounding behind has no chance left."""
+"""Temperatures below are greedy: a logit one float32 rounding behind the highest has no chance left."""
+
+NGRAM_WINDOW = 10_000
+"""Last tokens in which an n-gram is looked for: memory and time of a sequence without an end stay bounded."""
 
 BLOCK = 256
-"""Random numbers made at once for a text: the 10 µs that a generator costs to set up vanish among them."""
-
-NO_CHOICE = (
-    "a model's output must hold a finite number to choose a token by; found none: its weights diverged in "
-    "training, or every token it has is forbidden; use an earlier checkpoint"
-)
-"""What `ModelError` says of it."""
+"""Random numbers made at once for a sequence: the 10 µs that a generator costs to set up are small beside them."""
 
 
 class Sampling(Section):
-    """How the next token is chosen.
+    """How the next token is chosen. Names are those of Hugging Face's `generate`.
 
     The default temperature is 0.8: a small character model puts a little probability on very many wrong letters, and
     at 1.0 one of them spoils a word now and then; 1.0 is what shows the model's own distribution.
     """
 
     temperature: float = Field(0.8, ge=0, le=100, description="below 1 safer, above 1 bolder; 0 is greedy")
-    top_k: int | None = Field(None, ge=1, description="only the k likeliest tokens")
-    top_p: float | None = Field(None, gt=0, le=1, description="only the likeliest tokens that together reach p")
-    min_p: float | None = Field(None, ge=0, le=1, description="only tokens at least p times as likely as the first")
-    greedy: bool = Field(False, description="always the likeliest token")
+    top_k: int | None = Field(None, ge=1, description="only the k most probable tokens")
+    top_p: float | None = Field(None, gt=0, le=1, description="only the most probable tokens that together reach p")
+    min_p: float | None = Field(None, ge=0, le=1, description="only tokens at least p times as probable as the first")
+    greedy: bool = Field(False, description="always the most probable token")
+    repetition_penalty: float = Field(
+        1.0, gt=0, le=100, description="above 1 makes the last tokens less probable, below 1 more; 1 is off"
+    )
+    repetition_window: int = Field(64, ge=1, le=10_000, description="the last tokens that the penalty sees")
+    no_repeat_ngram_size: int | None = Field(
+        None, ge=1, le=10_000, description="never repeat so many tokens in the same order"
+    )
 
     @property
-    def likeliest(self) -> bool:
-        """Whether nothing is left to chance."""
+    def is_greedy(self) -> bool:
+        """Whether nothing is random."""
         return self.greedy or self.temperature < COLDEST
 
+    @property
+    def penalised(self) -> int:
+        """How many of the last tokens the repetition penalty sees; 0 where it is off."""
+        return 0 if self.repetition_penalty == 1 else self.repetition_window
 
-def choose(logits_BV: Floats, uniform_B: Doubles, sampling: Sampling, never: Sequence[int] = ()) -> Ids:
-    """The next token of each text.
+    @property
+    def history(self) -> int:
+        """How many of the last tokens the filters see: of the prompt and of what was generated."""
+        return max(self.penalised, 0 if self.no_repeat_ngram_size is None else NGRAM_WINDOW)
+
+
+def choose(logits_BV: Floats, uniform_B: Doubles, sampling: Sampling) -> Ids:
+    """The next token of each row, by temperature, top-k, top-p and min-p.
 
     Args:
         logits_BV: the network's output; -inf is a token that cannot come.
-        uniform_B: a number in [0, 1) for each text.
-        never: ids that are not to be written.
+        uniform_B: a number in [0, 1) for each row.
+        sampling: of all rows.
 
     Returns:
-        ids_B; with equal logits, greedy takes the lowest id.
-
-    Raises:
-        ModelError: where a text's logits leave no finite one to choose.
+        ids_B; with equal logits, greedy takes the lowest id. -1 where a row's highest logit is not finite.
     """
-    scores_BV = _shifted(forbid(logits_BV, never))
-    if sampling.likeliest:
-        return _likeliest(scores_BV)
-    return draw(np.exp(_filtered(scores_BV, sampling)), uniform_B)
+    highest_B1 = np.maximum.reduce(logits_BV, axis=-1, keepdims=True)
+    if all(map(math.isfinite, highest_B1[:, 0].tolist())):  # a third of np.isfinite(…).all() at this size
+        scores_BV = logits_BV.astype(np.float64) - highest_B1
+        return _highest(scores_BV) if sampling.is_greedy else draw(np.exp(_filtered(scores_BV, sampling)), uniform_B)
+    ids_B = np.full(len(logits_BV), -1)
+    for row in np.flatnonzero(np.isfinite(highest_B1[:, 0])):
+        ids_B[row] = choose(logits_BV[row : row + 1], uniform_B[row : row + 1], sampling)[0]
+    return ids_B
 
 
-def probabilities(logits_BV: Floats, sampling: Sampling, never: Sequence[int] = ()) -> Doubles:
-    """probabilities_BV with which `choose` takes each token; each row sums to 1."""
-    scores_BV = _shifted(forbid(logits_BV, never))
-    if sampling.likeliest:
-        chosen_BV: Doubles = (np.arange(scores_BV.shape[1]) == _likeliest(scores_BV)[:, None]).astype(np.float64)
+def probabilities(logits_BV: Floats, sampling: Sampling) -> Doubles:
+    """probabilities_BV with which `choose` takes each token; each row sums to 1. Highest logits must be finite."""
+    scores_BV = logits_BV.astype(np.float64)
+    scores_BV -= scores_BV.max(axis=-1, keepdims=True)
+    if sampling.is_greedy:
+        chosen_BV: Doubles = (np.arange(scores_BV.shape[1]) == _highest(scores_BV)[:, None]).astype(np.float64)
         return chosen_BV
     weights_BV = np.exp(_filtered(scores_BV, sampling))
     normalised_BV: Doubles = weights_BV / weights_BV.sum(axis=-1, keepdims=True)
     return normalised_BV
+
+
+def log_probabilities(logits_V: Floats, token: int, top: int) -> tuple[Doubles, Ids]:
+    """ln softmax(logits) of the token and of the `top` highest; and the ids of those, the lowest of equals first."""
+    scores_V = logits_V.astype(np.float64) - logits_V.max()
+    scores_V -= np.log(np.exp(scores_V).sum())
+    top_ids: Ids = np.argsort(-scores_V, kind="stable")[:top]
+    return scores_V[[token, *top_ids]], top_ids
+
+
+def penalise(logits_V: Floats, tokens: Sequence[int], penalty: float) -> None:
+    """Divides positive logits of these tokens by the penalty and multiplies negative ones by it, in place.
+
+    Each token counts once (Keskar et al. 2019, as in Hugging Face's `RepetitionPenaltyLogitsProcessor`).
+    """
+    ids = np.unique(np.array(tokens, np.intp))
+    factor = logits_V.dtype.type(penalty)
+    logits_V[ids] = np.where(logits_V[ids] < 0, logits_V[ids] * factor, logits_V[ids] / factor)
+
+
+def forbid_ngrams(logits_V: Floats, tokens: Sequence[int], size: int) -> None:
+    """Forbids, in place, each token that would complete a sequence of `size` tokens that is among these already.
+
+    As Hugging Face's `NoRepeatNGramLogitsProcessor` (Paulus et al. 2017).
+    """
+    if len(tokens) < size:
+        return
+    windows_NS = np.lib.stride_tricks.sliding_window_view(np.array(tokens, np.intp), size)
+    last = np.array(tokens[len(tokens) - size + 1 :], np.intp)
+    logits_V[windows_NS[(windows_NS[:, :-1] == last).all(axis=1), -1]] = -np.inf
 
 
 def _filtered(scores_BV: Doubles, sampling: Sampling) -> Doubles:
@@ -99,21 +145,13 @@ def _filtered(scores_BV: Doubles, sampling: Sampling) -> Doubles:
     return scores_BV
 
 
-def forbid(logits_BV: Floats, never: Sequence[int]) -> Doubles:
-    """A float64 copy in which these ids cannot come."""
-    scores_BV = logits_BV.astype(np.float64)
-    for token in never:
-        scores_BV[:, token] = -np.inf
-    return scores_BV
-
-
 def temperature(logits_BV: Doubles, value: float) -> Doubles:
     """Logits / value: p_i becomes proportional to p_i^(1/value) (Boltzmann's distribution; Ackley et al. 1985)."""
     return logits_BV / value
 
 
 def top_k(logits_BV: Doubles, k: int) -> Doubles:
-    """Exactly the k likeliest tokens (Fan et al. 2018); among equals at the edge, the lowest ids."""
+    """Exactly the k most probable tokens (Fan et al. 2018); among equals at the edge, the lowest ids."""
     size = logits_BV.shape[1]
     if k >= size:
         return logits_BV
@@ -125,9 +163,9 @@ def top_k(logits_BV: Doubles, k: int) -> Doubles:
 
 
 def top_p(logits_BV: Doubles, p: float) -> Doubles:
-    """The nucleus: the fewest tokens, likeliest first, that reach p together (Holtzman et al. 2019).
+    """The nucleus: the fewest tokens, most probable first, that reach p together (Holtzman et al. 2019).
 
-    The likeliest always stays; among equals, lower ids come first.
+    The most probable one always stays; among equals, lower ids come first.
     """
     if p >= 1:
         return logits_BV
@@ -141,7 +179,7 @@ def top_p(logits_BV: Doubles, p: float) -> Doubles:
 
 
 def min_p(logits_BV: Doubles, p: float) -> Doubles:
-    """Tokens at least p times as likely as the likeliest one (Nguyen et al. 2024)."""
+    """Tokens at least p times as probable as the most probable one (Nguyen et al. 2024)."""
     if p <= 0:
         return logits_BV
     floor_B1 = logits_BV.max(axis=-1, keepdims=True) + np.log(p)
@@ -171,35 +209,26 @@ def draw(probabilities_BV: Floats, uniform_B: Doubles) -> Ids:
     return ids_B
 
 
-def uniforms(seed: int, sequence: int, position: int, count: int) -> Doubles:
-    """The numbers in [0, 1) at positions position … position + count - 1 of a sequence.
+def uniforms(seed: int, index: int, position: int, count: int) -> Doubles:
+    """The numbers in [0, 1) at positions position … position + count - 1 of a random stream.
 
-    Philox-4x64 (Salmon et al. 2011) encrypts a counter under the key (seed, sequence): any number is reached directly,
-    so a text does not depend on how it is made. Four numbers come from each counter; NumPy keeps this raw stream the
-    same in every version. The upper 53 bits make a double.
+    Philox-4x64 (Salmon et al. 2011) encrypts a counter under the key (seed, index): any number is reached directly,
+    so a sequence does not depend on how it is made. Four numbers come from each counter; NumPy keeps this raw stream
+    the same in every version. The upper 53 bits make a double.
     """
-    source = np.random.Philox(key=np.array([seed, sequence], np.uint64))
+    source = np.random.Philox(key=np.array([seed, index], np.uint64))
     source.advance(position // 4)
     raw_N = source.random_raw(position % 4 + count)[position % 4 :]
     return (raw_N >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def uniform_rows(seed: int, sequences: Sequence[int], position: int = 0) -> Iterator[Doubles]:
-    """uniform_B for one position after the other: a number for each of these sequences, without end."""
+def random_stream(seed: int, index: int, position: int = 0) -> Iterator[float]:
+    """The numbers of a random stream from this position on, without end."""
     while True:
-        block_NB = np.stack([uniforms(seed, sequence, position, BLOCK) for sequence in sequences], axis=1)
-        yield from block_NB
+        yield from uniforms(seed, index, position, BLOCK).tolist()
         position += BLOCK
 
 
-def _likeliest(scores_BV: Doubles) -> Ids:
+def _highest(scores_BV: Doubles) -> Ids:
     ids_B: Ids = scores_BV.argmax(axis=-1)
     return ids_B
-
-
-def _shifted(scores_BV: Doubles) -> Doubles:
-    """Each row less its highest logit: the same distribution, whose exponentials cannot overflow."""
-    highest_B1 = np.maximum.reduce(scores_BV, axis=-1, keepdims=True)
-    if not all(map(math.isfinite, highest_B1[:, 0].tolist())):  # a third of np.isfinite(…).all() at this size
-        raise ModelError(NO_CHOICE)
-    return scores_BV - highest_B1

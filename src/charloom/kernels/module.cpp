@@ -10,8 +10,9 @@ namespace nb = nanobind;
 
 namespace charloom {
 
-void bind_training(nb::module_& module);   // training.cpp
-void bind_inference(nb::module_& module);  // writing.cpp
+void bind_training(nb::module_& module);   // training/module.cpp
+void bind_inference(nb::module_& module);  // inference/module.cpp
+void bind_threads(nb::module_& module);    // threads/module.cpp
 
 }  // namespace charloom
 
@@ -21,4 +22,5 @@ NB_MODULE(CHARLOOM_MODULE, module) {
     module.def("cpu_features", &charloom::cpu_features, "What this processor can do of what the variants need.");
     charloom::bind_training(module);
     charloom::bind_inference(module);
+    charloom::bind_threads(module);
 }

@@ -34,7 +34,8 @@ float largest(const float* row, int columns) {
 
 }  // namespace
 
-Matrix::Matrix(Precision precision, bool tiles, const float* rows, int gates, int units, int columns, int most)
+PackedMatrix::PackedMatrix(Precision precision, bool tiles, const float* rows, int gates, int units, int columns,
+                           int most)
     : precision_(precision), tiles_(tiles) {
     int blocks = padded_width(units) / LANES;
     strips_ = blocks * gates;
@@ -53,7 +54,7 @@ Matrix::Matrix(Precision precision, bool tiles, const float* rows, int gates, in
 }
 
 template <class Format>
-void Matrix::pack(const float* rows, int gates, int units, int columns) {
+void PackedMatrix::pack(const float* rows, int gates, int units, int columns) {
     for (int gate = 0; gate < gates; gate++)
         for (int unit = 0; unit < units; unit++) {
             const float* row = rows + (size_t(gate) * units + unit) * columns;
@@ -78,16 +79,16 @@ void Matrix::pack(const float* rows, int gates, int units, int columns) {
 
 namespace {
 
-// One group's strips for so many texts.
-template <class Format, int TEXTS, int STRIPS = GROUP_STRIPS>
-void across(const PanelView& group, int strips, const TextsView& texts, float* sums, size_t sums_between) {
-    if (strips == STRIPS) return multiply<Format, 1, STRIPS, TEXTS>(group, texts, sums, sums_between);
-    if constexpr (STRIPS > 1) across<Format, TEXTS, STRIPS - 1>(group, strips, texts, sums, sums_between);
+// One group's strips for BATCH_ROWS rows of a batch.
+template <class Format, int BATCH_ROWS, int STRIPS = GROUP_STRIPS>
+void across(const PanelView& group, int strips, const BatchView& batch, float* sums, size_t sums_between) {
+    if (strips == STRIPS) return multiply<Format, 1, STRIPS, BATCH_ROWS>(group, batch, sums, sums_between);
+    if constexpr (STRIPS > 1) across<Format, BATCH_ROWS, STRIPS - 1>(group, strips, batch, sums, sums_between);
 }
 
 }  // namespace
 
-PanelView Matrix::view(int panel) const {
+PanelView PackedMatrix::view(int panel) const {
     int strip = first_strip(panel);
     return {words_ + panel * groups() * group_words(),
             group_words(),
@@ -98,22 +99,23 @@ PanelView Matrix::view(int panel) const {
 }
 
 template <class Format>
-void Matrix::times_in(const TextsView& texts, int count, int panel, float* sums, size_t sums_between) const {
+void PackedMatrix::times_in(const BatchView& batch, int count, int panel, float* sums, size_t sums_between) const {
     PanelView rest = view(panel);
     int left = strips(panel);
     if (count == 1 && left == 2 * group_) {  // one group's sums would be too few chains
-        if (group_ == 4) return multiply<Format, 2, 4, 1>(rest, texts, sums, sums_between);
-        if (group_ == 3) return multiply<Format, 2, 3, 1>(rest, texts, sums, sums_between);
+        if (group_ == 4) return multiply<Format, 2, 4, 1>(rest, batch, sums, sums_between);
+        if (group_ == 3) return multiply<Format, 2, 3, 1>(rest, batch, sums, sums_between);
     }
     for (; left > 0; left -= group_) {
-        int text = 0;
-        auto some = [&]<int TEXTS>(std::integral_constant<int, TEXTS>) {
-            for (; text + TEXTS <= count; text += TEXTS)
-                across<Format, TEXTS>(rest, std::min(left, group_), {texts.words + text * texts.between, texts.between},
-                                      sums + text * sums_between, sums_between);
+        int b = 0;
+        auto some = [&]<int BATCH_ROWS>(std::integral_constant<int, BATCH_ROWS>) {
+            for (; b + BATCH_ROWS <= count; b += BATCH_ROWS)
+                across<Format, BATCH_ROWS>(rest, std::min(left, group_),
+                                           {batch.words + b * batch.between, batch.between}, sums + b * sums_between,
+                                           sums_between);
         };
-        some(std::integral_constant<int, MOST_TEXTS>{});
-        if constexpr (MOST_TEXTS > 4) some(std::integral_constant<int, 4>{});
+        some(std::integral_constant<int, MOST_BATCH_ROWS>{});
+        if constexpr (MOST_BATCH_ROWS > 4) some(std::integral_constant<int, 4>{});
         some(std::integral_constant<int, 2>{});
         some(std::integral_constant<int, 1>{});
         rest.words += rest.apart;
@@ -123,17 +125,17 @@ void Matrix::times_in(const TextsView& texts, int count, int panel, float* sums,
     }
 }
 
-void Matrix::times(const TextsView& texts, int count, int panel, float* sums, size_t sums_between) const {
+void PackedMatrix::times(const BatchView& batch, int count, int panel, float* sums, size_t sums_between) const {
 #if defined(__AMX_INT8__)
     if (precision_ == Precision::int8 && tiles_ && ByTiles::fit(columns_, count))
-        return ByTiles::multiply(view(panel), strips(panel), texts, count, sums, sums_between);
+        return ByTiles::multiply(view(panel), strips(panel), batch, count, sums, sums_between);
 #endif
     if (precision_ == Precision::int8)
-        times_in<Int8>(texts, count, panel, sums, sums_between);
+        times_in<Int8>(batch, count, panel, sums, sums_between);
     else if (precision_ == Precision::bf16)
-        times_in<Bfloat16>(texts, count, panel, sums, sums_between);
+        times_in<Bfloat16>(batch, count, panel, sums, sums_between);
     else
-        times_in<Fp32>(texts, count, panel, sums, sums_between);
+        times_in<Fp32>(batch, count, panel, sums, sums_between);
 }
 
 }  // namespace charloom::inference

@@ -1,4 +1,4 @@
-// A weight matrix packed for writing, in any precision.
+// A weight matrix packed for inference, in any precision.
 
 #pragma once
 
@@ -17,12 +17,12 @@ constexpr int padded_width(int units) { return (units + WIDTH_GRAIN - 1) / WIDTH
 
 // [gates * units, columns] of PyTorch's, as strips: those of one block of LANES units, gate after gate, then the next
 // block's. A panel holds whole blocks, of at most `most` strips.
-class Matrix {
+class PackedMatrix {
 public:
-    Matrix() = default;
-    // tiles: whether AMX may multiply many texts.
-    Matrix(Precision precision, bool tiles, const float* rows, int gates, int units, int columns,
-           int most = MOST_STRIPS);
+    PackedMatrix() = default;
+    // tiles: whether AMX may multiply many rows of a batch.
+    PackedMatrix(Precision precision, bool tiles, const float* rows, int gates, int units, int columns,
+                 int most = MOST_STRIPS);
 
     explicit operator bool() const { return strips_ > 0; }
     int panels() const { return (strips_ + panel_ - 1) / panel_; }
@@ -30,8 +30,8 @@ public:
     int first_strip(int panel) const { return panel * panel_; }
     size_t bytes() const { return size_t(strips_) * LANES * columns_ * sizeof(uint32_t); }
 
-    // sums[text][strip][lane] of one panel; two texts' sums lie `sums_between` apart.
-    void times(const TextsView& texts, int count, int panel, float* sums, size_t sums_between) const;
+    // sums[b][strip][lane] of one panel; the sums of two batch rows lie `sums_between` apart.
+    void times(const BatchView& batch, int count, int panel, float* sums, size_t sums_between) const;
 
 private:
     template <class Format>
@@ -40,7 +40,7 @@ private:
     int groups() const { return (panel_ + group_ - 1) / group_; }
     PanelView view(int panel) const;
     template <class Format>
-    void times_in(const TextsView& texts, int count, int panel, float* sums, size_t sums_between) const;
+    void times_in(const BatchView& batch, int count, int panel, float* sums, size_t sums_between) const;
 
     Precision precision_ = Precision::fp32;
     bool tiles_ = false;
@@ -51,7 +51,7 @@ private:
     Buffer<int32_t> added_;                   // to a row's sum by the values' offset, for Int8
 };
 
-// LANES hidden values of a text in the form in which matrices of a precision take them.
+// LANES hidden values of a batch row in the form in which matrices of a precision take them.
 inline void put_values(Precision precision, uint32_t* to, int unit, Floats h) {
     if (precision == Precision::int8)
         Int8::put(to, unit, h);

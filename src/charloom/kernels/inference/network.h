@@ -1,4 +1,4 @@
-// A network packed for writing: never changed once made, so that threads may share it.
+// A network packed for inference. It never changes once made, so threads may share it.
 
 #pragma once
 
@@ -11,12 +11,12 @@ namespace charloom::inference {
 
 // A layer's parameters, in PyTorch's layouts and gate order.
 struct LayerParameters {
-    const float* below;      // [gates * hidden, columns]; null where `start` says what each token gives
-    int columns;             // of `below`: the hidden size, or in the first layer that of an entry
+    const float* below;      // [gates * hidden, columns]; null where `table` has a row for each token
+    int columns;             // of `below`: the hidden size, or in the first layer that of a token's features
     const float* recurrent;  // [gates * hidden, hidden]
-    const float* start;      // [starts, gates * hidden]: one row of biases, or a row a token
-    int starts;
-    const float* new_bias;  // [hidden] of GRU's n gate, else null
+    const float* table;      // [table_rows, gates * hidden]: one row of biases, or a row for each token
+    int table_rows;
+    const float* hidden_bias;  // [hidden] of GRU's n gate, else null
 };
 
 struct Parameters {
@@ -25,35 +25,35 @@ struct Parameters {
     std::vector<LayerParameters> layers;
     const float* head;       // [vocabulary_size, hidden]
     const float* head_bias;  // [vocabulary_size]
-    const float* entries;    // [vocabulary_size, columns of the first layer], if it has a matrix below
-    int reset;               // the token that is read from the zero state, or -1
+    const float* features;   // [vocabulary_size, columns of the first layer], if it has a matrix below
+    int reset_id;            // the token that is read from the zero state, or -1
 };
 
-struct Layer {
-    Matrix below, recurrent;
-    Buffer<float> start;  // [starts][strip][lane]
-    size_t start_size = 0;
-    bool start_per_token = false;
-    Buffer<float> new_bias;
+struct PackedLayer {
+    PackedMatrix below, recurrent;
+    Buffer<float> table;  // [table_rows][strip][lane]
+    size_t table_width = 0;
+    bool table_per_token = false;
+    Buffer<float> hidden_bias;
 };
 
-class Network {
+class PackedNetwork {
 public:
-    Network(const Parameters& parameters, Precision precision, bool tiles);
+    PackedNetwork(const Parameters& parameters, Precision precision, bool tiles);
 
     Cell cell;
     int gates, hidden, vocabulary_size;
     Precision precision;
-    int reset;           // the token that is read from the zero state, or -1
-    int width;           // hidden, padded
-    int head_width;      // vocabulary_size, padded
-    int entry_size = 0;  // of a token in the first layer; 0 where its start says it all
-    std::vector<Layer> layers;
-    Matrix head;
+    int reset_id;          // the token that is read from the zero state, or -1
+    int width;             // hidden, padded
+    int head_width;        // vocabulary_size, padded
+    int feature_size = 0;  // of a token in the first layer; 0 where the table has a row for each token
+    std::vector<PackedLayer> layers;
+    PackedMatrix head;
     Buffer<float> head_bias;  // -inf behind the last token
-    Buffer<float> entries;    // [vocabulary_size][entry_size]
+    Buffer<float> features;   // [vocabulary_size][feature_size]
 
-    size_t bytes() const;  // of all matrices: what is read for every character
+    size_t bytes() const;  // of all matrices: what is read for every token
 };
 
 }  // namespace charloom::inference

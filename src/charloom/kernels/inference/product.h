@@ -1,11 +1,11 @@
-// Weights times hidden values, in each precision, for a few texts at a time.
+// Weights times hidden values, in each precision, for a few rows of a batch at a time.
 //
-// Writing one text is bound by how fast weights come out of memory, so a group of them lies in the order in which it is
-// read: a strip is LANES rows side by side, a group the strips that several texts are multiplied by together, a panel one
-// group or two, which one text is multiplied by together where both are full. A word is 32 bits: one float, two bfloat16
-// or four bytes, so that a strip's next columns are always one vector of words. Lanes are rows: nothing is ever summed
-// across lanes, and each row's sum is one chain over the columns in their order. Hence a text is bit for bit the same
-// alone and in any batch, at any number of threads.
+// Generation of one sequence is limited by how fast weights come out of memory, so they lie in the order in which they are
+// read. A strip is LANES rows of weights side by side. A group holds the strips that several batch rows are multiplied by
+// together. A panel is one group or two; a single batch row is multiplied by both together where both are full. A word is
+// 32 bits: one float, two bfloat16 or four bytes, so a strip's next columns are always one vector of words. Lanes are rows
+// of weights: nothing is summed across lanes, and each sum is one chain over the columns in their order. So a batch row is
+// bit for bit the same alone and in any batch, at any number of threads.
 
 #pragma once
 
@@ -22,12 +22,12 @@
 
 namespace charloom::inference {
 
-constexpr int MOST_STRIPS = 8;                       // of a panel: as many chains as hide an addition's latency
-constexpr int GROUP_STRIPS = 4;                      // at most
-constexpr int MOST_TEXTS = REGISTERS == 32 ? 6 : 2;  // with 4 strips: 24 sums, 6 texts' values and a strip in 32
+constexpr int MOST_STRIPS = 8;                            // of a panel: as many chains as hide an addition's latency
+constexpr int GROUP_STRIPS = 4;                           // at most
+constexpr int MOST_BATCH_ROWS = REGISTERS == 32 ? 6 : 2;  // with 4 strips: 24 sums, values of 6 rows and a strip in 32
 
 // How a precision multiplies. PER_WORD columns share a word; `add` is sum + weights * values, `total` makes numbers of a
-// finished sum. What a text's values are, `put` says: LANES hidden values, each in [-1, 1] for Int8.
+// finished sum. `put` brings LANES hidden values into the form that `add` takes; each is in [-1, 1] for Int8.
 struct Fp32 {
     using Sum = Floats;
     static constexpr int PER_WORD = 1;
@@ -104,7 +104,7 @@ struct Int8 {
     }
 };
 
-// What `multiply` needs of a panel, and of the texts it multiplies.
+// What `multiply` needs of a panel, and of the batch that it multiplies.
 struct PanelView {
     const uint32_t* words;  // the first group's
     size_t apart;           // words from one group to the next
@@ -119,58 +119,57 @@ struct PanelView {
     }
 };
 
-struct TextsView {
+struct BatchView {
     const uint32_t* words;
-    size_t between;  // words from one text to the next
+    size_t between;  // words from one batch row to the next
 };
 
-// sums[text][strip][lane] for TEXTS texts and the first STRIPS strips of each of GROUPS groups, all of them if there are
-// two; `sums_between` numbers lie between two texts.
-template <class Format, int GROUPS, int STRIPS, int TEXTS>
-inline void multiply(const PanelView& panel, const TextsView& texts, float* sums, size_t sums_between) {
+// sums[b][strip][lane] for BATCH_ROWS rows and the first STRIPS strips of each of GROUPS groups, all of them if there are
+// two; `sums_between` numbers lie between the sums of two rows.
+template <class Format, int GROUPS, int STRIPS, int BATCH_ROWS>
+inline void multiply(const PanelView& panel, const BatchView& batch, float* sums, size_t sums_between) {
     constexpr int ALL = GROUPS * STRIPS;
-    typename Format::Sum sum[TEXTS][ALL] = {};
+    typename Format::Sum sum[BATCH_ROWS][ALL] = {};
     const uint32_t* words = panel.words;
     for (int column = 0; column < panel.columns; column++, words += panel.between) {
-        Words values[TEXTS];
+        Words values[BATCH_ROWS];
 #pragma GCC unroll 8
-        for (int text = 0; text < TEXTS; text++) values[text] = texts.words[text * texts.between + column] - Words{};
+        for (int b = 0; b < BATCH_ROWS; b++) values[b] = batch.words[b * batch.between + column] - Words{};
 #pragma GCC unroll 8
         for (int strip = 0; strip < ALL; strip++) {
             Words weights = load(words + strip / STRIPS * panel.apart + strip % STRIPS * LANES);
 #pragma GCC unroll 8
-            for (int text = 0; text < TEXTS; text++)
-                sum[text][strip] = Format::add(sum[text][strip], weights, values[text]);
+            for (int b = 0; b < BATCH_ROWS; b++) sum[b][strip] = Format::add(sum[b][strip], weights, values[b]);
         }
     }
 #pragma GCC unroll 8
-    for (int text = 0; text < TEXTS; text++)
+    for (int b = 0; b < BATCH_ROWS; b++)
 #pragma GCC unroll 8
         for (int strip = 0; strip < ALL; strip++)
-            store(sums + text * sums_between + strip * LANES,
-                  Format::total(sum[text][strip], panel.scales + strip * LANES, panel.added + strip * LANES));
+            store(sums + b * sums_between + strip * LANES,
+                  Format::total(sum[b][strip], panel.scales + strip * LANES, panel.added + strip * LANES));
 }
 
 #if defined(__AMX_INT8__)
 
-// Many texts in int8 by AMX's tiles: the same integers, so the same texts. A strip's 16 words are the rows of a tile.
+// Many batch rows in int8 by AMX's tiles: the same integers. A strip's 16 words are the rows of a tile.
 struct ByTiles {
-    static constexpr int TEXTS = 16, WORDS = 16;  // of a tile
+    static constexpr int BATCH_ROWS = 16, WORDS = 16;  // of a tile
 
-    static bool fit(int columns, int texts) { return columns % WORDS == 0 && texts >= TEXTS; }
+    static bool fit(int columns, int count) { return columns % WORDS == 0 && count >= BATCH_ROWS; }
 
-    // Groups of texts that are multiplied together; the last one may do some texts once more.
-    static void multiply(const PanelView& panel, int strips, const TextsView& texts, int count, float* sums,
+    // Groups of rows that are multiplied together; the last group may repeat some rows.
+    static void multiply(const PanelView& panel, int strips, const BatchView& batch, int count, float* sums,
                          size_t sums_between) {
-        Tiles here(TEXTS);
+        Tiles here(BATCH_ROWS);
         for (int strip = 0; strip < strips; strip += 2)
-            for (int text = 0; text < count; text += 2 * TEXTS) {
-                int firsts[2] = {std::min(text, count - TEXTS), std::min(text + TEXTS, count - TEXTS)};
+            for (int b = 0; b < count; b += 2 * BATCH_ROWS) {
+                int firsts[2] = {std::min(b, count - BATCH_ROWS), std::min(b + BATCH_ROWS, count - BATCH_ROWS)};
                 int pair[2] = {strip, std::min(strip + 1, strips - 1)};
-                alignas(64) int32_t found[2][2][TEXTS][LANES];
-                four(panel, pair, texts, firsts, found);
+                alignas(64) int32_t found[2][2][BATCH_ROWS][LANES];
+                four(panel, pair, batch, firsts, found);
                 for (int group = 0; group < 2; group++)
-                    for (int n = 0; n < TEXTS; n++)
+                    for (int n = 0; n < BATCH_ROWS; n++)
                         for (int side = 0; side < 2; side++) {
                             Ints sum;
                             std::memcpy(&sum, found[group][side][n], sizeof sum);
@@ -182,12 +181,12 @@ struct ByTiles {
     }
 
 private:
-    static void four(const PanelView& panel, const int (&strips)[2], const TextsView& texts, const int (&firsts)[2],
-                     int32_t (&found)[2][2][TEXTS][LANES]) {
+    static void four(const PanelView& panel, const int (&strips)[2], const BatchView& batch, const int (&firsts)[2],
+                     int32_t (&found)[2][2][BATCH_ROWS][LANES]) {
         const uint32_t *left = panel.strip(strips[0]), *right = panel.strip(strips[1]);
-        const uint32_t *upper = texts.words + firsts[0] * texts.between,
-                       *lower = texts.words + firsts[1] * texts.between;
-        size_t weights = panel.between * sizeof(uint32_t), values = texts.between * sizeof(uint32_t);
+        const uint32_t *upper = batch.words + firsts[0] * batch.between,
+                       *lower = batch.words + firsts[1] * batch.between;
+        size_t weights = panel.between * sizeof(uint32_t), values = batch.between * sizeof(uint32_t);
         asm volatile("" ::: "memory");
         _tile_zero(0);
         _tile_zero(1);

@@ -1,5 +1,5 @@
-// Random numbers, filters and the draw. Everything in float64 and in the order of inference/sampling.py, ties included;
-// only the exponential may differ, in its last bit.
+// Random numbers, filters and the draw. All filters but the repetition penalty compute in float64, in the order of
+// inference/sampling.py, ties included; only the exponential may differ from NumPy's, in its last bit.
 
 #include "inference/sampling.h"
 
@@ -13,7 +13,8 @@
 namespace charloom::inference {
 namespace {
 
-constexpr double NEVER = -std::numeric_limits<double>::infinity();
+constexpr float FORBIDDEN = -std::numeric_limits<float>::infinity();
+constexpr double EXCLUDED = -std::numeric_limits<double>::infinity();
 constexpr int DOUBLES = LANES >= 2 ? LANES / 2 : 1;
 using Doubles = double __attribute__((vector_size(8 * DOUBLES)));
 using Longs = int64_t __attribute__((vector_size(8 * DOUBLES)));
@@ -73,8 +74,8 @@ Block4 philox(uint64_t counter, uint64_t key0, uint64_t key1) {
     return x;
 }
 
-// The highest logit's place, the lowest of equals; -1 where one is NaN or the highest is not finite.
-int likeliest(const float* logits, int padded) {
+// The id of the highest logit, the lowest id of equals; -1 where a logit is NaN or the highest is not finite.
+int highest_logit(const float* logits, int padded) {
     Floats best = charloom::load(logits);
     Ints strange = best != best;
     for (int n = LANES; n < padded; n += LANES) {
@@ -92,54 +93,102 @@ int likeliest(const float* logits, int padded) {
 }  // namespace
 
 // NumPy counts up before it encrypts, so its first block is that of counter 1.
-double uniform(uint64_t seed, uint64_t sequence, uint64_t position) {
-    uint64_t raw = philox(position / 4 + 1, seed, sequence).word[position % 4];
+double uniform(uint64_t seed, uint64_t index, uint64_t position) {
+    uint64_t raw = philox(position / 4 + 1, seed, index).word[position % 4];
     return static_cast<double>(raw >> 11) * 0x1p-53;
 }
 
-Sampler::Sampler(const Sampling& sampling, int vocabulary_size, int padded)
-    : sampling_(sampling), vocabulary_size_(vocabulary_size), padded_(padded), scores_(padded), weights_(padded),
-      order_(vocabulary_size) {}
+History::History(const SamplingParameters& parameters, int vocabulary_size)
+    : penalised_(parameters.repetition_penalty != 1 ? parameters.repetition_window : 0),
+      capacity_(std::max(penalised_, parameters.no_repeat_ngram_size > 0 ? parameters.ngram_window : 0)),
+      counts_(capacity_ ? vocabulary_size : 0) {}
 
-int Sampler::choose(float* logits, int before, double uniform) {
-    if (before == sampling_.separator && before >= 0) logits[before] = -std::numeric_limits<float>::infinity();
-    for (int token : sampling_.never) logits[token] = -std::numeric_limits<float>::infinity();
-    int first = likeliest(logits, padded_);
-    if (first < 0 || sampling_.likeliest) return first;
+void History::push(int token) {
+    if (capacity_ == 0) return;
+    tokens_.push_back(token);
+    counts_[token]++;
+    size_t held = tokens_.size() - begin_;
+    if (held > size_t(penalised_)) counts_[tokens_[tokens_.size() - 1 - penalised_]]--;
+    if (held > size_t(capacity_)) begin_++;
+    if (begin_ < size_t(capacity_)) return;
+    tokens_.erase(tokens_.begin(), tokens_.begin() + begin_);
+    begin_ = 0;
+}
+
+void History::penalise(float* logits, float penalty) const {
+    for (size_t id = 0; id < counts_.size(); id++)
+        if (counts_[id] > 0) logits[id] = logits[id] < 0 ? logits[id] * penalty : logits[id] / penalty;
+}
+
+void History::forbid_ngrams(float* logits, int size) const {
+    size_t before = size_t(size) - 1;
+    if (tokens_.size() - begin_ < size_t(size)) return;
+    auto last = tokens_.end() - before;  // the tokens that a forbidden one would follow
+    for (auto start = tokens_.begin() + begin_; start + before != tokens_.end(); start++)
+        if (std::equal(last, tokens_.end(), start)) logits[start[before]] = FORBIDDEN;
+}
+
+Sampler::Sampler(int vocabulary_size, int padded)
+    : vocabulary_size_(vocabulary_size), padded_(padded), scores_(padded), weights_(padded), order_(vocabulary_size) {}
+
+int Sampler::choose(float* logits, const SamplingParameters& parameters, const History& history, int last,
+                    double uniform) {
+    if (parameters.repetition_penalty != 1) history.penalise(logits, parameters.repetition_penalty);
+    if (parameters.no_repeat_ngram_size > 0) history.forbid_ngrams(logits, parameters.no_repeat_ngram_size);
+    if (last == parameters.separator && last >= 0) logits[last] = FORBIDDEN;
+    for (int id : parameters.suppressed) logits[id] = FORBIDDEN;
+    int first = highest_logit(logits, padded_);
+    if (first < 0 || parameters.greedy) return first;
     double top = logits[first];
-    for (int n = 0; n < padded_; n++) scores_[n] = (static_cast<double>(logits[n]) - top) / sampling_.temperature;
-    filter();
+    for (int n = 0; n < padded_; n++) scores_[n] = (static_cast<double>(logits[n]) - top) / parameters.temperature;
+    filter(parameters);
     return draw(uniform);
 }
 
-void Sampler::filter() {
-    if (sampling_.top_k > 0 && sampling_.top_k < vocabulary_size_) keep_top_k();
-    if (sampling_.top_p < 1) keep_top_p();
-    if (sampling_.floor > NEVER)
-        for (double& score : scores_)
-            if (!(score >= sampling_.floor)) score = NEVER;
+void Sampler::log_probabilities(const float* logits, int token, int top, double* logprobs, int32_t* top_ids) {
+    double highest = *std::max_element(logits, logits + vocabulary_size_), sum = 0;
+    for (int n = 0; n < padded_; n++) scores_[n] = static_cast<double>(logits[n]) - highest;
+    exponentials(scores_.data(), weights_.data(), padded_);
+    for (int n = 0; n < vocabulary_size_; n++) sum += weights_[n];
+    double log_sum = std::log(sum);
+    logprobs[0] = scores_[token] - log_sum;
+    std::iota(order_.begin(), order_.end(), 0);
+    std::partial_sort(order_.begin(), order_.begin() + top, order_.end(),
+                      [&](int a, int b) { return scores_[a] != scores_[b] ? scores_[a] > scores_[b] : a < b; });
+    for (int n = 0; n < top; n++) {
+        top_ids[n] = order_[n];
+        logprobs[1 + n] = scores_[order_[n]] - log_sum;
+    }
 }
 
-void Sampler::keep_top_k() {
+void Sampler::filter(const SamplingParameters& parameters) {
+    if (parameters.top_k > 0 && parameters.top_k < vocabulary_size_) keep_top_k(parameters.top_k);
+    if (parameters.top_p < 1) keep_top_p(parameters.top_p);
+    if (parameters.min_log_p > EXCLUDED)
+        for (double& score : scores_)
+            if (!(score >= parameters.min_log_p)) score = EXCLUDED;
+}
+
+void Sampler::keep_top_k(int k) {
     std::copy_n(scores_.begin(), vocabulary_size_, weights_.begin());
-    auto edge = weights_.begin() + sampling_.top_k - 1;
+    auto edge = weights_.begin() + k - 1;
     std::nth_element(weights_.begin(), edge, weights_.begin() + vocabulary_size_, std::greater<>());
     double least = *edge;
-    auto room = sampling_.top_k -
-                std::count_if(scores_.begin(), scores_.begin() + vocabulary_size_, [&](double s) { return s > least; });
+    auto room = k - std::count_if(scores_.begin(), scores_.begin() + vocabulary_size_,
+                                  [&](double score) { return score > least; });
     for (int n = 0; n < vocabulary_size_; n++)
-        if (scores_[n] < least || (scores_[n] == least && room-- <= 0)) scores_[n] = NEVER;
+        if (scores_[n] < least || (scores_[n] == least && room-- <= 0)) scores_[n] = EXCLUDED;
 }
 
-void Sampler::keep_top_p() {
+void Sampler::keep_top_p(double p) {
     std::iota(order_.begin(), order_.end(), 0);
     std::stable_sort(order_.begin(), order_.end(), [&](int a, int b) { return scores_[a] > scores_[b]; });
     exponentials(scores_.data(), weights_.data(), padded_);
     double total = 0, before = 0;
-    for (int token : order_) total += weights_[token];
-    for (int token : order_) {
-        if (!(before < sampling_.top_p * total)) scores_[token] = NEVER;
-        before += weights_[token];
+    for (int id : order_) total += weights_[id];
+    for (int id : order_) {
+        if (!(before < p * total)) scores_[id] = EXCLUDED;
+        before += weights_[id];
     }
 }
 

@@ -1,42 +1,75 @@
-// From a text's logits to its next token: the twin of inference/sampling.py, to the order of every sum.
+// From a row's logits to its next token. NumPy twin: inference/sampling.py, to the order of every sum.
 
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 namespace charloom::inference {
 
-// What inference/sampling.py calls `Sampling`, with every filter that is off at the value that lets all through.
-struct Sampling {
+// The sampling parameters of one row; every filter that is off has the value that lets all tokens through.
+struct SamplingParameters {
     double temperature = 1;
-    int top_k = 0;     // 0 is off
-    double top_p = 1;  // 1 is off
-    double floor;      // ln of min_p; -inf is off
-    bool likeliest = false;
-    std::vector<int> never;  // ids that are not written
-    int separator = -1;      // an id that never follows itself
+    int top_k = 0;                                                // 0 is off
+    double top_p = 1;                                             // 1 is off
+    double min_log_p = -std::numeric_limits<double>::infinity();  // ln of min_p; -inf is off
+    bool greedy = false;
+    float repetition_penalty = 1;  // 1 is off
+    int repetition_window = 0;     // the last tokens that the penalty sees
+    int no_repeat_ngram_size = 0;  // 0 is off
+    int ngram_window = 0;          // the last tokens that it sees
+    std::vector<int> suppressed;   // ids that are never generated
+    int separator = -1;            // an id that never follows itself
+
+    bool needs_history() const { return repetition_penalty != 1 || no_repeat_ngram_size > 0; }
 };
 
-// Number `position` of a sequence, in [0, 1): NumPy's Philox-4x64 under the key (seed, sequence).
-double uniform(uint64_t seed, uint64_t sequence, uint64_t position);
+// The last tokens of a row, as far as its filters look back.
+class History {
+public:
+    History() = default;
+    History(const SamplingParameters& parameters, int vocabulary_size);
 
-// Chooses tokens; what it computes with is kept between one and the next. A thread needs one of its own.
+    void push(int token);
+
+    // Divides positive logits of the tokens in the repetition window by the penalty, and multiplies negative ones by it
+    // (Keskar et al. 2019).
+    void penalise(float* logits, float penalty) const;
+
+    // Forbids each token that would complete a sequence of `size` tokens that stands here already (Paulus et al. 2017).
+    void forbid_ngrams(float* logits, int size) const;
+
+private:
+    int penalised_ = 0, capacity_ = 0;  // of the last tokens: how many are penalised, and how many are held
+    std::vector<int> tokens_;           // the oldest one at begin_; at most twice the capacity
+    size_t begin_ = 0;
+    std::vector<int> counts_;  // [V]: how often each token stands among those that are penalised
+};
+
+// Number `position` of a random stream, in [0, 1): NumPy's Philox-4x64 under the key (seed, index).
+double uniform(uint64_t seed, uint64_t index, uint64_t position);
+
+// Chooses tokens. It holds only memory to compute in; each thread needs one of its own.
 class Sampler {
 public:
     // `padded` is a multiple of LANES, at least the vocabulary size: logits has as many, the last of them -inf.
-    Sampler(const Sampling& sampling, int vocabulary_size, int padded);
+    Sampler(int vocabulary_size, int padded);
 
-    // The next token after `before`, or -1 where the logits leave no finite one. Changes logits.
-    int choose(float* logits, int before, double uniform);
+    // The next token after `last`, or -1 where the logits leave no finite one. Changes logits.
+    int choose(float* logits, const SamplingParameters& parameters, const History& history, int last, double uniform);
+
+    // ln softmax(logits)[token] in logprobs[0], then the `top` highest in logprobs[1…] and their ids, the lowest id first of
+    // equals.
+    void log_probabilities(const float* logits, int token, int top, double* logprobs, int32_t* top_ids);
 
 private:
-    void filter();
-    void keep_top_k();
-    void keep_top_p();
+    void filter(const SamplingParameters& parameters);
+    void keep_top_k(int k);
+    void keep_top_p(double p);
     int draw(double uniform);
 
-    const Sampling& sampling_;
     int vocabulary_size_, padded_;
     std::vector<double> scores_, weights_;
     std::vector<int> order_;

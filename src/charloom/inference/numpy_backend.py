@@ -1,0 +1,142 @@
+"""The plain backend: a step of the network in NumPy, then a choice for each row. Twin of `native_backend.py`.
+
+Shapes: B rows, S steps, T tokens of a prompt, V vocabulary size, N log-probabilities.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+
+import numpy as np
+
+from charloom.inference.network import Network
+from charloom.inference.rows import Decoded, Integers, Row, State
+from charloom.inference.sampling import (
+    Doubles,
+    Floats,
+    Ids,
+    choose,
+    forbid_ngrams,
+    log_probabilities,
+    penalise,
+    random_stream,
+)
+from charloom.inference.weights import Weights
+
+
+class NumpyBackend:
+    """See `charloom.inference.rows.Backend`."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._network = Network(weights.architecture, weights.parameters, weights.reset_id)
+
+    def with_threads(self, threads: int | None) -> NumpyBackend:
+        """Itself: it has one thread."""
+        return self
+
+    def initial_state(self) -> State:
+        """See `Backend.initial_state`."""
+        return self._network.initial_state(1)
+
+    def read(self, ids_T: Integers, state: State, seconds: float) -> tuple[int, State]:
+        """See `Backend.read`. It ends between two blocks, within which sums may depend on the number of steps."""
+        end, done = time.monotonic() + seconds, 0
+        for count, after in self._network.states(ids_T[None], state):
+            done, state = done + count, after
+            if time.monotonic() >= end:
+                break
+        return done, state
+
+    def logits(self, ids_BT: Integers, state: State) -> tuple[Floats, State]:
+        """See `Backend.logits`."""
+        return self._network.sequence(ids_BT, state)
+
+    def batch(self) -> NumpyBatch:
+        """See `Backend.batch`."""
+        return NumpyBatch(self._network)
+
+
+class NumpyBatch:
+    """See `charloom.inference.rows.Batch`."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._rows: list[_DecodingRow] = []
+        self._state = network.initial_state(0)
+
+    def join(self, row: Row, recent: Integers, state: State) -> None:
+        """See `Batch.join`."""
+        self._rows.append(_DecodingRow(row, recent))
+        self._state = State(
+            np.concatenate([self._state.h_LBH, state.h_LBH], axis=1),
+            None if state.c_LBH is None else np.concatenate([self._state.memory, state.c_LBH], axis=1),
+        )
+
+    def leave(self, row: int) -> None:
+        """See `Batch.leave`."""
+        last = self._rows.pop()
+        keep = np.arange(len(self._rows))
+        if row < len(keep):
+            self._rows[row], keep[row] = last, len(keep)
+        self._state = self._state.rows(keep)
+
+    def decode(self, steps: int, seconds: float) -> Decoded:
+        """See `Batch.decode`."""
+        end = time.monotonic() + seconds
+        top = max((row.row.logprobs for row in self._rows if row.row.logprobs is not None), default=-1)
+        tokens, logprobs, top_ids = list[Ids](), list[Doubles](), list[Ids]()
+        for _ in range(steps):
+            logits_BV, self._state = self._network.step(np.array([row.token for row in self._rows]), self._state)
+            ids_B = self._choose(logits_BV.copy())
+            tokens.append(ids_B)
+            if top >= 0:
+                pairs = [log_probabilities(*each, top) for each in zip(logits_BV, ids_B, strict=True)]
+                logprobs.append(np.stack([pair[0] for pair in pairs]))
+                top_ids.append(np.stack([pair[1] for pair in pairs]))
+            if ids_B.min() < 0 or time.monotonic() >= end:
+                break
+        if top < 0:
+            return Decoded(np.stack(tokens, axis=1))
+        return Decoded(np.stack(tokens, axis=1), np.stack(logprobs, axis=1), np.stack(top_ids, axis=1))
+
+    def _choose(self, logits_BV: Floats) -> Ids:
+        """ids_B; rows with the same sampling parameters are chosen together. Changes the logits."""
+        ids_B = np.empty(len(self._rows), np.intp)
+        uniform_B = np.array([next(row.random) for row in self._rows])
+        alike: dict[int, list[int]] = {}
+        for number, row in enumerate(self._rows):
+            row.forbid(logits_BV[number])
+            alike.setdefault(id(row.row.sampling), []).append(number)
+        for rows in alike.values():
+            ids_B[rows] = choose(logits_BV[rows], uniform_B[rows], self._rows[rows[0]].row.sampling)
+        for row, token in zip(self._rows, ids_B.tolist(), strict=True):
+            if token >= 0:
+                row.take(token)
+        return ids_B
+
+
+class _DecodingRow:
+    """A row, the token that it reads next, its random numbers, and the last tokens that its filters see."""
+
+    def __init__(self, row: Row, recent: Integers) -> None:
+        self.row, self.token = row, int(recent[-1])
+        self.random: Iterator[float] = random_stream(row.seed, row.index, row.position)
+        self._tokens = deque(recent.tolist(), maxlen=row.sampling.history)
+
+    def forbid(self, logits_V: Floats) -> None:
+        """The filters that only this row's tokens decide, in place."""
+        sampling, tokens = self.row.sampling, [*self._tokens]
+        if sampling.penalised:
+            penalise(logits_V, tokens[-sampling.penalised :], sampling.repetition_penalty)
+        if sampling.no_repeat_ngram_size is not None:
+            forbid_ngrams(logits_V, tokens, sampling.no_repeat_ngram_size)
+        if self.token == self.row.separator_id:
+            logits_V[self.token] = -np.inf
+        logits_V[list(self.row.suppressed)] = -np.inf
+
+    def take(self, token: int) -> None:
+        """The row goes on with this token."""
+        self.token = token
+        self._tokens.append(token)

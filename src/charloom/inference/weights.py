@@ -1,0 +1,48 @@
+"""What a backend computes with: the network's parameters, and what follows from them alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charloom.architecture import GATES, Architecture
+from charloom.cells import input_features
+
+Floats = NDArray[np.floating[Any]]
+
+TABLE_LIMIT = 2**22
+"""Most numbers in the input table: 16 MiB in float32. Beyond, a product each step costs less than the memory."""
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """A network's parameters. Nothing in it changes, so backends and threads share it.
+
+    architecture: sizes and kinds; parameters: by the names of `architecture.shapes`, all of one dtype, in which
+    everything is computed; reset_id: the token that is read from the zero state, whatever came before it, or None.
+    """
+
+    architecture: Architecture
+    parameters: Mapping[str, Floats]
+    reset_id: int | None = None
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of every parameter."""
+        return self.parameters["head.bias"].dtype
+
+    @cached_property
+    def features_VE(self) -> Floats | None:
+        """What each token enters the first layer as: see `charloom.cells.input_features`."""
+        return input_features(self.architecture, self.parameters)
+
+    @property
+    def tabled(self) -> bool:
+        """Whether the first layer's input product is looked up: one-hot picks a column of the weights, at no cost."""
+        sizes = self.architecture
+        return self.features_VE is None or sizes.vocabulary_size * GATES[sizes.cell] * sizes.hidden <= TABLE_LIMIT

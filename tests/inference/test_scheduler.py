@@ -1,0 +1,313 @@
+"""Many sequences on one backend: each as if it were alone, whatever comes, goes and waits beside it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+
+from charloom import kernels
+from charloom.architecture import Architecture
+from charloom.data.vocabulary import Vocabulary
+from charloom.errors import ModelError, QueueFullError
+from charloom.inference import network, scheduler
+from charloom.inference.scheduler import Scheduler
+from charloom.inference.stop_strings import StopStrings
+from charloom.model import Model
+
+pytestmark = pytest.mark.processor
+
+EXAMPLES = int(os.environ.get("CHARLOOM_EXAMPLES", "15"))
+"""Of the state machine, for each backend and precision; CONTRIBUTING.md says when more are worth their time."""
+
+LETTERS = Vocabulary("characters", tuple("\n abcdefgh"))
+RECORDS = Vocabulary("characters", tuple("abcd"), unknown=True, separator=True)
+
+
+def random_model(vocabulary=LETTERS, cell="lstm", layers=2, hidden=20, scale=2.0, seed=0, **options):
+    made = Architecture(
+        cell=cell,
+        nonlinearity="tanh",
+        layers=layers,
+        hidden=hidden,
+        input="embedding",
+        embedding=4,
+        vocabulary_size=vocabulary.size,
+    )
+    generator = np.random.default_rng(seed)
+    parameters = {
+        name: (scale * generator.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
+        for name, shape in made.shapes.items()
+    }
+    return Model(made, vocabulary, parameters, **options)
+
+
+@pytest.fixture(params=["numpy", "fp32", "bf16", "int8"])
+def precision(request, monkeypatch):
+    """What computes: NumPy, or the kernels in each precision."""
+    if request.param == "numpy":
+        monkeypatch.setattr(kernels, "chosen", lambda: kernels.KernelChoice("none", None, "a test"))
+    elif kernels.chosen().module is None:
+        pytest.skip("no kernels are in use")
+    return "fp32" if request.param == "numpy" else request.param
+
+
+def models():
+    """Of characters, of independent records, and of bytes."""
+    return [
+        random_model(),
+        random_model(RECORDS, "gru", records="line", keep_order=False),
+        random_model(Vocabulary("bytes"), "rnn", layers=1, scale=1.0),
+    ]
+
+
+OPTIONS = st.fixed_dictionaries(
+    {"seed": st.integers(0, 5), "index": st.integers(0, 3)},
+    optional={
+        "temperature": st.sampled_from([0.3, 1.0, 2.0]),
+        "top_k": st.integers(1, 5),
+        "top_p": st.sampled_from([0.3, 0.9]),
+        "min_p": st.sampled_from([0.05, 0.5]),
+        "greedy": st.booleans(),
+        "repetition_penalty": st.sampled_from([0.8, 1.5]),
+        "repetition_window": st.integers(1, 20),
+        "no_repeat_ngram_size": st.integers(3, 6),
+        "stop": st.lists(st.text("abcdé", min_size=1, max_size=3), max_size=2),
+        "length": st.integers(0, 60),
+        "logprobs": st.integers(0, 6),
+    },
+)
+PROMPTS = st.text("abcd", max_size=4) | st.integers(1, 400).map(lambda n: ("abcdcab" * n)[:n])
+
+
+def machine(precision, made, batch_of=None):  # noqa: C901 - a class of small methods
+    """A state machine: requests that come and are cancelled, in any order between updates."""
+
+    class Requests(RuleBasedStateMachine):
+        def __init__(self):
+            super().__init__()
+            self.given = {}
+
+        def scheduler_of(self, number, slots, threads):
+            if number not in self.given:
+                scheduler = made[number].scheduler(precision, threads, slots)
+                if batch_of:
+                    scheduler._batch = batch_of(scheduler._batch)
+                self.given[number] = (scheduler, {})
+            return self.given[number]
+
+        @rule(
+            number=st.integers(0, len(made) - 1),
+            prompt=PROMPTS,
+            options=OPTIONS,
+            slots=st.integers(1, 9),
+            threads=st.integers(1, 2),
+        )
+        def submit(self, number, prompt, options, slots, threads):
+            scheduler, sequences = self.scheduler_of(number, slots, threads)
+            request = made[number].request(prompt, **{"length": 30, **options})
+            sequences[scheduler.submit(request)] = []
+
+        @rule(data=st.data(), moment=st.sampled_from([0.0, 0.02]), reading=st.sampled_from([0.0, 0.02]))
+        def update(self, data, moment, reading):
+            scheduler.CHUNK_SECONDS, scheduler.READ_SECONDS = moment, reading
+            for each, sequences in self.given.values():
+                for output in each.update():
+                    sequences[output.sequence].append(output)
+
+        @rule(data=st.data())
+        def cancel(self, data):
+            if any(sequences for _, sequences in self.given.values()):
+                every = [one for _, sequences in self.given.values() for one in sequences]
+                data.draw(st.sampled_from(every)).cancel()
+
+        def teardown(self):
+            for number, (each, sequences) in self.given.items():
+                while not each.idle:
+                    for output in each.update():
+                        sequences[output.sequence].append(output)
+                for sequence, outputs in sequences.items():
+                    self.check(number, sequence, outputs)
+
+        def check(self, number, sequence, outputs):
+            alone = [output for _, output in outputs_of(made[number], sequence.request, precision)]
+            text, whole = ("".join(output.text for output in each) for each in (outputs, alone))
+            logprobs, expected = (sum((output.logprobs for output in each), ()) for each in (outputs, alone))
+            assert [output.finish_reason for output in outputs[:-1]] == [None] * (len(outputs) - 1)
+            if outputs[-1].finish_reason == "cancelled":
+                assert whole.startswith(text)
+                assert expected[: len(logprobs)] == logprobs
+            else:
+                assert outputs[-1].finish_reason == alone[-1].finish_reason
+                assert (text, logprobs) == (whole, expected)
+
+    return Requests
+
+
+def outputs_of(model, request, precision):
+    """What comes of a request that is alone, up to an error."""
+    outputs = model.run([request], precision, threads=1, slots=1)
+    try:
+        while (pair := next(outputs, None)) is not None:
+            yield pair
+    except ModelError:
+        return
+
+
+@pytest.fixture
+def restored(monkeypatch):
+    """The constants that the machine changes; NumPy's prompts in several blocks."""
+    for name in ("CHUNK_SECONDS", "READ_SECONDS"):
+        monkeypatch.setattr(scheduler, name, getattr(scheduler, name))
+    monkeypatch.setattr(network, "BLOCK_LIMIT", 80 * 50)
+
+
+RUNS = settings(
+    max_examples=EXAMPLES,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+def test_a_sequence_is_the_same_alone_and_among_others(precision, restored):
+    """Catches anything that one sequence has from another: parameters, random numbers, state, place, time, end."""
+    run_state_machine_as_test(machine(precision, models()), settings=RUNS)
+
+
+class Swapped:
+    """A batch in which the third row of every three has the second one's parameters."""
+
+    def __init__(self, batch):
+        self._batch, self._rows = batch, []
+        self.leave, self.decode = batch.leave, batch.decode
+
+    def join(self, row, recent, state):
+        self._rows.append(row)
+        taken = self._rows[-2] if len(self._rows) % 3 == 0 else row
+        self._batch.join(taken, recent, state)
+
+
+def test_the_state_machine_sees_two_rows_whose_parameters_are_swapped(precision, restored):
+    """Catches a state machine that proves nothing."""
+    found = settings(RUNS, max_examples=200, database=None, phases=[Phase.generate])  # no shrinking: it takes minutes
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(machine(precision, models(), Swapped), settings=found)
+
+
+def test_the_same_among_sixty_three_others(precision):
+    """Catches products of many rows (AMX tiles, panels) that round otherwise, and rows that move when others leave."""
+    model = random_model(hidden=40)
+    requests = [
+        model.request("abc"[: k % 4], 40 + 7 * (k % 11), seed=k, temperature=0.5 + k / 40, top_k=1 + k % 9)
+        for k in range(64)
+    ]
+    texts = [""] * 64
+    for number, output in model.run(requests, precision, slots=64):
+        texts[number] += output.text
+    for number in (0, 1, 31, 63):
+        assert texts[number] == "".join(o.text for _, o in outputs_of(model, requests[number], precision))
+
+
+def test_one_sequence_without_a_choice_leaves_the_others_alone(precision):
+    """Catches one request that ends the whole batch."""
+    model = random_model()
+    bad = model.request("a", 50, seed=1, no_repeat_ngram_size=1)  # runs out of characters that it has not used
+    good = model.request("a", 50, seed=1)
+    work = model.scheduler(precision)
+    sequences = [work.submit(request) for request in (good, bad, good)]
+    texts, reasons = dict.fromkeys(sequences, ""), {}
+    while not work.idle:
+        for output in work.update():
+            texts[output.sequence] += output.text
+            reasons[output.sequence] = output.finish_reason
+    assert [reasons[sequence] for sequence in sequences] == ["length", "error", "length"]
+    assert len(texts[sequences[1]]) == LETTERS.size - 1
+    assert texts[sequences[0]] == texts[sequences[2]] == model.generate("a", 50, seed=1, precision=precision)
+
+
+def test_the_queue_is_bounded(precision):
+    """Catches a server that takes requests until its memory ends."""
+    model = random_model()
+    work = Scheduler(model._backend(precision), LETTERS, slots=1, waiting=2)
+    for _ in range(2):
+        work.submit(model.request("a", 5))
+    with pytest.raises(QueueFullError, match="at most 2 requests may wait"):
+        work.submit(model.request("a", 5))
+    work.update()
+    work.submit(model.request("a", 5))
+
+
+def test_a_prompt_that_many_share_is_read_once(precision, monkeypatch):
+    """Catches sixty-four readings of one long prompt, and a state that one of its readers changes."""
+    model, work, read = random_model(), None, []
+    backend = model._backend(precision)
+    plain = type(backend).read
+    monkeypatch.setattr(
+        type(backend), "read", lambda self, ids_T, *rest: read.append(len(ids_T)) or plain(self, ids_T, *rest)
+    )
+    request = model.request("abc" * 50, 20, seed=4)
+    work = Scheduler(backend, LETTERS, slots=3)
+    sequences = [work.submit(replace(request, index=index)) for index in range(8)]
+    texts = dict.fromkeys(sequences, "")
+    while not work.idle:
+        for output in work.update():
+            texts[output.sequence] += output.text
+    assert read[0] == 149
+    assert sum(length == 149 for length in read) == 1
+    assert [*texts.values()] == [model.generate("abc" * 50, 20, seed=4, index=k, precision=precision) for k in range(8)]
+
+
+def test_a_long_prompt_is_read_between_steps_of_others(precision, monkeypatch):
+    """Catches a prompt that stops all running sequences until it is read."""
+    monkeypatch.setattr(scheduler, "READ_SECONDS", 0.0)
+    monkeypatch.setattr(scheduler, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(network, "BLOCK_LIMIT", 80 * 50)
+    model = random_model()
+    work = model.scheduler(precision)
+    running = work.submit(model.request("a", None, seed=1, stop="no such text"))
+    work.update()
+    late, updates = work.submit(model.request("ab" * 400, 5)), 0
+    seen: set = set()
+    while late not in seen:
+        outputs = work.update()
+        seen = {output.sequence for output in outputs}
+        assert running in seen
+        updates += 1
+    assert updates > 5
+
+
+def test_log_probabilities(precision):
+    """Catches probabilities after the temperature, a token that is not among its own, and a wrong order."""
+    model = random_model()
+    request = model.request("abc", 30, logprobs=LETTERS.size, seed=2, temperature=0.1, top_k=2)
+    outputs = [output for _, output in outputs_of(model, request, precision)]
+    found = [each for output in outputs for each in output.logprobs]
+    assert "".join(LETTERS.characters[each.token] for each in found) == "".join(output.text for output in outputs)
+    for each in found:
+        ids, logprobs = zip(*each.top, strict=True)
+        assert sorted(ids) == [*range(LETTERS.size)]
+        assert [*logprobs] == sorted(logprobs, reverse=True)
+        assert np.exp(logprobs).sum() == pytest.approx(1, abs=1e-6)
+        assert each.logprob == dict(each.top)[each.token]
+    backend = model._backend(precision)
+    logits, _ = backend.logits(LETTERS.encode("abc")[None], backend.initial_state())
+    own = logits[0, -1].astype(float)[found[0].token] - np.log(np.exp(logits[0, -1].astype(float)).sum())
+    assert found[0].logprob == pytest.approx(own, abs=1e-5)
+
+
+def test_stop_strings_belong_to_their_request(precision):
+    """Catches an automaton whose state two sequences share."""
+    model = random_model()
+    stops = [StopStrings(("ab",)), StopStrings(("h", "e ")), StopStrings(())]
+    requests = [replace(model.request("a", 200, seed=3), stop=stop) for stop in stops for _ in range(3)]
+    texts = [""] * len(requests)
+    for number, output in model.run(requests, precision):
+        texts[number] += output.text
+    assert [len({*texts[k : k + 3]}) for k in (0, 3, 6)] == [1, 1, 1]
+    assert len({*texts}) == 3
