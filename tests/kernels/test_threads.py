@@ -1,4 +1,4 @@
-"""The threads of the kernels: every part once, every barrier met, and nobody left waiting, whatever else happens."""
+"""The thread pool: every part runs once, every barrier holds, and no thread waits for ever."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def test_every_part_is_run_once(variant, threads):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4, 40])
-def test_a_gang_meets(variant, threads):
-    """Catches a barrier that lets a member through before the others, and more members than there is room for."""
+def test_barriers_hold_every_member(variant, threads):
+    """Catches a barrier that lets a member through before the others, and more members than a team may have."""
     for _ in range(50):
         size, apart = variant.team_barriers(threads, 20)
         assert 1 <= size <= min(threads, 16)
@@ -32,7 +32,7 @@ def test_a_gang_meets(variant, threads):
 
 
 def test_many_python_threads_at_once(variant):
-    """Catches a deadlock, and work that is mixed up with another's, when several threads want the pool."""
+    """Catches a deadlock, and parts of another caller's work, when several threads use the pool."""
     wrong = []
 
     def work():
@@ -79,7 +79,7 @@ for _ in range(2):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.parametrize("code", [FORK, EXIT], ids=["fork", "exit"])
 def test_processes_end(variant, code):
-    """Catches a child that waits for its parent's workers, and an end that waits for work that never ends."""
+    """Catches a child that waits for its parent's workers, and an exit that waits for work that never ends."""
     from charloom import kernels
 
     setup = SETUP.format(path=sys.path, folder=list(kernels.__path__), name=variant.__name__.rpartition("._")[2])

@@ -10,9 +10,9 @@ namespace nb = nanobind;
 
 namespace charloom {
 
+void bind_threads(nb::module_& module);    // threads/module.cpp
 void bind_training(nb::module_& module);   // training/module.cpp
 void bind_inference(nb::module_& module);  // inference/module.cpp
-void bind_threads(nb::module_& module);    // threads/module.cpp
 
 }  // namespace charloom
 
@@ -20,7 +20,7 @@ NB_MODULE(CHARLOOM_MODULE, module) {
     module.attr("LANES") = CHARLOOM_LANES;
     module.attr("FLAGS") = CHARLOOM_FLAGS;  // the compiler's, for what is compared with these kernels
     module.def("cpu_features", &charloom::cpu_features, "What this processor can do of what the variants need.");
+    charloom::bind_threads(module);
     charloom::bind_training(module);
     charloom::bind_inference(module);
-    charloom::bind_threads(module);
 }

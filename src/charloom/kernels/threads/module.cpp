@@ -1,9 +1,11 @@
-// What Python's tests see of the thread pool.
+// The Python bindings of the thread pool, for its tests.
 
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/vector.h>
 
+#include <atomic>
+#include <chrono>
 #include <mutex>
 #include <set>
 #include <thread>
@@ -16,24 +18,24 @@ namespace nb = nanobind;
 namespace charloom {
 namespace {
 
-// How often each of so many parts was run, and by how many threads.
+// How often each part was run, and by how many threads.
 std::pair<std::vector<int>, int> parts_run(int threads, int parts) {
-    ReleaseGil others_may_run;
+    ReleaseGil here;
     std::vector<std::atomic<int>> runs(parts);
     std::mutex lock;
     std::set<std::thread::id> seen;
     run_parts(threads, parts, [&](int part) {
         runs[part]++;
-        std::this_thread::sleep_for(std::chrono::microseconds(20));  // leaves some for others
+        std::this_thread::sleep_for(std::chrono::microseconds(20));  // leaves some parts for other threads
         std::lock_guard guard(lock);
         seen.insert(std::this_thread::get_id());
     });
     return {{runs.begin(), runs.end()}, static_cast<int>(seen.size())};
 }
 
-// The size of a team, and in how many of so many rounds a member passed a barrier before another reached it.
+// The size of a team, and how often a member found another one in a different round after a barrier.
 std::pair<int, int> team_barriers(int threads, int rounds) {
-    ReleaseGil others_may_run;
+    ReleaseGil here;
     std::vector<std::atomic<int>> at(Team::LARGEST);
     std::atomic<int> apart{0};
     int size = run_team(threads, [&](int member, Team& team) {
@@ -51,8 +53,8 @@ std::pair<int, int> team_barriers(int threads, int rounds) {
 
 void bind_threads(nb::module_& module) {
     using namespace nb::literals;
-    module.def("parts_run", &parts_run, "threads"_a, "parts"_a);
-    module.def("team_barriers", &team_barriers, "threads"_a, "rounds"_a);
+    module.def("parts_run", parts_run, "threads"_a, "parts"_a);
+    module.def("team_barriers", team_barriers, "threads"_a, "rounds"_a);
 }
 
 }  // namespace charloom

@@ -1,9 +1,8 @@
-// How the threads of pool.h are woken, share out work and go to sleep.
+// How the threads of pool.h wake, share work and sleep.
 //
-// Work is handed out by one 64-bit ticket: which work it is in the upper half, how much of it is still to be taken in
-// the lower. A worker takes some by a compare-and-swap, which fails if anything changed since it looked; so it can look
-// at leisure, even at work that is long done, and touches the work itself only once it has taken a part, which the
-// caller then waits for.
+// A 64-bit ticket hands out the work: its upper half numbers the job, its lower half counts the parts that are left. A
+// worker takes a part by compare-and-swap, which fails if the ticket has changed. So a worker may read the ticket at
+// any time, even that of a finished job. It touches the job only once it has a part, and then the caller waits for it.
 
 #include "threads/pool.h"
 
@@ -23,10 +22,10 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Longer than the gaps between one call of training and the next, and some hundredths of a scheduler's time slice. On a busy
-// machine two threads that write a text together are then awake together more often (LOG.md, "how long a thread spins").
+// Longer than the gaps between two calls of training, and a few percent of a scheduler's time slice. On a busy machine
+// the members of a team are then awake together more often (LOG.md, "how long a thread spins").
 constexpr auto SPIN = std::chrono::microseconds(200);
-// A thread that spins answers in under 1 µs, one that sleeps on an idle core in 5 to 50.
+// A spinning thread answers in under 1 µs, a sleeping thread on an idle core in 5 to 50 µs.
 constexpr auto PATIENCE = std::chrono::microseconds(30);
 
 inline void pause() {
@@ -37,93 +36,94 @@ inline void pause() {
 #endif
 }
 
-// Whether `done()` came true within `time`; the clock is looked at now and then only, because it costs as much as a look.
+// Whether `done()` became true within `time`. It reads the clock only now and then, because that costs as much as a
+// test.
 template <typename Done>
 bool spin(Done done, Clock::duration time) {
-    for (int look = 0; look < 64; look++) {
+    for (int test = 0; test < 64; test++) {
         if (done()) return true;
         pause();
     }
     for (auto end = Clock::now() + time; Clock::now() < end;)
-        for (int look = 0; look < 16; look++) {
+        for (int test = 0; test < 16; test++) {
             if (done()) return true;
             pause();
         }
     return done();
 }
 
-// What a worker got hold of: part `number` of a certain work.
+// Part `number` of a job, which a worker has taken.
 struct Part {
     uint32_t work;
     int number;
 };
 
 constexpr uint64_t REST = 0xffffffff;  // the lower half of a ticket
-constexpr int CALLER = -1;             // among the workers, who count from 0
+constexpr int CALLER = -1;             // the caller's number; workers count from 0
 
 thread_local int worker_number = CALLER;
 
-class Pool {
+class ThreadPool {
 public:
     void run(int threads, int parts, const std::function<void(int)>& job);
     int run_team(int threads, const std::function<void(int, Team&)>& job, Team& team, int& size);
     void close();
 
-    // Whether nobody else had it; if so it is to be given back.
-    bool take() { return !taken_.test_and_set(std::memory_order_acquire); }
-    void give_back() { taken_.clear(std::memory_order_release); }
+    // Whether the pool was free; if so, the caller must release it.
+    bool acquire() { return !in_use_.test_and_set(std::memory_order_acquire); }
+    void release() { in_use_.clear(std::memory_order_release); }
 
 private:
     void grow(int workers);
-    void live(int worker);
+    void run_worker(int worker);
     uint32_t offer(int workers, int parts, const std::function<void(int)>& job);
     bool claim(int worker, Part& part);
     void finish(const Part& part);
     void finished(uint32_t work, int parts);
 
-    std::atomic_flag taken_ = ATOMIC_FLAG_INIT;
+    std::atomic_flag in_use_ = ATOMIC_FLAG_INIT;
     std::vector<std::thread> workers_;
     std::atomic<bool> closing_{false};
-    Signal offered_;   // how many works there have been
-    Signal finished_;  // the last one of which every part is done
+    Signal offered_;   // number of the last job
+    Signal finished_;  // number of the last job whose parts are all done
     alignas(64) std::atomic<uint64_t> ticket_{0};
-    std::atomic<int> invited_{0};  // how many workers may take part in this one
+    std::atomic<int> invited_{0};  // how many workers may take parts of it
     int parts_ = 0;
     const std::function<void(int)>* job_ = nullptr;
     alignas(64) std::atomic<int> left_{0};  // parts that are not done
 };
 
-void Pool::run(int threads, int parts, const std::function<void(int)>& job) {
+void ThreadPool::run(int threads, int parts, const std::function<void(int)>& job) {
     uint32_t work = offer(threads - 1, parts, job);
     for (Part part; claim(CALLER, part);) finish(part);
     finished_.await(work);
 }
 
-// A team's parts are seats for workers. Seats that nobody took in time are taken away; whoever sits says who it is and
-// waits to hear who the others are. Members are numbered in the workers' order, not in that of their coming, so that a
-// thread meets the same share of the work again and finds it in its core's cache.
-int Pool::run_team(int threads, const std::function<void(int, Team&)>& job, Team& team, int& size) {
+// A team's parts are its memberships. Those that nobody takes in time are withdrawn; a worker that takes one registers
+// itself and waits until the team is complete. Members are numbered in the order of the workers, not of their arrival:
+// so a thread gets the same share of the work again, which is in its core's cache.
+int ThreadPool::run_team(int threads, const std::function<void(int, Team&)>& job, Team& team, int& size) {
     Signal begun;
-    std::atomic<uint32_t> seated{0};  // a bit for each worker
-    const std::function<void(int)> seat = [&](int) {
+    std::atomic<uint32_t> joined{0};  // a bit for each worker
+    const std::function<void(int)> join = [&](int) {
         uint32_t self = uint32_t{1} << worker_number;
-        seated.fetch_or(self);
+        joined.fetch_or(self);
         begun.await(1);
-        job(1 + std::popcount(seated.load() & (self - 1)), team);
+        job(1 + std::popcount(joined.load() & (self - 1)), team);
     };
-    uint32_t work = offer(threads - 1, threads - 1, seat);
+    uint32_t work = offer(threads - 1, threads - 1, join);
     spin([&] { return (ticket_.load(std::memory_order_acquire) & REST) == 0; }, PATIENCE);
-    int empty = static_cast<int>(ticket_.exchange(uint64_t{work} << 32) & REST);
-    if (empty > 0) finished(work, empty);
-    size = threads - empty;
-    while (std::popcount(seated.load()) + 1 < size) pause();
+    int absent = static_cast<int>(ticket_.exchange(uint64_t{work} << 32) & REST);
+    if (absent > 0) finished(work, absent);
+    size = threads - absent;
+    while (std::popcount(joined.load()) + 1 < size) pause();
     begun.raise(1);
     job(0, team);
     finished_.await(work);
     return size;
 }
 
-uint32_t Pool::offer(int workers, int parts, const std::function<void(int)>& job) {
+uint32_t ThreadPool::offer(int workers, int parts, const std::function<void(int)>& job) {
     grow(workers);
     uint32_t work = offered_.value() + 1;
     job_ = &job;
@@ -135,8 +135,8 @@ uint32_t Pool::offer(int workers, int parts, const std::function<void(int)>& job
     return work;
 }
 
-// `invited_` is read between looking at the ticket and changing it, so it belongs to the same work.
-bool Pool::claim(int worker, Part& part) {
+// `invited_` is read between reading the ticket and changing it, so it belongs to the same job.
+bool ThreadPool::claim(int worker, Part& part) {
     uint64_t ticket = ticket_.load(std::memory_order_acquire);
     while ((ticket & REST) != 0 && worker < invited_.load(std::memory_order_acquire))
         if (ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel, std::memory_order_acquire)) {
@@ -146,17 +146,17 @@ bool Pool::claim(int worker, Part& part) {
     return false;
 }
 
-void Pool::finish(const Part& part) {
+void ThreadPool::finish(const Part& part) {
     (*job_)(part.number);
     finished(part.work, 1);
 }
 
-// After this, the work and what it uses may be gone.
-void Pool::finished(uint32_t work, int parts) {
+// After this call the job, and the memory that it uses, may no longer exist.
+void ThreadPool::finished(uint32_t work, int parts) {
     if (left_.fetch_sub(parts, std::memory_order_acq_rel) == parts) finished_.raise(work);
 }
 
-void Pool::live(int worker) {
+void ThreadPool::run_worker(int worker) {
     worker_number = worker;
     for (uint32_t seen = 0;;) {
         offered_.await(seen + 1);
@@ -166,62 +166,62 @@ void Pool::live(int worker) {
     }
 }
 
-// Workers take no signals: Ctrl-C is for the thread that waits for it. Where the system gives no more threads, those
-// that there are do the work.
-void Pool::grow(int workers) {
+// Workers block signals: Ctrl-C is for the main thread. Where the system starts no more threads, those that exist do
+// the work.
+void ThreadPool::grow(int workers) {
     if (static_cast<int>(workers_.size()) >= workers) return;
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     try {
         while (static_cast<int>(workers_.size()) < workers)
-            workers_.emplace_back([this, worker = static_cast<int>(workers_.size())] { live(worker); });
+            workers_.emplace_back([this, worker = static_cast<int>(workers_.size())] { run_worker(worker); });
     } catch (const std::system_error&) {
     }
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
-// Stays taken, so that whoever comes after works alone. A thread that still works while the process ends keeps its
-// workers, and ends with it.
-void Pool::close() {
-    if (!spin([this] { return take(); }, std::chrono::seconds(1))) return;
+// The pool stays in use, so that later callers work alone. Where a thread still uses it while the process ends, its
+// workers end with the process.
+void ThreadPool::close() {
+    if (!spin([this] { return acquire(); }, std::chrono::seconds(1))) return;
     closing_.store(true);
     offered_.raise(offered_.value() + 1);
     for (auto& worker : workers_) worker.join();
     workers_.clear();
 }
 
-// Never deleted: threads may outlive what runs at the process's end, and a forked child leaves its parent's behind.
-std::atomic<Pool*> pool{nullptr};
+// Not deleted: threads may outlive the process's exit handlers, and a forked child abandons its parent's pool.
+std::atomic<ThreadPool*> pool{nullptr};
 
-struct Keeper {
-    Keeper() {
+struct PoolCloser {
+    PoolCloser() {
         pthread_atfork(nullptr, nullptr, [] { pool.store(nullptr); });
     }
-    ~Keeper() {
-        if (Pool* made = pool.load()) made->close();
+    ~PoolCloser() {
+        if (ThreadPool* made = pool.load()) made->close();
     }
-} keeper;
+} pool_closer;
 
-// The pool, taken for as long as this lives; or none, if another has it.
-class Borrowed {
+// The pool while this object lives; or null, where another thread uses it.
+class PoolLease {
 public:
-    Borrowed() : pool_(whole()->take() ? pool.load() : nullptr) {}
-    ~Borrowed() {
-        if (pool_) pool_->give_back();
+    PoolLease() : pool_(the_pool()->acquire() ? pool.load() : nullptr) {}
+    ~PoolLease() {
+        if (pool_) pool_->release();
     }
-    Borrowed(const Borrowed&) = delete;
+    PoolLease(const PoolLease&) = delete;
     explicit operator bool() const { return pool_ != nullptr; }
-    Pool* operator->() const { return pool_; }
+    ThreadPool* operator->() const { return pool_; }
 
 private:
-    static Pool* whole() {
-        Pool* made = pool.load();
+    static ThreadPool* the_pool() {
+        ThreadPool* made = pool.load();
         if (made) return made;
-        auto fresh = std::make_unique<Pool>();
+        auto fresh = std::make_unique<ThreadPool>();
         return pool.compare_exchange_strong(made, fresh.get()) ? fresh.release() : made;
     }
-    Pool* pool_;
+    ThreadPool* pool_;
 };
 
 }  // namespace
@@ -236,7 +236,7 @@ void Signal::await(uint32_t value) {
 void run_parts(int threads, int parts, const std::function<void(int)>& job) {
     threads = std::min(threads, parts);
     if (threads > 1)
-        if (Borrowed pool; pool) return pool->run(threads, parts, job);
+        if (PoolLease pool; pool) return pool->run(threads, parts, job);
     for (int part = 0; part < parts; part++) job(part);
 }
 
@@ -244,7 +244,7 @@ int run_team(int threads, const std::function<void(int, Team&)>& job) {
     Team team;
     threads = std::min(threads, Team::LARGEST);
     if (threads > 1)
-        if (Borrowed pool; pool) return pool->run_team(threads, job, team, team.size_);
+        if (PoolLease pool; pool) return pool->run_team(threads, job, team, team.size_);
     job(0, team);
     return 1;
 }

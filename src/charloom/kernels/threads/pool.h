@@ -1,8 +1,8 @@
-// The threads that training and writing share.
+// The thread pool of training and inference.
 //
-// There is one pool, made when it is first asked for and grown to what is asked of it. Whoever asks while another
-// thread uses it works alone: nobody ever waits for the pool itself, so nothing can deadlock, and a machine's cores are
-// not asked for twice. A forked child starts with an empty pool of its own.
+// There is one pool. It is created on first use and grows to the largest number of threads that is asked for. While one
+// thread uses it, other callers run their parts alone: nobody waits for the pool, so it cannot deadlock, and it does
+// not start more threads than the machine has cores. A forked child starts with an empty pool of its own.
 
 #pragma once
 
@@ -15,11 +15,11 @@
 namespace charloom {
 
 // Runs job(0) … job(parts - 1), each once, on the caller's thread and at most threads - 1 others, and returns when all
-// are done. Which thread takes which part is not fixed: a thread that is kept away by another process takes none, and
-// the caller does its part. Parts must not wait for one another, and must not throw.
+// are done. Any thread may take any part: where another process holds a core, its thread takes none and the caller runs
+// them. Parts must not wait for one another, and must not throw.
 void run_parts(int threads, int parts, const std::function<void(int)>& job);
 
-// A part a thread, for arithmetic: subnormal numbers are zero.
+// One part for each thread. Subnormal numbers are zero.
 template <class Work>
 void each_part(int threads, Work&& work) {
     run_parts(threads, threads, [&](int part) {
@@ -28,15 +28,15 @@ void each_part(int threads, Work&& work) {
     });
 }
 
-// A number that one thread raises and others wait for: they spin for a moment, because what they wait for mostly comes
-// within a microsecond, and then sleep, because on a busy machine it may not come for milliseconds.
+// A counter that one thread raises and others wait for. They spin first, because it mostly rises within a microsecond.
+// Then they sleep, because on a busy machine it may take milliseconds.
 class Signal {
 public:
     void raise(uint32_t value) {
         value_.store(value);
         if (sleepers_.load() > 0) value_.notify_all();
     }
-    // Returns when the number has reached `value`, counting round.
+    // Returns when the counter has reached `value`; it may wrap around.
     void await(uint32_t value);
     bool reached(uint32_t value) const {
         return static_cast<int32_t>(value_.load(std::memory_order_acquire) - value) >= 0;
@@ -44,15 +44,15 @@ public:
     uint32_t value() const { return value_.load(std::memory_order_acquire); }
 
 private:
-    // on a line of its own, so that a thread that spins here slows nobody elsewhere
+    // on a cache line of its own, so that a spinning thread slows no other
     alignas(64) std::atomic<uint32_t> value_{0};
     std::atomic<uint32_t> sleepers_{0};
 };
 
-// Threads that run at the same time, meet at barriers, and so may wait for one another.
+// Threads that run at the same time. They have barriers, and so may wait for one another.
 class Team {
 public:
-    static constexpr int LARGEST = 16;  // members; what they share between barriers is too little for more
+    static constexpr int LARGEST = 16;  // members; for more, the work between two barriers is too small
 
     int size() const { return size_; }
 
@@ -71,9 +71,9 @@ private:
     Signal arrived_[LARGEST];
 };
 
-// Runs job(0, team) … job(n - 1, team) at the same time, job(0) on the caller's thread, and returns n: as many as
-// answered within PATIENCE, at most `threads`. Alone, rather than late: a thread that another process keeps away would
-// hold up all at the first barrier.
+// Runs job(0, team) … job(n - 1, team) at the same time, job(0) on the caller's thread, and returns n. Members are the
+// threads that answer within PATIENCE, at most `threads`. A late thread is left out, since all members would wait for
+// it at the first barrier.
 int run_team(int threads, const std::function<void(int, Team&)>& job);
 
 }  // namespace charloom

@@ -1,4 +1,4 @@
-// Shares of so many things that lie in a row.
+// Equal shares of a range of indices.
 
 #pragma once
 
@@ -7,7 +7,7 @@
 
 namespace charloom {
 
-// [first, last) of n things in units of `grain`, that part p of so many takes.
+// [first, last) of n indices, in units of `grain`: the share of one part.
 struct Range {
     int first, last;
 

@@ -1,8 +1,8 @@
-// Lets other Python threads run, as nanobind's `gil_scoped_release` does, and survives the interpreter's end.
+// Releases the GIL, as nanobind's `gil_scoped_release` does, and survives the interpreter's exit.
 //
-// When the interpreter ends while a daemon thread is in here, Python before 3.14 answers that thread's wish to come back
-// with pthread_exit, which unwinds the stack; nanobind's frames must not be unwound, so the whole process would abort.
-// Instead the thread waits here for the process to end, as Python 3.14 has it wait.
+// When the interpreter exits while a daemon thread is in a kernel, Python before 3.14 ends that thread with
+// pthread_exit as soon as it acquires the GIL again. That unwinds the stack; nanobind's frames must not be unwound, so
+// the process would abort. Instead the thread waits here for the process to end, as in Python 3.14.
 
 #pragma once
 
