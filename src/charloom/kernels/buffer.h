@@ -1,4 +1,4 @@
-// Memory of the kernels' own.
+// Memory that the kernels own.
 
 #pragma once
 
@@ -15,12 +15,12 @@ namespace charloom {
 
 constexpr size_t HUGE_PAGE = size_t(2) << 20;
 
-// Room for numbers, aligned for any instruction, in huge pages where the system has them: a matrix's blocks lie far
-// apart, and with small pages looking up their addresses costs more than reading them.
+// An array of numbers, aligned for any instruction, in huge pages where the system has them. A matrix's blocks lie far
+// apart: with small pages, address translation costs more than reading them.
 template <class Number>
 class Buffer {
 public:
-    // Makes room for so many numbers. What was there is kept where it already suffices, else all is zero.
+    // Provides memory for `count` numbers. A buffer that is large enough keeps its contents; a new one is all zero.
     void reserve(size_t count) {
         if (count <= size_) return;
         size_t bytes = count * sizeof(Number), page = bytes < HUGE_PAGE ? 4096 : HUGE_PAGE;

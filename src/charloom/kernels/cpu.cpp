@@ -1,5 +1,5 @@
-// CPUID says what the processor has, XGETBV which registers the operating system saves; a feature needs both. Asked by
-// hand, because __builtin_cpu_supports of GCC 12 knows nothing of AMX. Numbers: Intel, Software Developer's Manual,
+// CPUID lists the processor's features, XGETBV the registers that the operating system saves; a feature needs both. Not
+// __builtin_cpu_supports, because that of GCC 12 does not know AMX. Numbers: Intel, Software Developer's Manual,
 // volume 2A, CPUID, and volume 1, 13.3 and 18.4.
 
 #include "cpu.h"
@@ -35,7 +35,7 @@ unsigned saved_registers() {
     return low;
 }
 
-// Linux keeps the tile registers back until a process asks for them, once, for all threads it starts from then on.
+// Linux grants the tile registers only on request: once per process, for all threads that it starts afterwards.
 bool tiles_granted() {
 #if defined(__linux__)
     constexpr long ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18;
@@ -49,7 +49,7 @@ bool tiles_granted() {
 
 std::vector<std::string> cpu_features() {
     const Leaf basic(1, 0), extended(7, 0), more(7, 1);
-    if (!has(basic.ecx, 27)) return {};  // OSXSAVE, without which XGETBV is no instruction
+    if (!has(basic.ecx, 27)) return {};  // OSXSAVE: without it XGETBV does not exist
     const unsigned saved = saved_registers();
     const bool ymm = (saved & 0x6) == 0x6, zmm = (saved & 0xe6) == 0xe6, tiles = (saved >> 17 & 3) == 3;
 
@@ -76,7 +76,7 @@ std::vector<std::string> cpu_features() {
 
 #elif defined(__aarch64__) && defined(__linux__)
 
-// Linux tells a process in its auxiliary vector what the processor has (getauxval(3)).
+// Linux lists the processor's features in a process's auxiliary vector (getauxval(3)).
 std::vector<std::string> cpu_features() {
     if (getauxval(AT_HWCAP) & HWCAP_ASIMD) return {"asimd"};
     return {};
@@ -84,7 +84,7 @@ std::vector<std::string> cpu_features() {
 
 #elif defined(__aarch64__)
 
-std::vector<std::string> cpu_features() { return {"asimd"}; }  // macOS and Windows run on no ARM without it
+std::vector<std::string> cpu_features() { return {"asimd"}; }  // macOS and Windows require it
 
 #else
 

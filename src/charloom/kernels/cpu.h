@@ -1,4 +1,4 @@
-// What the processor this runs on can do, asked of the processor and of the kernel.
+// The instruction sets that this processor has and the operating system supports.
 
 #pragma once
 
@@ -7,8 +7,8 @@
 
 namespace charloom {
 
-// The names, as /proc/cpuinfo writes them, of those features that the variants need and that may be used: the processor
-// has them and the operating system saves their registers. Empty on other architectures than x86-64 and 64-bit ARM.
+// Names as in /proc/cpuinfo, of those features that the variants need and that may be used: the processor has them and
+// the operating system saves their registers. Empty except on x86-64 and 64-bit ARM.
 std::vector<std::string> cpu_features();
 
 }  // namespace charloom

@@ -1,4 +1,4 @@
-// What must hold of an argument that Python gives; where it does not, Python gets a ValueError.
+// Checks of arguments that Python passes: where one fails, Python gets a ValueError.
 
 #pragma once
 

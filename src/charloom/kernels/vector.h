@@ -1,7 +1,7 @@
-// Numbers side by side, as many as the instruction set takes at once: all that the kernels need of arithmetic.
+// Vector arithmetic: all that the kernels need of it.
 //
-// Written in the vector types of GCC and Clang, which exist on every processor: AVX-512, AVX2, NEON and SSE2 differ here
-// only in LANES. The few places where an instruction does better than what the compiler finds are marked by #ifdef.
+// It uses the vector types of GCC and Clang, which exist on every processor: AVX-512, AVX2, NEON and SSE2 differ here
+// only in LANES. #ifdef marks the few places where an intrinsic is faster than the compiler's code.
 
 #pragma once
 
@@ -35,7 +35,7 @@ using Halves = uint16_t __attribute__((vector_size(2 * LANES)));
 using Bytes = uint8_t __attribute__((vector_size(LANES)));
 using Bf16 = uint16_t;  // the upper half of a float32
 
-// ---- memory; nothing need be aligned
+// ---- memory; no alignment is needed
 
 CHARLOOM_INLINE Floats load(const float* from) {
     Floats x;
@@ -67,7 +67,7 @@ CHARLOOM_INLINE Floats from_bits(Words x) { return (Floats)x; }
 
 // ---- arithmetic
 
-// Where `a` is no number, neither is the result: a limit as `b` does not hide that training diverged.
+// Where `a` is NaN, so is the result: a limit as `b` does not hide that training diverged.
 #if defined(__AVX512F__)
 CHARLOOM_INLINE Floats smaller(Floats a, Floats b) { return (Floats)_mm512_min_ps((__m512)b, (__m512)a); }
 CHARLOOM_INLINE Floats larger(Floats a, Floats b) { return (Floats)_mm512_max_ps((__m512)b, (__m512)a); }
@@ -104,8 +104,8 @@ CHARLOOM_INLINE Floats reciprocal(Floats x) {
 }
 
 // 2^t to a relative error of 2e-7, for t in [-126, 126]. 2^t = 2^n 2^f; 2^f by the polynomial of degree 5 whose largest
-// relative error is least (Remez' exchange): f in [0, 1) with AVX-512, whose instructions split and scale by themselves,
-// elsewhere in [-1/2, 1/2].
+// relative error is least (Remez' exchange): f in [0, 1) with AVX-512, whose instructions split and scale by
+// themselves, elsewhere in [-1/2, 1/2].
 CHARLOOM_INLINE Floats exp2_bounded(Floats t) {
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
     Floats f = (Floats)_mm512_reduce_ps((__m512)t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
@@ -128,7 +128,7 @@ CHARLOOM_INLINE Floats exp2_bounded(Floats t) {
 #endif
 }
 
-// t no larger than `most`, and no smaller than exp2_bounded takes it: below, AVX-512 gives 0 by itself.
+// t limited to `most`, and to the smallest argument of exp2_bounded; AVX-512 needs no lower limit, since it gives 0.
 CHARLOOM_INLINE Floats bounded(Floats t, float most) {
 #if !defined(__AVX512F__) || !defined(__AVX512DQ__)
     t = larger(t, splat(-126.0f));
@@ -144,7 +144,7 @@ CHARLOOM_INLINE Floats exponential(Floats x) { return exp2_bounded(bounded(x * L
 // 1 / (1 + e^-x); the bound keeps the denominator in the range of `reciprocal`.
 CHARLOOM_INLINE Floats sigmoid(Floats x) { return reciprocal(1.0f + exp2_bounded(bounded(x * -LOG2E, 120))); }
 
-// 1 - 2 / (1 + e^2x): right to 2e-7 absolutely, not relatively.
+// 1 - 2 / (1 + e^2x), to an absolute error of 2e-7.
 CHARLOOM_INLINE Floats hyperbolic_tangent(Floats x) {
     Floats e = exp2_bounded(bounded(x * (2 * LOG2E), 120));
     return 1.0f - 2.0f * reciprocal(1.0f + e);
@@ -173,7 +173,7 @@ CHARLOOM_INLINE void store(Bf16* to, Floats x) {
 }
 
 // Two vectors in one, as bfloat16: `low` in the lower half of each lane, `high` in the upper. Ties, one number in
-// 65,536, go away from zero, which takes half the instructions.
+// 65,536, round away from zero, which takes half the instructions.
 CHARLOOM_INLINE Words paired(Floats low, Floats high) {
     return ((bits(low) + 0x8000) >> 16) | ((bits(high) + 0x8000) & 0xffff0000u);
 }
