@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -46,10 +47,10 @@ def weights(shape, seed=3):
     return found
 
 
-def batch(shape, texts, steps, dropout=0.0, state=False, targets="some", seed=5):
+def batch(shape, sequences, steps, dropout=0.0, state=False, targets="some", seed=5):
     """Random ids; targets everywhere, at the last step, here and there, or nowhere; dropout a share, or `locked`."""
     random = np.random.default_rng(seed)
-    inputs, asked = random.integers(0, shape.vocabulary_size, (2, texts, steps))
+    inputs, asked = random.integers(0, shape.vocabulary_size, (2, sequences, steps))
     if targets == "last":
         asked[:, :-1] = NOTHING
     elif targets == "none":
@@ -59,7 +60,7 @@ def batch(shape, texts, steps, dropout=0.0, state=False, targets="some", seed=5)
     network = Network(shape, {name: np.zeros(size, np.float32) for name, size in shape.shapes.items()})
     share = 0.4 if dropout == "locked" else dropout
     masks = network.draw_masks(asked, share, generator(0, seed), dropout == "locked") if dropout else None
-    before = network.zero_state(texts)
+    before = network.zero_state(sequences)
     if state:
         before = tuple(random.normal(0, 0.4, part.shape).astype(np.float32) for part in before)
     return Rows(inputs, asked, before if state else None, masks)
@@ -106,9 +107,9 @@ def assert_near(found, wanted, tolerance):
         assert apart(one, other) <= tolerance, "gradient of the state before"
 
 
-# Every size on its own must be cut right: units and tokens into blocks, texts into panels, panels among threads.
+# Every size on its own must be cut right: units and tokens into blocks, sequences into panels, panels among threads.
 CASES = [
-    # layers, hidden, entry, vocabulary_size, texts, steps, dropout, state, targets, threads
+    # layers, hidden, entry, vocabulary_size, sequences, steps, dropout, state, targets, threads
     (1, 1, "onehot", 2, 1, 1, 0.0, False, "every", 1),
     (1, 7, "embedding", 1, 1, 3, 0.0, True, "every", 2),
     (3, 7, "scalar", 5, 13, 4, 0.3, True, "some", 2),
@@ -155,11 +156,11 @@ def test_any_shape_is_numpys(choice, cell, case):
 
 def judge(choice, cell, case, tolerance):
     """The kernels in float32 against NumPy in float64."""
-    layers, hidden, entry, vocabulary_size, texts, steps, dropout, state, targets, threads = case
+    layers, hidden, entry, vocabulary_size, sequences, steps, dropout, state, targets, threads = case
     shape = made(cell, layers, hidden, entry, vocabulary_size)
-    parameters, rows = weights(shape), batch(shape, texts, steps, dropout, state, targets)
+    parameters, rows = weights(shape), batch(shape, sequences, steps, dropout, state, targets)
     scale = 1 / max(1, count(rows.targets_BT))
-    d_state = tuple(part + np.float32(0.01) for part in batch(shape, texts, steps, 0.0, True, seed=9).state)
+    d_state = tuple(part + np.float32(0.01) for part in batch(shape, sequences, steps, 0.0, True, seed=9).state)
     wanted = by_numpy(shape, parameters, rows, scale, d_state)
     found = by_kernels(on_kernels(choice, shape, parameters, threads=threads), rows, scale, d_state)
     assert_near(found, wanted, tolerance)
@@ -195,11 +196,11 @@ def test_bfloat16_is_near(choice, cell, case):
     """Products of numbers with 8 bits: the same sums, to about 1 in 100; a relu that is off by a bit is off or on."""
     if "bf16" not in choice.module.precisions():
         pytest.skip("no bf16 products")
-    layers, hidden, entry, vocabulary_size, texts, steps, dropout, state, targets, threads = case
+    layers, hidden, entry, vocabulary_size, sequences, steps, dropout, state, targets, threads = case
     shape = made(cell, layers, hidden, entry, vocabulary_size)
-    parameters, rows = weights(shape), batch(shape, texts, steps, dropout, state, targets)
+    parameters, rows = weights(shape), batch(shape, sequences, steps, dropout, state, targets)
     scale = 1 / max(1, count(rows.targets_BT))
-    d_state = batch(shape, texts, steps, 0.0, True, seed=9).state
+    d_state = batch(shape, sequences, steps, 0.0, True, seed=9).state
     wanted = by_numpy(shape, parameters, rows, scale, d_state)
     found = by_kernels(on_kernels(choice, shape, parameters, "bf16", threads), rows, scale, d_state)
     assert_near(found, wanted, 0.2 if cell[1] == "relu" else 0.03)
@@ -211,14 +212,14 @@ def test_what_an_earlier_batch_left_is_not_seen(choice):
     parameters = weights(shape)
     for precision in choice.module.precisions():
         used = on_kernels(choice, shape, parameters, precision)
-        for texts, steps in ((64, 6), (5, 9), (33, 2), (64, 6)):
-            rows = batch(shape, texts, steps, 0.3, seed=texts)
-            d_state = batch(shape, texts, steps, state=True).state
+        for sequences, steps in ((64, 6), (5, 9), (33, 2), (64, 6)):
+            rows = batch(shape, sequences, steps, 0.3, seed=sequences)
+            d_state = batch(shape, sequences, steps, state=True).state
             fresh = by_kernels(on_kernels(choice, shape, parameters, precision), rows, 0.1, d_state)
             again = by_kernels(used, rows, 0.1, d_state)
             assert again[:2] == fresh[:2]
             for name in fresh[3]:
-                assert again[3][name].tobytes() == fresh[3][name].tobytes(), (precision, texts, name)
+                assert again[3][name].tobytes() == fresh[3][name].tobytes(), (precision, sequences, name)
 
 
 def test_the_same_step_twice_is_the_same_to_the_bit(choice):
@@ -235,9 +236,9 @@ def test_the_same_step_twice_is_the_same_to_the_bit(choice):
 @pytest.mark.parametrize(("share", "threads"), [(0.4, 1), (0.4, 3), (0.001, 2), (0.999, 2)])
 def test_dropped_weights_are_numpys(choice, share, threads):
     """A gradient of a weight that was not there, one not scaled up, a weight of another matrix dropped or one lost for
-    good; the numbers behind the last whole vector or piece left as they were.
+    good; the numbers behind the last whole vector or chunk left as they were.
     """
-    shape = made(layers=2, hidden=67)  # 17,956 recurrent weights a layer: a whole piece, and a part
+    shape = made(layers=2, hidden=67)  # 17,956 recurrent weights a layer: a whole chunk, and a part
     parameters, rows = weights(shape), batch(shape, 9, 6, 0.3, state=True)
     dropped = dropout.draw_weights(parameters, share, generator(0, 1))
     assert [draw.levels.shape for draw in dropped.values()] == [(4 * 67, 67)] * 2
@@ -256,8 +257,8 @@ def test_dropped_weights_are_numpys(choice, share, threads):
             assert not wanted[1][name][gone].any()
 
 
-def test_measuring_is_the_forward_pass_in_stretches(choice, monkeypatch):
-    """A state that is not carried from a stretch to the next, targets counted twice."""
+def test_measuring_is_the_forward_pass_in_chunks(choice, monkeypatch):
+    """A state that is not carried from a chunk to the next, targets counted twice."""
     monkeypatch.setattr(native, "STRETCH", 5)
     shape = made(layers=2, hidden=20)
     parameters, rows = weights(shape), batch(shape, 9, 13)
@@ -309,45 +310,44 @@ def test_an_input_below_zero_is_refused(choice):
         on_kernels(choice, shape, weights(shape)).gradients(rows, 1.0)
 
 
-def arguments_of(shape, texts=3, steps=4):
-    """Arguments of the kernels' `forward` as they must be, by name, and the gradients' arrays."""
-    rows = batch(shape, texts, steps, dropout=0.3, state=True, targets="every")
-    state = dict(zip(("h", "c"), rows.state, strict=False))
-    after = {f"{name}_after": np.empty_like(part) for name, part in state.items()}
+def arguments_of(shape, sequences=3, steps=4):
+    """Arguments of `BatchArrays` as they must be, by name; parameters; and the gradients' arrays."""
+    rows = batch(shape, sequences, steps, dropout=0.3, state=True, targets="every")
     arguments = {
-        "parameters": list(weights(shape).values()),
         "inputs": rows.inputs_BT.astype(np.int32),
         "targets": rows.targets_BT.astype(np.int32),
+        "state": list(rows.state),
+        "state_after": [np.empty_like(part) for part in rows.state],
         "masks": [*rows.masks.between, rows.masks.head],
         "locked": False,
-        "scale": 1.0,
-        "h": None,
-        "c": None,
-        "c_after": None,
-        **state,
-        **after,
     }
-    return arguments, [np.empty_like(value) for value in arguments["parameters"]]
+    parameters = list(weights(shape).values())
+    return arguments, parameters, [np.empty_like(value) for value in parameters]
 
 
 def opened(choice, shape):
     return Native(shape, weights(shape), "fp32", 2, choice)._network
 
 
+def damaged_lists(arrays):
+    """The list with one array too few or too many, or with one array that is too short in one of its axes."""
+    yield arrays[1:]
+    yield [*arrays, arrays[0]]
+    for n, array in enumerate(arrays):
+        for axis in range(array.ndim):
+            yield [*arrays[:n], np.delete(array, 0, axis), *arrays[n + 1 :]]
+
+
 @pytest.mark.parametrize("cell", CELLS[:3])
 def test_arrays_of_another_shape_are_refused(choice, cell):
-    """A read or a write beyond an array: training went on with whatever lay there."""
+    """Catches a read or a write beyond an array: training went on with whatever lay there."""
     shape = made(cell, layers=2)
-    whole, _ = arguments_of(shape)
+    whole, parameters, _ = arguments_of(shape)
     network = opened(choice, shape)
-    network.forward(**whole)
-    state = [name for name in ("h", "c", "h_after", "c_after") if whole[name] is not None]
+    network.forward(parameters, choice.module.BatchArrays(**whole), 1.0)
     damaged = [
-        *({name: whole[name][:, 1:].copy()} for name in state),
-        *({name: whole[name][:1].copy()} for name in state),
-        *({name: whole[name][..., 1:].copy()} for name in state),
-        {"c": None if whole["c"] is not None else whole["h"]},
-        {"c_after": None if whole["c"] is not None else whole["h_after"]},
+        *({name: arrays} for name in ("state", "state_after") for arrays in damaged_lists(whole[name])),
+        {"state_after": []},
         {"targets": whole["targets"][:2].copy()},
         {"targets": whole["targets"][:, :2].copy()},
         {"inputs": whole["inputs"][:0].copy(), "targets": whole["targets"][:0].copy()},
@@ -355,57 +355,77 @@ def test_arrays_of_another_shape_are_refused(choice, cell):
         {"masks": [whole["masks"][0][1:].copy(), whole["masks"][1]]},
         {"masks": [whole["masks"][0], whole["masks"][1][1:].copy()]},
         {"locked": True},
-        {"parameters": whole["parameters"][1:]},
-        *(
-            {"parameters": [*whole["parameters"][:n], p[1:].copy(), *whole["parameters"][n + 1 :]]}
-            for n, p in enumerate(whole["parameters"])
-        ),
     ]
     for change in damaged:
+        if change.get("state") != []:  # no state is zero
+            with pytest.raises(ValueError, match="must"):
+                network.forward(parameters, choice.module.BatchArrays(**{**whole, **change}), 1.0)
+    for wrong in damaged_lists(parameters):
         with pytest.raises(ValueError, match="must"):
-            network.forward(**{**whole, **change})
+            network.forward(wrong, choice.module.BatchArrays(**whole), 1.0)
 
 
-def test_gradients_of_another_shape_are_refused(choice):
+@pytest.mark.parametrize("cell", CELLS[:3])
+def test_gradients_of_another_shape_are_refused(choice, cell):
     """The same in the backward pass; and a backward pass after a forward pass that saved nothing for it."""
-    shape = made(layers=2)
-    whole, gradients = arguments_of(shape)
+    shape = made(cell, layers=2)
+    whole, parameters, gradients = arguments_of(shape)
+    arrays, state = choice.module.BatchArrays(**whole), whole["state"]
     network = opened(choice, shape)
     with pytest.raises(ValueError, match="must come first"):
-        network.backward(gradients, None, None, None, None)
-    network.forward(**{**whole, "scale": 0.0})
+        network.backward(gradients, [], [])
+    network.forward(parameters, arrays, 0.0)
     with pytest.raises(ValueError, match="must come first"):
-        network.backward(gradients, None, None, None, None)
-    network.forward(**whole)
-    h, c = whole["h"], whole["c"]
-    network.backward(gradients, h, c, h.copy(), c.copy())
-    for arguments in (
-        (gradients[1:], None, None, None, None),
-        ([*gradients[:-1], gradients[-1][1:].copy()], None, None, None, None),
-        (gradients, h[:, 1:].copy(), c, None, None),
-        (gradients, h, c[:1].copy(), None, None),
-        (gradients, h, None, None, None),
-        (gradients, None, None, h[..., 1:].copy(), c),
+        network.backward(gradients, [], [])
+    network.forward(parameters, arrays, 1.0)
+    network.backward(gradients, state, [part.copy() for part in state])
+    for wrong in damaged_lists(gradients):
+        with pytest.raises(ValueError, match="must"):
+            network.backward(wrong, [], [])
+    for wrong in filter(None, damaged_lists(state)):  # no state is zero
+        for states in ((wrong, []), ([], wrong)):
+            with pytest.raises(ValueError, match="must"):
+                network.backward(gradients, *states)
+
+
+def test_the_architecture_is_checked(choice):
+    """Catches sizes that the kernels would compute with, although no shape fits them."""
+    right = {
+        "cell": "rnn",
+        "nonlinearity": "tanh",
+        "layers": 1,
+        "hidden": 7,
+        "vocabulary_size": 5,
+        "input": "onehot",
+        "input_size": 5,
+    }
+    for change in (
+        {"cell": "peephole"},
+        {"nonlinearity": "sine"},
+        {"layers": 0},
+        {"hidden": -1},
+        {"input_size": 4},
+        {"input": "scalar"},
+        {"input": "audio"},
     ):
         with pytest.raises(ValueError, match="must"):
-            network.backward(*arguments)
+            choice.module.TrainingNetwork(SimpleNamespace(**{**right, **change}), "fp32", False, 1)
+    with pytest.raises(ValueError, match="threads"):
+        choice.module.TrainingNetwork(SimpleNamespace(**right), "fp32", False, 0)
+    with pytest.raises(ValueError, match="precision"):
+        choice.module.TrainingNetwork(SimpleNamespace(**right), "fp8", False, 1)
 
 
 def test_the_optimizers_arrays_must_fit(choice):
-    """A moment shorter than its parameter: a write beyond it."""
+    """Catches a moment shorter than its parameter: a write beyond it."""
     ones, few = np.ones(9, np.float32), np.ones(8, np.float32)
-    rest = (0.1, 0.1, 0.9, 0.99, 1e-8, True, 1)
-    choice.module.adam([ones], [ones], [ones.copy()], [ones.copy()], [0.0], *rest)
-    for arrays in (
-        ([few], [ones], [ones]),
-        ([ones], [few], [ones]),
-        ([ones], [ones], [few]),
-        ([], [ones], [ones]),
-    ):
+    step = choice.module.AdamStep(rate=0.1, decay_rate=0.1, beta1=0.9, beta2=0.99, epsilon=1e-8, decoupled=True)
+    choice.module.adam([(ones, ones, ones.copy(), ones.copy(), 0.0)], step, 1)
+    for arrays in ((few, ones, ones, ones), (ones, few, ones, ones), (ones, ones, few, ones), (ones, ones, ones, few)):
         with pytest.raises(ValueError, match="must have"):
-            choice.module.adam([ones], *arrays, [0.0], *rest)
-    with pytest.raises(ValueError, match="must have"):
-        choice.module.adam([ones], [ones], [ones], [ones], [], *rest)
+            choice.module.adam([(*arrays, 0.0)], step, 1)
+    with pytest.raises(ValueError, match="threads"):
+        choice.module.adam([], step, 0)
     levels = np.zeros(9, np.uint8)
     for values, drawn, kept, out in ((ones, levels[1:], 1, ones), (ones, levels, 1, few), (ones, levels, 0, ones)):
         with pytest.raises(ValueError, match="must"):

@@ -1,7 +1,8 @@
-// The thread pool, training and generation as they are used, without Python: for ThreadSanitizer (`make check-threads`).
+// The thread pool, training and generation as they are used, without Python: for ThreadSanitizer (`make
+// check-threads`).
 //
-// What parts and members share here are plain numbers, so that only the pool orders who writes and who reads them: where
-// it does not, the sanitizer reports a data race. `threads without-barrier` leaves one barrier out, and must be reported.
+// Parts and members share plain numbers, so only the pool orders their reads and writes. Where it does not, the
+// sanitizer reports a data race. `threads without-barrier` leaves out one barrier; the sanitizer must report it.
 
 #include <sys/wait.h>
 #include <unistd.h>
@@ -38,15 +39,15 @@ void parts(int threads, int count) {
     for (int number : done) require(number == threads, "a part must be run once");
 }
 
-// A part that asks for the pool itself works alone.
+// A part that uses the pool itself runs all its parts alone.
 void nested(int threads) {
     std::vector<int> done(threads, 0);
     run_parts(threads, threads, [&](int part) { run_parts(threads, 5, [&](int) { done[part]++; }); });
     for (int number : done) require(number == 5, "parts of a part must be run");
 }
 
-// Every member writes, and after the barrier reads what all the others wrote. Returns how many they were.
-int meetings(int threads, int rounds, bool barrier) {
+// Every member writes, and after the barrier reads what all others wrote. Returns the size of the team.
+int count_team(int threads, int rounds, bool barrier) {
     std::vector<int> at(Team::LARGEST, 0), apart(Team::LARGEST, 0);
     int size = run_team(threads, [&](int member, Team& team) {
         for (int round = 1; round <= rounds; round++) {
@@ -56,14 +57,14 @@ int meetings(int threads, int rounds, bool barrier) {
             team.barrier(member);
         }
     });
-    for (int number : apart) require(!barrier || number == 0, "members must meet");
+    for (int number : apart) require(!barrier || number == 0, "a barrier must hold every member");
     return size;
 }
 
-// Gangs are small where the machine is busy, since whoever comes late is left out: some must be of two at least.
-void teams(int wanted) {
+// On a busy machine teams are small, since late threads are left out. Some must have two members or more.
+void teams(int least) {
     int together = 0;
-    for (int n = 0; n < 100'000 && together < wanted; n++) together += meetings(2 + n % 7, 1 + n % 20, true) > 1;
+    for (int n = 0; n < 100'000 && together < least; n++) together += count_team(2 + n % 7, 1 + n % 20, true) > 1;
     std::printf("%d teams of two or more\n", together);
 }
 
@@ -79,12 +80,12 @@ void two_callers() {
     for (int n = 0; n < 2; n++)
         callers.emplace_back([] {
             pool_of_one_caller();
-            for (int round = 0; round < 200; round++) meetings(3, 5, true);
+            for (int round = 0; round < 200; round++) count_team(3, 5, true);
         });
     for (auto& caller : callers) caller.join();
 }
 
-// A child makes a pool of its own, and ends; the parent's goes on.
+// A child creates a pool of its own and exits; the parent's pool goes on.
 void forks() {
     for (int n = 0; n < 3; n++) {
         pid_t child = fork();
@@ -111,12 +112,12 @@ Numbers random_numbers(size_t count, float scale) {
 }
 
 struct Sizes {
-    const char* cell;
-    int gates, layers, hidden, tokens, texts, steps;
+    Cell cell;
+    int layers, hidden, tokens, sequences, steps;
 };
 
 std::vector<size_t> parameter_sizes(const Sizes& s) {
-    size_t rows = size_t(s.gates) * s.hidden;
+    size_t rows = size_t(gates_of(s.cell)) * s.hidden;
     std::vector<size_t> sizes;
     for (int layer = 0; layer < s.layers; layer++)
         for (size_t size : {rows * (layer ? s.hidden : s.tokens), rows * s.hidden, rows, rows}) sizes.push_back(size);
@@ -130,7 +131,7 @@ void train(const Sizes& s, int threads) {
     std::vector<const float*> reading;
     std::vector<float*> writing;
     std::vector<Span> spans;
-    std::vector<Updated> all;
+    std::vector<AdamArrays> all;
     for (size_t size : parameter_sizes(s)) {
         parameters.push_back(random_numbers(size, 0.1f));
         for (auto* zeros : {&gradients, &means, &squares}) zeros->emplace_back(size);
@@ -142,27 +143,25 @@ void train(const Sizes& s, int threads) {
         all.push_back({parameters[n].data(), gradients[n].data(), means[n].data(), squares[n].data(),
                        parameters[n].size(), 0.01f});
     }
-    std::vector<int32_t> ids(size_t(s.texts) * s.steps), targets(ids.size());
+    std::vector<int32_t> ids(size_t(s.sequences) * s.steps), targets(ids.size());
     for (size_t n = 0; n < ids.size(); n++) ids[n] = int(n * 7) % s.tokens, targets[n] = int(n * 5) % s.tokens;
-    Numbers h(size_t(s.layers) * s.texts * s.hidden), c(h.size()), h_after(h.size()), c_after(h.size());
-    bool lstm = s.gates == 4;
-    Batch batch{s.texts,
+    Numbers h(size_t(s.layers) * s.sequences * s.hidden), c(h.size()), h_after(h.size()), c_after(h.size());
+    bool lstm = s.cell == Cell::lstm;
+    Batch batch{s.sequences,
                 s.steps,
                 ids.data(),
                 targets.data(),
-                h.data(),
-                lstm ? c.data() : nullptr,
+                {h.data(), lstm ? c.data() : nullptr},
+                {h_after.data(), lstm ? c_after.data() : nullptr},
                 {},
-                false,
-                h_after.data(),
-                lstm ? c_after.data() : nullptr};
-    NetworkOf<SinglePrecision> network({s.cell, "tanh", s.layers, s.hidden, s.tokens, Input::ONEHOT, s.tokens},
-                                       threads);
+                false};
+    TypedTrainingNetwork<SinglePrecision> network({s.cell, s.layers, s.hidden, s.tokens, Input::ONEHOT, s.tokens},
+                                                  threads);
     double first = 0, last = 0;
     for (int step = 1; step <= 8; step++) {
         last = network.forward(reading, batch, 1.0f / float(targets.size())).nats;
         if (step == 1) first = last;
-        network.backward(writing, nullptr, nullptr, nullptr, nullptr);
+        network.backward(writing, {}, {});
         clip(spans, 0, 1, threads);
         adam(all, {0.01f, 0.01f, 0.9f, 0.99f, 1e-8f, true}, threads);
     }
@@ -170,12 +169,12 @@ void train(const Sizes& s, int threads) {
 }
 
 void training() {
-    const Sizes all[] = {{"lstm", 4, 2, 40, 11, 9, 6}, {"gru", 3, 1, 33, 5, 17, 4}, {"rnn", 1, 3, 16, 7, 5, 9}};
+    const Sizes all[] = {{Cell::lstm, 2, 40, 11, 9, 6}, {Cell::gru, 1, 33, 5, 17, 4}, {Cell::tanh, 3, 16, 7, 5, 9}};
     for (const Sizes& sizes : all)
         for (int threads : {1, 2, 4, 3}) train(sizes, threads);
 }
 
-// ---- generation: some texts by a team, in chunks, as `Writer::run` asks for them; or a prompt that is read, for its logits
+// ---- generation: a team generates some sequences in chunks of steps, or reads a prompt for its logits
 
 void generate(int rows, int threads, inference::Precision precision, bool given) {
     constexpr int HIDDEN = 48, VOCABULARY = 13, STEPS = 40, GATE_ROWS = 4 * HIDDEN;
@@ -221,7 +220,7 @@ void generation() {
 
 int main(int count, char** words) {
     if (count > 1 && std::string(words[1]) == "without-barrier") {
-        for (int n = 0; n < 100'000; n++) meetings(4, 20, false);
+        for (int n = 0; n < 100'000; n++) count_team(4, 20, false);
         return 0;
     }
     pool_of_one_caller();
@@ -231,5 +230,5 @@ int main(int count, char** words) {
     training();
     generation();
     std::thread([] { generation(); }).join();
-    std::puts("every part was run, every barrier met");
+    std::puts("every part ran once, every barrier held");
 }

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType, ModuleType
-from typing import Any
 
 import numpy as np
 
@@ -84,18 +83,7 @@ class Native:
         self._architecture, self._parameters, self._threads = architecture, parameters, threads
         self._precision, self._kernels = precision, kernels
         self._module: ModuleType = kernels.module
-        self._network = self._module.Trainer(
-            architecture.cell,
-            architecture.nonlinearity,
-            architecture.layers,
-            architecture.hidden,
-            architecture.vocabulary_size,
-            architecture.input,
-            architecture.input_size,
-            precision,
-            kernels.tiles,
-            threads,
-        )
+        self._network = self._module.TrainingNetwork(architecture, precision, kernels.tiles, threads)
         self._gradients = {name: np.empty_like(value) for name, value in parameters.items()}
         self._kept: dict[str, Floats] = {}  # weights of which some are dropped
 
@@ -128,10 +116,10 @@ class Native:
         respect to the state before.
         """
         if d_state is None:
-            self._network.backward(list(self._gradients.values()), None, None, None, None)
+            self._network.backward(list(self._gradients.values()), [], [])
             return None
         d_before = tuple(np.empty(part_LBH.shape, np.float32) for part_LBH in d_state)
-        self._network.backward(list(self._gradients.values()), *_two(d_state), *_two(d_before))
+        self._network.backward(list(self._gradients.values()), _contiguous(d_state), d_before)
         return d_before
 
     def measure(self, inputs_BT: Integers, targets_BT: Integers, state: State | None) -> tuple[float, int, State]:
@@ -157,9 +145,8 @@ class Native:
         masks = [] if batch.masks is None else [*batch.masks.between, batch.masks.head]
         locked = batch.masks is not None and batch.masks.locked
         given = [instead.get(name, value) for name, value in self._parameters.items()]
-        nats, correct = self._network.forward(
-            given, ids_BT, asked_BT, *_two(batch.state), masks, locked, *_two(after), scale
-        )
+        arrays = self._module.BatchArrays(ids_BT, asked_BT, _contiguous(batch.state or ()), after, masks, locked)
+        nats, correct = self._network.forward(given, arrays, scale)
         return nats, correct, after
 
     def update(
@@ -180,23 +167,21 @@ class Native:
         for memory in memories.values():
             memory["step"] += 1
         unbiased_rate, epsilon = optimizers.adam_corrections(rate, settings.beta2, float(memory["step"]))
-        self._module.adam(
-            list(self._parameters.values()),
-            given,
-            [memory["exp_avg"] for memory in memories.values()],
-            [memory["exp_avg_sq"] for memory in memories.values()],
-            [settings.weight_decay if value.ndim > 1 else 0.0 for value in self._parameters.values()],
-            unbiased_rate,
-            rate,
-            optimizers.BETA1,
-            settings.beta2,
-            epsilon,
-            settings.optimizer == "adamw",
-            self._threads,
+        arrays = [
+            (value, gradient, memory["exp_avg"], memory["exp_avg_sq"], settings.weight_decay if value.ndim > 1 else 0.0)
+            for value, gradient, memory in zip(self._parameters.values(), given, memories.values(), strict=True)
+        ]
+        step = self._module.AdamStep(
+            rate=unbiased_rate,
+            decay_rate=rate,
+            beta1=optimizers.BETA1,
+            beta2=settings.beta2,
+            epsilon=epsilon,
+            decoupled=settings.optimizer == "adamw",
         )
+        self._module.adam(arrays, step, self._threads)
 
 
-def _two(state: State | None) -> tuple[Any, Any]:
-    """h and c, each None where there is none."""
-    h, c = [*(np.ascontiguousarray(part, np.float32) for part in state or ()), None, None][:2]
-    return h, c
+def _contiguous(state: State) -> list[Floats]:
+    """h, and c where there is one, as the kernels read them."""
+    return [np.ascontiguousarray(part, np.float32) for part in state]

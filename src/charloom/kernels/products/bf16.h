@@ -1,6 +1,6 @@
 // Products of bfloat16 numbers, summed in float32: with AMX's tiles, or with the dot products of AVX512-BF16.
 //
-// Both take a pair of numbers that follow one another in depth as one 32-bit lane, so they share all layouts: a block of
+// Both take a pair of numbers, adjacent in depth, as one 32-bit lane, so they share all layouts: a block of
 // weights for one column vector is 16 rows of 16 lanes, row p holding depths 2p and 2p + 1 of 16 columns.
 
 #pragma once
@@ -23,14 +23,14 @@ CHARLOOM_INLINE Words halved(const float* from) {
 // What the two kinds of product share.
 struct HalfPrecisionLayout {
     using Number = Bf16;
-    using Kept = uint32_t;
+    using Saved = uint32_t;
     static constexpr const char* NAME = "bfloat16";
     static constexpr int DEPTH = 32;
     static constexpr int PAIR = LANES;
     static constexpr int SQUARE = 16 * DEPTH;  // a block of one column vector
     static constexpr int PACKED_PAIR = 2 * SQUARE;
 
-    static CHARLOOM_INLINE void keep(uint32_t* to, Floats a, Floats b) { store(to, paired(a, b)); }
+    static CHARLOOM_INLINE void save(uint32_t* to, Floats a, Floats b) { store(to, paired(a, b)); }
     static CHARLOOM_INLINE Floats first(const uint32_t* from) { return low_half(load(from)); }
     static CHARLOOM_INLINE Floats second(const uint32_t* from) { return high_half(load(from)); }
 
@@ -67,8 +67,8 @@ struct HalfPrecisionLayout {
     }
 };
 
-// Two panels' rows, interleaved: a lane is a column of both, a pair in depth. The instructions that do it work within 128
-// bits, so `low` has columns 0 to 3 of every 8, `high` the others; `straightened` puts 32 results back in their order.
+// Two panels' rows, interleaved: a lane is a column of both, a pair in depth. The instructions that do it work within
+// 128 bits, so `low` has columns 0 to 3 of every 8, `high` the others; `deinterleave` restores the order of 32 results.
 CHARLOOM_INLINE void interleave(Words upper, Words lower, Words& low, Words& high) {
     low = (Words)_mm512_unpacklo_epi16((__m512i)upper, (__m512i)lower);
     high = (Words)_mm512_unpackhi_epi16((__m512i)upper, (__m512i)lower);
@@ -76,15 +76,15 @@ CHARLOOM_INLINE void interleave(Words upper, Words lower, Words& low, Words& hig
 
 CHARLOOM_INLINE int interleaved_column(int half, int n) { return n / 4 * 8 + half * 4 + n % 4; }
 
-CHARLOOM_INLINE void straightened(Words low, Words high, float* to) {
+CHARLOOM_INLINE void deinterleave(Words low, Words high, float* to) {
     store(to, from_bits(__builtin_shufflevector(low, high, 0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23)));
     store(to + LANES,
           from_bits(__builtin_shufflevector(low, high, 8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31)));
 }
 
-// Σ d[n] x[k] over all rows, as a product of blocks: depth is the rows, two panels' row r making pair r. `Tiles` multiplies
-// what was packed, with x on its left: x is mostly the narrower of the two, and the left is the one that costs more to
-// pack. So the sums are those of the result turned over, and are turned back at the end.
+// Σ d[n] x[k] over all rows, as a product of blocks: depth is the rows, two panels' row r making pair r. `Tiles`
+// multiplies what was packed, with x on its left: x is mostly the narrower of the two, and the left is the one that
+// costs more to pack. So the sums are those of the transposed result, and are transposed at the end.
 template <class Tiles, int ROWS>
 struct HalfPrecisionOuter {
     static constexpr int DEPTH = HalfPrecisionLayout::DEPTH, SQUARE = HalfPrecisionLayout::SQUARE;
@@ -92,15 +92,15 @@ struct HalfPrecisionOuter {
     static constexpr int PAIRS = 16;            // pairs of panels: packed, they fit the L2 cache
 
     template <class View, class Rows>
-    static void run(View d, Range ds, View x, Range xs, int panels, int rows, Buffer<float>& room, Rows&& to,
+    static void run(View d, Range ds, View x, Range xs, int panels, int rows, Buffer<float>& scratch, Rows&& to,
                     int stride) {
         constexpr size_t SUMS = size_t(LEFT) * RIGHT * 4 * TILE, A = size_t(LEFT) * 2 * PAIRS * SQUARE,
                          B = size_t(RIGHT) * 2 * PAIRS * SQUARE;
-        room.reserve(SUMS + (A + B) / 2);
-        Bf16* packed_left = reinterpret_cast<Bf16*>(room + SUMS);
+        scratch.reserve(SUMS + (A + B) / 2);
+        Bf16* packed_left = reinterpret_cast<Bf16*>(scratch + SUMS);
         Bf16* packed_right = packed_left + A;
         int pairs = (panels + 1) / 2;
-        if (pairs == 0) std::memset(room, 0, SUMS * sizeof(float));  // else the first products begin the sums
+        if (pairs == 0) std::memset(scratch, 0, SUMS * sizeof(float));  // else the first products begin the sums
         for (int d0 = ds.first; d0 < ds.last; d0 += RIGHT)
             for (int x0 = xs.first; x0 < xs.last; x0 += LEFT) {
                 int x1 = std::min(x0 + LEFT, xs.last), d1 = std::min(d0 + RIGHT, ds.last);
@@ -112,18 +112,18 @@ struct HalfPrecisionOuter {
                         for (int left = 0; left < x1 - x0; left++)
                             Tiles::accumulate(packed_left + size_t(left) * 2 * PAIRS * SQUARE,
                                               packed_right + size_t(right) * 2 * PAIRS * SQUARE, PAIRS * SQUARE, count,
-                                              room + size_t(left * RIGHT + right) * 4 * TILE, m == 0);
+                                              scratch + size_t(left * RIGHT + right) * 4 * TILE, m == 0);
                 }
                 for (int right = 0; right < d1 - d0; right++)
                     for (int left = 0; left < x1 - x0; left++)
-                        turn_back(room + size_t(left * RIGHT + right) * 4 * TILE, to(d0 + right) + (x0 + left) * DEPTH,
-                                  stride);
+                        transpose_sums(scratch + size_t(left * RIGHT + right) * 4 * TILE,
+                                       to(d0 + right) + (x0 + left) * DEPTH, stride);
             }
     }
 
 private:
     // sums[half of x][half of d][16 of x][16 of d], to rows of d.
-    static void turn_back(const float* sums, float* to, int stride) {
+    static void transpose_sums(const float* sums, float* to, int stride) {
         for (int half = 0; half < 2; half++) {
             Words low[LANES], high[LANES];
             for (int n = 0; n < LANES; n++) {
@@ -133,7 +133,7 @@ private:
             transpose(low);
             transpose(high);
             for (int n = 0; n < LANES; n++)
-                straightened(low[n], high[n], to + size_t(interleaved_column(half, n)) * stride);
+                deinterleave(low[n], high[n], to + size_t(interleaved_column(half, n)) * stride);
         }
     }
 
@@ -154,7 +154,7 @@ private:
         }
     }
 
-    // ahead: how far from here that lies which is wanted soon.
+    // ahead: distance to the block that is packed next.
     template <bool LEFT_SIDE>
     static CHARLOOM_INLINE void pack_block(const Bf16* upper, const Bf16* lower, int rows, size_t ahead, Bf16* to) {
         Words low[16], high[16];
@@ -167,7 +167,7 @@ private:
             __builtin_prefetch(upper + ahead + row * DEPTH);
             if (lower) __builtin_prefetch(lower + ahead + row * DEPTH);
         }
-        if constexpr (LEFT_SIDE && Tiles::TURNED) {
+        if constexpr (LEFT_SIDE && Tiles::TRANSPOSED) {
             transpose(low);
             transpose(high);
         }
@@ -183,7 +183,7 @@ private:
 
 // Tiles 0 to 3 hold sums, 4 and 5 rows of panels, 6 and 7 weights.
 struct AmxTiles {
-    static constexpr bool TURNED = true;
+    static constexpr bool TRANSPOSED = true;
 
     // sums[2][2] += left (2 tiles) times right (2 tiles), over `count` blocks; fresh: the sums start here.
     static void accumulate(const Bf16* left, const Bf16* right, size_t half, int count, float* sums, bool fresh) {
@@ -221,7 +221,7 @@ struct TileProduct : HalfPrecisionLayout {
     static constexpr int ROWS = 16;
     static constexpr bool VECTORS_FREE = true;
 
-    using Session = Tiles;
+    using ThreadSetup = Tiles;
 
     // `between` is called once a block and column pair: the vector units are free while tiles multiply.
     template <class Between>
@@ -262,9 +262,9 @@ struct TileProduct : HalfPrecisionLayout {
     }
 
     template <class View, class Rows>
-    static void outer(View d, Range ds, View x, Range xs, int panels, int rows, Buffer<float>& room, Rows&& to,
+    static void outer(View d, Range ds, View x, Range xs, int panels, int rows, Buffer<float>& scratch, Rows&& to,
                       int stride) {
-        HalfPrecisionOuter<AmxTiles, ROWS>::run(d, ds, x, xs, panels, rows, room, to, stride);
+        HalfPrecisionOuter<AmxTiles, ROWS>::run(d, ds, x, xs, panels, rows, scratch, to, stride);
     }
 };
 
@@ -281,7 +281,7 @@ CHARLOOM_INLINE Words splat_pair(const Bf16* from) {
 }
 
 struct DotTiles {
-    static constexpr bool TURNED = false;
+    static constexpr bool TRANSPOSED = false;
 
     static void accumulate(const Bf16* left, const Bf16* right, size_t half, int count, float* sums, bool fresh) {
         for (int side = 0; side < 2; side++)
@@ -318,8 +318,8 @@ struct DotProduct : HalfPrecisionLayout {
     static constexpr int ROWS = 12;
     static constexpr bool VECTORS_FREE = false;
 
-    struct Session {
-        explicit Session(int) {}
+    struct ThreadSetup {
+        explicit ThreadSetup(int) {}
     };
 
     template <class Between>
@@ -360,9 +360,9 @@ struct DotProduct : HalfPrecisionLayout {
     }
 
     template <class View, class Rows>
-    static void outer(View d, Range ds, View x, Range xs, int panels, int rows, Buffer<float>& room, Rows&& to,
+    static void outer(View d, Range ds, View x, Range xs, int panels, int rows, Buffer<float>& scratch, Rows&& to,
                       int stride) {
-        HalfPrecisionOuter<DotTiles, ROWS>::run(d, ds, x, xs, panels, rows, room, to, stride);
+        HalfPrecisionOuter<DotTiles, ROWS>::run(d, ds, x, xs, panels, rows, scratch, to, stride);
     }
 };
 

@@ -8,20 +8,20 @@
 
 namespace charloom {
 
-// What a product supplies; `product_bf16.h` has the same members.
+// What a product supplies; the products of `bf16.h` have the same members.
 //
 //   Number, ROWS, DEPTH    of panels
-//   Kept, PAIR, keep, first, second    how two vectors are kept for the way back
+//   Saved, PAIR, save, first, second    the format of a pair of saved activations
 //   sigmoid, tanh          as exact as the numbers that are multiplied
 //   PACKED_PAIR            numbers of a packed weight matrix for two column vectors, a block deep
-//   pack_rows, pack_columns    put a column vector of a packed weight matrix in place
-//   multiply               panels times two column vectors, over all blocks; calls `between` now and then
+//   pack_rows, pack_columns    pack a column vector of a weight matrix
+//   multiply               panels times two column vectors, over all blocks; calls `between` once a block
 //   VECTORS_FREE           whether it leaves the vector units free meanwhile
 //   outer                  a weight gradient: the sum over all rows of all panels of left times right
-//   Session                what a thread holds while it multiplies panels of so many rows (TILE_ROWS for `outer`)
+//   ThreadSetup            while it lives, the calling thread is set up for panels of so many rows (`outer`: TILE_ROWS)
 struct SinglePrecision {
     using Number = float;
-    using Kept = float;
+    using Saved = float;
     static constexpr const char* NAME = "float32";
     static constexpr int DEPTH = 16;
     static constexpr bool VECTORS_FREE = false;
@@ -29,11 +29,11 @@ struct SinglePrecision {
     static constexpr int PAIR = 2 * LANES;
     static constexpr int PACKED_PAIR = DEPTH * 2 * LANES;
 
-    struct Session {
-        explicit Session(int) {}
+    struct ThreadSetup {
+        explicit ThreadSetup(int) {}
     };
 
-    static CHARLOOM_INLINE void keep(float* to, Floats a, Floats b) {
+    static CHARLOOM_INLINE void save(float* to, Floats a, Floats b) {
         store(to, a);
         store(to + LANES, b);
     }
@@ -74,7 +74,7 @@ struct SinglePrecision {
 
     template <int R, class Between>
     static void multiply_rows(const float* panel, const float* weights, int blocks, float* scratch, Between& between) {
-        constexpr int AHEAD = 8 * 2 * LANES;  // weights come from the second-level cache, and some cycles late
+        constexpr int AHEAD = 8 * 2 * LANES;  // weights come from the second-level cache, some cycles late
         Floats sums[R][2];
 #pragma GCC unroll 12
         for (int row = 0; row < R; row++) sums[row][0] = sums[row][1] = Floats{};
@@ -99,29 +99,29 @@ struct SinglePrecision {
         }
     }
 
-    // to[n][k] = Σ over the rows of all panels of d[n] x[k], for the blocks in the ranges. A block of `d` holds DEPTH rows
-    // of the result; to(block) says where the first of them is.
+    // to[n][k] = Σ over the rows of all panels of d[n] x[k], for the blocks in the ranges. A block of `d` holds DEPTH
+    // rows of the result; to(block) says where the first of them is.
     template <class Rows>
     static void outer(Panels<SinglePrecision> d, Range ds, Panels<SinglePrecision> x, Range xs, int panels, int rows,
-                      Buffer<float>& room, Rows&& to, int stride) {
+                      Buffer<float>& scratch, Rows&& to, int stride) {
         constexpr int MOST = 16, CHUNK = 16;  // blocks of each and panels at once: they and the sums fit the L2 cache
         constexpr int SQUARE = DEPTH * DEPTH;
-        room.reserve(MOST * MOST * SQUARE);
+        scratch.reserve(MOST * MOST * SQUARE);
         for (int d0 = ds.first; d0 < ds.last; d0 += MOST)
             for (int x0 = xs.first; x0 < xs.last; x0 += MOST) {
                 int d1 = std::min(d0 + MOST, ds.last), x1 = std::min(x0 + MOST, xs.last);
-                std::memset(room, 0, MOST * MOST * SQUARE * sizeof(float));
+                std::memset(scratch, 0, MOST * MOST * SQUARE * sizeof(float));
                 for (int m = 0; m < panels; m += CHUNK)
                     for (int right = x0; right < x1; right += OUTER_BLOCKS)
                         for (int left = d0; left < d1; left++)
                             add_outer(d.from(m).panel(0) + size_t(left) * ROWS * DEPTH, d.stride(d.blocks),
                                       x.from(m).panel(0) + size_t(right) * ROWS * DEPTH, x.stride(x.blocks),
                                       std::min(CHUNK, panels - m), rows,
-                                      room + size_t(left - d0) * MOST * SQUARE + (right - x0) * DEPTH, MOST * DEPTH);
+                                      scratch + size_t(left - d0) * MOST * SQUARE + (right - x0) * DEPTH, MOST * DEPTH);
                 for (int left = d0; left < d1; left++)
                     for (int n = 0; n < DEPTH; n++)
                         std::memcpy(to(left) + size_t(n) * stride + x0 * DEPTH,
-                                    room + size_t(left - d0) * MOST * SQUARE + n * MOST * DEPTH,
+                                    scratch + size_t(left - d0) * MOST * SQUARE + n * MOST * DEPTH,
                                     (x1 - x0) * DEPTH * sizeof(float));
             }
     }
@@ -153,7 +153,7 @@ private:
         for (int m = 0; m < panels; m++, left += left_stride, right += right_stride)
             for (int row = 0; row < rows; row++) {
                 Floats x0 = load(right + row * DEPTH), x1 = load(right + row * DEPTH + next);
-                if (LANES == 16) {  // the next panel's: the processor does not foresee the jump from one to the next
+                if (LANES == 16) {  // the next panel's: hardware prefetch does not cross panels
                     __builtin_prefetch(left + left_stride + row * DEPTH);
                     __builtin_prefetch(right + right_stride + row * DEPTH);
                     __builtin_prefetch(right + right_stride + row * DEPTH + next);

@@ -1,4 +1,4 @@
-// Matrices as the kernels want them: their sizes multiples of GRAIN.
+// Matrices whose sizes are padded to multiples of GRAIN.
 
 #pragma once
 
@@ -7,17 +7,17 @@
 
 namespace charloom {
 
-// `gates` row-major matrices one above the other. Where their sizes are no multiples of GRAIN, a copy with zeros around,
-// in a room that is kept for it; else the matrix itself.
+// `gates` row-major matrices one above the other. Where a size is no multiple of GRAIN this is a copy padded with
+// zeros, in `scratch`; else the matrices themselves.
 template <class Number>  // float, or const float
 class Padded {
 public:
-    Padded(Number* given, int gates, int rows, int columns, Buffer<float>& room)
+    Padded(Number* given, int gates, int rows, int columns, Buffer<float>& scratch)
         : gates(gates), rows(up_to_multiple(rows, GRAIN)), columns(up_to_multiple(columns, GRAIN)), given_(given),
           given_rows_(rows), given_columns_(columns) {
         if (this->rows == rows && this->columns == columns) return;
-        room.reserve(size_t(gates) * this->rows * this->columns);
-        copy_ = room;
+        scratch.reserve(size_t(gates) * this->rows * this->columns);
+        copy_ = scratch;
     }
 
     const int gates, rows, columns;  // rows of one gate; both padded
@@ -26,11 +26,11 @@ public:
     Number* data() const { return copy_ ? copy_ : given_; }
     Number* row(int gate, int n) const { return data() + (size_t(gate) * rows + n) * columns; }
 
-    // One part's share of copying what was given into the copy, and what the copy has become to where it is wanted.
-    void take(int part, int parts) const {
+    // One part's share of copying the given matrices into the copy, and the copy into them.
+    void copy_in(int part, int parts) const {
         each_row(part, parts, [this](const float* given, float* copy) { copy_row(copy, given); });
     }
-    void deliver(int part, int parts) const {
+    void copy_out(int part, int parts) const {
         each_row(part, parts, [this](float* given, const float* copy) { copy_row(given, copy); });
     }
 

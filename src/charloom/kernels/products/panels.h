@@ -1,12 +1,12 @@
-// How matrices lie in memory while a network is trained.
+// The memory layout of matrices in training.
 //
-// A matrix that a product reads row by row (states, gates' gradients) lies in panels: a panel is up to ROWS of its rows,
-// cut into blocks of DEPTH columns, and a block is 64 bytes of each row, one below the other. What a product takes next
-// is then always the next kilobyte; and no two rows lie a multiple of 4 KiB apart, which would make them fight for the
-// same places of the cache. The rows of a panel are texts of a batch at one step of time; a sequence is step after step.
+// A matrix that a product reads row by row (states, gates' gradients) lies in panels: a panel is up to ROWS of its
+// rows, split into blocks of DEPTH columns; a block is 64 bytes of each row, one below the other. So a product reads
+// memory in order, and no two rows lie a multiple of 4 KiB apart, where they would share a cache set. The rows of a
+// panel are sequences of a batch at one time step; the panels of a step precede those of the next.
 //
-// A unit block is LANES hidden units: what the element-wise code takes at once. Hidden sizes are padded with zeros to a
-// multiple of GRAIN, whose weights are zero, so what padded units hold reaches nothing else.
+// A unit block is LANES hidden units, one vector. Hidden sizes are padded to a multiple of GRAIN. The weights of padded
+// units are zero, so their values do not affect other units.
 
 #pragma once
 
@@ -31,27 +31,27 @@ CHARLOOM_INLINE void with_rows(int rows, Work&& work) {
     work.template operator()<MOST>();
 }
 
-// How B texts lie in panels: as evenly as can be, and as many panels for each part of the work.
+// The distribution of B sequences over panels: evenly, with the same number of panels for each part of the work.
 struct Layout {
-    int texts = 0, panels = 0, rows = 0;
+    int sequences = 0, panels = 0, rows = 0;
 
-    static Layout of(int texts, int most_rows, int parts) {
-        int panels = (texts + most_rows - 1) / most_rows;
-        panels = std::min(texts, up_to_multiple(panels, parts));
-        return {texts, panels, (texts + panels - 1) / panels};
+    static Layout of(int sequences, int most_rows, int parts) {
+        int panels = (sequences + most_rows - 1) / most_rows;
+        panels = std::min(sequences, up_to_multiple(panels, parts));
+        return {sequences, panels, (sequences + panels - 1) / panels};
     }
 
     Range of_panels(Range range) const {
-        return {std::min(range.first * rows, texts), std::min(range.last * rows, texts)};
+        return {std::min(range.first * rows, sequences), std::min(range.last * rows, sequences)};
     }
-    int panel(int text) const { return text / rows; }
-    int row(int text) const { return text % rows; }
-    size_t place(int step, int text, int most_rows) const {  // of a number for each step and text
-        return (size_t(step) * panels + panel(text)) * most_rows + row(text);
+    int panel(int sequence) const { return sequence / rows; }
+    int row(int sequence) const { return sequence % rows; }
+    size_t index(int step, int sequence, int most_rows) const {  // into an array with one element per step and sequence
+        return (size_t(step) * panels + panel(sequence)) * most_rows + row(sequence);
     }
 };
 
-// Where things are in a panelled matrix of so many blocks a row.
+// Addresses in a matrix in panels, of `blocks` blocks a row.
 template <class Product>
 struct Panels {
     using Number = typename Product::Number;

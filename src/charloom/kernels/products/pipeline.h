@@ -1,4 +1,5 @@
-// Products whose results are worked on a row at a time: beside the next product, where that leaves room, or after.
+// Products whose results are finished row by row: while the next product runs, if the vector units are free, or after
+// it.
 
 #pragma once
 
@@ -6,16 +7,16 @@
 
 namespace charloom {
 
-// Memory that rows will read or write, asked for a line at a time while their product runs. Asked for all at once it
-// would come as fast as memory is, and the product would wait.
+// Memory that rows will read or write, prefetched line by line while their product runs. Prefetched all at once, it
+// would occupy the memory system and the product would wait.
 class PrefetchList {
 public:
     void clear() {
-        now_ = end_ = wanted_;
+        now_ = end_ = prefetches_;
         lines_ = line_ = 0;
     }
 
-    // So many numbers on end, several times, each so far from the one before.
+    // `times` runs of so many adjacent numbers, each `apart` from the one before.
     template <class Number>
     void add(const Number* from, int numbers, int times, size_t apart, bool to_write) {
         int lines = int((numbers * sizeof(Number) + LINE - 1) / LINE);
@@ -47,49 +48,49 @@ private:
         size_t apart;
         bool to_write;
     };
-    Lines wanted_[10];  // five for each of two panels
-    Lines *now_ = wanted_, *end_ = wanted_;
-    int lines_ = 0, line_ = 0;  // how many are wanted in all; which one of those at hand is next
+    Lines prefetches_[10];  // five for each of two panels
+    Lines *now_ = prefetches_, *end_ = prefetches_;
+    int lines_ = 0, line_ = 0;  // lines in all; the next line of the current run
 };
 
-// For each panel of a product, finish.begin(panel, item), then finish.rows(z, first, last) until all its rows are done,
-// some at a time: row r of the first of VECTORS column vectors stands at z + r * LANES, of the next a TILE further. Where
-// the vector units are free while a product runs, the last product's rows are finished meanwhile: they are still in the
-// first-level cache. Where they are not, rows are finished at once, and finish.want(panel, item, rows, wanted) says what
-// is to be fetched while their product runs.
+// For each panel of a product it calls finish.begin(panel, item), then finish.rows(z, first, last) for some rows at a
+// time, until all are done: row r of the first of VECTORS column vectors stands at z + r * LANES, of the next a TILE
+// further. Where the vector units are free while a product runs, the rows of the last product are finished meanwhile:
+// they are still in the first-level cache. Elsewhere rows are finished at once, and finish.prefetch(panel, item, rows,
+// prefetches) lists the memory to prefetch while their product runs.
 template <class P, int VECTORS, class Finish>
 class Pipeline {
 public:
-    Pipeline(int rows, Buffer<float>& room, Finish& finish) : finish_(finish), rows_(rows), row_(rows) {
+    Pipeline(int rows, Buffer<float>& scratch, Finish& finish) : finish_(finish), rows_(rows), row_(rows) {
         static_assert(VECTORS % 2 == 0);
-        room.reserve(4 * VECTORS * TILE);
-        now_ = room;
+        scratch.reserve(4 * VECTORS * TILE);
+        now_ = scratch;
         last_ = now_ + 2 * VECTORS * TILE;
     }
 
-    // panel1 may be nothing. `weights` are those of the item: VECTORS / 2 packed pairs of so many blocks.
+    // panel1 may be null. `weights` are those of the item: VECTORS / 2 packed pairs of so many blocks.
     void multiply(const typename P::Number* panel0, const typename P::Number* panel1, const typename P::Number* weights,
                   int blocks, int panel, int item) {
         if constexpr (!P::VECTORS_FREE) {
-            wanted_.clear();
-            finish_.want(panel, item, rows_, wanted_);
-            if (panel1) finish_.want(panel + 1, item, rows_, wanted_);
+            prefetches_.clear();
+            finish_.prefetch(panel, item, rows_, prefetches_);
+            if (panel1) finish_.prefetch(panel + 1, item, rows_, prefetches_);
         }
         int calls = VECTORS / 2 * blocks * (!P::VECTORS_FREE && panel1 ? 2 : 1);
-        int each = ((P::VECTORS_FREE ? rows_left() : wanted_.lines()) + calls - 1) / calls;
+        int each = ((P::VECTORS_FREE ? rows_left() : prefetches_.lines()) + calls - 1) / calls;
         for (int pair = 0; pair < VECTORS / 2; pair++)
             P::multiply(panel0, panel1, weights + size_t(pair) * blocks * P::PACKED_PAIR, blocks, rows_,
                         now_ + 2 * pair * TILE, now_ + (VECTORS + 2 * pair) * TILE, [&] {
                             if constexpr (P::VECTORS_FREE)
                                 finish_some(each);
                             else
-                                wanted_.fetch(each);
+                                prefetches_.fetch(each);
                         });
         flush();
         std::swap(now_, last_);
         panel_ = panel;
         item_ = item;
-        another_ = panel1;
+        second_panel_ = panel1;
         row_ = 0;
         z_ = last_;
         finish_.begin(panel, item);
@@ -99,13 +100,13 @@ public:
     void flush() { finish_some(rows_left()); }
 
 private:
-    int rows_left() const { return rows_ - row_ + (another_ ? rows_ : 0); }
+    int rows_left() const { return rows_ - row_ + (second_panel_ ? rows_ : 0); }
 
     CHARLOOM_INLINE void finish_some(int count) {
         while (count > 0) {
             if (row_ == rows_) {
-                if (!another_) return;
-                another_ = false;
+                if (!second_panel_) return;
+                second_panel_ = false;
                 row_ = 0;
                 z_ += VECTORS * TILE;
                 finish_.begin(panel_ + 1, item_);
@@ -119,9 +120,9 @@ private:
 
     Finish& finish_;
     int rows_, row_, panel_ = 0, item_ = 0;
-    bool another_ = false;  // a panel, of which nothing is finished yet
+    bool second_panel_ = false;  // whether a second panel follows
     float *now_, *last_, *z_ = nullptr;
-    PrefetchList wanted_;
+    PrefetchList prefetches_;
 };
 
 }  // namespace charloom

@@ -15,7 +15,7 @@ constexpr int unit_blocks_of(int gates) { return gates % 2 ? 2 : 1; }
 
 // ---- weights, packed for `Product::multiply`
 
-// For gates from what stands before them: columns are the gates' rows, depth is the matrix's columns.
+// For the forward pass: columns are the gates' rows, depth is the matrix's columns.
 template <class P>
 void pack_for_gates(const Weights& weights, Buffer<typename P::Number>& to, int part, int parts) {
     const int GATES = weights.gates, UNITS = unit_blocks_of(GATES), VECTORS = GATES * UNITS;
@@ -30,7 +30,7 @@ void pack_for_gates(const Weights& weights, Buffer<typename P::Number>& to, int 
         }
 }
 
-// For the way back: columns are the matrix's, depth is the rows of all gates.
+// For the backward pass: columns are the matrix's, depth is the rows of all gates.
 template <class P>
 void pack_for_gradients(const Weights& weights, Buffer<typename P::Number>& to, int part, int parts) {
     int gates = weights.gates, blocks = weights.rows / P::DEPTH * gates;
@@ -42,52 +42,52 @@ void pack_for_gradients(const Weights& weights, Buffer<typename P::Number>& to, 
                                 weights.columns, to + (size_t(pair) * blocks + k) * P::PACKED_PAIR, side);
 }
 
-// ---- products that wait for nothing
+// ---- products over all steps at once
 
-// out[m][j][row] = W x + bias, kept as pairs of gates. `P` is how they are kept. bias: [j][gate][LANES].
-template <class P, class Cell, int ROWS>
+// out[m][j][row] = W x + bias, stored as pairs of gates, in P's format of saved activations. bias: [j][gate][LANES].
+template <class P, class CellType, int ROWS>
 struct InputSums {
-    static constexpr int UNITS = unit_blocks_of(Cell::GATES), SIZE = Cell::INPUTS * P::PAIR;
+    static constexpr int UNITS = unit_blocks_of(CellType::GATES), SIZE = CellType::INPUT_PAIRS * P::PAIR;
     const float* bias;
     int unit_blocks;
-    typename P::Kept* out;
+    typename P::Saved* out;
 
     const float* biases = nullptr;
-    typename P::Kept* to = nullptr;
+    typename P::Saved* to = nullptr;
 
-    size_t place(int m, int item) const { return (size_t(m) * unit_blocks + item * UNITS) * ROWS * SIZE; }
+    size_t offset(int m, int item) const { return (size_t(m) * unit_blocks + item * UNITS) * ROWS * SIZE; }
 
-    void want(int m, int item, int rows, PrefetchList& wanted) const {
-        wanted.add(out + place(m, item), rows * SIZE, UNITS, ROWS * SIZE, true);
+    void prefetch(int m, int item, int rows, PrefetchList& prefetches) const {
+        prefetches.add(out + offset(m, item), rows * SIZE, UNITS, ROWS * SIZE, true);
     }
 
     CHARLOOM_INLINE void begin(int m, int item) {
-        biases = bias + size_t(item) * UNITS * Cell::GATES * LANES;
-        to = out + place(m, item);
+        biases = bias + size_t(item) * UNITS * CellType::GATES * LANES;
+        to = out + offset(m, item);
     }
 
     CHARLOOM_INLINE void rows(const float* z, int first, int last) {
         for (int row = first; row < last; row++)
             for (int unit = 0; unit < UNITS; unit++)
-                for (int gate = 0; gate < Cell::GATES; gate += 2) {
+                for (int gate = 0; gate < CellType::GATES; gate += 2) {
                     auto sum = [=, this](int vector) CHARLOOM_INLINE_LAMBDA {
                         return load(z + vector * TILE + row * LANES) + load(biases + vector * LANES);
                     };
-                    Floats a = sum(unit * Cell::GATES + gate);
-                    Floats b = gate + 1 < Cell::GATES ? sum(unit * Cell::GATES + gate + 1) : a;
-                    P::keep(to + (unit * ROWS + row) * SIZE + gate / 2 * P::PAIR, a, b);
+                    Floats a = sum(unit * CellType::GATES + gate);
+                    Floats b = gate + 1 < CellType::GATES ? sum(unit * CellType::GATES + gate + 1) : a;
+                    P::save(to + (unit * ROWS + row) * SIZE + gate / 2 * P::PAIR, a, b);
                 }
     }
 };
 
-// Those of the panels in the range, made by the product `Q`.
-template <class P, class Q, class Cell>
+// The input sums of the panels in the range, by the product `Q`.
+template <class P, class Q, class CellType>
 void input_product(Panels<Q> x, int rows, const typename Q::Number* weights, const float* bias, int unit_blocks,
-                   typename P::Kept* out, Range range, Buffer<float>& room) {
-    constexpr int UNITS = unit_blocks_of(Cell::GATES), VECTORS = Cell::GATES * UNITS;
-    typename Q::Session session(rows);
-    InputSums<P, Cell, Q::ROWS> finish{bias, unit_blocks, out};
-    Pipeline<Q, VECTORS, decltype(finish)> pipeline(rows, room, finish);
+                   typename P::Saved* out, Range range, Buffer<float>& scratch) {
+    constexpr int UNITS = unit_blocks_of(CellType::GATES), VECTORS = CellType::GATES * UNITS;
+    typename Q::ThreadSetup setup(rows);
+    InputSums<P, CellType, Q::ROWS> finish{bias, unit_blocks, out};
+    Pipeline<Q, VECTORS, decltype(finish)> pipeline(rows, scratch, finish);
     constexpr int TOGETHER = 16;  // panels that stay in the cache while all weights pass
     for (int m0 = range.first; m0 < range.last; m0 += TOGETHER)
         for (int item = 0; item < unit_blocks / UNITS; item++)
@@ -97,12 +97,12 @@ void input_product(Panels<Q> x, int rows, const typename Q::Number* weights, con
     pipeline.flush();
 }
 
-// The gradient that goes down: all columns of Wᵀ d, a pair of column vectors at a time, to `finish`.
+// The gradient with respect to the layer below: all columns of Wᵀ d, a pair of column vectors at a time, to `finish`.
 template <class P, class Finish>
-void product_down(Panels<P> d, int rows, const typename P::Number* weights, int pairs, Range range, Buffer<float>& room,
-                  Finish& finish) {
-    typename P::Session session(rows);
-    Pipeline<P, 2, Finish> pipeline(rows, room, finish);
+void gradient_below(Panels<P> d, int rows, const typename P::Number* weights, int pairs, Range range,
+                    Buffer<float>& scratch, Finish& finish) {
+    typename P::ThreadSetup setup(rows);
+    Pipeline<P, 2, Finish> pipeline(rows, scratch, finish);
     constexpr int TOGETHER = 8;
     for (int m0 = range.first; m0 < range.last; m0 += TOGETHER)
         for (int pair = 0; pair < pairs; pair++)
@@ -112,18 +112,18 @@ void product_down(Panels<P> d, int rows, const typename P::Number* weights, int 
     pipeline.flush();
 }
 
-// One part's share of a weight matrix's gradient: some rows, or of the head, which mostly has few, some columns.
+// One part's share of a weight matrix's gradient: some rows; of the head, which mostly has few rows, some columns.
 template <class P>
 void weight_gradient(Panels<P> d, Panels<P> x, int panels, int rows, const Gradient& to, int part, int parts,
-                     Buffer<float>& room) {
-    typename P::Session session(TILE_ROWS);
+                     Buffer<float>& scratch) {
+    typename P::ThreadSetup setup(TILE_ROWS);
     Range ds{0, d.blocks}, xs{0, x.blocks};
     if (to.gates > 1)
         ds = Range::of(d.blocks, part, parts, GRAIN / P::DEPTH);
     else
         xs = Range::of(x.blocks, part, parts, GRAIN / P::DEPTH);
     P::outer(
-        d, ds, x, xs, panels, rows, room,
+        d, ds, x, xs, panels, rows, scratch,
         [&](int block) { return to.row(block % to.gates, block / to.gates * P::DEPTH); }, to.columns);
 }
 

@@ -1,4 +1,4 @@
-// AMX's tiles: eight registers of 16 rows of 64 bytes, and what multiplies them.
+// AMX's tiles: eight registers of 16 rows of 64 bytes.
 
 #pragma once
 
@@ -10,8 +10,8 @@
 
 namespace charloom {
 
-// The shapes of a thread's tiles: 0 to 5 have so many rows, 6 and 7 have 16. Without them a tile instruction is an error,
-// and while they are set a thread has more to save when it is put aside.
+// The shapes of a thread's tiles: 0 to 5 have `rows` rows, 6 and 7 have 16. Without shapes a tile instruction is an
+// error. While they are set, a context switch of the thread saves more state.
 class Tiles {
 public:
     explicit Tiles(int rows) {

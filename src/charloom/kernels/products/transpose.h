@@ -1,4 +1,4 @@
-// A square of vectors, turned over its diagonal.
+// Transposes a square of vectors.
 
 #pragma once
 
@@ -8,8 +8,8 @@
 
 namespace charloom {
 
-// Lanes of a and b, exchanged at this distance: lane j of the first result is b's lane j - distance where j has that bit
-// set, else a's; the second gets what the first did not.
+// Lanes of a and b, exchanged at this distance: lane j of the first result is b's lane j - distance where j has that
+// bit set, else a's; the second gets what the first did not.
 template <int DISTANCE, int... LANE>
 CHARLOOM_INLINE void exchange(Words& a, Words& b, std::integer_sequence<int, LANE...>) {
     Words first = __builtin_shufflevector(a, b, ((LANE & DISTANCE) ? LANES + (LANE ^ DISTANCE) : LANE)...);

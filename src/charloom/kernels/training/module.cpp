@@ -1,10 +1,10 @@
-// What Python sees of training: a network with its workspace, and the optimizer.
+// The Python bindings of training: a network with its buffers, and the optimizer.
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
-#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include "products/bf16.h"
@@ -23,7 +23,7 @@ namespace {
 using Array = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
 using Ids = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Levels = nb::ndarray<const uint8_t, nb::c_contig, nb::device::cpu>;
-using MaybeArray = std::optional<Array>;
+using Arrays = std::vector<Array>;
 using Shape = std::vector<size_t>;
 
 bool has_shape(const Array& array, const Shape& shape) {
@@ -33,23 +33,14 @@ bool has_shape(const Array& array, const Shape& shape) {
     return true;
 }
 
-bool have_shapes(const std::vector<Array>& arrays, const std::vector<Shape>& shapes) {
+bool have_shapes(const Arrays& arrays, const std::vector<Shape>& shapes) {
     return std::equal(arrays.begin(), arrays.end(), shapes.begin(), shapes.end(), has_shape);
 }
 
-std::vector<float*> pointers(const std::vector<Array>& arrays) {
+std::vector<float*> pointers(const Arrays& arrays) {
     std::vector<float*> found;
     for (const Array& array : arrays) found.push_back(array.data());
     return found;
-}
-
-float* pointer(const MaybeArray& array) { return array ? array->data() : nullptr; }
-
-int gates_of(const std::string& cell) {
-    if (cell == "lstm") return 4;
-    if (cell == "gru") return 3;
-    require(cell == "rnn", "cell must be lstm, gru or rnn");
-    return 1;
 }
 
 Input input_named(const std::string& name) {
@@ -59,123 +50,157 @@ Input input_named(const std::string& name) {
     return Input::SCALAR;
 }
 
-// Of every parameter, in the order of `architecture.shapes`.
+// From charloom.architecture.Architecture.
+Architecture architecture_of(nb::handle python) {
+    auto name_of = [&](const char* name) { return nb::cast<std::string>(python.attr(name)); };
+    auto size_of = [&](const char* name) { return nb::cast<int>(python.attr(name)); };
+    Architecture a{cell_named(name_of("cell"), name_of("nonlinearity")),
+                   size_of("layers"),
+                   size_of("hidden"),
+                   size_of("vocabulary_size"),
+                   input_named(name_of("input")),
+                   size_of("input_size")};
+    require(a.layers > 0 && a.hidden > 0 && a.vocabulary_size > 0 && a.input_size > 0, "all sizes must be above 0");
+    require(a.input != Input::ONEHOT || a.input_size == a.vocabulary_size, "input_size must be V for onehot");
+    require(a.input != Input::SCALAR || a.input_size == 1, "input_size must be 1 for scalar");
+    return a;
+}
+
+// Of every parameter, in the order of `Architecture.shapes`.
 std::vector<Shape> parameter_shapes(const Architecture& a) {
     size_t units = a.hidden, rows = gates_of(a.cell) * units, vocabulary_size = a.vocabulary_size,
-           entering = a.embedding;
+           input_size = a.input_size;
     std::vector<Shape> shapes;
-    if (a.has_table()) shapes.push_back({vocabulary_size, entering});
+    if (a.has_table()) shapes.push_back({vocabulary_size, input_size});
     for (int n = 0; n < a.layers; n++)
-        shapes.insert(shapes.end(), {{rows, n ? units : entering}, {rows, units}, {rows}, {rows}});
+        shapes.insert(shapes.end(), {{rows, n ? units : input_size}, {rows, units}, {rows}, {rows}});
     shapes.insert(shapes.end(), {{vocabulary_size, units}, {vocabulary_size}});
     return shapes;
 }
 
-Architecture checked(const Architecture& a) {
-    require(a.layers > 0 && a.hidden > 0 && a.vocabulary_size > 0 && a.embedding > 0, "all sizes must be above 0");
-    require(a.input != Input::ONEHOT || a.embedding == a.vocabulary_size, "input_size must be V for onehot");
-    require(a.input != Input::SCALAR || a.embedding == 1, "input_size must be 1 for scalar");
-    return a;
-}
-
 // tiles: whether AMX multiplies, where this processor has it.
-std::unique_ptr<Network> open_network(const Architecture& a, const std::string& precision, [[maybe_unused]] bool tiles,
-                                      int threads) {
-    if (precision == "fp32") return std::make_unique<NetworkOf<SinglePrecision>>(a, threads);
+std::unique_ptr<TrainingNetwork> open_network(const Architecture& a, const std::string& precision,
+                                              [[maybe_unused]] bool tiles, int threads) {
+    if (precision == "fp32") return std::make_unique<TypedTrainingNetwork<SinglePrecision>>(a, threads);
 #if defined(__AVX512BF16__)
 #if defined(__AMX_BF16__)
-    if (precision == "bf16" && tiles) return std::make_unique<NetworkOf<TileProduct>>(a, threads);
+    if (precision == "bf16" && tiles) return std::make_unique<TypedTrainingNetwork<TileProduct>>(a, threads);
 #endif
-    if (precision == "bf16") return std::make_unique<NetworkOf<DotProduct>>(a, threads);
+    if (precision == "bf16") return std::make_unique<TypedTrainingNetwork<DotProduct>>(a, threads);
 #endif
     throw std::invalid_argument("these kernels have no precision " + precision);
 }
 
-// The network that Python holds. Every array is checked here: what is below trusts its pointers.
-class Trainer {
+// The arrays of a batch, as Python gives them. state, state_after: [h], or of an LSTM [h, c]; no state is zero.
+struct BatchArrays {
+    Ids inputs, targets;
+    Arrays state, state_after, masks;
+    bool locked;
+};
+
+State pointers_of(const Arrays& state) {
+    return {state.size() > 0 ? state[0].data() : nullptr, state.size() > 1 ? state[1].data() : nullptr};
+}
+
+// The network that Python holds. It checks every array: the kernels trust the pointers.
+class CheckedTrainingNetwork {
 public:
-    Trainer(std::string cell, std::string nonlinearity, int layers, int hidden, int vocabulary_size, std::string input,
-            int input_size, std::string precision, bool tiles, int threads)
-        : a_(checked({cell, nonlinearity, layers, hidden, vocabulary_size, input_named(input), input_size})),
-          shapes_(parameter_shapes(a_)) {
+    CheckedTrainingNetwork(nb::handle architecture, const std::string& precision, bool tiles, int threads)
+        : a_(architecture_of(architecture)), shapes_(parameter_shapes(a_)) {
         require(threads > 0, "threads must be above 0");
         network_ = open_network(a_, precision, tiles, threads);
     }
 
-    std::pair<double, int64_t> forward(const std::vector<Array>& parameters, Ids inputs, Ids targets, MaybeArray h,
-                                       MaybeArray c, const std::vector<Array>& masks, bool locked, Array h_after,
-                                       MaybeArray c_after, float scale) {
-        size_t texts = inputs.shape(0), steps = inputs.shape(1);
-        state_ = {size_t(a_.layers), texts, size_t(a_.hidden)};
+    std::pair<double, int64_t> forward(const Arrays& parameters, const BatchArrays& arrays, float scale) {
         differentiable_ = false;
         require(have_shapes(parameters, shapes_), "parameters must have the shapes of the architecture");
-        require(texts && steps, "a batch must have a text and a step");
-        require(targets.shape(0) == texts && targets.shape(1) == steps, "targets must be [B, T], as inputs");
-        check_ids(inputs.data(), inputs.size(), 0);
-        check_ids(targets.data(), targets.size(), INT32_MIN);
-        check_state(h, c);
-        require(has_shape(h_after, state_) && is_state(c_after, a_.cell == "lstm"),
-                "the state after must be [L, B, H]");
-        require(masks.empty() || have_shapes(masks, mask_shapes(targets, locked)), "masks must fit the batch");
-        Batch batch{int(texts), int(steps), inputs.data(), targets.data(), pointer(h),
-                    pointer(c), {},         locked,        h_after.data(), pointer(c_after)};
-        for (const Array& mask : masks) batch.masks.push_back(mask.data());
+        Batch batch = checked(arrays);
         auto found = pointers(parameters);
-        held_ = {parameters, masks};
+        held_ = {parameters, arrays.masks};
         ReleaseGil here;
         Score score = network_->forward({found.begin(), found.end()}, batch, scale);
         differentiable_ = scale != 0;
         return {score.nats, score.correct};
     }
 
-    void backward(const std::vector<Array>& gradients, MaybeArray d_h, MaybeArray d_c, MaybeArray d_h_before,
-                  MaybeArray d_c_before) {
+    // No d_state is zero, no d_before asks for none.
+    void backward(const Arrays& gradients, const Arrays& d_state, const Arrays& d_before) {
         require(differentiable_, "a forward pass with a scale must come first");
         require(have_shapes(gradients, shapes_), "gradients must have the shapes of the architecture");
-        check_state(d_h, d_c);
-        check_state(d_h_before, d_c_before);
+        require(d_state.empty() || is_state(d_state), STATE_RULE);
+        require(d_before.empty() || is_state(d_before), STATE_RULE);
         auto found = pointers(gradients);
         ReleaseGil here;
-        network_->backward(found, pointer(d_h), pointer(d_c), pointer(d_h_before), pointer(d_c_before));
+        network_->backward(found, pointers_of(d_state), pointers_of(d_before));
     }
 
 private:
+    static constexpr const char* STATE_RULE = "a state must be [h], and [h, c] of an lstm, each of shape [L, B, H]";
+
+    Batch checked(const BatchArrays& arrays) {
+        const Ids &inputs = arrays.inputs, &targets = arrays.targets;
+        size_t sequences = inputs.shape(0), steps = inputs.shape(1);
+        state_ = {size_t(a_.layers), sequences, size_t(a_.hidden)};
+        require(sequences && steps, "a batch must have a sequence and a step");
+        require(targets.shape(0) == sequences && targets.shape(1) == steps, "targets must be [B, T], as inputs");
+        check_ids(inputs.data(), inputs.size(), 0);
+        check_ids(targets.data(), targets.size(), INT32_MIN);
+        require(arrays.state.empty() || is_state(arrays.state), STATE_RULE);
+        require(is_state(arrays.state_after), STATE_RULE);
+        require(arrays.masks.empty() || have_shapes(arrays.masks, mask_shapes(targets, arrays.locked)),
+                "masks must fit the batch");
+        auto masks = pointers(arrays.masks);
+        return {int(sequences),
+                int(steps),
+                inputs.data(),
+                targets.data(),
+                pointers_of(arrays.state),
+                pointers_of(arrays.state_after),
+                {masks.begin(), masks.end()},
+                arrays.locked};
+    }
+
     void check_ids(const int32_t* ids, size_t count, int32_t least) const {
         for (size_t n = 0; n < count; n++)
             if (ids[n] < least || ids[n] >= a_.vocabulary_size)
                 throw std::out_of_range("an id must be at least 0 and below the vocabulary size");
     }
 
-    bool is_state(const MaybeArray& array, bool there) const {
-        return bool(array) == there && (!there || has_shape(*array, state_));
-    }
-
-    void check_state(const MaybeArray& h, const MaybeArray& c) const {
-        require(is_state(h, bool(h)) && is_state(c, h && a_.cell == "lstm"), "h, and c of an lstm, must be [L, B, H]");
+    bool is_state(const Arrays& state) const {
+        return have_shapes(state, std::vector<Shape>(a_.cell == Cell::lstm ? 2 : 1, state_));
     }
 
     std::vector<Shape> mask_shapes(const Ids& targets, bool locked) const {
-        size_t texts = targets.shape(0), steps = targets.shape(1), units = a_.hidden;
+        size_t sequences = targets.shape(0), steps = targets.shape(1), units = a_.hidden;
         size_t count =
             std::count_if(targets.data(), targets.data() + targets.size(), [](int32_t id) { return id >= 0; });
-        std::vector<Shape> shapes(a_.layers, {locked ? 1 : steps, texts, units});
-        shapes.back() = {locked ? texts : count, units};
+        std::vector<Shape> shapes(a_.layers, {locked ? 1 : steps, sequences, units});
+        shapes.back() = {locked ? sequences : count, units};
         return shapes;
     }
 
     const Architecture a_;
     const std::vector<Shape> shapes_;
-    std::unique_ptr<Network> network_;
-    Shape state_;                                             // [L, B, H] of the last forward pass
-    bool differentiable_ = false;                             // whether the backward pass may follow
-    std::pair<std::vector<Array>, std::vector<Array>> held_;  // what the backward pass reads again
+    std::unique_ptr<TrainingNetwork> network_;
+    Shape state_;                     // [L, B, H] of the last forward pass
+    bool differentiable_ = false;     // whether the backward pass may follow
+    std::pair<Arrays, Arrays> held_;  // what the backward pass reads again
 };
 
-bool all_alike(const std::vector<Array>& arrays, std::initializer_list<const std::vector<Array>*> others) {
-    auto alike = [](const Array& one, const Array& other) { return one.size() == other.size(); };
-    return std::all_of(others.begin(), others.end(), [&](const std::vector<Array>* other) {
-        return std::equal(arrays.begin(), arrays.end(), other->begin(), other->end(), alike);
-    });
+// A parameter, its gradient, Adam's mean and square, and the weight decay.
+using AdamTuple = std::tuple<Array, Array, Array, Array, float>;
+
+void adam_checked(const std::vector<AdamTuple>& tuples, const AdamStep& step, int threads) {
+    require(threads > 0, "threads must be above 0");
+    std::vector<AdamArrays> all;
+    for (const auto& [parameter, gradient, mean, square, decay] : tuples) {
+        size_t size = parameter.size();
+        require(gradient.size() == size && mean.size() == size && square.size() == size,
+                "a gradient, a mean and a square must have the size of their parameter");
+        all.push_back({parameter.data(), gradient.data(), mean.data(), square.data(), size, decay});
+    }
+    ReleaseGil here;
+    adam(all, step, threads);
 }
 
 std::vector<std::string> precisions() {
@@ -191,36 +216,25 @@ std::vector<std::string> precisions() {
 void bind_training(nb::module_& module) {
     using namespace nb::literals;
     module.def("precisions", precisions, "The number formats of products that these kernels have.");
-    nb::class_<Trainer>(module, "Trainer",
-                        "A network's workspace: see charloom.engines.bptt.native, which is what should be called.")
-        .def(nb::init<std::string, std::string, int, int, int, std::string, int, std::string, bool, int>(), "cell"_a,
-             "nonlinearity"_a, "layers"_a, "hidden"_a, "vocabulary_size"_a, "input"_a, "input_size"_a, "precision"_a,
-             "tiles"_a, "threads"_a)
-        .def("forward", &Trainer::forward, "parameters"_a, "inputs"_a, "targets"_a, "h"_a.none(), "c"_a.none(),
-             "masks"_a, "locked"_a, "h_after"_a, "c_after"_a.none(), "scale"_a)
-        .def("backward", &Trainer::backward, "gradients"_a, "d_h"_a.none(), "d_c"_a.none(), "d_h_before"_a.none(),
-             "d_c_before"_a.none());
-    module.def(
-        "adam",
-        [](const std::vector<Array>& parameters, const std::vector<Array>& gradients, const std::vector<Array>& means,
-           const std::vector<Array>& squares, const std::vector<float>& decays, float rate, float rate_of_decay,
-           float beta1, float beta2, float epsilon, bool decoupled, int threads) {
-            require(all_alike(parameters, {&gradients, &means, &squares}) && decays.size() == parameters.size() &&
-                        threads > 0,
-                    "each parameter must have a gradient, a mean, a square of its size, and a decay; threads must be "
-                    "above 0");
-            std::vector<Updated> all;
-            for (size_t n = 0; n < parameters.size(); n++)
-                all.push_back({parameters[n].data(), gradients[n].data(), means[n].data(), squares[n].data(),
-                               parameters[n].size(), decays[n]});
-            ReleaseGil here;
-            adam(all, {rate, rate_of_decay, beta1, beta2, epsilon, decoupled}, threads);
-        },
-        "parameters"_a, "gradients"_a, "means"_a, "squares"_a, "decays"_a, "rate"_a, "rate_of_decay"_a, "beta1"_a,
-        "beta2"_a, "epsilon"_a, "decoupled"_a, "threads"_a);
+    nb::class_<BatchArrays>(module, "BatchArrays",
+                            "A batch: ids [B, T], states ([h] or [h, c], each [L, B, H]) and dropout's masks.")
+        .def(nb::init<Ids, Ids, Arrays, Arrays, Arrays, bool>(), "inputs"_a, "targets"_a, "state"_a, "state_after"_a,
+             "masks"_a, "locked"_a);
+    nb::class_<CheckedTrainingNetwork>(module, "TrainingNetwork",
+                                       "A network with its buffers. Call it through charloom.engines.bptt.native.")
+        .def(nb::init<nb::handle, const std::string&, bool, int>(), "architecture"_a, "precision"_a, "tiles"_a,
+             "threads"_a)
+        .def("forward", &CheckedTrainingNetwork::forward, "parameters"_a, "batch"_a, "scale"_a)
+        .def("backward", &CheckedTrainingNetwork::backward, "gradients"_a, "d_state"_a, "d_before"_a);
+    nb::class_<AdamStep>(module, "AdamStep",
+                         "rate and epsilon include Adam's bias corrections; decay_rate is the plain learning rate.")
+        .def(nb::init<float, float, float, float, float, bool>(), "rate"_a, "decay_rate"_a, "beta1"_a, "beta2"_a,
+             "epsilon"_a, "decoupled"_a);
+    module.def("adam", adam_checked, "arrays"_a, "step"_a, "threads"_a,
+               "arrays: for each parameter (parameter, gradient, mean, square, weight decay).");
     module.def(
         "clip",
-        [](const std::vector<Array>& gradients, float by_value, float by_norm, int threads) {
+        [](const Arrays& gradients, float by_value, float by_norm, int threads) {
             require(threads > 0, "threads must be above 0");
             std::vector<Span> all;
             for (const Array& gradient : gradients) all.push_back({gradient.data(), gradient.size()});

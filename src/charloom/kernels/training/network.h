@@ -1,9 +1,9 @@
-// A whole network, a training step at a time: what engines/bptt/network.py does, in the order it does it.
+// A network's training step. NumPy twin: engines/bptt/network.py, with the same steps in the same order.
 //
-//   ids → distinct tokens → input sums → recurrent layer → (mask → input sums → recurrent layer)* → mask → head → nats
+//   ids → input layer → input sums → recurrent layer → (mask → input sums → recurrent layer)* → mask → head → nats
 //
-// Parameters and gradients are row-major float32 arrays in the order of `architecture.shapes`; what is packed is packed
-// anew at each forward, because training has changed the weights.
+// Parameters and gradients are row-major float32 arrays in the order of `architecture.shapes`; each forward pass
+// packs the weights again, because training has changed them.
 
 #pragma once
 
@@ -14,64 +14,63 @@
 namespace charloom {
 
 template <class P>
-class NetworkOf : public Network {
+class TypedTrainingNetwork final : public TrainingNetwork {
 public:
     using Number = typename P::Number;
 
-    NetworkOf(Architecture architecture, int threads)
+    TypedTrainingNetwork(Architecture architecture, int threads)
         : a_(architecture), threads_(threads), hidden_(up_to_multiple(architecture.hidden, GRAIN)),
-          entry_(architecture), sums_(architecture.layers), masked_(architecture.layers), rooms_(threads),
+          input_layer_(architecture), sums_(architecture.layers), masked_(architecture.layers), scratch_(threads),
           padding_(4 * architecture.layers + 3) {
-        for (int n = 0; n < a_.layers; n++) layers_.push_back(layer_of<P>(a_.cell, a_.nonlinearity == "relu"));
+        for (int n = 0; n < a_.layers; n++) layers_.push_back(make_layer<P>(a_.cell));
     }
 
     Score forward(const std::vector<const float*>& parameters, const Batch& batch, float scale) override {
         SubnormalsAreZero here;
         parameters_ = parameters, batch_ = batch;
-        bool keep = scale != 0;
-        layout_ = Layout::of(batch_.texts, P::ROWS, threads_);
-        entry_.place(batch_, layout_);
-        place_targets();
-        resize(keep);
-        pack(keep);
-        entry_.sum(parameters_, *layers_[0], threads_);
-        for (int n = 0; n < a_.layers; n++) run_layer(n, keep);
+        bool save = scale != 0;
+        layout_ = Layout::of(batch_.sequences, P::ROWS, threads_);
+        input_layer_.index_tokens(batch_, layout_);
+        locate_targets();
+        resize(save);
+        pack(save);
+        input_layer_.sum(parameters_, *layers_[0], threads_);
+        for (int n = 0; n < a_.layers; n++) run_layer(n, save);
         gather_targets();
         each_part(
-            [&](int part) { head_.forward(top_, layout_.rows, targets_.get(), active_range(part), scale, part); });
+            [&](int part) { head_.forward(top_, layout_.rows, targets_.get(), active_panels(part), scale, part); });
         Score score;
-        for (const auto& found : head_.found()) score.nats += found.nats, score.correct += found.correct;
+        for (const auto& part : head_.parts()) score.nats += part.nats, score.correct += part.correct;
         return score;
     }
 
-    void backward(const std::vector<float*>& gradients, const float* d_h, const float* d_c, float* d_h_before,
-                  float* d_c_before) override {
+    void backward(const std::vector<float*>& gradients, State d_state, State d_before) override {
         SubnormalsAreZero here;
-        back_.reserve(hidden_, total_panels(), layout_, gates(), layers_[0]->past);
+        buffers_.reserve(hidden_, total_panels(), layout_, gates(), layers_[0]->separate_bias);
         head_gradients(gradients);
         for (int n = a_.layers - 1; n >= 0; n--) {
-            size_t state = size_t(n) * layout_.texts * a_.hidden;
-            auto of = [=](auto* array) { return array ? array + state : nullptr; };
             each_part([&](int part) {
-                layers_[n]->set_d_state(back_, of(d_h), of(d_c), a_.hidden, texts_range(part));
-                layers_[n]->backward(back_, inputs(n), texts_range(part), part, of(d_h_before), of(d_c_before),
-                                     a_.hidden, rooms_[part]);
+                layers_[n]->set_d_state(buffers_, of_layer(d_state, n), a_.hidden, step_panels(part));
+                layers_[n]->backward(buffers_, inputs(n), step_panels(part), part, of_layer(d_before, n), a_.hidden,
+                                     scratch_[part]);
             });
             layer_gradients(n, gradients);
         }
     }
 
 private:
-    // ---- where things are
+    // ---- offsets and ranges
 
     int gates() const { return layers_[0]->gates; }
     int total_panels() const { return batch_.steps * layout_.panels; }
     int weight(int layer) const { return a_.has_table() + 4 * layer; }  // W, U, b, b' follow one another
     int head_weight() const { return a_.has_table() + 4 * a_.layers; }
-    // As many for each part, though products take two at once: an odd one alone costs less than two more to wait for.
-    Range texts_range(int part) const { return Range::of(layout_.panels, part, threads_); }
-    Range sequence_range(int part) const { return Range::of(total_panels(), part, threads_, 2); }
-    Range active_range(int part) const { return Range::of(int(active_.size()), part, threads_, 2); }
+    // Not in pairs, although products take two panels at once: one panel alone costs less than a part with two more.
+    Range step_panels(int part) const { return Range::of(layout_.panels, part, threads_); }
+    Range all_panels(int part) const { return Range::of(total_panels(), part, threads_, 2); }
+    Range active_panels(int part) const { return Range::of(int(active_.size()), part, threads_, 2); }
+
+    State of_layer(State all, int n) const { return all.from(size_t(n) * layout_.sequences * a_.hidden); }
 
     template <class Work>
     void each_part(Work&& work) {
@@ -80,21 +79,21 @@ private:
 
     // ---- forward
 
-    // Which row of a mask each place has, and where targets stand.
-    void place_targets() {
-        size_t places = size_t(total_panels()) * P::ROWS;
+    // For each step and sequence: its row of a mask, and its target.
+    void locate_targets() {
+        size_t count_of_rows = size_t(total_panels()) * P::ROWS;
         for (auto* rows : {&mask_rows_, &head_mask_rows_, &all_targets_}) {
-            rows->reserve(places);
-            std::fill(rows->get(), rows->get() + places, -1);
+            rows->reserve(count_of_rows);
+            std::fill(rows->get(), rows->get() + count_of_rows, -1);
         }
         int32_t count = 0;
-        for (int text = 0; text < batch_.texts; text++)
+        for (int sequence = 0; sequence < batch_.sequences; sequence++)
             for (int t = 0; t < batch_.steps; t++) {
-                size_t here = layout_.place(t, text, P::ROWS);
-                mask_rows_[here] = batch_.locked ? text : t * batch_.texts + text;
-                int32_t target = batch_.targets[size_t(text) * batch_.steps + t];
+                size_t here = layout_.index(t, sequence, P::ROWS);
+                mask_rows_[here] = batch_.locked ? sequence : t * batch_.sequences + sequence;
+                int32_t target = batch_.targets[size_t(sequence) * batch_.steps + t];
                 all_targets_[here] = target;
-                if (target >= 0) head_mask_rows_[here] = batch_.locked ? text : count++;
+                if (target >= 0) head_mask_rows_[here] = batch_.locked ? sequence : count++;
             }
         active_.clear();
         for (int m = 0; m < total_panels(); m++)
@@ -105,10 +104,10 @@ private:
                 }
     }
 
-    void resize(bool keep) {
+    void resize(bool save) {
         int m = total_panels(), blocks = hidden_ / P::DEPTH;
         for (int n = 0; n < a_.layers; n++) {
-            layers_[n]->resize(hidden_, batch_.steps, layout_, threads_, n ? 1 : entry_.tokens(), keep);
+            layers_[n]->resize(hidden_, batch_.steps, layout_, threads_, n ? 1 : input_layer_.tokens(), save);
             if (n > 0) sums_[n].reserve(size_t(m) * (hidden_ / LANES) * P::ROWS * layers_[0]->input_size);
             if (!batch_.masks.empty()) masked_[n].reserve(Panels<P>::size(m, blocks));
         }
@@ -116,8 +115,8 @@ private:
         head_.resize(hidden_, a_.vocabulary_size, m, threads_);
     }
 
-    void pack(bool back) {
-        std::vector<Weights> all;  // U and W of each layer, the first layer's W apart; the head's
+    void pack(bool for_backward) {
+        std::vector<Weights> all;  // U and W of each layer, but not the first layer's W; the head's
         for (int n = 0; n < a_.layers; n++) {
             for (int w = weight(n) + 1; w >= weight(n) + (n == 0); w--)
                 all.emplace_back(parameters_[w], gates(), a_.hidden, a_.hidden, padding_[w]);
@@ -128,46 +127,42 @@ private:
         head_.set_bias(parameters_[head + 1]);
         if (std::any_of(all.begin(), all.end(), [](const Weights& weights) { return weights.copied(); }))
             each_part([&](int part) {
-                for (const Weights& weights : all) weights.take(part, threads_);
+                for (const Weights& weights : all) weights.copy_in(part, threads_);
             });
         each_part([&](int part) {
             for (int n = 0; n < a_.layers; n++) {
-                layers_[n]->pack(all[n ? 2 * n - 1 : 0], n ? &all[2 * n] : nullptr, back, part, threads_);
-                size_t state = size_t(n) * batch_.texts * a_.hidden;
-                layers_[n]->set_state(batch_.h ? batch_.h + state : nullptr, batch_.c ? batch_.c + state : nullptr,
-                                      a_.hidden, texts_range(part));
+                layers_[n]->pack(all[n ? 2 * n - 1 : 0], n ? &all[2 * n] : nullptr, for_backward, part, threads_);
+                layers_[n]->set_state(of_layer(batch_.state, n), a_.hidden, step_panels(part));
             }
-            head_.pack(all.back(), back, part, threads_);
+            head_.pack(all.back(), for_backward, part, threads_);
         });
     }
 
-    void run_layer(int n, bool keep) {
+    void run_layer(int n, bool save) {
         if (n > 0)
             each_part([&](int part) {
-                layers_[n]->sum_inputs(passed(n - 1), layout_.rows, sums_[n], sequence_range(part), rooms_[part]);
+                layers_[n]->sum_inputs(layer_output(n - 1), layout_.rows, sums_[n], all_panels(part), scratch_[part]);
             });
-        size_t state = size_t(n) * batch_.texts * a_.hidden;
         each_part([&](int part) {
-            layers_[n]->forward(inputs(n), mask(n), masked(n), texts_range(part), keep, rooms_[part]);
-            layers_[n]->get_state(batch_.h_after + state, batch_.c_after ? batch_.c_after + state : nullptr, a_.hidden,
-                                  texts_range(part));
+            layers_[n]->forward(inputs(n), mask(n), masked(n), step_panels(part), save, scratch_[part]);
+            layers_[n]->get_state(of_layer(batch_.state_after, n), a_.hidden, step_panels(part));
         });
     }
 
-    Inputs<P> inputs(int n) const { return n ? Inputs<P>{sums_[n]} : entry_.inputs(); }
+    Inputs<P> inputs(int n) const { return n ? Inputs<P>{sums_[n]} : input_layer_.inputs(); }
 
-    // Of what goes up from layer n.
+    // Of the outputs of layer n.
     Mask mask(int n) const {
         if (batch_.masks.empty()) return {};
         return {batch_.masks[n], n + 1 < a_.layers ? mask_rows_.get() : head_mask_rows_.get(), a_.hidden};
     }
 
     Panels<P> masked(int n) const { return {masked_[n], hidden_ / P::DEPTH}; }
-    Panels<P> passed(int n) const { return batch_.masks.empty() ? layers_[n]->outputs() : masked(n); }
+    Panels<P> layer_output(int n) const { return batch_.masks.empty() ? layers_[n]->outputs() : masked(n); }
 
-    // What the head reads: the top layer's panels in which targets stand, one after the other.
+    // The head reads only those panels of the top layer that have targets; they are copied side by side.
     void gather_targets() {
-        top_ = passed(a_.layers - 1);
+        top_ = layer_output(a_.layers - 1);
         int count = int(active_.size());
         targets_.reserve(size_t(count) * P::ROWS);
         for (int i = 0; i < count; i++)
@@ -185,62 +180,62 @@ private:
 
     void head_gradients(const std::vector<float*>& gradients) {
         if (int(active_.size()) < total_panels())
-            std::fill_n(back_.outputs.get(), layers_[0]->output_place(total_panels(), 0, 0), Number(0));
-        Gradient to(gradients[head_weight()], 1, a_.vocabulary_size, a_.hidden, gradient_rooms_[0]);
+            std::fill_n(buffers_.outputs.get(), layers_[0]->output_offset(total_panels(), 0, 0), Number(0));
+        Gradient to(gradients[head_weight()], 1, a_.vocabulary_size, a_.hidden, gradient_padding_[0]);
         each_part([&](int part) {
-            GoesDown<P> down{back_.outputs, hidden_ / LANES, mask(a_.layers - 1), active_.data()};
-            product_down<P>(head_.d_logits(), layout_.rows, head_.weights_back(), hidden_ / (2 * LANES),
-                            active_range(part), rooms_[part], down);
+            OutputGradient<P> below{buffers_.outputs, hidden_ / LANES, mask(a_.layers - 1), active_.data()};
+            gradient_below<P>(head_.d_logits(), layout_.rows, head_.weights_transposed(), hidden_ / (2 * LANES),
+                              active_panels(part), scratch_[part], below);
             weight_gradient<P>(head_.d_logits(), top_, int(active_.size()), layout_.rows, to, part, threads_,
-                               rooms_[part]);
+                               scratch_[part]);
         });
-        if (to.copied()) each_part([&](int part) { to.deliver(part, threads_); });
+        if (to.copied()) each_part([&](int part) { to.copy_out(part, threads_); });
         head_.bias_gradient(gradients[head_weight() + 1]);
     }
 
     void layer_gradients(int n, const std::vector<float*>& gradients) {
         int w = weight(n), m = total_panels();
-        Layer<P>& layer = *layers_[n];
-        Gradient recurrent(gradients[w + 1], gates(), a_.hidden, a_.hidden, gradient_rooms_[0]);
-        // of the layer below, where there is one; the first layer's is the entry's
-        Gradient input(gradients[w], gates(), a_.hidden, a_.hidden, gradient_rooms_[1]);
+        RecurrentLayer<P>& layer = *layers_[n];
+        Gradient recurrent(gradients[w + 1], gates(), a_.hidden, a_.hidden, gradient_padding_[0]);
+        // with respect to the layer below; the input layer computes the first layer's
+        Gradient input(gradients[w], gates(), a_.hidden, a_.hidden, gradient_padding_[1]);
         each_part([&](int part) {
             if (n) {
-                GoesDown<P> down{back_.outputs_below, hidden_ / LANES, mask(n - 1)};
-                product_down<P>(layer.d_inputs(back_), layout_.rows, layer.input_back(), hidden_ / (2 * LANES),
-                                sequence_range(part), rooms_[part], down);
+                OutputGradient<P> below{buffers_.outputs_below, hidden_ / LANES, mask(n - 1)};
+                gradient_below<P>(layer.d_inputs(buffers_), layout_.rows, layer.input_transposed(),
+                                  hidden_ / (2 * LANES), all_panels(part), scratch_[part], below);
             }
-            weight_gradient<P>(layer.d_products(back_), layer.states(), m, layout_.rows, recurrent, part, threads_,
-                               rooms_[part]);
+            weight_gradient<P>(layer.d_products(buffers_), layer.states(), m, layout_.rows, recurrent, part, threads_,
+                               scratch_[part]);
             if (n)
-                weight_gradient<P>(layer.d_inputs(back_), passed(n - 1), m, layout_.rows, input, part, threads_,
-                                   rooms_[part]);
+                weight_gradient<P>(layer.d_inputs(buffers_), layer_output(n - 1), m, layout_.rows, input, part,
+                                   threads_, scratch_[part]);
         });
         each_part([&](int part) {
-            recurrent.deliver(part, threads_);
-            if (n) input.deliver(part, threads_);
+            recurrent.copy_out(part, threads_);
+            if (n) input.copy_out(part, threads_);
             layer.bias_gradients(gradients[w + 2], gradients[w + 3], a_.hidden,
                                  Range::of(hidden_ / LANES, part, threads_));
         });
-        if (n) return std::swap(back_.outputs, back_.outputs_below);
-        entry_.gradients(gradients, layer, threads_);
+        if (n) return std::swap(buffers_.outputs, buffers_.outputs_below);
+        input_layer_.gradients(gradients, layer, threads_);
     }
 
     Architecture a_;
     int threads_, hidden_;
-    InputLayer<P> entry_;
-    std::vector<std::unique_ptr<Layer<P>>> layers_;
-    std::vector<Buffer<typename P::Kept>> sums_;
+    InputLayer<P> input_layer_;
+    std::vector<std::unique_ptr<RecurrentLayer<P>>> layers_;
+    std::vector<Buffer<typename P::Saved>> sums_;
     std::vector<Buffer<Number>> masked_;
-    std::vector<Buffer<float>> rooms_, padding_;
-    Buffer<float> gradient_rooms_[2];
+    std::vector<Buffer<float>> scratch_, padding_;
+    Buffer<float> gradient_padding_[2];
     Head<P> head_;
-    typename Layer<P>::Back back_;
+    typename RecurrentLayer<P>::BackwardBuffers buffers_;
 
     std::vector<const float*> parameters_;
     Batch batch_{};
     Layout layout_;
-    std::vector<int> active_;  // panels in which targets stand
+    std::vector<int> active_;  // panels that have targets
     Buffer<int32_t> mask_rows_, head_mask_rows_, all_targets_, targets_;
     Buffer<Number> compact_;
     Panels<P> top_;

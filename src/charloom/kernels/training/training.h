@@ -1,33 +1,41 @@
-// What training computes: the network, a batch, and what comes of it. `network.h` does it.
+// A network to train, a batch, and the results. `network.h` implements them.
 
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <vector>
+
+#include "cells.h"
 
 namespace charloom {
 
 enum class Input { ONEHOT, EMBEDDING, SCALAR };
 
 struct Architecture {
-    std::string cell, nonlinearity;
+    Cell cell;
     int layers, hidden, vocabulary_size;
     Input input;
-    int embedding;  // numbers that a token enters as: 1 for a scalar
+    int input_size;  // of x in the first layer: V for onehot, 1 for scalar
 
     bool has_table() const { return input == Input::EMBEDDING; }
 };
 
-// Arrays that Python holds. masks: [T, B, H] for each place between two layers, then [N, H] before the head, N targets in
-// the order of [B, T]. Where they are locked: [1, B, H] and [B, H]. None at all without dropout.
+// [L, B, H]. c: of an LSTM only. Both null: zero, or not asked for.
+struct State {
+    float *h = nullptr, *c = nullptr;
+
+    State from(size_t offset) const { return {h ? h + offset : nullptr, c ? c + offset : nullptr}; }
+};
+
+// Arrays that Python owns.
 struct Batch {
-    int texts, steps;
+    int sequences, steps;
     const int32_t *inputs, *targets;  // [B, T]; a target below 0 is none
-    const float *h, *c;               // [L, B, H] before, or nothing for zero
+    State state, state_after;         // before the first step; after the last step, written by the forward pass
+    // Dropout: [T, B, H] between each two layers, then [N, H] before the head, for N targets in the order of [B, T].
+    // locked: [1, B, H] and [B, H]. Empty without dropout.
     std::vector<const float*> masks;
     bool locked;
-    float *h_after, *c_after;
 };
 
 struct Score {
@@ -35,15 +43,14 @@ struct Score {
     int64_t correct = 0;
 };
 
-class Network {
+class TrainingNetwork {
 public:
-    virtual ~Network() = default;
-    // scale: of the nats, in the loss that `backward` differentiates; 0 where it will not follow.
+    virtual ~TrainingNetwork() = default;
+    // scale: of the loss in nats that `backward` differentiates; 0 where no backward pass follows.
     virtual Score forward(const std::vector<const float*>& parameters, const Batch& batch, float scale) = 0;
-    // The gradients of the last `forward`, whose arrays must still be there. d_h, d_c: [L, B, H] of the state after, or
-    // nothing for zero; d_h_before, d_c_before: of the state before, or nothing where nobody asks.
-    virtual void backward(const std::vector<float*>& gradients, const float* d_h, const float* d_c, float* d_h_before,
-                          float* d_c_before) = 0;
+    // The gradients of the last `forward`, whose arrays must still exist. d_state: of the state after. d_before:
+    // receives that of the state before.
+    virtual void backward(const std::vector<float*>& gradients, State d_state, State d_before) = 0;
 };
 
 }  // namespace charloom

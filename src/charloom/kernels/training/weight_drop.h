@@ -1,4 +1,4 @@
-// Weights of which some are dropped, and their gradients. NumPy twin: engines/masks.py, `DropoutLevels.mask`.
+// Weight drop: sets some weights, or their gradients, to zero. NumPy twin: engines/masks.py, `DropoutLevels.mask`.
 
 #pragma once
 
@@ -10,11 +10,11 @@ namespace charloom {
 
 constexpr int LEVELS = 256;
 
-// Where the level lies below `kept`, the value, scaled up so that the mean stays; else 0. out may be the values.
+// Values whose level is below `kept`, scaled up so that the mean stays; 0 for the others. out may be the values.
 inline void drop(Span values, const uint8_t* levels, int kept, float* out, int threads) {
     float scale = float(LEVELS) / float(kept);
-    over_pieces(std::vector<Span>{values}, threads, [&](size_t, size_t, size_t first, size_t last) {
-        over_vectors(
+    for_each_chunk(std::vector<Span>{values}, threads, [&](size_t, size_t, size_t first, size_t last) {
+        for_each_vector(
             first, last,
             [&](size_t n) {
                 Words below = (Words)(load(levels + n) < kept);
