@@ -4,7 +4,7 @@
 #   make test      the checks, then the tests; those that depend on the processor also on lesser kernels
 #   make test KERNELS=avx2   all tests on these kernels: another of the variants that run here, or `off`
 #   make test-all  all tests on every variant that runs here, and without kernels
-#   make check     the checks alone: format, lint, types, docs/cli.md
+#   make check     the checks alone: format, lint, types, imports, docs/cli.md
 #   make format    write Python and C++ as the checks want them
 #   make kernels   build what is new of the C++ in src/charloom/kernels/; demo, test and bench do so first
 #   make check-kernels   build the kernels with AddressSanitizer and UBSan, and run their tests; then check-threads;
@@ -97,6 +97,7 @@ check: $(DEVELOPMENT)
 	@$(BIN)/ruff check $(SOURCES) tests
 	@$(BIN)/clang-format --dry-run --Werror $(CPP)
 	@$(BIN)/mypy $(SOURCES)
+	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/python docs/make_cli_reference.py --check
 
 format: $(DEVELOPMENT)
