@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from charloom.config import TrainingSettings
-from charloom.data.batches import Streams
+from charloom.data.batches import StreamBatches
 from charloom.data.corpus import open_corpus
-from charloom.data.dataset import Ids
 from charloom.data.groups import NOTHING
+from charloom.data.ids import Ids
 from charloom.training.budget import learning_rate
 
 BATCH, LENGTH, EMBEDDING = 32, 64, 64
@@ -183,7 +183,7 @@ def main() -> None:
     ids = np.array([numbers[symbol] for symbol in text])
     seen, unseen = ids[: len(ids) * 9 // 10], ids[len(ids) * 9 // 10 :]
     network = Network(len(symbols), options)
-    averaged, nats = train(network, Streams(Ids.of(seen), BATCH, LENGTH), options)
+    averaged, nats = train(network, StreamBatches(Ids.of(seen), BATCH, LENGTH), options)
     result = {"idea": options.idea, "parameters": sum(parameter.numel() for parameter in network.parameters())}
     result |= {"validation_nats": measure(averaged, unseen), "train_nats": nats, "steps": options.steps}
     print(json.dumps(result))
@@ -201,7 +201,7 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def train(network: Network, streams: Streams, options: argparse.Namespace) -> tuple[Network, float]:
+def train(network: Network, streams: StreamBatches, options: argparse.Namespace) -> tuple[Network, float]:
     """The network to measure, and the mean loss of the last tenth of training."""
     matrices = [parameter for parameter in network.parameters() if parameter.dim() > 1]
     others = [parameter for parameter in network.parameters() if parameter.dim() < 2]
@@ -254,7 +254,7 @@ def measure(network: Network, ids: np.ndarray) -> float:
     """Nats per symbol over the whole text, in streams whose state is carried."""
     network.eval()
     total, count, states = 0.0, 0, None
-    streams = Streams(Ids.of(ids), 8, LENGTH)
+    streams = StreamBatches(Ids.of(ids), 8, LENGTH)
     for index in range(len(streams)):
         inputs_BT, targets_BT = (torch.from_numpy(part) for part in streams.batch(0, index))
         if states and states[0][0].shape[0] != len(inputs_BT):

@@ -130,7 +130,7 @@ def test_a_validation_split_with_characters_that_training_never_saw(charloom, tm
     ended = charloom("train", "text.txt", *smallest, "--quiet")
     assert ended.status == 0
     assert len(ended.err.splitlines()) == 1
-    assert "training never sees 4 characters of the other splits ('!' 'x' 'y' 'z')" in ended.err
+    assert "the training split lacks 4 characters of the other splits ('!' 'x' 'y' 'z')" in ended.err
     vocabulary = json.loads((tmp_path / "runs/text-1/best/vocabulary.json").read_text())
     assert (vocabulary["characters"], vocabulary["unknown"]) == ([*" abcd"], True)
     assert not {*charloom("generate", "runs/text-1", "--length", "200").out} - {*" abcd\n"}

@@ -18,13 +18,13 @@ from charloom.data.batches import (
     NOTHING,
     Batch,
     Batches,
-    Records,
-    Streams,
-    Windows,
+    RecordBatches,
+    StreamBatches,
+    WindowBatches,
     training_batches,
     validation_batches,
 )
-from charloom.data.dataset import Ids
+from charloom.data.ids import Ids
 from charloom.errors import TextError
 
 RECORD_SEPARATOR = 0
@@ -82,7 +82,7 @@ def naive_streams(length: int, streams: int, steps: int) -> list[list[tuple[list
 @given(lengths, sizes, sizes)
 def test_streams_equal_the_naive_ones(length: int, streams: int, steps: int):
     """Catches a character that is dropped, doubled or predicted from the wrong one, and padding inside a row."""
-    layout = Streams(counting(length), streams, steps)
+    layout = StreamBatches(counting(length), streams, steps)
     expected = naive_streams(length, min(streams, length - 1), steps)
     batches = epoch_of(layout)
     assert [rows_of([batch]) for batch in batches] == expected
@@ -95,7 +95,7 @@ def test_streams_equal_the_naive_ones(length: int, streams: int, steps: int):
 @given(lengths, sizes, sizes)
 def test_a_row_goes_on_where_it_stopped(length: int, streams: int, steps: int):
     """Catches a state that is carried into another place of the text, or on from padding."""
-    batches = epoch_of(Streams(counting(length), streams, steps))
+    batches = epoch_of(StreamBatches(counting(length), streams, steps))
     for before, after in itertools.pairwise(batches):
         assert before[0].shape[0] == after[0].shape[0] == min(streams, length - 1)
         for row, (inputs, _) in enumerate(rows_of([after])):
@@ -106,7 +106,7 @@ def test_a_row_goes_on_where_it_stopped(length: int, streams: int, steps: int):
 @given(lengths, sizes, sizes)
 def test_streams_are_as_equal_as_can_be(length: int, streams: int, steps: int):
     """Catches a last stream with next to nothing, beside which the others train alone."""
-    batches = epoch_of(Streams(counting(length), streams, steps))
+    batches = epoch_of(StreamBatches(counting(length), streams, steps))
     totals = sum((targets != NOTHING).sum(axis=1) for _, targets in batches)
     assert totals.max() - totals.min() <= 1
     assert len(batches) == math.ceil(math.ceil((length - 1) / min(streams, length - 1)) / steps)
@@ -115,8 +115,8 @@ def test_streams_are_as_equal_as_can_be(length: int, streams: int, steps: int):
 @given(lengths, sizes, sizes)
 def test_streams_predict_only_the_last(length: int, streams: int, steps: int):
     """Catches a mask at the end of the padding instead of the text, and inputs that lose what is not predicted."""
-    every = epoch_of(Streams(counting(length), streams, steps))
-    last = epoch_of(Streams(counting(length), streams, steps, last=True))
+    every = epoch_of(StreamBatches(counting(length), streams, steps))
+    last = epoch_of(StreamBatches(counting(length), streams, steps, last=True))
     for (inputs, targets), (same, masked) in zip(every, last, strict=True):
         np.testing.assert_array_equal(inputs, same)
         for row, wanted in zip(targets.tolist(), masked.tolist(), strict=True):
@@ -129,7 +129,7 @@ def test_streams_predict_only_the_last(length: int, streams: int, steps: int):
 def test_windows(length: int, batch_size: int, steps: int, seed: int):
     """Catches a window that is lost or doubled, a target beside the end, and the same order in every epoch."""
     steps = min(steps, length - 1)
-    layout = Windows(counting(length), batch_size, steps, seed)
+    layout = WindowBatches(counting(length), batch_size, steps, seed)
     for epoch in (0, 1):
         inputs = np.concatenate([inputs for inputs, _ in epoch_of(layout, epoch)])
         targets = np.concatenate([targets for _, targets in epoch_of(layout, epoch)])
@@ -142,9 +142,9 @@ def test_windows(length: int, batch_size: int, steps: int, seed: int):
 @given(record_lengths, sizes, sizes, st.integers(0, 3))
 @FEW
 def test_records(lengths: list[int], batch_size: int, steps: int, seed: int):
-    """Catches a record without its start or its end, one row with two records, and a piece that is lost or too long."""
+    """Catches a record without its start or its end, one row with two records, and a chunk that is lost or too long."""
     ids, records = records_of(lengths)
-    layout = Records(ids, RECORD_SEPARATOR, batch_size, steps, seed)
+    layout = RecordBatches(ids, RECORD_SEPARATOR, batch_size, steps, seed)
     whole = [(pair[:-1], pair[1:]) for pair in ([RECORD_SEPARATOR, *record, RECORD_SEPARATOR] for record in records)]
     expected = [(x[at : at + steps], y[at : at + steps]) for x, y in whole for at in range(0, len(x), steps)]
     for epoch in (0, 1):
@@ -159,16 +159,16 @@ def test_records(lengths: list[int], batch_size: int, steps: int, seed: int):
 def test_records_predict_only_the_last(lengths: list[int], batch_size: int, steps: int):
     """Catches a mask that takes the end of the padding for the end of the record."""
     ids, _ = records_of(lengths)
-    every = epoch_of(Records(ids, RECORD_SEPARATOR, batch_size, steps, 0))
-    last = epoch_of(Records(ids, RECORD_SEPARATOR, batch_size, steps, 0, last=True))
+    every = epoch_of(RecordBatches(ids, RECORD_SEPARATOR, batch_size, steps, 0))
+    last = epoch_of(RecordBatches(ids, RECORD_SEPARATOR, batch_size, steps, 0, last=True))
     assert [x[-1:] + y[-1:] for x, y in rows_of(every)] == [x[-1:] + y[-1:] for x, y in rows_of(last)]
     assert all(t == NOTHING for _, y in rows_of(last) for t in y[:-1])
 
 
 @given(lengths, sizes, sizes)
 def test_records_of_a_text_without_any(length: int, batch_size: int, steps: int):
-    """Catches a character lost where a text is cut into pieces, and id 0 taken for a separator."""
-    rows = sorted(rows_of(epoch_of(Records(counting(length), None, batch_size, steps, 0))))
+    """Catches a character lost where a text is cut into chunks, and id 0 taken for a separator."""
+    rows = sorted(rows_of(epoch_of(RecordBatches(counting(length), None, batch_size, steps, 0))))
     inputs = [[*range(at, min(at + steps, length - 1))] for at in range(0, length - 1, steps)]
     assert rows == [(row, [i + 1 for i in row]) for row in inputs]
 
@@ -179,7 +179,9 @@ def test_the_order_is_the_seeds_and_the_epochs(kind: str):
 
     def order(seed: int | None, epoch: int) -> list[int]:
         ids, _ = records_of([1] * 200)
-        layout = Windows(ids, 8, 3, seed) if kind == "windows" else Records(ids, RECORD_SEPARATOR, 8, 3, seed)
+        layout = (
+            WindowBatches(ids, 8, 3, seed) if kind == "windows" else RecordBatches(ids, RECORD_SEPARATOR, 8, 3, seed)
+        )
         return np.concatenate([inputs.ravel() for inputs, _ in epoch_of(layout, epoch)]).tolist()
 
     orders = [order(seed, epoch) for seed in (None, 0, 1, 2**63 - 1) for epoch in (0, 1)]
@@ -188,15 +190,15 @@ def test_the_order_is_the_seeds_and_the_epochs(kind: str):
     assert orders == [order(seed, epoch) for seed in (None, 0, 1, 2**63 - 1) for epoch in (0, 1)]
 
 
-@pytest.mark.parametrize("make", [Windows, Streams, Records])
+@pytest.mark.parametrize("make", [WindowBatches, StreamBatches, RecordBatches])
 def test_any_batch_is_at_hand(make: type):
     """Catches a layout that remembers what it gave before: a resumed run would see other text."""
     ids, _ = records_of([3, 9, 1, 20, 5, 2, 8, 8])
 
     def layout() -> Batches:
-        if make is Streams:
-            return Streams(ids, 3, 4)
-        return Windows(ids, 3, 4, 1) if make is Windows else Records(ids, RECORD_SEPARATOR, 3, 4, 1)
+        if make is StreamBatches:
+            return StreamBatches(ids, 3, 4)
+        return WindowBatches(ids, 3, 4, 1) if make is WindowBatches else RecordBatches(ids, RECORD_SEPARATOR, 3, 4, 1)
 
     sequential = {(epoch, i): batch for epoch in (0, 1, 2) for i, batch in enumerate(epoch_of(layout(), epoch))}
     jumping = layout()
@@ -207,8 +209,12 @@ def test_any_batch_is_at_hand(make: type):
 def test_who_carries_the_state():
     """Catches a window or a record that begins with the state of another text."""
     ids, _ = records_of([3, 4])
-    assert [Streams(ids, 2, 2).carried(epoch, index) for epoch in (0, 3) for index in (0, 1)] == [0, 2, 0, 2]
-    for layout in (Streams(ids, 2, 2, False), Windows(ids, 2, 2, 0), Records(ids, RECORD_SEPARATOR, 2, 2, 0)):
+    assert [StreamBatches(ids, 2, 2).carried(epoch, index) for epoch in (0, 3) for index in (0, 1)] == [0, 2, 0, 2]
+    for layout in (
+        StreamBatches(ids, 2, 2, False),
+        WindowBatches(ids, 2, 2, 0),
+        RecordBatches(ids, RECORD_SEPARATOR, 2, 2, 0),
+    ):
         assert [layout.carried(0, index) for index in (0, 1)] == [0, 0]
 
 

@@ -1,4 +1,4 @@
-"""Cleaning in pieces against cleaning the whole."""
+"""Cleaning in chunks against cleaning the whole."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from charloom.config import Cleaning
 from charloom.data.cleaning import clean, cleaned
 from charloom.data.vocabulary import RECORD_SEPARATOR
 
-# Everything that looks beyond one character: marks, jamo, halfwidth voicing, Indic halves, sigma and what it ignores,
+# What depends on more than one character: marks, jamo, halfwidth voicing, Indic halves, sigma and what it ignores,
 # letters that change their length, line ends, spaces, separators, surrogate escapes.
 TRICKY = (
     "ΣσςaAJǰİıßﬁ\u0301\u030c\u0323\u0345\u1100\u1161\u11a8각ｶﾞ\u09c7\u09be'.:\u00ad \n\r\t\u00a0é①漢🙂شﻼ"
@@ -37,7 +37,7 @@ def cut(text: str, places: list[int]) -> list[str]:
 
 
 @given(texts, cleanings, st.lists(st.integers(0, 100), max_size=8))
-def test_pieces_give_what_the_whole_gives(text: str, cleaning: Cleaning, places: list[int]):
+def test_chunks_give_what_the_whole_gives(text: str, cleaning: Cleaning, places: list[int]):
     """Catches any step that forgets what was on the other side of a cut."""
     assert "".join(cleaned(cut(text, places), cleaning)) == clean(text, cleaning)
 
@@ -104,6 +104,6 @@ def test_each_step_and_their_order(settings: dict, text: str, expected: str):
 
 
 def test_prompts_may_have_their_line_ends_changed():
-    """Catches a prompt from Windows whose carriage returns no model of characters knows."""
+    """Catches a prompt from WindowBatches whose carriage returns no model of characters knows."""
     assert clean("a\r\nb\rc", Cleaning(), newlines="lf") == "a\nb\nc"
     assert clean("a\r\nb\rc", Cleaning()) == "a\r\nb\rc"

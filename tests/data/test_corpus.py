@@ -63,8 +63,8 @@ documents = st.lists(st.lists(st.sampled_from(PARTS), max_size=10).map("".join),
 
 
 @given(documents, st.sampled_from(KINDS[1:]), st.integers(1, 12))
-def test_records_at_any_piece_size(texts: list[str], kind: str, size: int):
-    """Catches records that a piece's end splits, merges, trims or empties."""
+def test_records_at_any_chunk_size(texts: list[str], kind: str, size: int):
+    """Catches records that a chunk's end splits, merges, trims or empties."""
     corpus = corpus_of(texts, TextSettings(records=kind), size=size)
     expected = records_of(texts, kind)
     assert corpus.text() == (B + B.join(expected) + B if expected else "")
@@ -72,8 +72,8 @@ def test_records_at_any_piece_size(texts: list[str], kind: str, size: int):
 
 
 @given(documents, st.sampled_from(KINDS), st.integers(1, 12), st.data())
-def test_cleaned_records_at_any_piece_size(texts: list[str], kind: str, size: int, data: st.DataObject):
-    """Catches two separators in a row where cleaning empties a record, and any result that depends on the pieces."""
+def test_cleaned_records_at_any_chunk_size(texts: list[str], kind: str, size: int, data: st.DataObject):
+    """Catches two separators in a row where cleaning empties a record, and any result that depends on the chunks."""
     cleaning = {
         "newlines_to_spaces": data.draw(st.booleans()),
         "collapse_spaces": data.draw(st.booleans()),
@@ -87,7 +87,7 @@ def test_cleaned_records_at_any_piece_size(texts: list[str], kind: str, size: in
 
 
 @given(st.binary(max_size=60), st.sampled_from(KINDS), st.integers(1, 7), st.booleans())
-def test_files_at_any_piece_size(tmp_path_factory, data: bytes, kind: str, size: int, binary: bool):
+def test_files_at_any_chunk_size(tmp_path_factory, data: bytes, kind: str, size: int, binary: bool):
     """Catches a file whose text, or whose error, depends on how it is read."""
     path = tmp_path_factory.mktemp("any") / "any.txt"
     path.write_bytes(data)
@@ -169,19 +169,19 @@ def test_it_is_said_once_what_allow_removes(kind: str, allow: str | None, says: 
     lines: list[str] = []
     texts = (TextDocument("a", "one two three"),)
     corpus = Corpus("a", texts, TextSettings(records=kind, allow=allow, lowercase=True), 4, lines.append)
-    next(corpus.pieces())
+    next(corpus.chunks())
     assert lines == []
     assert [corpus.text() for _ in range(2)] == [corpus.text()] * 2
     assert lines == says
 
 
-def test_pieces_start_again_each_time(folder):
+def test_chunks_start_again_each_time(folder):
     """Catches a second epoch without text."""
     folder(a_txt="line\n" * 100)
     corpus = open_corpus("a.txt", TextSettings(records="line", lowercase=True), size=16)
-    begun = corpus.pieces()
+    begun = corpus.chunks()
     next(begun)
-    assert "".join(corpus.pieces()) == "".join(corpus.pieces()) == B + f"line{B}" * 100
+    assert "".join(corpus.chunks()) == "".join(corpus.chunks()) == B + f"line{B}" * 100
 
 
 def test_folders(folder):
@@ -197,7 +197,7 @@ def test_folders(folder):
     corpus = open_corpus("docs", notice=lines.append)
     assert corpus.text() == "a\nb\np\nc\n"
     assert corpus.name == "docs"
-    assert lines == ["docs: passed over 3 files, not a text file"]
+    assert lines == ["docs: skipped 3 files, not a text file"]
     assert "\0" in open_corpus("docs", TextSettings(binary=True)).text()
 
 
@@ -231,9 +231,7 @@ def test_runs_and_models_in_a_folder_are_not_its_text(folder):
         lines: list[str] = []
         assert open_corpus(path, notice=lines.append).text() == "text\n{}\n"
         assert len(lines) == 1
-        assert (
-            f"{path}: passed over 2 folders with a run or a model of charloom: novel/best, novel/runs/my-1" in lines[0]
-        )
+        assert f"{path}: skipped 2 folders with a run or a model of charloom: novel/best, novel/runs/my-1" in lines[0]
     assert text_of("novel/runs/my-1/samples.txt") == text_of("novel/runs/my-1/*.txt") == "charloom's own\n"
     for path in ("novel/runs", "novel/runs/my-1"):
         with pytest.raises(
@@ -250,7 +248,7 @@ def test_one_broken_file_of_a_folder_costs_a_notice(folder):
         lines: list[str] = []
         assert open_corpus("docs", settings, lines.append).text() == "a\nd\n"
         assert [line.partition(" ")[0] for line in lines] == ["docs/b.txt.gz", "docs/c.txt.gz"]
-        assert all(line.endswith("; passed over") for line in lines)
+        assert all(line.endswith("; skipped") for line in lines)
     with pytest.raises(TextError, match="cannot be unpacked"):
         open_corpus("docs/b.txt.gz")
     with pytest.raises(TextError, match=r"the glob docs/\*.gz holds no text"):
@@ -258,19 +256,19 @@ def test_one_broken_file_of_a_folder_costs_a_notice(folder):
 
 
 def test_damaged_text_in_a_folder_is_no_binary_file(folder):
-    """Catches a text with one bad byte that is passed over in silence."""
+    """Catches a text with one bad byte that is skipped in silence."""
     folder(docs__a_txt="good", docs__b_txt="ééé".encode() + b"\xff")
     with pytest.raises(TextError, match=r"docs/b.txt: byte 0xFF at offset 6 is not utf-8"):
         open_corpus("docs")
 
 
 def test_a_pdf_in_a_folder_is_named(folder):
-    """Catches a book that is passed over as any picture is, where one command would make it text."""
+    """Catches a book that is skipped as any picture is, where one command would make it text."""
     folder(docs__a_txt="good", docs__b_pdf=b"%PDF-1.7\0", docs__c_png=b"\0")
     lines: list[str] = []
     assert open_corpus("docs", notice=lines.append).text() == "good"
     assert "docs/b.pdf is a PDF file" in lines[0]
-    assert lines[1:] == ["docs: passed over 2 files, not a text file"]
+    assert lines[1:] == ["docs: skipped 2 files, not a text file"]
 
 
 def test_globs(folder):
@@ -374,7 +372,7 @@ ELEMENTS = [{"text": f"number {i}, [{i}]", "n": [{"x": "]"}, i]} for i in range(
 @pytest.mark.parametrize("size", [1, 2, 7, 100, 1 << 20])
 @pytest.mark.parametrize("layout", [{}, {"indent": 2}, {"separators": (",", ":")}])
 def test_json_arrays(folder, size: int, layout: dict):
-    """Catches an array that is read as one line, an element that a piece's end cuts, and lines that are no array."""
+    """Catches an array that is read as one line, an element that a chunk's end cuts, and lines that are no array."""
     folder(a_json=f" \n{json.dumps(ELEMENTS, **layout)}\n", b_json="\n".join(map(json.dumps, ELEMENTS)), c_json=" [ ] ")
     expected = B + B.join(row["text"] for row in ELEMENTS) + B
     for name in ("a.json", "b.json"):
@@ -436,10 +434,10 @@ def test_rows_without_the_field_are_counted(folder):
     lines: list[str] = []
     corpus = open_corpus(["a.jsonl", "b.csv", "c.csv"], TextSettings(field="text"), lines.append)
     assert corpus.text() == corpus.text() == "one\ntwo"
-    assert lines == ["passed over 5 rows without the field; the first: a.jsonl, line 1 has no field 'text'; it has 'x'"]
+    assert lines == ["skipped 5 rows without the field; the first: a.jsonl, line 1 has no field 'text'; it has 'x'"]
     lines.clear()
     open_corpus("b.csv", TextSettings(field="text"), lines.append).text()
-    assert lines == ["passed over 1 row without the field; the first: b.csv, line 3 has 1 of 2 columns"]
+    assert lines == ["skipped 1 row without the field; the first: b.csv, line 3 has 1 of 2 columns"]
 
 
 @pytest.mark.parametrize(
@@ -462,13 +460,13 @@ def test_a_hint_where_a_field_may_be_meant(folder, name: str, data: str, names: 
     (folder() / name).write_text(data)
     lines: list[str] = []
     assert open_corpus(name, notice=lines.append).text() == data
-    hint = f"{name} is read as it stands; --field NAME reads one field alone; it has {names}"
+    hint = f"{name} is read whole, as text; --field NAME reads one field only; it has {names}"
     assert lines == ([hint] if names else [])
     open_corpus(name, TextSettings(binary=True), pytest.fail)
 
 
 def test_a_first_line_that_is_no_row(folder):
-    """Catches csv.Error, while the sign is looked for at which the first line is cut."""
+    """Catches csv.Error, while the delimiter of the first line is searched."""
     (folder() / "a.csv").write_bytes(b"a\rb,text\n1,x\n")
     with pytest.raises(TextError, match=r"a.csv, line 1 is not CSV: new-line character"):
         text_of("a.csv", field="text", vocabulary="bytes")
@@ -485,7 +483,7 @@ def test_fields_of_files_that_have_none(folder):
         text_of("python-docs", field="text")
     lines: list[str] = []
     assert open_corpus("d", TextSettings(field="text"), notice=lines.append).text() == "y"
-    assert lines == ["d: passed over 1 file, not one of the .jsonl, .json, .csv and .tsv files"]
+    assert lines == ["d: skipped 1 file, not one of the .jsonl, .json, .csv and .tsv files"]
     with pytest.raises(TextError, match=r"the folder e holds no text"):
         text_of("e", field="text")
 

@@ -15,11 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charloom.config import TextSettings, TrainingSettings
-from charloom.data import dataset as module
-from charloom.data import groups
+from charloom.data import groups, record_shuffle
+from charloom.data import ids as module
 from charloom.data.batches import training_batches
 from charloom.data.corpus import corpus_of, open_corpus
-from charloom.data.dataset import SPLITS, Dataset, Ids, open_dataset, prepare, separators
+from charloom.data.dataset import SPLITS, Dataset, open_dataset, prepare
+from charloom.data.ids import Ids, separator_positions
 from charloom.data.shuffle import shuffled
 from charloom.data.vocabulary import RECORD_SEPARATOR as B
 from charloom.data.vocabulary import Vocabulary
@@ -122,19 +123,20 @@ def test_splits_by_records(make: Make, count: int, split: str):
     st.integers(1, 40),
 )
 def test_independent_records_are_shuffled_before_the_split(
-    make: Make, records: list[str], seed: int, block: int, pile: int
+    make: Make, records: list[str], seed: int, block: int, bucket: int
 ):
-    """Catches a record that is lost, doubled or cut where a block or a pile ends; and a split by the file's order."""
+    """Catches a record that is lost, doubled or cut where a block or a bucket ends; and a split by the file's order."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "BLOCK", block)
-        patch.setattr(module, "PILE", pile)
+        patch.setattr(record_shuffle, "BLOCK", block)
+        patch.setattr(record_shuffle, "BUCKET", bucket)
         dataset, _ = make("\n".join(records), records="line", split="80/20", seed=seed)
     found = [record for part in filter(None, parts(dataset)) for record in part[1:-1].split(B)]
     assert all(part[0] == part[-1] == B for part in filter(None, parts(dataset)))
     known = {*dataset.vocabulary.characters}
     plain = ["".join(c if c in known else "\ufffd" for c in record) for record in records]
     assert sorted(found) == sorted(plain)
-    order = shuffled(np.arange(len(records)), len(records), seed, module.SPLITTING)
+    order = shuffled(np.arange(len(records)), len(records), seed, record_shuffle.SPLITTING)
     assert found == [plain[index] for index in np.argsort(order)]
 
 
@@ -148,8 +150,8 @@ def test_a_sorted_list_is_validated_by_all_its_letters(make: Make):
     assert len({name[0] for name in validation}) >= 7
     other, _ = make("\n".join(names), records="line", seed=1)
     assert parts(other)[1] != parts(dataset)[1]
-    kept, notices = make("\n".join(names), records="line", keep_order=True)
-    assert parts(kept)[1][1:-1].split(B) == [name.replace("j", "\ufffd") for name in names[225:]]
+    ordered, notices = make("\n".join(names), records="line", keep_order=True)
+    assert parts(ordered)[1][1:-1].split(B) == [name.replace("j", "\ufffd") for name in names[225:]]
 
 
 def test_one_record_is_for_training(make: Make):
@@ -200,7 +202,7 @@ def test_hash_and_count_of_records(make: Make):
     assert dataset.characters == 4
 
 
-def test_symbols_are_sorted(make: Make):
+def test_tokens_are_sorted(make: Make):
     """Catches ids in order of appearance."""
     dataset, _ = make("b\U0001f642\uffeea\néA", split="100/0")
     assert dataset.vocabulary == Vocabulary("characters", ("\n", "A", "a", "b", "é", "\uffee", "\U0001f642"))
@@ -217,7 +219,7 @@ def test_rare_characters_are_folded(make: Make):
     assert make("aaabbcaaax" + "xx", min_count=3, split="10/2")[0].vocabulary.characters == ("a",)
 
 
-def test_folding_keeps_the_boundaries(make: Make):
+def test_folding_keeps_the_separators(make: Make):
     """Catches a separator whose id is still that of the larger vocabulary."""
     dataset, _ = make("aab\naac\naad\naae", records="line", min_count=2, split="3/1")
     assert parts(dataset) == [f"{B}aa\ufffd" * 3 + B, f"{B}aa\ufffd{B}", ""]
@@ -225,7 +227,7 @@ def test_folding_keeps_the_boundaries(make: Make):
 
 def test_nothing_is_left(make: Make):
     """Catches a model of one unknown token."""
-    with pytest.raises(TextError, match=r"^no character is seen 5 times in training; lower --min-count$"):
+    with pytest.raises(TextError, match=r"^a character must occur 5 times in the training split; none"):
         make("abcd" * 4, min_count=5)
 
 
@@ -234,15 +236,16 @@ def test_characters_that_training_never_sees(make: Make):
     dataset, notices = make("ab" * 45 + "aéaaaéaaaa")
     assert dataset.vocabulary == Vocabulary("characters", ("a", "b"), unknown=True)
     assert parts(dataset)[1] == "a\ufffdaaa\ufffdaaaa"
-    assert notices == ["training never sees 1 character of the other splits ('é'); counted as unknown"]
+    assert notices == ["the training split lacks 1 character of the other splits ('é'); each becomes the unknown token"]
     _, notices = make("ab" * 45 + "cdefghijkl")
     assert notices == [
-        "training never sees 10 characters of the other splits ('c' 'd' 'e' 'f' 'g' …); counted as unknown"
+        "the training split lacks 10 characters of the other splits ('c' 'd' 'e' 'f' 'g' …); "
+        "each becomes the unknown token"
     ]
 
 
 @pytest.mark.parametrize("unknown", [False, True])
-def test_a_base_keeps_its_symbols(make: Make, unknown: bool):
+def test_a_base_keeps_its_tokens(make: Make, unknown: bool):
     """Catches a model that forgets, when it is fine-tuned, what the new text lacks; and one that learns nothing new."""
     base = Vocabulary("characters", ("a", "m", "z", "é"), unknown)
     dataset, notices = make("banana" * 15 + "bananaézzz", base=base)
@@ -282,16 +285,17 @@ def test_auto_takes_bytes_above_4000_characters(make: Make, count: int, kind: st
     st.sampled_from(["characters", "bytes"]),
     st.integers(1, 2),
 )
-def test_result_does_not_depend_on_pieces(
+def test_result_does_not_depend_on_chunks(
     make: Make, texts: list[str], size: int, block: int, records: str, kind: str, min_count: int
 ):
-    """Catches anything counted, hashed or encoded wrongly where a piece or a block of ids ends."""
+    """Catches anything counted, hashed or encoded wrongly where a chunk or a block of ids ends."""
     settings = {"records": records, "vocabulary": kind, "min_count": min_count}
 
     def outcome(size: int, block: int) -> Any:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "BLOCK", block)
-            patch.setattr(module, "PILE", 3 * block)
+            patch.setattr(record_shuffle, "BLOCK", block)
+            patch.setattr(record_shuffle, "BUCKET", 3 * block)
             try:
                 made, notices = make(*texts, size=size, **settings)
             except TextError as error:
@@ -442,7 +446,7 @@ def test_mapped_ids_leave_no_map_behind(make: Make, monkeypatch: pytest.MonkeyPa
 
 
 @given(st.binary(max_size=50), st.integers(1, 9), st.data())
-def test_blocks_and_boundaries(data: bytes, block: int, draw: st.DataObject):
+def test_blocks_and_separators(data: bytes, block: int, draw: st.DataObject):
     """Catches ids that a block's end doubles or drops."""
     array = np.frombuffer(data, np.uint8)
     with pytest.MonkeyPatch.context() as patch:
@@ -451,4 +455,6 @@ def test_blocks_and_boundaries(data: bytes, block: int, draw: st.DataObject):
         assert [position for position, _ in blocks] == [*range(0, len(array), block)]
         assert b"".join(part.tobytes() for _, part in blocks) == data
         token = draw.draw(st.sampled_from(sorted({0, *data})))
-        assert separators(Ids.of(array), token).tolist() == [i for i, value in enumerate(data) if value == token]
+        assert separator_positions(Ids.of(array), token).tolist() == [
+            i for i, value in enumerate(data) if value == token
+        ]

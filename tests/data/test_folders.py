@@ -60,7 +60,7 @@ def test_what_makes_a_run_or_a_model(here: Path, names: list[str], ours: bool):
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a user who may not read everything")
 def test_a_folder_that_cannot_be_read(here: Path):
-    """Catches one locked folder that ends the run, and a locked one that is named and passed over."""
+    """Catches one locked folder that ends the run, and a locked one that is named and skipped."""
     make("d/a.txt", "d/locked/b.txt")
     Path("d/locked").chmod(0)
     found = in_folder("d")

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charloom.config import TrainingSettings
-from charloom.data import dataset, groups
+from charloom.data import groups
+from charloom.data import ids as module
 from charloom.data.batches import training_batches, validation_batches
-from charloom.data.dataset import Ids
-from charloom.data.groups import LONGEST, NOTHING, Groups
+from charloom.data.groups import LONGEST, NOTHING, GroupBatches
+from charloom.data.ids import Ids
 
 RECORD_SEPARATOR = 3  # ids above it are a record's; every one is another
 lengths = st.lists(st.integers(1, 90), min_size=1, max_size=40)
@@ -47,7 +48,7 @@ def read(layout: Any, epoch: int = 0) -> list[tuple[list[int], list[int]]]:
     return rows + going
 
 
-def pieces(record_lengths: list[int], longest: int) -> list[tuple[list[int], list[int]]]:
+def chunks(record_lengths: list[int], longest: int) -> list[tuple[list[int], list[int]]]:
     flat = ids_of(record_lengths).view().tolist()
     starts = [0, *np.cumsum([length + 1 for length in record_lengths]).tolist()]
     found = []
@@ -64,9 +65,9 @@ def test_every_record_is_read_once_and_whole(
 ):
     """Catches a record that is lost, doubled, or begun with the state of another; an index that a block damages."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dataset, "BLOCK", block)
-        layout = Groups(ids_of(record_lengths), RECORD_SEPARATOR, batch_size, steps, seed, carries_state)
-    expected = pieces(record_lengths, steps * (LONGEST if carries_state else 1))
+        patch.setattr(module, "BLOCK", block)
+        layout = GroupBatches(ids_of(record_lengths), RECORD_SEPARATOR, batch_size, steps, seed, carries_state)
+    expected = chunks(record_lengths, steps * (LONGEST if carries_state else 1))
     for epoch in (0, 1, 10**6):
         assert sorted(read(layout, epoch)) == sorted(expected)
 
@@ -74,8 +75,8 @@ def test_every_record_is_read_once_and_whole(
 @given(lengths, sizes, sizes)
 def test_the_last_target_of_each_step_alone(record_lengths: list[int], batch_size: int, steps: int):
     """Catches --loss last that predicts more, or nothing."""
-    every = Groups(ids_of(record_lengths), RECORD_SEPARATOR, batch_size, steps, 5)
-    last = Groups(ids_of(record_lengths), RECORD_SEPARATOR, batch_size, steps, 5, last=True)
+    every = GroupBatches(ids_of(record_lengths), RECORD_SEPARATOR, batch_size, steps, 5)
+    last = GroupBatches(ids_of(record_lengths), RECORD_SEPARATOR, batch_size, steps, 5, last=True)
     for index in range(len(every)):
         for one, all_ in zip(last.batch(2, index)[1], every.batch(2, index)[1], strict=True):
             assert one[one != NOTHING].tolist() == all_[all_ != NOTHING][-1:].tolist()
@@ -87,7 +88,7 @@ def test_a_batch_is_a_matter_of_its_place(mapped: bool, monkeypatch: pytest.Monk
     if mapped:
         monkeypatch.setattr(groups, "MAPPED_ABOVE", 8)
     ids = ids_of([3, 90, 9, 1, 20, 5, 2, 8, 8, 33, 70, 4] * 5)
-    make = lambda: Groups(ids, RECORD_SEPARATOR, 3, 4, 1)  # noqa: E731
+    make = lambda: GroupBatches(ids, RECORD_SEPARATOR, 3, 4, 1)  # noqa: E731
     straight = make()
     places = [(epoch, index) for epoch in (0, 1, 2) for index in range(len(straight))]
     found = {place: (straight.batch(*place), straight.carried(*place)) for place in places}
@@ -101,18 +102,18 @@ def test_a_batch_is_a_matter_of_its_place(mapped: bool, monkeypatch: pytest.Monk
 def test_each_epoch_has_another_order_and_other_neighbours():
     """Catches batches that are always made of the same records, and an order that is the file's."""
     ids = ids_of([5] * 400)
-    layout = Groups(ids, RECORD_SEPARATOR, 4, 6, 0)
+    layout = GroupBatches(ids, RECORD_SEPARATOR, 4, 6, 0)
     batches = [{frozenset(layout.batch(epoch, i)[0][:, 1].tolist()) for i in range(len(layout))} for epoch in (0, 1)]
     assert len(batches[0] & batches[1]) <= 1
     first = [int(layout.batch(0, i)[0][0, 1]) for i in range(20)]
     assert first != sorted(first)
-    assert Groups(ids, RECORD_SEPARATOR, 4, 6, 1).batch(0, 0)[0].tolist() != layout.batch(0, 0)[0].tolist()
+    assert GroupBatches(ids, RECORD_SEPARATOR, 4, 6, 1).batch(0, 0)[0].tolist() != layout.batch(0, 0)[0].tolist()
 
 
 def test_short_records_fill_a_batch():
     """Catches a batch of 32 names, which are 200 characters where 2,048 are asked for; and rows half of padding."""
     random = np.random.default_rng(0)
-    layout = Groups(ids_of(random.integers(2, 16, 5000).tolist()), RECORD_SEPARATOR, 32, 64, 0)
+    layout = GroupBatches(ids_of(random.integers(2, 16, 5000).tolist()), RECORD_SEPARATOR, 32, 64, 0)
     shapes = [layout.batch(0, index)[1] for index in range(len(layout))]
     assert 1700 < np.mean([targets.size for targets in shapes]) <= 2048
     assert max(targets.size for targets in shapes) <= 2048
@@ -122,7 +123,7 @@ def test_short_records_fill_a_batch():
 @given(lengths, sizes, sizes, st.integers(0, 99))
 def test_every_step_has_a_target(record_lengths: list[int], batch_size: int, steps: int, seed: int):
     """Catches a step of padding alone: PyTorch's mean loss of nothing is NaN, and Adam moves weights all the same."""
-    layout = Groups(ids_of(record_lengths), RECORD_SEPARATOR, batch_size, steps, seed)
+    layout = GroupBatches(ids_of(record_lengths), RECORD_SEPARATOR, batch_size, steps, seed)
     for epoch in (0, 1):
         assert all((layout.batch(epoch, index)[1] != NOTHING).any() for index in range(len(layout)))
 
@@ -130,7 +131,7 @@ def test_every_step_has_a_target(record_lengths: list[int], batch_size: int, ste
 def test_a_step_mixes_widths():
     """Catches steps of words of three letters, then of six: each teaches that all words end there."""
     random = np.random.default_rng(0)
-    layout = Groups(ids_of(random.integers(2, 16, 5000).tolist()), RECORD_SEPARATOR, 32, 64, 0)
+    layout = GroupBatches(ids_of(random.integers(2, 16, 5000).tolist()), RECORD_SEPARATOR, 32, 64, 0)
     for index in range(len(layout)):
         widths = (layout.batch(0, index)[1] != NOTHING).sum(axis=1)
         assert len({*widths.tolist()}) == 14
@@ -139,7 +140,7 @@ def test_a_step_mixes_widths():
 def test_a_few_long_records_do_not_pad_all_others():
     """Catches rows that are as wide as the one longest record of a list."""
     random = np.random.default_rng(0)
-    layout = Groups(ids_of([*random.integers(2, 16, 5000).tolist(), 60, 700]), RECORD_SEPARATOR, 32, 64, 0)
+    layout = GroupBatches(ids_of([*random.integers(2, 16, 5000).tolist(), 60, 700]), RECORD_SEPARATOR, 32, 64, 0)
     wide = [index for index in range(len(layout)) if layout.batch(0, index)[0].shape[1] > 16]
     assert len(wide) <= 2 + 700 // 64
     assert min(len(layout.batch(0, index)[0]) for index in range(len(layout))) >= 30, "a row alone teaches too little"
@@ -147,11 +148,11 @@ def test_a_few_long_records_do_not_pad_all_others():
 
 
 def test_long_records_go_on_from_their_beginning():
-    """Catches a long record that is cut into cold pieces of T, and one so long that few rows are left."""
-    layout = Groups(ids_of([300] * 40), RECORD_SEPARATOR, 8, 10, 0)
+    """Catches a long record that is cut into cold chunks of T, and one so long that few rows are left."""
+    layout = GroupBatches(ids_of([300] * 40), RECORD_SEPARATOR, 8, 10, 0)
     assert {len(layout.batch(0, index)[0]) for index in range(len(layout))} <= {7, 8}
     assert max(len(inputs) for inputs, _ in read(layout)) == 10 * LONGEST
-    layout = Groups(ids_of([300] * 40), RECORD_SEPARATOR, 8, 20, 0)
+    layout = GroupBatches(ids_of([300] * 40), RECORD_SEPARATOR, 8, 20, 0)
     assert {len(inputs) for inputs, _ in read(layout)} == {301}
 
 
@@ -176,10 +177,10 @@ def test_settings_choose_the_layout():
         if not (independent and batches == "windows")  # which the settings refuse
     }
     assert made == {
-        ("streams", True): "Groups",
-        ("records", True): "Groups",
-        ("streams", False): "Streams",
-        ("records", False): "Records",
-        ("windows", False): "Windows",
+        ("streams", True): "GroupBatches",
+        ("records", True): "GroupBatches",
+        ("streams", False): "StreamBatches",
+        ("records", False): "RecordBatches",
+        ("windows", False): "WindowBatches",
     }
     assert len(notices) == 1, "of the streams, which are too short for 32 x 64"

@@ -15,11 +15,11 @@ import pytest
 
 from charloom.config import TextSettings
 from charloom.data import named
-from charloom.data.named import Remote, fetch, listing, open_named, python_docs, python_files
+from charloom.data.named import RemoteCorpus, fetch, listing, open_named, python_docs, python_files
 from charloom.errors import TextError
 
 DATA = b"to be or not to be\n" * 1000
-PLAY = Remote("play", "some/where/input.txt", hashlib.sha256(DATA).hexdigest(), len(DATA), "a play")
+PLAY = RemoteCorpus("play", "some/where/input.txt", hashlib.sha256(DATA).hexdigest(), len(DATA), "a play")
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -84,7 +84,7 @@ def test_a_spoilt_cache_is_fetched_anew(server, tmp_path: Path):
 @pytest.mark.parametrize(
     ("place", "sha256", "found"),
     [
-        ("", "0" * 64, "play was not kept: .* another SHA-256"),
+        ("", "0" * 64, "play must have the SHA-256 that charloom knows; .* another file"),
         ("/short", PLAY.sha256, "play cannot be fetched .*(IncompleteRead|broken)"),
         ("/missing", PLAY.sha256, "play cannot be fetched .*404"),
     ],
@@ -119,7 +119,7 @@ def test_a_cache_that_cannot_be_written(server, tmp_path: Path):
     """Catches a download that is thrown away, and an error that does not say what to do."""
     (tmp_path / "file").write_text("")
     told: list[str] = []
-    with pytest.raises(TextError, match=r"file, which cannot be written: .*; set CHARLOOM_CACHE to a folder that can$"):
+    with pytest.raises(TextError, match=r"file, which cannot be written: .*; set CHARLOOM_CACHE to a folder that can"):
         fetch(PLAY, told.append, tmp_path / "file", address(server))
     assert not told
 
@@ -170,7 +170,7 @@ def test_the_other_one_stands_in(monkeypatch: pytest.MonkeyPatch):
     assert documents == python_docs()
     assert lines == ["this Python installation lacks python-source; using python-docs instead"]
     monkeypatch.setattr(named, "python_docs", tuple)
-    with pytest.raises(TextError, match="neither"):
+    with pytest.raises(TextError, match="lacks both"):
         open_named("python-docs", TextSettings(), lines.append)
 
 

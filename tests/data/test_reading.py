@@ -29,7 +29,7 @@ RUSSIAN = "Все счастливые семьи похожи друг на д�
 
 def read(path: Path | str, encoding: str | None = None, size: int = 1 << 20, **settings) -> str:
     chosen = TextSettings(encoding=encoding, **settings)
-    return "".join(open_document(find_source(str(path)), chosen, size=size).pieces(size))
+    return "".join(open_document(find_source(str(path)), chosen, size=size).chunks(size))
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def file(tmp_path: Path):
     ],
 )
 def test_marks_decide(file, mark: bytes, encoding: str, size: int):
-    """Catches a mark left in the text, UTF-32 taken for UTF-16, and characters cut in two by a piece's end."""
+    """Catches a mark left in the text, UTF-32 taken for UTF-16, and characters cut in two by a chunk's end."""
     path = file(mark + TEXT.encode(encoding))
     assert read(path, size=size) == TEXT
     assert read(path, vocabulary="bytes", size=size) == TEXT
@@ -96,17 +96,17 @@ def test_other_encodings_are_detected_and_named(file, encoding: str, text: str, 
     """Catches a wrong guess, one made from a part of the file that is all ASCII, and one that nobody is told of."""
     lines: list[str] = []
     document = open_document(find_source(str(file(text.encode(encoding)))), notice=lines.append)
-    assert "".join(document.pieces(1000)) == text
+    assert "".join(document.chunks(1000)) == text
     assert len(lines) == 1
     assert document.codec.name in names
     assert f"is not UTF-8; reading it as {document.codec.name}" in lines[0]
-    assert lines[0].endswith("(pass --encoding to insist on another)")
+    assert lines[0].endswith("(pass --encoding to choose another)")
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 64, 1 << 20])
 @pytest.mark.parametrize("prefix", ["é" * 9, "漢" * 5 + "a", "👩" * 4])
 def test_damaged_utf8_names_the_exact_offset(file, prefix: str, size: int):
-    """Catches an offset counted in characters, or from a piece's start, or without the bytes a decoder held back."""
+    """Catches an offset counted in characters, or from a chunk's start, or without the bytes a decoder held back."""
     good = prefix.encode()
     for bad in (b"\xff", b"\xe6\xbc", b"\xed\xa0\x80"):
         with pytest.raises(
@@ -154,11 +154,11 @@ def test_what_is_not_in_the_encoding_can_be_replaced_or_ignored(
         lines: list[str] = []
         settings = TextSettings(encoding=encoding, errors=errors)
         document = open_document(find_source(str(path)), settings, lines.append, size)
-        assert "".join(document.pieces(size)) == expected
+        assert "".join(document.chunks(size)) == expected
         assert len(lines) == 1
         assert says in lines[0]
     good = file("good".encode(encoding or "utf-8"))
-    assert "".join(open_document(find_source(str(good)), settings, pytest.fail).pieces()) == "good"
+    assert "".join(open_document(find_source(str(good)), settings, pytest.fail).chunks()) == "good"
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1 << 20])
@@ -169,7 +169,7 @@ def test_marks_of_joined_files_are_left_out(file, encoding: str, size: int):
     for vocabulary in ("auto", "bytes"):
         lines: list[str] = []
         document = open_document(find_source(str(path)), TextSettings(vocabulary=vocabulary), lines.append, size)
-        assert "".join(document.pieces(size)) == "one\ntwo\n"
+        assert "".join(document.chunks(size)) == "one\ntwo\n"
         assert lines == [f"{path}: left out 2 U+FEFF, byte-order marks where files were joined"]
     assert "\ufeff" in read(file("a\ufeffb".encode()), binary=True)
     lines.clear()
@@ -220,7 +220,7 @@ def test_bytes_are_those_of_utf8(file, encoding: str):
 @pytest.mark.parametrize("size", [1, 4, 1 << 20])
 @pytest.mark.parametrize(("encoding", "width"), [(None, 1), ("latin-1", 1), ("utf-16", 2)])
 def test_nul_bytes_look_binary(file, encoding: str | None, width: int, size: int):
-    """Catches a picture, or UTF-16 without its mark, read as text; and a NUL counted from a piece's start."""
+    """Catches a picture, or UTF-16 without its mark, read as text; and a NUL counted from a chunk's start."""
     data = "naïve\0x".encode(encoding or "utf-8")[2 * (encoding == "utf-16") :]
     offset = data.index(b"\0" * width) + (width == 2)
     with pytest.raises(BinaryFile, match=f"looks binary: a NUL byte at offset {offset}; pass --binary"):
@@ -296,7 +296,7 @@ def test_stdin_can_be_read_twice(monkeypatch: pytest.MonkeyPatch):
     """Catches a second epoch over an empty stdin."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(TEXT.encode())))
     document = open_document(find_source("-"))
-    assert ["".join(document.pieces(7)) for _ in range(2)] == [TEXT, TEXT]
+    assert ["".join(document.chunks(7)) for _ in range(2)] == [TEXT, TEXT]
     assert document.name == "stdin"
 
 
@@ -309,7 +309,7 @@ def test_pipes_can_be_read_twice(tmp_path: Path):
     writer.start()
     document = open_document(find_source(str(pipe)))
     writer.join()
-    assert ["".join(document.pieces()) for _ in range(2)] == [TEXT, TEXT]
+    assert ["".join(document.chunks()) for _ in range(2)] == [TEXT, TEXT]
 
 
 def test_urls():
@@ -318,7 +318,7 @@ def test_urls():
         file.write(gzip.compress(TEXT.encode()))
     document = open_document(find_source("memory://folder/remote.txt.gz"))
     fsspec.filesystem("memory").rm("/folder/remote.txt.gz")
-    assert ["".join(document.pieces()) for _ in range(2)] == [TEXT, TEXT]
+    assert ["".join(document.chunks()) for _ in range(2)] == [TEXT, TEXT]
 
 
 @pytest.mark.parametrize(
@@ -375,4 +375,4 @@ def test_a_file_that_changes_between_two_passes(file):
     document = open_document(find_source(str(path)))
     path.write_bytes(b"bad \xff")
     with pytest.raises(TextError, match="changed since it was opened: byte 0xFF at offset 4 "):
-        list(document.pieces())
+        list(document.chunks())

@@ -1,4 +1,4 @@
-"""Copies of what can be read only once: their room, their end, and that nothing of them is left behind."""
+"""Copies of what can be read only once: their size, their end, and that no file is left on the disk."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Endless(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         self.taken += size
-        assert self.taken < 100 * sources.PIECE
+        assert self.taken < 100 * sources.CHUNK
         return bytes(size)
 
 
@@ -89,7 +89,7 @@ def test_a_signal_leaves_nothing_behind(temporary: Path, number: signal.Signals)
         env={**os.environ, "TMPDIR": str(temporary)},
     ) as process:
         process.stdout.readline()
-        process.stdin.write(bytes(3 * sources.PIECE))  # more than a pipe holds: the copy has begun when this is done
+        process.stdin.write(bytes(3 * sources.CHUNK))  # more than a pipe holds: the copy has begun when this is done
         process.stdin.flush()
         process.send_signal(number)
         assert process.wait() != 0
@@ -98,18 +98,18 @@ def test_a_signal_leaves_nothing_behind(temporary: Path, number: signal.Signals)
 
 def test_what_has_no_end_stops_before_the_disk_is_full(temporary: Path, monkeypatch: pytest.MonkeyPatch):
     """Catches `/dev/zero` or a slow server that fills the disk, for this program and every other."""
-    room = iter(range(16 * sources.PIECE, 0, -sources.PIECE))
-    monkeypatch.setattr(sources.shutil, "disk_usage", lambda folder: SimpleNamespace(free=next(room)))
+    space = iter(range(16 * sources.CHUNK, 0, -sources.CHUNK))
+    monkeypatch.setattr(sources.shutil, "disk_usage", lambda folder: SimpleNamespace(free=next(space)))
     endless = Endless()
-    with pytest.raises(TextError, match=r"^stdin did not end after 38 MB, and .* has 34 MB free; save what is wanted"):
+    with pytest.raises(TextError, match=r"^stdin did not end after 38 MB, and .* has 34 MB free; save the wanted"):
         Spool(endless, "stdin")
-    assert endless.taken == 9 * sources.PIECE
+    assert endless.taken == 9 * sources.CHUNK
 
 
 def test_there_is_a_limit_on_the_largest_disk(monkeypatch: pytest.MonkeyPatch):
     """Catches an hour of copying before a person hears that /dev/zero is no text."""
-    monkeypatch.setattr(sources, "LARGEST_COPY", 3 * sources.PIECE)
-    with pytest.raises(TextError, match=r"did not end after 17 MB, which is the most"):
+    monkeypatch.setattr(sources, "LARGEST_COPY", 3 * sources.CHUNK)
+    with pytest.raises(TextError, match=r"did not end after 17 MB, which is the limit"):
         Spool(Endless(), "stdin")
 
 

@@ -40,9 +40,7 @@ def test_ids_are_in_code_point_order():
     ("unknown", "separator", "ids"),
     [(False, False, (None, None)), (True, False, (2, None)), (False, True, (None, 2)), (True, True, (2, 3))],
 )
-def test_special_symbols_stand_behind_the_characters(
-    unknown: bool, separator: bool, ids: tuple[int | None, int | None]
-):
+def test_special_tokens_come_after_the_characters(unknown: bool, separator: bool, ids: tuple[int | None, int | None]):
     """Catches a gap or a clash where only one of the two exists."""
     vocabulary = Vocabulary("characters", ("a", "b"), unknown, separator)
     assert (vocabulary.unknown_id, vocabulary.separator_id) == ids
@@ -77,7 +75,7 @@ def test_bytes_there_and_back(text: str):
     assert BYTES.decode(BYTES.encode(text), separator_text=RECORD_SEPARATOR) == text
 
 
-def test_boundaries_come_out_as_newlines():
+def test_separators_become_newlines():
     """Catches a lone surrogate in text that a person reads."""
     for vocabulary in (of("ab", separator=True), BYTES):
         assert (
@@ -145,7 +143,7 @@ def test_replacing_where_nothing_can_stand_in():
     ("tokens", "dtype"), [(1, np.uint8), (255, np.uint8), (256, np.uint8), (257, np.uint16), (65537, np.uint32)]
 )
 def test_ids_are_the_smallest_that_fit(tokens: int, dtype: type):
-    """Catches an id that wraps around to 0, and a text that takes twice the room."""
+    """Catches an id that wraps around to 0, and a text that takes twice the memory."""
     text = "".join(map(chr, range(0x10000, 0x10000 + tokens)))
     assert of(text).dtype == dtype
     assert of(text).encode(text).tolist() == [*range(tokens)]
@@ -154,7 +152,7 @@ def test_ids_are_the_smallest_that_fit(tokens: int, dtype: type):
     assert special.encode(RECORD_SEPARATOR).tolist() == [tokens - 1]
 
 
-def test_bytes_with_a_boundary_need_two():
+def test_bytes_with_a_separator_need_two():
     """Catches separator 256 stored as byte 0."""
     assert Vocabulary("bytes").dtype == np.uint8
     assert BYTES.dtype == np.uint16
@@ -165,8 +163,8 @@ def test_bytes_with_a_boundary_need_two():
 def test_a_decoder_says_what_python_says(data: bytes):
     """Catches half a character, one that comes late, and bytes lost where UTF-8 is broken."""
     decoder = Decoder(Vocabulary("bytes"))
-    pieces = [decoder.push(token) for token in data]
-    assert "".join(pieces) + decoder.finish() == data.decode("utf-8", "replace")
+    chunks = [decoder.push(token) for token in data]
+    assert "".join(chunks) + decoder.finish() == data.decode("utf-8", "replace")
     assert decoder.finish() == ""
 
 
@@ -180,7 +178,7 @@ def test_a_decoder_gives_each_character_with_its_last_byte(text: str):
         assert decoder.push(last) == character
 
 
-def test_a_boundary_inside_a_character():
+def test_a_separator_inside_a_character():
     """Catches a first half that swallows the separator or joins a second half of the next record."""
     first, second = "é".encode()
     decoder = Decoder(BYTES)
@@ -213,7 +211,7 @@ def test_binary_is_stored_where_it_is_true_alone():
             Vocabulary.from_json(wrong)
 
 
-def test_the_unknown_symbol_is_shown():
+def test_the_unknown_token_is_shown():
     """Catches a folded character that reads as the separator, or as nothing."""
     assert of("ab", unknown=True, separator=True).decode(np.array([0, 2, 3], np.uint8), "|") == "a\ufffd|"
 
@@ -252,7 +250,7 @@ def test_json_of_bytes():
         ({"characters": ["b", "a"]}, "characters must be in code point order, each once, none U+D800"),
         ({"characters": ["a", "a"]}, "characters must be in code point order, each once, none U+D800"),
         ({"characters": ["a", RECORD_SEPARATOR]}, "characters must be in code point order, each once, none U+D800"),
-        ({"characters": []}, "characters must be there for kind characters"),
+        ({"characters": []}, "characters must not be empty for kind characters"),
         ({"kind": "bytes"}, "characters must be empty for kind bytes"),
         ({"unknown": 1}, "unknown must be true or false; found 1"),
         ({"unknown": None}, "unknown must be true or false; found None"),

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from charloom.data.dataset import Ids
+from charloom.data.ids import Ids
 from charloom.lessons.measures import Loop, longest_copy, loop_at_end, pairs_nats
 
 

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from charloom.data.batches import Streams
-from charloom.data.dataset import Ids
+from charloom.data.batches import StreamBatches
+from charloom.data.ids import Ids
 from charloom.training.measuring import DYNAMIC_LENGTH, dynamic, guesses
 
 RESET = 9
@@ -49,6 +49,6 @@ def test_other_texts_are_read_on():
 def test_guesses_are_entropies_of_what_is_predicted():
     """Catches bits for nats, a token that never comes counted as one that does, and more read than asked for."""
     ids = Ids.of(np.array([3, *[0, 1, 0, 0] * 16, *[2] * 64], np.uint8))
-    found = guesses(Streams(ids, 1, 8), 5, most=64)
+    found = guesses(StreamBatches(ids, 1, 8), 5, most=64)
     assert found.uniform == pytest.approx(math.log(5))
     assert found.frequency == pytest.approx(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))

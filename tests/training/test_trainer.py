@@ -13,8 +13,8 @@ import pytest
 from charloom.architecture import Architecture
 from charloom.checkpoint import ModelFolder, load_model
 from charloom.config import Settings
-from charloom.data.batches import Streams
-from charloom.data.dataset import Ids
+from charloom.data.batches import StreamBatches
+from charloom.data.ids import Ids
 from charloom.data.vocabulary import Vocabulary
 from charloom.engines.initial import initial_parameters
 from charloom.errors import Interrupted, TrainingError
@@ -91,8 +91,8 @@ class Session:
         self.engine, self.events, self.folder = engine, [], tmp_path / "run"
         values = {"steps": 10, "warmup": 0, "lr": 1.0, "schedule": "constant", **values}
         settings = Settings.from_flat(values)
-        split = Streams(Ids.of(np.zeros(9, np.uint8)), 2, 4)
-        layouts = Layouts(Streams(Ids.of(np.zeros(21, np.uint8)), 2, 2), *[split if validation else None] * 3)
+        split = StreamBatches(Ids.of(np.zeros(9, np.uint8)), 2, 4)
+        layouts = Layouts(StreamBatches(Ids.of(np.zeros(21, np.uint8)), 2, 2), *[split if validation else None] * 3)
         assert len(layouts.training) == BATCHES
         if resumed:
             run = RunFolder(self.folder, settings, {})
@@ -421,12 +421,12 @@ def test_a_checkpoint_a_minute_however_long_the_budget(tmp_path):
 
 def test_a_measurement_ends_when_enough_is_read():
     """`most` counted in batches, or a state carried where the layout says that it is not."""
-    split, states, engine = Streams(Ids.of(np.zeros(101, np.uint8)), 2, 5), [], Scripted()
+    split, states, engine = StreamBatches(Ids.of(np.zeros(101, np.uint8)), 2, 5), [], Scripted()
     score = engine.score
     engine.score = lambda inputs, targets, state: (states.append(state), score(inputs, targets, state))[1]
     assert measure(engine, split, most=15).tokens == 20
     assert measure(engine, split).tokens == 100
     assert states[:2] == [None, "measuring"]
     states.clear()
-    measure(engine, Streams(Ids.of(np.zeros(101, np.uint8)), 2, 5, carries_state=False))
+    measure(engine, StreamBatches(Ids.of(np.zeros(101, np.uint8)), 2, 5, carries_state=False))
     assert set(states) == {None}

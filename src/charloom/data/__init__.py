@@ -1,1 +1,1 @@
-"""Corpus → cleaned text → vocabulary → ids → batches. Never imports an engine."""
+"""Corpus → cleaned text → vocabulary → ids → batches. Imports no engine."""

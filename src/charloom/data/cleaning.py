@@ -1,11 +1,11 @@
-"""Cleaning: what is done to every text before a model sees it, whole or in pieces.
+"""Cleaning of corpora, prompts and scored text, whole or in chunks.
 
-In this order: normal form, lower case, newlines to spaces, allowed characters, runs of spaces; so what one step makes
-(a space from a newline, a run of spaces around a dropped character) the later ones see.
-`RECORD_SEPARATOR` and surrogate escapes pass through all of it.
+The steps, in this order: normal form, lower case, newlines to spaces, allowed characters, runs of spaces. So a later
+step handles what an earlier one makes: a space from a newline, a run of spaces around a removed character.
+`RECORD_SEPARATOR` and surrogate escapes pass through all steps.
 
-`clean` is the plain definition; `cleaned` gives the same result from pieces, wherever they were cut. Two steps look
-beyond a single character, so their streams hold a few characters back until they are settled.
+`clean` is the plain definition; `cleaned` gives the same result from chunks, wherever they are cut. Two steps depend on
+more than one character, so they hold back the last characters of a chunk until the next one comes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def clean(text: str, cleaning: Cleaning, newlines: Literal["keep", "lf"] = "keep
 
     Args:
         text: may hold `RECORD_SEPARATOR` and surrogate escapes.
-        cleaning: what to do; `collapse_spaces` means U+0020, `newlines_to_spaces` LF, CRLF and CR alike.
+        cleaning: the steps; `collapse_spaces` is about U+0020, `newlines_to_spaces` about LF, CRLF and CR.
         newlines: `lf` first turns CRLF and CR into LF, as reading a file does. Prompts for a model of characters
             need it; a model of bytes keeps line ends as they are.
     """
@@ -49,33 +49,33 @@ def clean(text: str, cleaning: Cleaning, newlines: Literal["keep", "lf"] = "keep
 
 
 @dataclass
-class Removed:
-    """How many characters `allow` removed so far, of how many."""
+class RemovalCount:
+    """How many characters `allow` removed so far, and out of how many."""
 
     characters: int = 0
     of: int = 0
 
 
-def cleaned(pieces: Iterable[str], cleaning: Cleaning, removed: Removed | None = None) -> Iterator[str]:
-    """The pieces of one text, cleaned: together the same as `clean` of the whole. Empty pieces do not come out.
+def cleaned(chunks: Iterable[str], cleaning: Cleaning, removed: RemovalCount | None = None) -> Iterator[str]:
+    """The chunks of one text, cleaned: joined, the same as `clean` of the whole text. No chunk is empty.
 
-    `removed` counts while pieces are taken.
+    `removed` counts while chunks are read.
     """
     if cleaning.newlines_to_spaces:
-        pieces = unix_newlines(pieces)
+        chunks = unix_newlines(chunks)
     if form := _form(cleaning):
-        pieces = _normalized(pieces, form)
+        chunks = _normalized(chunks, form)
     if cleaning.lowercase:
-        pieces = _lowered(pieces)
-        pieces = _normalized(pieces, form) if form else pieces
+        chunks = _lowered(chunks)
+        chunks = _normalized(chunks, form) if form else chunks
     if cleaning.newlines_to_spaces:
-        pieces = (piece.replace("\n", " ") for piece in pieces)
+        chunks = (chunk.replace("\n", " ") for chunk in chunks)
     if cleaning.allow is not None:
         allowed = _allowed(cleaning.allow, form)
-        pieces = _counted(pieces, allowed, removed or Removed())
+        chunks = _counted(chunks, allowed, removed or RemovalCount())
     if cleaning.collapse_spaces:
-        pieces = _collapsed(pieces)
-    return filter(None, pieces)
+        chunks = _collapsed(chunks)
+    return filter(None, chunks)
 
 
 def _form(cleaning: Cleaning) -> Form | None:
@@ -84,24 +84,24 @@ def _form(cleaning: Cleaning) -> Form | None:
 
 
 def _allowed(allow: str, form: Form | None) -> str:
-    """The allowed characters, sorted; also as the text's normal form has them, or a two-part é would allow none."""
+    """The allowed characters, sorted; also in the normal form of the text: `allow` may hold é as two code points."""
     return "".join(sorted({*allow, *(unicodedata.normalize(form, allow) if form else "")}))
 
 
 def _filtered(text: str, allowed: str) -> str:
-    """What is allowed of the text. Bytes are filtered 20 times as fast as characters, so ASCII goes that way."""
+    """The allowed characters of a text. ASCII is filtered as bytes, which is 20 times as fast."""
     if text.isascii():
         unwanted = bytes(code for code in range(128) if chr(code) not in allowed)
         return text.encode("ascii").translate(None, unwanted).decode("ascii")
     return _disallowed(allowed).sub("", text)
 
 
-def _counted(pieces: Iterable[str], allowed: str, removed: Removed) -> Iterator[str]:
-    for piece in pieces:
-        kept = _filtered(piece, allowed)
-        removed.characters += len(piece) - len(kept)
-        removed.of += len(piece) - piece.count(RECORD_SEPARATOR)
-        yield kept
+def _counted(chunks: Iterable[str], allowed: str, removed: RemovalCount) -> Iterator[str]:
+    for chunk in chunks:
+        allowed_chunk = _filtered(chunk, allowed)
+        removed.characters += len(chunk) - len(allowed_chunk)
+        removed.of += len(chunk) - chunk.count(RECORD_SEPARATOR)
+        yield allowed_chunk
 
 
 @lru_cache(maxsize=8)
@@ -113,20 +113,20 @@ def _single_spaced(text: str) -> str:
     return SPACES.sub(" ", text) if "  " in text else text
 
 
-def _collapsed(pieces: Iterable[str]) -> Iterator[str]:
+def _collapsed(chunks: Iterable[str]) -> Iterator[str]:
     after_space = False
-    for piece in pieces:
-        text = _single_spaced(piece)
+    for chunk in chunks:
+        text = _single_spaced(chunk)
         text = text[1:] if after_space and text.startswith(" ") else text
         after_space = text.endswith(" ") if text else after_space
         yield text
 
 
-def _normalized(pieces: Iterable[str], form: Form) -> Iterator[str]:
-    """Normal form, cut only in front of characters that the text before them cannot change."""
+def _normalized(chunks: Iterable[str], form: Form) -> Iterator[str]:
+    """Normal form; cut only before characters that do not combine with the text before them."""
     held = ""
-    for piece in pieces:
-        text = held + piece
+    for chunk in chunks:
+        text = held + chunk
         cut = len(text) - 1
         while cut > 0 and not _starts_anew(text[cut]):
             cut -= 1
@@ -136,28 +136,28 @@ def _normalized(pieces: Iterable[str], form: Form) -> Iterator[str]:
 
 
 def _starts_anew(character: str) -> bool:
-    """Whether normalizing may begin here: surely for ASCII, capitals, punctuation, ideographs and the like.
+    """Whether normalization may begin at this character: true for ASCII, capitals, punctuation, ideographs and more.
 
-    Left out is what may join the character before it: marks, and the letters among which Hangul's and the Indic
-    scripts' second halves are. Leaving out too much is safe, it only holds back more.
+    False for characters that may combine with the one before: marks, and the letter classes with the second parts of
+    Hangul and Indic letters. False for too many is safe: then more text is held back.
     """
     if character.isascii():
         return True
-    first = unicodedata.normalize("NFKD", character)[0]  # what it is made of decides, under NFKC too
+    first = unicodedata.normalize("NFKD", character)[0]  # the first part of its decomposition decides, under NFKC too
     kind = unicodedata.category(first)
     return "\u4e00" <= first <= "\u9fff" or (kind[0] in "LNPSZC" and kind not in ("Lo", "Lm"))
 
 
-def _lowered(pieces: Iterable[str]) -> Iterator[str]:
-    """Lower case, with the one letter that needs its surroundings: Σ is ς where a word ends, σ elsewhere.
+def _lowered(chunks: Iterable[str]) -> Iterator[str]:
+    """Lower case. Only Σ depends on its context: it becomes ς at the end of a word, and σ elsewhere.
 
-    Unicode's Final_Sigma (The Unicode Standard, §3.13): a cased letter before it and none after it, case-ignorable
-    characters aside. `before` is a letter or a space that stands for what came before; a Σ appended to the text asks
-    Python's own rule what comes after it, so that the rule is written nowhere here.
+    Unicode's Final_Sigma (The Unicode Standard, §3.13): a cased letter stands before Σ and none after it;
+    case-ignorable characters do not count. `before` is a letter or a space in place of the text before. A Σ appended
+    to the text makes Python apply the rule to the end of the chunk, so the rule is not repeated here.
     """
     before, held = " ", ""
-    for piece in pieces:
-        text = held + piece
+    for chunk in chunks:
+        text = held + chunk
         if text.isascii():
             held = ""
             before = text.rstrip("'.:^`")[-1:] or before  # ASCII's case-ignorable characters
@@ -172,7 +172,7 @@ def _lowered(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def _settled(text: str) -> int:
-    """How much of the text has its lower case whatever follows: all but a Σ that only ignorable characters follow."""
+    """How much of the text has a certain lower case: all, or all before a Σ that only ignorable characters follow."""
     end = len(text)
     while end and _case_ignorable(text[end - 1]):
         end -= 1

@@ -1,7 +1,7 @@
 """Files, folders, globs, URLs and named corpora → one clean text that can be read again and again.
 
-The order of things: documents, one a file or value → text or records (`records.py`) → cleaning. Records are split
-first, so that `newlines_to_spaces` works inside a paragraph and not between two.
+Documents (one for each file or value) → text or records (`records.py`) → cleaning. Records are split first, so that
+`newlines_to_spaces` changes newlines inside a paragraph and not between two.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pathlib import PurePosixPath
 
 from charloom.config import Cleaning, TextSettings
 from charloom.data import named
-from charloom.data.cleaning import Removed, cleaned
-from charloom.data.fields import FIELD_ENDINGS, FIELD_FILES, SHOWN_FIELDS, FieldDocument, Missed
-from charloom.data.folders import Found, in_folder, literal_folder, matching
+from charloom.data.cleaning import RemovalCount, cleaned
+from charloom.data.fields import FIELD_ENDINGS, FIELD_FILES, SHOWN_FIELDS, FieldDocument, MissingField
+from charloom.data.folders import FoundFiles, in_folder, literal_folder, matching
 from charloom.data.named import TextDocument
 from charloom.data.packed import PackedText
-from charloom.data.reading import FileDocument, Notice, open_document, unheard
-from charloom.data.records import bounded, gathered, joined, lines, paragraphs, sentences, tidied
-from charloom.data.sources import COMPRESSIONS, PIECE, BinaryFile, UnreadableFile, find_source, place, share, shown
+from charloom.data.reading import FileDocument, Notify, ignore, open_document
+from charloom.data.records import gathered, joined, lines, paragraphs, sentences, separated, tidied
+from charloom.data.sources import CHUNK, COMPRESSIONS, BinaryFile, UnreadableFile, find_source, place, share, shown
 from charloom.errors import SettingsError, TextError
 
 Document = FileDocument | FieldDocument | TextDocument
@@ -33,66 +33,67 @@ SHOWN_NOTICES = 3  # lines about single files of a folder
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text to train on or to score, read anew each time.
+    """The text to train on or to score, which can be read again and again.
 
-    name: short, fit for a folder's name; documents: where the text comes from; settings: field, records and cleaning;
-    size: about how many characters a piece has; notice: told, after the first whole reading, what was left out.
+    name: short, and valid as a folder's name; documents: where the text comes from; settings: field, records and
+    cleaning; size: characters in a chunk, about; notice: called, after the first whole reading, with what was left out.
     """
 
     name: str
     documents: tuple[Document, ...] = field(repr=False)
     settings: TextSettings
-    size: int = PIECE
-    notice: Notice = field(default=unheard, repr=False, compare=False)
-    _told: set[str] = field(default_factory=set, repr=False, compare=False)
+    size: int = CHUNK
+    notice: Notify = field(default=ignore, repr=False, compare=False)
+    _noticed: set[str] = field(default_factory=set, repr=False, compare=False)
 
-    def pieces(self) -> Iterator[str]:
-        """The clean text from its start, in pieces whose cuts mean nothing.
+    def chunks(self) -> Iterator[str]:
+        """The clean text from its start, in chunks that are cut anywhere.
 
-        Without records, documents follow each other with a newline between. With records, `RECORD_SEPARATOR` stands
-        before the first, between any two, and after the last; none is empty, and none has newlines around it.
+        Without records, a newline stands between two documents. With records, `RECORD_SEPARATOR` stands before the
+        first, between any two, and after the last; no record is empty or has newlines at its ends.
 
         Raises:
-            TextError: a file changed since it was opened, a row of a file with fields is not what it must be, or at the
-                end none had the field.
+            TextError: a file changed since it was opened, a row of a file with fields is invalid, or no row has the
+                field.
         """
-        removed, missed = Removed(), Missed()
+        removed, missed = RemovalCount(), MissingField()
         yield from self._pieces(removed, missed)
         if missed.rows and not missed.found:
             raise TextError(missed.first)
         if missed.rows:
-            self._tell_once(f"passed over {_counted(missed.rows, 'row')} without the field; the first: {missed.first}")
+            self._notice_once(f"skipped {_counted(missed.rows, 'row')} without the field; the first: {missed.first}")
         if self.settings.allow is not None:
-            self._tell_once(
+            self._notice_once(
                 f"{share(removed.characters, removed.of)} of the text is removed: {removed.characters:,} of "
                 f"{removed.of:,} characters are not among those allowed"
             )
 
-    def _tell_once(self, line: str) -> None:
-        if line not in self._told:
-            self._told.add(line)
+    def _notice_once(self, line: str) -> None:
+        if line not in self._noticed:
+            self._noticed.add(line)
             self.notice(line)
 
-    def _pieces(self, removed: Removed, missed: Missed) -> Iterator[str]:
+    def _pieces(self, removed: RemovalCount, missed: MissingField) -> Iterator[str]:
         kind = self.settings.records
         if kind == "none":
-            return cleaned(gathered(joined(self._texts(missed)), self.size), self.settings.cleaning, removed)
-        pieces = gathered(bounded(self._texts(missed)), self.size)
+            return cleaned(gathered(joined(self._documents(missed)), self.size), self.settings.cleaning, removed)
+        chunks = gathered(separated(self._documents(missed)), self.size)
         if kind in SPLITTERS:
-            pieces = SPLITTERS[kind](pieces)
-        pieces, cleaning = tidied(pieces), self.settings.cleaning
-        # Tidied twice: newlines around a record go before they can become spaces, and cleaning may empty a record.
-        return pieces if cleaning == Cleaning() else tidied(cleaned(pieces, cleaning, removed))
+            chunks = SPLITTERS[kind](chunks)
+        chunks, cleaning = tidied(chunks), self.settings.cleaning
+        # Tidied twice: first, newlines around a record are removed before they can become spaces. Then cleaning may
+        # leave a record empty.
+        return chunks if cleaning == Cleaning() else tidied(cleaned(chunks, cleaning, removed))
 
     def text(self) -> str:
-        """All of it as one string, for corpora that fit in memory."""
-        return "".join(self.pieces())
+        """The whole text as one string, for corpora that fit in memory."""
+        return "".join(self.chunks())
 
-    def _texts(self, missed: Missed) -> Iterator[Iterable[str]]:
-        """What a newline or a separator belongs between: files, or the values of their field."""
+    def _documents(self, missed: MissingField) -> Iterator[Iterable[str]]:
+        """The texts that a newline or a separator separates: files, or the values of their field."""
         for document in self.documents:
             if not isinstance(document, FieldDocument):
-                yield document.pieces(self.size)
+                yield document.chunks(self.size)
             elif self.settings.records == "file":
                 yield joined([value] for value in document.values(missed, self.size))
             else:
@@ -102,25 +103,25 @@ class Corpus:
 def open_corpus(
     paths: AnyPath | Sequence[AnyPath],
     settings: TextSettings | None = None,
-    notice: Notice = unheard,
-    size: int = PIECE,
+    notice: Notify = ignore,
+    size: int = CHUNK,
 ) -> Corpus:
-    """Finds and checks every text that the paths name.
+    """Finds and checks every document that the paths name.
 
-    A path is `-` (stdin), a URL, a file, a folder (all of it, sorted, without hidden files), the name of a named
-    corpus, or a glob (`**` for any depth). They are tried in this order: what exists under a corpus's name wins over
-    the corpus, with a notice; a path with a slash, such as `./python-docs`, is never a corpus. What is not text is an
-    error where it is named, and passed over, with one notice, where a folder or a glob brings it in.
+    A path is `-` (stdin), a URL, a file, a folder (all its files, sorted, without hidden ones), the name of a named
+    corpus, or a glob (`**` for any depth). A file or folder with the name of a corpus is read instead of the corpus,
+    with a notice; a path with a slash, such as `./python-docs`, is never a corpus. A file that is not text is an error
+    if a path names it. In a folder or a glob it is skipped, with one notice.
 
     Args:
         paths: one or many.
         settings: encoding, vocabulary, binary (see `open_document`), field, records and cleaning.
-        notice: told, a line at a time, what a person should know: guessed encodings, files passed over.
-        size: bytes a piece.
+        notice: called with one line for each fact that the user should know: guessed encodings, skipped files.
+        size: bytes a chunk.
 
     Raises:
         SettingsError: no path, an unknown encoding, or a field of a file that has none.
-        TextError: something missing, unreadable, undecodable, or without any text.
+        TextError: a path is missing, unreadable or undecodable, or has no text.
     """
     texts = _listed(paths)
     if texts.count("-") > 1:
@@ -136,23 +137,23 @@ def open_corpus(
 
 
 def corpus_of(
-    texts: Iterable[str], settings: TextSettings | None = None, name: str = "text", size: int = PIECE
+    texts: Iterable[str], settings: TextSettings | None = None, name: str = "text", size: int = CHUNK
 ) -> Corpus:
-    """A corpus of strings: each is a document, as a file would be."""
+    """A corpus of strings; each string is a document, like a file."""
     documents = tuple(TextDocument(name, text) for text in texts)
     return Corpus(name, documents, settings or TextSettings(), size)
 
 
 def corpus_name(paths: AnyPath | Sequence[AnyPath]) -> str:
-    """A short name for what the paths hold, after the first of them, fit for a folder.
+    """A short name for the corpus, from the first path; valid as a folder's name.
 
-    `stdin`, a folder's name (for a glob, the folder it looks in), or a file's without its endings.
+    `stdin`, the name of a folder (of a glob: the folder before its wildcards), or of a file without its endings.
     """
-    name = _called(_listed(paths)[0])
+    name = _name_of(_listed(paths)[0])
     return re.sub(r"[^\w.-]+", "-", name)[:60].strip("-._") or "text"
 
 
-def _called(path: str) -> str:
+def _name_of(path: str) -> str:
     if path == "-":
         return "stdin"
     if "://" in path:
@@ -174,7 +175,7 @@ def _listed(paths: AnyPath | Sequence[AnyPath]) -> list[str]:
 @dataclass(frozen=True)
 class _Opener:
     settings: TextSettings
-    notice: Notice
+    notice: Notify
     size: int
 
     def open(self, path: str) -> Iterable[Document]:
@@ -200,7 +201,7 @@ class _Opener:
             raise TextError(f"no file matches {shown(pattern)}")
         return self._many(pattern, found, "the glob")
 
-    def _file(self, path: str, notice: Notice) -> Document:
+    def _file(self, path: str, notice: Notify) -> Document:
         source = find_source(path)
         if self.settings.field is not None and source.ending not in FIELD_ENDINGS:
             raise SettingsError(f"--field is for {FIELD_FILES}; {source.shown} is none of these")
@@ -211,15 +212,15 @@ class _Opener:
             _hint(document, notice)
         return document
 
-    def _many(self, where: str, found: Found, kind: str) -> list[Document]:
-        """The texts among many files, and notices of what was passed over."""
+    def _many(self, where: str, found: FoundFiles, kind: str) -> list[Document]:
+        """The documents among many files; notices tell what was skipped."""
         self._tell_ours(where, found, kind)
         documents, notices, unfit = [], [*found.notices], len(found.files)
         for path in self._fitting(found.files):
             try:
                 documents.append(self._file(path, notices.append))
             except UnreadableFile as error:
-                notices.append(f"{error}; passed over")
+                notices.append(f"{error}; skipped")
             except PackedText as error:
                 notices.append(str(error))
                 continue
@@ -232,17 +233,17 @@ class _Opener:
             number = _counted(len(found.files), "file")
             raise TextError(f"{kind} {shown(where)} holds no text: none of its {number} is {wanted} that can be read")
         if unfit:
-            self.notice(f"{shown(where)}: passed over {_counted(unfit, 'file')}, not {wanted}")
+            self.notice(f"{shown(where)}: skipped {_counted(unfit, 'file')}, not {wanted}")
         return documents
 
-    def _tell_ours(self, where: str, found: Found, kind: str) -> None:
+    def _tell_ours(self, where: str, found: FoundFiles, kind: str) -> None:
         if not found.ours:
             return
         more = ", …" if len(found.ours) > SHOWN_NOTICES else ""
         ours = f"a run or a model of charloom: {', '.join(map(shown, found.ours[:SHOWN_NOTICES]))}{more}"
         if not found.files:
             raise TextError(f"{kind} {shown(where)} holds nothing but {ours}; name a file in it to read that one")
-        self.notice(f"{shown(where)}: passed over {_counted(len(found.ours), 'folder')} with {ours}")
+        self.notice(f"{shown(where)}: skipped {_counted(len(found.ours), 'folder')} with {ours}")
 
     def _fitting(self, paths: list[str]) -> list[str]:
         if self.settings.field is None:
@@ -256,11 +257,11 @@ class _Opener:
             self.notice(f"{shown(where)}: {more:,} more such notices about its files")
 
 
-def _hint(document: FileDocument, notice: Notice) -> None:
-    """Tells of the fields that nobody asked for; a `.json` that holds settings and no rows has none."""
+def _hint(document: FileDocument, notice: Notify) -> None:
+    """Gives a notice about fields where none was chosen; a `.json` file without rows has no fields."""
     if names := FieldDocument(document, "").names():
         shown_names = ", ".join(map(repr, names[:SHOWN_FIELDS]))
-        notice(f"{document.name} is read as it stands; --field NAME reads one field alone; it has {shown_names}")
+        notice(f"{document.name} is read whole, as text; --field NAME reads one field only; it has {shown_names}")
 
 
 def _counted(count: int, what: str) -> str:

@@ -1,7 +1,7 @@
-"""Which files a folder or a glob brings in, and in which order.
+"""The files that a folder or a glob stands for, in order.
 
-Hidden files stay out, and so do folders that hold a run or a model of charloom: a model that is trained on a folder of
-texts with runs among them would learn logs and samples.
+Hidden files are left out, and so are folders with a run or a model of charloom. Otherwise a model trained on a folder
+of texts and runs would learn logs and samples.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ NUMBERS = re.compile("0*([0-9]+)")
 
 
 @dataclass
-class Found:
-    """files: to be read, in order; ours: folders of runs and models that were passed over; notices: other losses."""
+class FoundFiles:
+    """files: to be read, in order; ours: skipped folders of runs and models; notices: about unreadable folders."""
 
     files: list[str] = field(default_factory=list)
     ours: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
 
 
-def in_folder(folder: str) -> Found:
-    """Every file below a folder; nothing hidden, no pipes or devices.
+def in_folder(folder: str) -> FoundFiles:
+    """Every file below a folder; no hidden files, no pipes, no devices.
 
     Raises:
-        TextError: the folder itself cannot be read; for one inside it there is a notice.
+        TextError: the folder itself cannot be read. (For a folder inside it, there is a notice.)
     """
-    found = Found()
+    found = FoundFiles()
 
     def unreadable(error: OSError) -> None:
         line = f"{shown(str(error.filename))} cannot be read: {error.strerror}"
         if error.filename == folder:
             raise TextError(line)
-        found.notices.append(f"{line}; passed over")
+        found.notices.append(f"{line}; skipped")
 
     for parent, folders, files in os.walk(folder, onerror=unreadable):
         if _is_ours({*folders, *files}):
@@ -54,10 +54,10 @@ def in_folder(folder: str) -> Found:
     return _in_order(found)
 
 
-def matching(pattern: str) -> Found:
-    """Every file that a glob matches (`**` for any depth), but for those of a run that only its wildcards lead to."""
+def matching(pattern: str) -> FoundFiles:
+    """Every file that a glob matches (`**` for any depth), without the files of a run that only its wildcards match."""
     named = literal_folder(pattern)
-    found = Found()
+    found = FoundFiles()
     holds_ours = cache(lambda folder: _is_ours({*os.listdir(folder)}))
     for path in glob.glob(pattern, recursive=True):
         parents = [str(parent) for parent in Path(path).parents if len(parent.parts) > len(Path(named).parts)]
@@ -69,13 +69,13 @@ def matching(pattern: str) -> Found:
 
 
 def literal_folder(pattern: str) -> str:
-    """The folder that a glob names without any wildcard; empty for this one."""
+    """The folder before the first wildcard of a glob; empty for the current folder."""
     return os.path.dirname(re.split(r"[*?\[]", pattern)[0])
 
 
-def _in_order(found: Found) -> Found:
+def _in_order(found: FoundFiles) -> FoundFiles:
     files = sorted(filter(os.path.isfile, found.files), key=_order)
-    return Found(files, sorted({*found.ours}, key=_order), found.notices)
+    return FoundFiles(files, sorted({*found.ours}, key=_order), found.notices)
 
 
 def _is_ours(names: Set[str]) -> bool:
@@ -84,9 +84,9 @@ def _is_ours(names: Set[str]) -> bool:
 
 
 def _order(path: str) -> tuple[tuple[str, str], ...]:
-    """Sorts a folder's files together, numbers in names by their value, alike on any system and in any locale.
+    """The sort key of a path: files of a folder together, numbers by value, the same on any system and in any locale.
 
-    Of two numbers the one with more digits is larger, so each stands behind the count of its digits.
+    The count of its digits stands before each number, because a number with more digits is larger.
     """
     return tuple(
         (NUMBERS.sub(lambda number: f"{len(number[1]):03}{number[1]}", part), part) for part in Path(path).parts

@@ -1,14 +1,14 @@
 """Independent records → batches: whole records side by side, each from the zero state.
 
-A group holds the records of some rows. Short ones are read in one step. Longer ones take several, and the state is
-carried between those: gradients reach back one step, the state to the record's beginning. The records of a group are of
-one class of widths, in a random order of their own each epoch. A class is as broad as padding allows: a step of records
-that all end together would teach that all do (LOG.md, "how alike the widths of records in a batch are").
+A group holds one record a row. Short records take one step. Longer records take several steps, and the state is carried
+between them: gradients reach back one step, the state to the beginning of the record. The records of a group have
+widths of one class; their order is random and new in each epoch. A class is as wide as padding allows: from steps in
+which all records end together, a model learns that all do (LOG.md, "how alike the widths of records in a batch are").
 
-The index of the records holds the position of each, class after class. It is in memory where it is small, else in a
+The index holds the position of every record, class after class. A small index is in memory. A large one is in a
 temporary file that is mapped for a moment, as the ids are: 30 million records take 240 MB.
 
-Shapes: R rows of a group, T characters a step. The width of a record is its targets: its characters and a separator.
+Shapes: R rows of a group, T tokens a step. The width of a record is its number of targets: its tokens and a separator.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from typing import IO, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.data.dataset import MAPPED_ABOVE, Ids, count_separators, separator_blocks
+from charloom.data.ids import MAPPED_ABOVE, Ids, count_separators, separator_blocks
 from charloom.data.shuffle import Array, shuffled
 
 NOTHING = -1
 LONGEST = 16
-"""Steps that a record may take; a longer one is cut into pieces of so many. Otherwise a few long records (the chapters
-of a book) would leave a batch with few rows. A piece begins from the zero state: of 16 x 64 characters it is the first
-dozens that are predicted worse for that.
+"""Steps that a record may take; a longer record is cut into chunks of so many steps. Without the limit, a few long
+records (the chapters of a book) give batches with few rows. A chunk begins from the zero state: of 16 x 64 characters,
+the first dozens are predicted worse for that.
 """
 
 RATIO = 1.25
-"""Of the widths in a kind, of which classes are made."""
+"""Largest width over smallest width in a bin. Classes are made of bins."""
 
 FILLED = 1 / 3
-"""Of the places in a class's rows, the rest being padding; but for few records that are much wider than others."""
+"""The part of a class's rows that must be targets; the rest is padding. A class of few wide records may have less."""
 
 
 @dataclass(frozen=True)
-class Class:
-    """Records of similar widths, which lie together in the index.
+class WidthClass:
+    """Records of similar widths, which stand together in the index.
 
-    first, count: their places in the index; widest: the width of the widest; rows: of a group, at most. A group has a
+    first, count: where they are in the index; widest: the largest width; rows: of a group, at most. Every group has a
     record that takes as many steps as the widest.
     """
 
@@ -55,22 +55,22 @@ class Class:
 
     @property
     def groups(self) -> int:
-        """In an epoch."""
+        """Groups in an epoch."""
         return -(-self.count // self.rows)
 
 
-class Groups:
+class GroupBatches:
     """The layout of independent records; see `charloom.data.batches.Batches`.
 
     Args:
         ids: a split, with a separator before the first record and after the last.
         separator_id: of the separator.
-        batch_size, seq_length: B and T. A group has B rows of T characters a step; where its records are shorter than
-            T, so many more rows as give B x T characters.
-        seed: of the orders.
-        carries_state: whether a record longer than T is read from its beginning; otherwise each T characters of it
-            begin from the zero state.
-        last: whether each row of a step has one target, its last.
+        batch_size, seq_length: B and T. A group has B rows of T tokens a step. Where its records are shorter than T, it
+            has more rows, for B x T tokens.
+        seed: of the random orders.
+        carries_state: whether the state is carried through a record longer than T. If not, each T tokens of it begin
+            from the zero state.
+        last: whether only the last target of each row counts.
     """
 
     def __init__(
@@ -85,11 +85,11 @@ class Groups:
     ) -> None:
         self._ids, self._separator, self._seed, self._last, self._seq_length = ids, separator_id, seed, last, seq_length
         self.longest = seq_length * (LONGEST if carries_state else 1)
-        """Characters after which a record is cut."""
-        kinds, self._starts = _index(ids, separator_id, seq_length, self.longest)
+        """Tokens after which a record is cut."""
+        bins, self._starts = _index(ids, separator_id, seq_length, self.longest)
         self.cut = len(self._starts) - count_separators(ids, separator_id) + 1
-        """How many pieces there are more than records."""
-        self._classes = _classes(kinds, batch_size, seq_length)
+        """The number of chunks minus the number of records."""
+        self._classes = _classes(bins, batch_size, seq_length)
         self._groups = np.array([c.groups for c in self._classes])
         self._steps = np.array([_steps(c.widest, seq_length) for c in self._classes])
         self._epoch, self._order, self._ends = -1, np.arange(0), np.arange(0)
@@ -111,7 +111,7 @@ class Groups:
         return inputs, _only_last(targets) if self._last else targets
 
     def _place(self, epoch: int, index: int) -> tuple[int, int]:
-        """(group, step of it): groups follow one another in a random order, and take as many steps as they need."""
+        """(group, its step): groups follow one another in a random order; each takes as many steps as it needs."""
         if epoch != self._epoch:
             total = int(self._groups.sum())
             self._order = shuffled(np.arange(total), total, self._seed, epoch)
@@ -122,7 +122,7 @@ class Groups:
         return int(self._order[turn]), index - begin
 
     def _rows(self, epoch: int, group: int) -> tuple[Array, Array]:
-        """inputs and targets of a whole group; the last one stays at hand, since its steps follow one another."""
+        """Inputs and targets of a whole group; the latest is cached, because its steps follow one another."""
         if self._group != (epoch, group):
             self._group, self._cached = (epoch, group), self._read(*self._records(epoch, group))
         return self._cached
@@ -142,62 +142,62 @@ class Groups:
         places = np.minimum(starts[:, None] + np.arange(widest + 1), len(view) - 1)
         block = view[places].astype(np.int64)
         ends = block[:, 1:] == self._separator
-        widths = np.where(ends.any(axis=1), ends.argmax(axis=1) + 1, widest)  # a piece of a long record has no end
+        widths = np.where(ends.any(axis=1), ends.argmax(axis=1) + 1, widest)  # a chunk may have no separator
         inside = np.arange(widest) < widths[:, None]
         return np.where(inside, block[:, :-1], 0), np.where(inside, block[:, 1:], NOTHING)
 
 
 def _only_last(targets: Array) -> Array:
-    """The last target of each row alone."""
+    """Only the last target of each row."""
     there = targets != NOTHING
     after = np.cumsum(there[:, ::-1], axis=1)[:, ::-1]
     return np.where(there & (after == 1), targets, NOTHING)
 
 
-class Kind(NamedTuple):
-    """Records of nearly the same width: how many, the widest's width, and the places that all take."""
+class WidthBin(NamedTuple):
+    """Records of nearly the same width. records: how many; widest: the largest width; targets: the sum of widths."""
 
     records: int
     widest: int
-    places: int
+    targets: int
 
 
-def _classes(kinds: Sequence[Kind], batch_size: int, seq_length: int) -> list[Class]:
-    """Classes from the kinds, narrowest first in both.
+def _classes(bins: Sequence[WidthBin], batch_size: int, seq_length: int) -> list[WidthClass]:
+    """Classes made of bins; both are in order of width, narrowest first.
 
-    Kinds are joined while they take as many steps and padding is not too much. Where that is too few for a group,
-    narrower records make it one.
+    Bins are joined while they take the same number of steps and padding stays small. A class with too few records for
+    one group also takes narrower records.
     """
-    left, found, end = list(kinds), list[Class](), sum(kind.records for kind in kinds)
+    left, found, end = list(bins), list[WidthClass](), sum(b.records for b in bins)
     while left:
         count, widest, total = left.pop()
         while left and _joins(left[-1], count, widest, total, seq_length):
             more = left.pop()
-            count, total = count + more.records, total + more.places
+            count, total = count + more.records, total + more.targets
         rows = max(batch_size, batch_size * seq_length // widest)
         while left and count < rows:
             more = left.pop()
             taken = min(more.records, rows - count)
             count += taken
             if rest := more.records - taken:
-                left.append(Kind(rest, more.widest, more.places * rest // more.records))
+                left.append(WidthBin(rest, more.widest, more.targets * rest // more.records))
         end -= count
-        found.append(Class(end, count, widest, rows))
+        found.append(WidthClass(end, count, widest, rows))
     return found[::-1]
 
 
-def _joins(kind: Kind, count: int, widest: int, total: int, seq_length: int) -> bool:
-    """Whether a narrower kind fits in well with so many records."""
-    filled = total + kind.places >= FILLED * widest * (count + kind.records)
-    return filled and _steps(kind.widest, seq_length) == _steps(widest, seq_length)
+def _joins(width_bin: WidthBin, count: int, widest: int, total: int, seq_length: int) -> bool:
+    """Whether a narrower bin can join a class of `count` records with `total` targets."""
+    filled = total + width_bin.targets >= FILLED * widest * (count + width_bin.records)
+    return filled and _steps(width_bin.widest, seq_length) == _steps(widest, seq_length)
 
 
 def _steps(width: int, seq_length: int) -> int:
     return -(-width // seq_length)
 
 
-def _index(ids: Ids, separator_id: int, seq_length: int, longest: int) -> tuple[list[Kind], Ids]:
-    """The kinds of records that there are, narrowest first, and the positions of all records, kind after kind."""
+def _index(ids: Ids, separator_id: int, seq_length: int, longest: int) -> tuple[list[WidthBin], Ids]:
+    """The bins that have records, narrowest first, and the positions of all records, bin after bin."""
     bounds = _bounds(seq_length, longest)
     counts, widest, sums = (np.zeros(len(bounds), np.int64) for _ in range(3))
     for _, widths in _records(ids, separator_id, longest):
@@ -205,21 +205,21 @@ def _index(ids: Ids, separator_id: int, seq_length: int, longest: int) -> tuple[
         counts += np.bincount(of, minlength=len(bounds))
         np.add.at(sums, of, widths)
         np.maximum.at(widest, of, widths)
-    store = _Store(int(counts.sum()), ids.folder)
+    store = _PositionStore(int(counts.sum()), ids.folder)
     free = np.cumsum(counts) - counts
     for starts, widths in _records(ids, separator_id, longest):
         of = np.searchsorted(bounds, widths)
         here = np.bincount(of, minlength=len(bounds))
         parts = np.split(starts[np.argsort(of, kind="stable")], np.cumsum(here)[:-1])
-        for kind in np.flatnonzero(here).tolist():
-            store.write(int(free[kind]), parts[kind])
+        for index in np.flatnonzero(here).tolist():
+            store.write(int(free[index]), parts[index])
         free += here
     there = zip(counts.tolist(), widest.tolist(), sums.tolist(), strict=True)
-    return [Kind(*kind) for kind in there if kind[0]], store.ids()
+    return [WidthBin(*values) for values in there if values[0]], store.ids()
 
 
 def _bounds(seq_length: int, longest: int) -> NDArray[np.int64]:
-    """The widest record of each kind: one more, then a quarter more each time, and all that just fill their steps."""
+    """The largest width of each bin: one more, then a quarter more each time, and every multiple of `seq_length`."""
     bounds, width = {1, *range(seq_length, longest + 1, seq_length)}, 1
     while width < longest:
         width = min(longest, max(width + 1, int(width * RATIO)))
@@ -228,24 +228,24 @@ def _bounds(seq_length: int, longest: int) -> NDArray[np.int64]:
 
 
 def _records(ids: Ids, separator_id: int, longest: int) -> Iterator[tuple[Array, Array]]:
-    """(starts, widths) of records, or of pieces of one, in the order of the ids; some blocks at a time."""
+    """(starts, widths) of records, or of chunks of long records, in the order of the ids, a block at a time."""
     marks = np.arange(0)
     for found in separator_blocks(ids, separator_id):
         marks = np.concatenate([marks[-1:], found])
         if len(marks) > 1:
-            yield pieces(marks[:-1], np.diff(marks), longest)
+            yield chunks(marks[:-1], np.diff(marks), longest)
 
 
-def pieces(starts: Array, lengths: Array, most: int) -> tuple[Array, Array]:
-    """Cuts runs of ids into pieces of at most `most`: their starts and lengths, in order."""
+def chunks(starts: Array, lengths: Array, most: int) -> tuple[Array, Array]:
+    """Cuts ranges of ids into chunks of at most `most`: their starts and lengths, in order."""
     counts = -(-lengths // most)
     first = np.repeat(np.cumsum(counts) - counts, counts)
     offset = (np.arange(counts.sum()) - first) * most
     return np.repeat(starts, counts) + offset, np.minimum(np.repeat(lengths, counts) - offset, most)
 
 
-class _Store:
-    """So many positions, written in any order: in memory, or in a temporary file that nobody else sees."""
+class _PositionStore:
+    """`count` positions, set in any order: in memory, or in a temporary file without a name."""
 
     def __init__(self, count: int, folder: Path | None) -> None:
         self._count = count
@@ -255,10 +255,10 @@ class _Store:
             weakref.finalize(self, self._file.close)
 
     def write(self, place: int, positions: Array) -> None:
-        """Puts positions at a place and those after it.
+        """Sets positions from `place` on.
 
         Raises:
-            OSError: if the disk is full; a map that is written to would end the process.
+            OSError: if the disk is full. (On a full disk, assigning to a map ends the process.)
         """
         if self._array is not None:
             self._array[place : place + len(positions)] = positions
@@ -271,5 +271,5 @@ class _Store:
         return np.memmap(self._file, np.int64, "r", shape=(self._count,)) if self._array is None else self._array
 
     def ids(self) -> Ids:
-        """All of them, to be read."""
+        """All positions, to be read."""
         return Ids(self._count, self._view)

@@ -1,4 +1,4 @@
-"""Named corpora: two that every Python installation carries, and others, in three alphabets, fetched on demand."""
+"""Named corpora: two that are part of every Python installation, and others, in three scripts, that are downloaded."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from typing import Any
 from urllib.parse import quote
 
 from charloom.config import TextSettings
-from charloom.data.reading import FileDocument, Notice, open_document
-from charloom.data.sources import PIECE, BinaryFile, Source, find_source, reason
+from charloom.data.reading import FileDocument, Notify, open_document
+from charloom.data.sources import CHUNK, BinaryFile, Source, find_source, reason
 from charloom.errors import TextError
 
 RAW_GITHUB = "https://raw.githubusercontent.com"
 TIMEOUT = 30  # seconds without a byte
-TESTS_AND_GUESTS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
+LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
 UNDERLINES = re.compile(r"^([*=\-~^\"])\1{2,}\n", re.MULTILINE)
 TABLE_ROWS = re.compile(r"^ *[|+].*[|+]\n", re.MULTILINE)
 RELATED = re.compile(r"\n*^Related help topics:.*\n*\Z", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Remote:
-    """A file of a public GitHub repository: its path behind `RAW_GITHUB`, and what it must be."""
+class RemoteCorpus:
+    """A corpus in a public GitHub repository. path: after `RAW_GITHUB`; sha256, size: what the file must have."""
 
     name: str
     path: str
@@ -40,8 +40,8 @@ class Remote:
 
 
 @dataclass(frozen=True)
-class Listed:
-    """A line of `charloom corpora`; size is in bytes, None where the installation lacks the corpus."""
+class CorpusEntry:
+    """A line of `charloom corpora`. size: in bytes, None if this installation lacks the corpus."""
 
     name: str
     description: str
@@ -51,46 +51,46 @@ class Listed:
 
 @dataclass(frozen=True)
 class TextDocument:
-    """One text of a corpus that is in memory already."""
+    """A document that is in memory."""
 
     name: str
     text: str
 
-    def pieces(self, size: int = PIECE) -> Iterator[str]:
+    def chunks(self, size: int = CHUNK) -> Iterator[str]:
         """The text, `size` characters at a time."""
         return (self.text[start : start + size] for start in range(0, len(self.text), size))
 
 
-REMOTES = (
-    Remote(
+REMOTE_CORPORA = (
+    RemoteCorpus(
         "alice",
         "nlp100/nlp100.github.io/49ebefb8b924c3dc81a8811be3eb70ff88f25a32/data/alice.txt",
         "8b8d36f2187e4782567dcf13dfd2b1ee75da695310844c7f6b98b091d682898d",
         147_881,
         "Alice's Adventures in Wonderland, the corpus of many Keras lessons",
     ),
-    Remote(
+    RemoteCorpus(
         "tiny-shakespeare",
         "karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
         "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
         1_115_394,
         "40,000 lines of Shakespeare's plays, the corpus of char-rnn and nanoGPT",
     ),
-    Remote(
+    RemoteCorpus(
         "anna-karenina",
         "udacity/deep-learning-v2-pytorch/master/recurrent-neural-networks/char-rnn/data/anna.txt",
         "568bb39fc78aca98e9db91c4329dcd1aa5ec4c3df3aca2064ce5d6f023ae16c9",
         2_025_486,
         "Tolstoy's novel in English, the corpus of many PyTorch lessons",
     ),
-    Remote(
+    RemoteCorpus(
         "shooting-party",
         "d0rj/RusLit/4509680428729da225a73a22008133660f92bb7e/prose/Chekhov/Драма на охоте.txt",
         "1016ec4b671d85b9ac4e73466e245728b351229112c86012ba370eb3b652a618",
         610_241,
         "Russian: Chekhov's novel",
     ),
-    Remote(
+    RemoteCorpus(
         "red-chamber",
         "tennessine/corpus/c5ce96aca36c6a3cb4da5f0ff7d2d5fa30c32aea/红楼梦.txt",
         "5eca888fb54188d644df70fa555dd3c9cbdd3a8d7b3034fb59f7a81e16f05dc7",
@@ -98,31 +98,31 @@ REMOTES = (
         "Chinese: Dream of the Red Chamber, 4,500 different characters",
     ),
 )
-NAMES = ("python-docs", "python-source", *(remote.name for remote in REMOTES))
+NAMES = ("python-docs", "python-source", *(remote.name for remote in REMOTE_CORPORA))
 Documents = tuple[FileDocument | TextDocument, ...]
 
 
-def listing() -> list[Listed]:
-    """Every named corpus, without fetching any."""
+def listing() -> list[CorpusEntry]:
+    """Every named corpus; nothing is downloaded."""
     docs = sum(len(document.text.encode()) for document in python_docs()) or None
     source = sum(path.stat().st_size for path in python_files()) or None
     return [
-        Listed("python-docs", "English: the reference of the Python language", docs, "this Python (pydoc_data)"),
-        Listed("python-source", "code: Python's standard library", source, "this Python (standard library)"),
-        *(Listed(r.name, r.description, r.size, f"{RAW_GITHUB}/{quote(r.path)}") for r in REMOTES),
+        CorpusEntry("python-docs", "English: the reference of the Python language", docs, "this Python (pydoc_data)"),
+        CorpusEntry("python-source", "code: Python's standard library", source, "this Python (standard library)"),
+        *(CorpusEntry(r.name, r.description, r.size, f"{RAW_GITHUB}/{quote(r.path)}") for r in REMOTE_CORPORA),
     ]
 
 
-def open_named(name: str, settings: TextSettings, notice: Notice, size: int = PIECE) -> Documents:
-    """The documents of a named corpus; all are UTF-8, so the settings' encoding is that of other files.
+def open_named(name: str, settings: TextSettings, notice: Notify, size: int = CHUNK) -> Documents:
+    """The documents of a named corpus. All are UTF-8, so the encoding of the settings does not apply.
 
-    Where an installation lacks `python-docs` or `python-source`, the other one is used, and `notice` is told.
+    If the installation lacks `python-docs` or `python-source`, the other one is used, with a notice.
 
     Raises:
-        TextError: the installation has neither, or a corpus cannot be fetched.
+        TextError: the installation has neither, or the corpus cannot be fetched.
     """
     settings = settings.model_copy(update={"encoding": "utf-8", "errors": "strict"})
-    for remote in REMOTES:
+    for remote in REMOTE_CORPORA:
         if remote.name == name:
             source = find_source(str(fetch(remote, notice)))
             return (open_document(source, settings, notice, size),)
@@ -132,19 +132,19 @@ def open_named(name: str, settings: TextSettings, notice: Notice, size: int = PI
             if other != name:
                 notice(f"this Python installation lacks {name}; using {other} instead")
             return documents
-    raise TextError("this Python installation carries neither its language reference nor its standard library's source")
+    raise TextError("this Python installation lacks both its language reference and the source of its standard library")
 
 
 @cache
 def _topics() -> Mapping[str, str]:
     try:
         return dict(importlib.import_module("pydoc_data.topics").topics)
-    except (ImportError, AttributeError):  # minimal and embedded Pythons leave it out
+    except (ImportError, AttributeError):  # minimal and embedded Pythons lack it
         return {}
 
 
 def python_docs(topics: Mapping[str, str] | None = None) -> tuple[TextDocument, ...]:
-    """Each topic of `help()` that stands for a chapter of the reference, without underlines, tables and links."""
+    """Each topic of `help()`, a chapter of the reference, without underlines, tables and links."""
     topics = _topics() if topics is None else topics
     texts = (
         (name, RELATED.sub("", TABLE_ROWS.sub("", UNDERLINES.sub("", topics[name]))).strip()) for name in sorted(topics)
@@ -153,10 +153,10 @@ def python_docs(topics: Mapping[str, str] | None = None) -> tuple[TextDocument, 
 
 
 def python_files(library: Path | None = None) -> list[Path]:
-    """The standard library's `.py` files, sorted; not its tests, nor what was installed beside it."""
+    """The standard library's `.py` files, sorted, without its tests and without installed packages."""
     found: list[Path] = []
     for parent, folders, files in os.walk(library or sysconfig.get_path("stdlib")):
-        folders[:] = [name for name in folders if name not in TESTS_AND_GUESTS]
+        folders[:] = [name for name in folders if name not in LEFT_OUT]
         found += [Path(parent, name) for name in files if name.endswith(".py")]
     return sorted(found)
 
@@ -168,30 +168,30 @@ def _source_documents(files: list[Path], settings: TextSettings, size: int) -> D
             documents.append(open_document(Source(file.name, file), settings, size=size))
         except BinaryFile:
             continue
-        except TextError:  # PEP 263 allows a module another encoding than UTF-8; a handful is no loss
+        except TextError:  # PEP 263 allows other encodings than UTF-8; few modules use one
             continue
     return tuple(documents)
 
 
 def cache_folder() -> Path:
-    """Where fetched corpora are kept: `CHARLOOM_CACHE`, or the user's cache folder."""
+    """The folder of downloaded corpora: `CHARLOOM_CACHE`, or the user's cache folder."""
     if folder := os.environ.get("CHARLOOM_CACHE"):
         return Path(folder)
     return Path(_pooch().os_cache("charloom"))
 
 
-def fetch(remote: Remote, notice: Notice, folder: Path | None = None, base: str = RAW_GITHUB) -> Path:
-    """The cached file of a corpus, downloaded first where it is not there or not what it must be.
+def fetch(remote: RemoteCorpus, notice: Notify, folder: Path | None = None, base: str = RAW_GITHUB) -> Path:
+    """The cached file of a corpus; downloaded first if it is missing or has another SHA-256.
 
     Args:
-        remote: which.
-        notice: told before a download begins.
+        remote: the corpus.
+        notice: called before a download begins.
         folder: the cache; by default `cache_folder()`.
         base: the server, without a slash at its end.
 
     Raises:
-        TextError: no network, a cut connection, a wrong SHA-256, or a cache that cannot be written. Nothing of it stays
-            in the cache.
+        TextError: no network, a lost connection, a wrong SHA-256, or a cache that cannot be written. The cache then
+            has no part of the file.
     """
     pooch, folder = _pooch(), folder or cache_folder()
     url, target = f"{base}/{quote(remote.path)}", folder / f"{remote.name}.txt"
@@ -203,11 +203,11 @@ def fetch(remote: Remote, notice: Notice, folder: Path | None = None, base: str 
         pooch.retrieve(url, f"sha256:{remote.sha256}", target.name, folder, downloader=_download)
     except TextError:
         raise
-    except ValueError:  # pooch's own for a wrong hash
+    except ValueError:  # pooch raises it for a wrong hash
         raise TextError(
-            f"{remote.name} was not kept: what {url} sent has another SHA-256 than it must have; try again later"
+            f"{remote.name} must have the SHA-256 that charloom knows; {url} sent another file; try again later"
         ) from None
-    except Exception as error:  # whatever requests, urllib3 or the file system find
+    except Exception as error:  # any error of requests, urllib3 or the file system
         raise TextError(
             f"{remote.name} cannot be fetched from {url} into {folder}: {reason(error)}; "
             "python-docs and python-source need no network"
@@ -216,34 +216,34 @@ def fetch(remote: Remote, notice: Notice, folder: Path | None = None, base: str 
 
 
 def _make_folder(folder: Path) -> None:
-    """Makes the cache, before anything is fetched that could not be kept.
+    """Makes the cache, and checks that it can be written before anything is downloaded.
 
     Raises:
-        TextError: if it cannot be made, or not be written into.
+        TextError: if it cannot be made or written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise TextError(
-            f"fetched corpora are kept in {folder}, which cannot be written: {error.strerror}; "
-            "set CHARLOOM_CACHE to a folder that can"
+            f"downloaded corpora are stored in {folder}, which cannot be written: {error.strerror}; "
+            "set CHARLOOM_CACHE to a folder that can be written"
         ) from None
 
 
 def _download(url: str, output_file: str, _pooch: object) -> None:
-    """What pooch calls to download. Its own downloader leaves the connection open where the server breaks off."""
+    """The downloader for pooch. Pooch's own leaves the connection open if the server ends it early."""
     requests = importlib.import_module("requests")
     with requests.get(url, stream=True, timeout=TIMEOUT) as response, open(output_file, "wb") as file:
         response.raise_for_status()
-        file.writelines(response.iter_content(PIECE))
+        file.writelines(response.iter_content(CHUNK))
 
 
 def _pooch() -> Any:
-    """The module, only where it is needed: importing it takes longer than all of ours."""
+    """The module, imported on use: that takes longer than importing all of charloom."""
     try:
         pooch = importlib.import_module("pooch")
     except ImportError:
         raise TextError("fetching a corpus needs the package pooch; install it with: pip install pooch") from None
-    pooch.get_logger().setLevel(logging.CRITICAL)  # what it tells, our notice and our errors tell
+    pooch.get_logger().setLevel(logging.CRITICAL)  # our notice and our errors say the same
     return pooch

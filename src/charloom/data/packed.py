@@ -1,4 +1,4 @@
-"""Files that hold text but are none: PDF, word processors, e-books. An error says which program gets the text out."""
+"""Files from which another program extracts text: PDF, word processor files, e-books. The error names the program."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import PurePosixPath
 from charloom.data.sources import BinaryFile, Source, Spool
 
 PANDOC = "pandoc {file} --to plain --output {text}"
-KINDS = {
+PACKED_FORMATS = {
     ".pdf": ("a PDF file", "pdftotext {file} {text}"),
     ".docx": ("a Word document", PANDOC),
     ".odt": ("an OpenDocument text", PANDOC),
     ".epub": ("an e-book (EPUB)", PANDOC),
     ".rtf": ("an RTF document", PANDOC),
 }
-"""By ending: what it is, and the command that gets its text out."""
+"""For each ending: what the file is, and the command that extracts its text."""
 
 STARTS = {b"%PDF-": ".pdf", b"{\\rtf": ".rtf"}
 ZIP_START = b"PK\x03\x04"
@@ -24,28 +24,28 @@ MIMETYPES = {b"application/epub+zip": ".epub", b"application/vnd.oasis.opendocum
 
 
 class PackedText(BinaryFile):
-    """A file out of which another program can get text; folders skip it, and say so."""
+    """A file from which another program can extract text; skipped in folders, with a notice."""
 
 
 def refuse_packed(source: Source) -> None:
-    """Lets all other files pass.
+    """Checks that a file is none of the `PACKED_FORMATS`, by its content and its ending.
 
     Raises:
-        PackedText: for a file of one of the `KINDS`, by its contents or its ending.
+        PackedText: if it is one.
     """
     ending = _by_contents(source) or source.ending
-    if ending in KINDS:
-        kind, command = KINDS[ending]
+    if ending in PACKED_FORMATS:
+        kind, command = PACKED_FORMATS[ending]
         name = f"my{ending}" if isinstance(source.place, Spool) else PurePosixPath(source.name).name
         text = name.removesuffix(source.ending) + ".txt"
         raise PackedText(
-            f"{source.shown} is {kind}, not plain text; get its text out of it first: "
+            f"{source.shown} is {kind}, not plain text; extract its text first: "
             + command.format(file=shlex.quote(name), text=shlex.quote(text))
         )
 
 
 def _by_contents(source: Source) -> str | None:
-    """The ending that a file should have; None for what is not among the `KINDS`."""
+    """The ending that belongs to the content; None for a file that is none of the `PACKED_FORMATS`."""
     head = source.sample(0, 5)
     if head.startswith(ZIP_START):
         return _of_zip(source)
@@ -59,5 +59,5 @@ def _of_zip(source: Source) -> str | None:
                 return ".docx"
             with archive.open("mimetype") as member:
                 return MIMETYPES.get(member.read(64).strip())
-    except Exception:  # damaged, encrypted or of another kind: whatever it is, it is refused as binary later
+    except Exception:  # damaged, encrypted or of another format: it is refused later, as binary
         return None

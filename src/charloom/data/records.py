@@ -1,7 +1,7 @@
-"""Documents → one stream of text, or of records with `RECORD_SEPARATOR` before the first, between, and after the last.
+"""Documents → one text, or records with `RECORD_SEPARATOR` before the first, between, and after the last.
 
-Pieces are cut anywhere, so each step holds back what the next piece may still change. All work is done by string
-methods and regular expressions on whole pieces: a corpus may have tens of millions of lines.
+Chunks are cut anywhere, so each step holds back what the next chunk may still change. All work is done by string
+methods and regular expressions on whole chunks: a corpus may have tens of millions of lines.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator
 from charloom.data.vocabulary import RECORD_SEPARATOR
 
 BLANK_LINES = re.compile(r"\n\s*\n")
-# A full stop, its closing quotes or brackets, and the space after them; East Asian stops need none. Abbreviations end
-# a sentence too: telling them apart needs a dictionary for each language.
+# A full stop, closing quotes or brackets, and space; East Asian full stops need no space. An abbreviation ends a
+# sentence too: to recognise it takes a dictionary for each language.
 SENTENCE_END = re.compile(r"""([.!?…]["'”’»)\]]*)\s+|([。！？]["'”’」』）]*)\s*""")
 SENTENCE_END_BEGUN = re.compile(r"""[.!?…。！？]["'”’»)\]」』）]*\s*\Z""")
 EMPTY_RECORDS = re.compile(rf"{RECORD_SEPARATOR}(?:\s*{RECORD_SEPARATOR})+")
 NEWLINES_AFTER = re.compile(rf"{RECORD_SEPARATOR}[\r\n]+")
-# The look-behind makes a long run of newlines cost its length, not its square.
+# With the look-behind, the time for a run of newlines grows with its length, not with the square of it.
 NEWLINES_BEFORE = re.compile(rf"(?<![\r\n])[\r\n]+{RECORD_SEPARATOR}")
 
 
@@ -27,14 +27,14 @@ def joined(documents: Iterable[Iterable[str]]) -> Iterator[str]:
     last = "\n"
     for document in documents:
         begun = False
-        for piece in filter(None, document):
+        for chunk in filter(None, document):
             if not begun and last != "\n":
                 yield "\n"
-            yield piece
-            begun, last = True, piece[-1]
+            yield chunk
+            begun, last = True, chunk[-1]
 
 
-def bounded(documents: Iterable[Iterable[str]]) -> Iterator[str]:
+def separated(documents: Iterable[Iterable[str]]) -> Iterator[str]:
     """A separator before each document and after the last."""
     for document in documents:
         yield RECORD_SEPARATOR
@@ -42,13 +42,13 @@ def bounded(documents: Iterable[Iterable[str]]) -> Iterator[str]:
     yield RECORD_SEPARATOR
 
 
-def gathered(pieces: Iterable[str], size: int) -> Iterator[str]:
-    """The same text in pieces of at least half `size` characters, so that many short ones cost no more than few."""
+def gathered(chunks: Iterable[str], size: int) -> Iterator[str]:
+    """The same text in chunks of at least half `size` characters: each chunk costs time."""
     waiting: list[str] = []
     length = 0
-    for piece in pieces:
-        waiting.append(piece)
-        length += len(piece)
+    for chunk in chunks:
+        waiting.append(chunk)
+        length += len(chunk)
         if length >= size // 2:
             yield "".join(waiting)
             waiting, length = [], 0
@@ -56,16 +56,16 @@ def gathered(pieces: Iterable[str], size: int) -> Iterator[str]:
         yield "".join(waiting)
 
 
-def lines(pieces: Iterable[str]) -> Iterator[str]:
-    """A separator for every newline."""
-    return (piece.replace("\n", RECORD_SEPARATOR) for piece in pieces)
+def lines(chunks: Iterable[str]) -> Iterator[str]:
+    """A separator in place of every newline."""
+    return (chunk.replace("\n", RECORD_SEPARATOR) for chunk in chunks)
 
 
-def sentences(pieces: Iterable[str]) -> Iterator[str]:
-    """A separator after every sentence, in place of the space there, and for every run of blank lines."""
+def sentences(chunks: Iterable[str]) -> Iterator[str]:
+    """A separator in place of the space after every sentence, and of every run of blank lines."""
     held = ""
-    for piece in paragraphs(pieces):
-        text = held + piece
+    for chunk in paragraphs(chunks):
+        text = held + chunk
         begun = SENTENCE_END_BEGUN.search(text)
         end = begun.start() if begun else len(text)
         held = text[end:]
@@ -73,29 +73,29 @@ def sentences(pieces: Iterable[str]) -> Iterator[str]:
     yield SENTENCE_END.sub(rf"\1\2{RECORD_SEPARATOR}", held)
 
 
-def paragraphs(pieces: Iterable[str]) -> Iterator[str]:
-    """A separator for every run of blank lines, which are those of whitespace alone."""
+def paragraphs(chunks: Iterable[str]) -> Iterator[str]:
+    """A separator in place of every run of blank lines; a line with only whitespace is blank."""
     held = ""
-    for piece in pieces:
-        text = held + piece
+    for chunk in chunks:
+        text = held + chunk
         end = len(text.rstrip())
         held = text[end:]
         yield BLANK_LINES.sub(RECORD_SEPARATOR, text[:end])
     yield BLANK_LINES.sub(RECORD_SEPARATOR, held)
 
 
-def tidied(pieces: Iterable[str]) -> Iterator[str]:
-    """Records without the newlines around them, and none that is only whitespace: never two separators in a row.
+def tidied(chunks: Iterable[str]) -> Iterator[str]:
+    """Records without newlines at their ends, and without records that are only whitespace.
 
-    Where no record is left, nothing comes out.
+    So no two separators are neighbours. If no record is left, there is no text.
     """
     held, anything = "", False
-    for piece in pieces:
-        text = held + piece
+    for chunk in chunks:
+        text = held + chunk
         end = _solid(text)
         held = EMPTY_RECORDS.sub(
             RECORD_SEPARATOR, text[end:]
-        )  # or a million empty lines would wait, and be seen each time
+        )  # a million empty lines must not be held back and read again
         if end:
             anything = True
             yield _tidy(text[:end])
@@ -104,7 +104,7 @@ def tidied(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def _solid(text: str) -> int:
-    """Where the whitespace and separators at the end begin: what follows decides what becomes of those."""
+    """Where the whitespace and separators at the end begin; the next chunk decides whether they stay."""
     end = len(text)
     while end and (text[end - 1] == RECORD_SEPARATOR or text[end - 1].isspace()):
         end -= 1
@@ -115,7 +115,7 @@ def _tidy(text: str) -> str:
     if RECORD_SEPARATOR not in text:
         return text
     text = EMPTY_RECORDS.sub(RECORD_SEPARATOR, text)
-    # Looking first is several times faster than substituting, and mostly there is nothing.
+    # `in` is several times as fast as a substitution, and mostly there is nothing to substitute.
     if f"{RECORD_SEPARATOR}\n" in text or f"{RECORD_SEPARATOR}\r" in text:
         text = NEWLINES_AFTER.sub(RECORD_SEPARATOR, text)
     if f"\n{RECORD_SEPARATOR}" in text or f"\r{RECORD_SEPARATOR}" in text:

@@ -1,4 +1,4 @@
-"""Random orders of billions of things, of which none is ever a list."""
+"""A random permutation of any size as a function of the position; it takes no memory."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ Array = NDArray[np.int64]
 
 
 def shuffled(positions: Array, size: int, seed: int | None, epoch: int) -> Array:
-    """Where a random permutation of 0 … size-1 sends these positions; without a seed, to themselves.
+    """The values of a random permutation of 0 … size-1 at these positions; without a seed, the positions themselves.
 
-    A Feistel network of eight rounds over the next power of four, walked until it lands inside (Black and Rogaway 2002,
-    "Ciphers with arbitrary finite domains"): no list of a billion windows ever exists, and any place of it is at hand.
+    A Feistel network of eight rounds over the next power of four, repeated until the value is below `size` (Black and
+    Rogaway 2002, "Ciphers with arbitrary finite domains", cycle walking). So a billion windows need no list.
     """
     if seed is None:
         return positions

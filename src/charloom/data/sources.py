@@ -1,7 +1,7 @@
-"""Where bytes come from: a file, a compressed file, stdin or a URL, each opened as often as needed.
+"""Sources of bytes: a file, a compressed file, stdin or a URL. Each can be opened again and again.
 
-What can be read only once (stdin, a pipe, a URL) is copied to a temporary file first, because training reads its text
-more than once. `.gz`, `.bz2` and `.xz` are unpacked as they are read.
+Stdin, a pipe or a URL can be read only once, so it is copied to a temporary file first: training reads its corpus more
+than once. `.gz`, `.bz2` and `.xz` files are unpacked while they are read.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from charloom.errors import TextError
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer as Buffer
 
-# Bytes read at once: large enough that a Python loop costs nothing beside decoding, small beside a model.
-PIECE = 4 << 20
+# Bytes read at once: so many that decoding takes far longer than the Python loop, and few compared with a model.
+CHUNK = 4 << 20
 COMPRESSIONS = (".gz", ".bz2", ".xz")
-TIMEOUT = 30  # seconds that a server may be silent
-LARGEST_COPY = 64 << 30  # bytes; more text than a character model learns, and an end for what has none
+TIMEOUT = 30  # seconds without an answer from a server
+LARGEST_COPY = 64 << 30  # bytes; more than a character-level model can use, and a limit for endless input
 
 
 class BinaryFile(TextError):
-    """A file that is not text at all; folders skip it."""
+    """A file that is not text; skipped in folders."""
 
 
 class UnreadableFile(TextError):
-    """A file that cannot be opened, read or unpacked; folders skip it, with a notice."""
+    """A file that cannot be opened, read or unpacked; skipped in folders, with a notice."""
 
 
 @dataclass(frozen=True)
 class Source:
     """Bytes that can be read again and again.
 
-    name: what the person called it, for messages and its endings; place: the file that holds the bytes, or the
-    temporary copy, kept as long as somebody may read it.
+    name: as the user gave it, for messages and endings; place: the file that holds the bytes, or the temporary copy,
+    which exists as long as the source.
     """
 
     name: str
@@ -54,21 +54,21 @@ class Source:
 
     @property
     def shown(self) -> str:
-        """The name as a message can print it."""
+        """The name, as a message prints it."""
         return shown(self.name)
 
     @property
     def compression(self) -> str:
-        """`.gz`, `.bz2`, `.xz`, or nothing."""
+        """`.gz`, `.bz2`, `.xz`, or empty."""
         return ending if (ending := _ending(self.name)) in COMPRESSIONS else ""
 
     @property
     def ending(self) -> str:
-        """The lower-case ending below any compression: `.jsonl` of `a.JSONL.gz`."""
+        """The ending in lower case, without that of a compression: `.jsonl` for `a.JSONL.gz`."""
         return _ending(place(self.name).lower().removesuffix(self.compression))
 
-    def blocks(self, size: int = PIECE, start: int = 0) -> Iterator[bytes]:
-        """The unpacked bytes from `start` on, `size` at a time.
+    def blocks(self, size: int = CHUNK, start: int = 0) -> Iterator[bytes]:
+        """The unpacked bytes from offset `start`, `size` at a time.
 
         Raises:
             UnreadableFile: it cannot be opened or read, or its compression is damaged.
@@ -84,7 +84,7 @@ class Source:
             raise UnreadableFile(f"{self.shown} cannot be unpacked; is it cut short? {reason(error)}") from None
 
     def opened(self, compression: str = "") -> IO[bytes]:
-        """The bytes as a file that can seek: as they lie there, or unpacked.
+        """The bytes as a file that can seek: as stored, or unpacked.
 
         Raises:
             OSError: it cannot be opened.
@@ -101,22 +101,22 @@ class Source:
         return file.open("rb") if isinstance(file, Path) else file
 
     def sample(self, start: int, length: int) -> bytes:
-        """Up to `length` unpacked bytes from `start` on."""
+        """Up to `length` unpacked bytes from offset `start`."""
         return next(self.blocks(length, start), b"")
 
 
 class Spool:
-    """A temporary copy of bytes that come only once.
+    """A temporary copy of bytes that can be read only once.
 
-    The file has no name (on Windows it is removed when it is closed), so no signal and no crash leaves it behind.
+    The file has no name (Windows removes it when it is closed), so no signal and no crash leaves it on the disk.
 
     Args:
         incoming: read to its end.
-        called: its name in an error.
+        called: the name in an error.
 
     Raises:
-        TextError: it has no end, or there is no room for it.
-        OSError: it cannot be read, or the copy not be written.
+        TextError: it is too large, or the disk has too little free space.
+        OSError: it cannot be read, or the copy cannot be written.
     """
 
     def __init__(self, incoming: IO[bytes], called: str) -> None:
@@ -124,29 +124,29 @@ class Spool:
         weakref.finalize(self, self._file.close)
         self._lock = threading.Lock()
         copied = 0
-        while block := incoming.read(PIECE):
+        while block := incoming.read(CHUNK):
             copied += len(block)
-            _check_room(copied, called)
+            _check_disk_space(copied, called)
             _write_all(self._file, block)
 
     def opened(self) -> IO[bytes]:
-        """The copy from its start; several readers do not disturb each other."""
+        """The copy from its start; several readers are independent of each other."""
         return io.BufferedReader(_SpoolReader(self))
 
     def read_at(self, position: int, buffer: Buffer) -> int:
-        """Fills the buffer with what stands there; how many bytes that were."""
+        """Reads bytes at a position into the buffer; returns how many."""
         with self._lock:
             self._file.seek(position)
             return self._file.readinto(buffer) or 0
 
     def size(self) -> int:
-        """Bytes of the copy."""
+        """The size of the copy in bytes."""
         with self._lock:
             return self._file.seek(0, io.SEEK_END)
 
 
 class _SpoolReader(io.RawIOBase):
-    """A place in a spool."""
+    """A reader of a spool, with a position of its own."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool, self._position = spool, 0
@@ -168,33 +168,33 @@ class _SpoolReader(io.RawIOBase):
         return count
 
 
-def _check_room(copied: int, called: str) -> None:
-    """A copy may take half of the room that there is: the other half is for what the run makes of it."""
+def _check_disk_space(copied: int, called: str) -> None:
+    """Limits a copy to half of the free disk space; the run needs the other half for its own files."""
     folder = tempfile.gettempdir()
     free = shutil.disk_usage(folder).free
     if copied > min(free, LARGEST_COPY):
-        end = f"and {folder} has {free / 1e6:,.0f} MB free" if copied > free else "which is the most that is copied"
+        end = f"and {folder} has {free / 1e6:,.0f} MB free" if copied > free else "which is the limit"
         raise TextError(
-            f"{shown(called)} did not end after {copied / 1e6:,.0f} MB, {end}; save what is wanted of it to a file, "
-            "and name that; or set TMPDIR to a folder on a larger disk"
+            f"{shown(called)} did not end after {copied / 1e6:,.0f} MB, {end}; save the wanted part to a file "
+            "and name that file, or set TMPDIR to a folder on a larger disk"
         )
 
 
 def _write_all(file: IO[bytes], block: bytes) -> None:
-    """What a raw file writes may be less than it was given."""
+    """Writes the whole block; a raw file may write only a part in one call."""
     rest = memoryview(block)
     while rest:
         rest = rest[file.write(rest) :]
 
 
 def find_source(path: str) -> Source:
-    """The source a path names: `-` is stdin, anything with `://` a URL, all else a local file.
+    """The source of a path: `-` is stdin, a path with `://` is a URL, any other is a local file.
 
     Raises:
-        TextError: it does not exist, is a folder, cannot be fetched, or a package for its protocol is missing.
+        TextError: it does not exist, is a folder, cannot be fetched, or the package for its protocol is missing.
     """
     if path == "-":
-        return _once(path, sys.stdin.buffer, "stdin")
+        return _copied(path, sys.stdin.buffer, "stdin")
     if "://" in path:
         return _fetched(path)
     return _local(path)
@@ -209,8 +209,8 @@ def _local(path: str) -> Source:
             raise TextError(f"{shown(path)} is a folder, not a file")
         if stat.S_ISBLK(mode) or (stat.S_ISCHR(mode) and not _is_terminal(path)):  # /dev/zero has no end
             raise TextError(f"{shown(path)} is a device, not a text; name a file, or - for stdin")
-        with open(path, "rb") as pipe:  # as `<(command)` gives it in a shell: readable once
-            return _once(path, pipe, path)
+        with open(path, "rb") as pipe:  # such as `<(command)` in a shell: can be read only once
+            return _copied(path, pipe, path)
     except FileNotFoundError:
         raise TextError(
             f"{shown(path)}: no such file, folder or corpus; `charloom corpora` lists the named corpora"
@@ -227,8 +227,8 @@ def _is_terminal(path: str) -> bool:
 def _fetched(url: str) -> Source:
     try:
         fsspec = importlib.import_module("fsspec")
-        with fsspec.open(url, "rb", **_patience(url)) as incoming:
-            return _once(url, incoming, url)
+        with fsspec.open(url, "rb", **_timeouts(url)) as incoming:
+            return _copied(url, incoming, url)
     except TextError:
         raise
     except ImportError as error:
@@ -236,12 +236,12 @@ def _fetched(url: str) -> Source:
             f"{shown(url)}: a package for this kind of URL is missing: {reason(error)}; http and https need: "
             "pip install aiohttp"
         ) from None
-    except Exception as error:  # every protocol raises classes of its own library
+    except Exception as error:  # the library of each protocol has exception classes of its own
         raise TextError(f"{shown(url)} cannot be fetched: {_cause(error)}") from None
 
 
-def _patience(url: str) -> dict[str, Any]:
-    """What fsspec is told of a server that does not answer; by default it waits for five minutes."""
+def _timeouts(url: str) -> dict[str, Any]:
+    """fsspec's options for a server that does not answer; by default it waits for five minutes."""
     if not url.startswith(("http://", "https://")):
         return {}
     aiohttp = importlib.import_module("aiohttp")
@@ -250,7 +250,7 @@ def _patience(url: str) -> dict[str, Any]:
 
 
 def _cause(error: BaseException) -> str:
-    """Why a URL cannot be fetched. fsspec often says no more than the URL; the library below it knows."""
+    """Why a URL cannot be fetched. fsspec's message is often only the URL; its cause says more."""
     cause = error.__cause__ or error
     if isinstance(cause, TimeoutError):
         return f"no answer for {TIMEOUT} seconds"
@@ -259,7 +259,7 @@ def _cause(error: BaseException) -> str:
     return "no such file" if isinstance(cause, FileNotFoundError) else reason(cause)
 
 
-def _once(path: str, incoming: IO[bytes], called: str) -> Source:
+def _copied(path: str, incoming: IO[bytes], called: str) -> Source:
     try:
         return Source("stdin" if path == "-" else path, Spool(incoming, called))
     except OSError as error:
@@ -267,7 +267,7 @@ def _once(path: str, incoming: IO[bytes], called: str) -> Source:
 
 
 def place(name: str) -> str:
-    """A path, or a URL without its protocol and its query, so that endings are where they are in a path."""
+    """A path, or a URL without protocol and query, so that it ends as a path does."""
     return name.split("://", 1)[1].split("?")[0] if "://" in name else name
 
 
@@ -276,16 +276,16 @@ def _ending(name: str) -> str:
 
 
 def shown(path: str) -> str:
-    """A path as one line of a message: escaped where it holds newlines or bytes that are not text."""
+    """A path in one line, for messages; escaped if it holds newlines or bytes that are not text."""
     return path if path and path.isprintable() else ascii(path)
 
 
 def share(part: int, whole: int) -> str:
-    """A part of a whole as a percentage, which is 0 only where the part is nothing."""
+    """A part of a whole as a percentage; 0.00% only if the part is 0."""
     return "less than 0.01%" if 0 < part < whole / 10_000 else f"{part / max(whole, 1):.2%}"
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, on one line: an operating system's own words where it has some."""
+    """What went wrong, in one line: the operating system's message if there is one."""
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
     return " ".join(text.split())

@@ -1,11 +1,11 @@
-"""Tokens to ids, and ids to text: the characters of a text, or the 256 bytes.
+"""Text to token ids, and ids to text. The tokens are the characters of the corpus, or the 256 bytes.
 
-Ids 0 … n-1 are the characters in code point order (or the bytes by value); behind them come, where a model has
-them, `unknown` (stands for every folded or unseen character; read, never written) and `separator` (stands between
-two records; a model starts a record after it and ends one with it).
+Ids 0 … n-1 are the characters in code point order, or the bytes by value. After them, if the model has them, come
+`unknown` (for every rare or unseen character; suppressed in generation) and `separator` (between two records; a record
+begins after one and ends with one).
 
 In a `str` the separator is the lone surrogate `RECORD_SEPARATOR`, which no decoded text can hold. Undecodable bytes are
-Python's surrogate escapes (PEP 383). So one string carries text, record separators and raw bytes.
+Python's surrogate escapes (PEP 383). So one string holds text, record separators and raw bytes.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from charloom.errors import ModelError, UnknownCharacterError
 
 RECORD_SEPARATOR = "\ud800"
 UnknownPolicy = Literal["error", "skip", "replace"]
-Ids = NDArray[np.unsignedinteger[Any]]
+IdArray = NDArray[np.unsignedinteger[Any]]
 
 
 def code_points(text: str) -> NDArray[np.unsignedinteger[Any]]:
-    """The text's code points, one number a character: uint8 where all are ASCII (half the work), else uint32."""
+    """The code points of a text: uint8 if all are ASCII, which takes half the time, else uint32."""
     if text.isascii():
         return np.frombuffer(text.encode("ascii"), np.uint8)
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
@@ -38,7 +38,7 @@ class Vocabulary:
     """An ordered set of tokens.
 
     kind: `characters` or `bytes`; characters: in id order, empty for bytes; unknown, separator: whether the two special
-    tokens exist; binary: whether the bytes are any bytes, and not text in UTF-8.
+    tokens exist; binary: whether the bytes may be any bytes, or only text in UTF-8.
     """
 
     kind: Literal["characters", "bytes"]
@@ -49,12 +49,12 @@ class Vocabulary:
 
     @property
     def plain(self) -> int:
-        """How many ids stand for text: the characters, or 256."""
+        """How many ids stand for text: the number of characters, or 256."""
         return 256 if self.kind == "bytes" else len(self.characters)
 
     @property
     def size(self) -> int:
-        """V: all ids, the special ones included."""
+        """V: the number of ids, with the special ones."""
         return self.plain + self.unknown + self.separator
 
     @property
@@ -69,7 +69,7 @@ class Vocabulary:
 
     @property
     def unit(self) -> str:
-        """What one token is called beside a figure: `char` or `byte`."""
+        """The name of one token in a unit: `char` or `byte`."""
         return "byte" if self.kind == "bytes" else "char"
 
     @property
@@ -86,14 +86,14 @@ class Vocabulary:
             table[ord(RECORD_SEPARATOR)] = self.separator_id
         return table
 
-    def encode(self, text: str, unknown: UnknownPolicy = "error", what: str = "the text") -> Ids:
+    def encode(self, text: str, unknown: UnknownPolicy = "error", what: str = "the text") -> IdArray:
         """Text to ids.
 
         Args:
-            text: cleaned text; may hold `RECORD_SEPARATOR` where the vocabulary has a separator. For bytes it holds no
-                other surrogates than those that stand for bytes.
+            text: cleaned text; may hold `RECORD_SEPARATOR` if the vocabulary has a separator. For bytes, all other
+                surrogates must stand for bytes.
             unknown: what to do with a character that is not in the vocabulary.
-            what: names the text in an error, such as `the prompt`.
+            what: the name of the text in an error, such as `the prompt`.
 
         Raises:
             UnknownCharacterError: with policy `error`, for the first such character.
@@ -114,33 +114,33 @@ class Vocabulary:
                     "byte-level model (trained with --vocabulary bytes)"
                 )
             ids = ids[~missing] if unknown == "skip" else np.where(missing, self._replacement(), ids)
-        return cast(Ids, ids.astype(self.dtype))
+        return cast(IdArray, ids.astype(self.dtype))
 
     @cached_property
     def _ascii(self) -> tuple[bytes, bytes]:
-        """A table from byte to id for `bytes.translate`, and the bytes that it knows."""
+        """A table from byte to id for `bytes.translate`, and the bytes in the vocabulary."""
         known = bytes(ord(character) for character in self.characters if character.isascii())
         return bytes.maketrans(known, bytes(range(len(known)))), known
 
-    def _encode_ascii(self, data: bytes) -> Ids | None:
-        """ASCII text to ids, five times as fast; None where a character is unknown or an id is wider than a byte."""
+    def _encode_ascii(self, data: bytes) -> IdArray | None:
+        """ASCII text to ids, five times as fast; None if a character is unknown or an id does not fit a byte."""
         table, known = self._ascii
         if self.size > 256 or data.translate(None, known):
             return None
         return np.frombuffer(data.translate(table), np.uint8)
 
-    def _encode_bytes(self, text: str) -> Ids:
+    def _encode_bytes(self, text: str) -> IdArray:
         parts = [
             np.frombuffer(part.encode("utf-8", "surrogateescape"), np.uint8) for part in text.split(RECORD_SEPARATOR)
         ]
         if len(parts) == 1:
             return parts[0].astype(self.dtype, copy=False)
         separator = np.array([self.separator_id], self.dtype)
-        joined = [piece for part in parts for piece in (separator, part)]
+        joined = [chunk for part in parts for chunk in (separator, part)]
         return np.concatenate(joined[1:]).astype(self.dtype, copy=False)
 
     def _replacement(self) -> int:
-        """What an unknown character becomes: the unknown token, else the first of U+FFFD, `?` and space known."""
+        """The id for an unknown character: the unknown token, else the first known one of U+FFFD, `?` and space."""
         if self.unknown_id is not None:
             return self.unknown_id
         for character in ("\ufffd", "?", " "):
@@ -151,13 +151,13 @@ class Vocabulary:
             "'?' or a space among its characters; pass --unknown skip instead"
         )
 
-    def decode(self, ids: Ids, separator_text: str = "\n") -> str:
-        """Ids to text, all at once; a separator becomes `separator_text`."""
+    def decode(self, ids: IdArray, separator_text: str = "\n") -> str:
+        """Ids to text; a separator becomes `separator_text`."""
         decoder = Decoder(self, separator_text)
         return "".join(map(decoder.push, ids.tolist())) + decoder.finish()
 
     def to_json(self) -> dict[str, Any]:
-        """What `vocabulary.json` holds."""
+        """The content of `vocabulary.json`."""
         return {
             "kind": self.kind,
             "characters": list(self.characters),
@@ -167,7 +167,7 @@ class Vocabulary:
 
     @staticmethod
     def from_json(data: Any) -> Vocabulary:
-        """Reads what `to_json` wrote.
+        """Reads the result of `to_json`.
 
         Raises:
             ModelError: naming the field that is missing or wrong.
@@ -184,26 +184,26 @@ class Vocabulary:
             raise ModelError("vocabulary.json: characters must be in code point order, each once, none U+D800")
         if bool(characters) != (kind == "characters"):
             raise ModelError(
-                f"vocabulary.json: characters must be {'empty' if characters else 'there'} for kind {kind}"
+                f"vocabulary.json: characters must {'be empty' if characters else 'not be empty'} for kind {kind}"
             )
         for name in ("unknown", "separator"):
             if not isinstance(data.get(name), bool):
                 raise ModelError(f"vocabulary.json: {name} must be true or false; found {data.get(name)!r}")
-        binary = data.get("binary", False)  # older models lack it: their bytes are UTF-8
+        binary = data.get("binary", False)  # models of older versions lack it: their bytes are UTF-8
         if not isinstance(binary, bool) or (binary and kind == "characters"):
             raise ModelError(
-                f"vocabulary.json: binary must be true or false, and true for bytes alone; found {binary!r}"
+                f"vocabulary.json: binary must be true or false, and true only for bytes; found {binary!r}"
             )
         return Vocabulary(kind, tuple(characters), data["unknown"], data["separator"], binary)
 
 
 class Decoder:
-    """Ids to text, a few at a time; never gives half a character.
+    """Ids to text, one at a time, in whole characters.
 
-    A byte-level model writes UTF-8, so bytes wait here until their character is whole; bytes that can never become one
-    come out as U+FFFD. Of a binary model each of them comes out as a surrogate escape (PEP 383), which counts as a
-    character: encoded as UTF-8 with `surrogateescape`, the text is every byte as it was. The separator becomes
-    `separator_text`; the unknown token, which is never generated, as U+FFFD.
+    A byte-level model generates UTF-8: bytes are held back until their character is complete, and invalid bytes become
+    U+FFFD. With a binary model each invalid byte becomes a surrogate escape (PEP 383), which counts as a character;
+    encoding the text as UTF-8 with `surrogateescape` gives all bytes back. A separator becomes `separator_text`. The
+    unknown token, which is suppressed in generation, becomes U+FFFD.
     """
 
     def __init__(self, vocabulary: Vocabulary, separator_text: str = RECORD_SEPARATOR) -> None:
@@ -215,7 +215,7 @@ class Decoder:
         self._utf8 = codecs.getincrementaldecoder("utf-8")("surrogateescape" if vocabulary.binary else "replace")
 
     def push(self, token: int) -> str:
-        """The text that is certain once this id has come: often one character, sometimes none yet."""
+        """The text that this id completes: often one character, sometimes none yet."""
         if self.vocabulary.kind == "characters":
             return self._tokens[token]
         if token < 256:
@@ -223,7 +223,7 @@ class Decoder:
         return self.finish() + (self._separator_text if token == self.vocabulary.separator_id else "\ufffd")
 
     def finish(self) -> str:
-        """What an unfinished character at the end comes out as: U+FFFD or surrogate escapes, or nothing."""
+        """The text for an incomplete character at the end: U+FFFD, surrogate escapes, or empty."""
         return self._utf8.decode(b"", final=True)
 
 

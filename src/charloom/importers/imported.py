@@ -8,7 +8,6 @@ Shapes: V vocabulary size, E embedding, X a layer's input size, H hidden, G gate
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,11 +17,11 @@ from numpy.typing import NDArray
 from charloom.architecture import GATES, Architecture
 from charloom.checkpoint import ModelFolder
 from charloom.config import validated
+from charloom.data.reading import Notify
 from charloom.errors import ModelError, SettingsError
 from charloom.importers.tokens import check_tokens, renumber
 
 Floats = NDArray[np.floating[Any]]
-Notice = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +65,7 @@ class ImportedModel:
     tokens: tuple[str, ...] | None = None
 
 
-def to_model(imported: ImportedModel, tokens: tuple[str, ...], notice: Notice) -> ModelFolder:
+def to_model(imported: ImportedModel, tokens: tuple[str, ...], notice: Notify) -> ModelFolder:
     """The charloom model that computes the same.
 
     Args:

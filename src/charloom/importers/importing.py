@@ -15,10 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from charloom.checkpoint import ModelFolder, save_model
+from charloom.data.reading import Notify
 from charloom.errors import ModelError, SettingsError
 from charloom.files import opened
 from charloom.importers import keras, pytorch
-from charloom.importers.imported import ImportedModel, Notice, to_model
+from charloom.importers.imported import ImportedModel, to_model
 from charloom.importers.tokens import read_characters
 
 HDF5 = b"\x89HDF\r\n\x1a\n"  # HDF5 File Format Specification 3.0, II.A
@@ -31,7 +32,7 @@ DAMAGED = (
 """What the libraries raise for a file that is not what its first bytes say."""
 
 
-def import_model(path: Path, characters: Path | None, notice: Notice) -> ModelFolder:
+def import_model(path: Path, characters: Path | None, notice: Notify) -> ModelFolder:
     """The model in a PyTorch or Keras checkpoint; its logits are the original's, to rounding.
 
     Args:
@@ -91,7 +92,7 @@ def _digest(path: Path) -> str:
         raise ModelError(f"a checkpoint must be a file that can be read; {path}: {error.strerror}") from None
 
 
-def _read(path: Path, notice: Notice) -> ImportedModel:
+def _read(path: Path, notice: Notify) -> ImportedModel:
     """The network, with every way in which a file can be damaged as one kind of error."""
     try:
         return _reader(path)(path, notice)
@@ -99,7 +100,7 @@ def _read(path: Path, notice: Notice) -> ImportedModel:
         raise ModelError(f"the file must be whole; it is damaged: {repr(error)[:200]}") from None
 
 
-def _reader(path: Path) -> Callable[[Path, Notice], ImportedModel]:
+def _reader(path: Path) -> Callable[[Path, Notify], ImportedModel]:
     """What reads this file, by what is in it."""
     with path.open("rb") as file:
         begin = file.read(len(HDF5))

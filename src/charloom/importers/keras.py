@@ -25,9 +25,10 @@ from typing import Any
 
 import numpy as np
 
+from charloom.data.reading import Notify
 from charloom.errors import DeviceError, ModelError
 from charloom.files import LARGEST_TEXT
-from charloom.importers.imported import Floats, ImportedModel, Notice, Recurrent
+from charloom.importers.imported import Floats, ImportedModel, Recurrent
 from charloom.importers.keras_config import Told, refuse_code, refuse_silent, told_by
 from charloom.importers.limits import check_room
 
@@ -55,7 +56,7 @@ class Stored:
         return len(self.arrays) == 1 and "emb" in f"{self.name} {self.hint}".lower()
 
 
-def read_archive(path: Path, notice: Notice) -> ImportedModel:
+def read_archive(path: Path, notice: Notify) -> ImportedModel:
     """The network in a `.keras` file; arguments and errors of `read_hdf5`."""
     with zipfile.ZipFile(path) as archive:
         parts = {name: archive.getinfo(name) for name in (CONFIG, WEIGHTS)}
@@ -67,7 +68,7 @@ def read_archive(path: Path, notice: Notice) -> ImportedModel:
     return _network("Keras (.keras)", _stored(io.BytesIO(weights), len(weights))[0], told, notice)
 
 
-def read_hdf5(path: Path, notice: Notice) -> ImportedModel:
+def read_hdf5(path: Path, notice: Notify) -> ImportedModel:
     """The network in an HDF5 file of any Keras. Nothing in the file is run.
 
     Args:
@@ -177,7 +178,7 @@ def _check_silent(layers: Any) -> None:
             refuse_silent(name, _numbered(wrapped)[0][0])
 
 
-def _network(layout: str, layers: list[Stored], told: Told | None, notice: Notice) -> ImportedModel:
+def _network(layout: str, layers: list[Stored], told: Told | None, notice: Notify) -> ImportedModel:
     """Layers as a network: recurrent ones, a linear one, perhaps an embedding."""
     for layer in layers:
         if re.search("bidirectional|backward", f"{layer.name} {layer.hint}"):
@@ -261,7 +262,7 @@ def _gates_first(array: Floats, gates: int) -> Floats:
     return split.reshape(array.shape).T
 
 
-def _say_what_is_assumed(layers: list[Stored], notice: Notice) -> None:
+def _say_what_is_assumed(layers: list[Stored], notice: Notify) -> None:
     names = " → ".join(layer.name for layer in layers)
     notice(
         f"a weights file tells neither activations nor connections; Keras's defaults are assumed (tanh and sigmoid, "

@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from charloom.data.reading import Notify
 from charloom.errors import DeviceError, ModelError
-from charloom.importers.imported import Floats, ImportedModel, Notice, Recurrent
+from charloom.importers.imported import Floats, ImportedModel, Recurrent
 from charloom.importers.limits import check_room
 from charloom.importers.tokens import in_order
 
@@ -32,7 +33,7 @@ PIECE = re.compile(r"^(.*?)\.?(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(?:
 Pieces = dict[tuple[str, int], dict[str, Floats]]
 
 
-def read_pytorch(path: Path, notice: Notice) -> ImportedModel:
+def read_pytorch(path: Path, notice: Notify) -> ImportedModel:
     """The network in a PyTorch checkpoint. Nothing in the file is run.
 
     Args:
@@ -176,7 +177,7 @@ def _ends(others: dict[str, dict[str, Floats]]) -> tuple[Floats | None, Floats, 
     return named[0]["weight"] if len(named) == 2 else None, head["weight"], bias_V
 
 
-def _say_what_is_assumed(layers: list[Recurrent], places: Pieces, notice: Notice) -> None:
+def _say_what_is_assumed(layers: list[Recurrent], places: Pieces, notice: Notify) -> None:
     if layers[0].cell == "rnn":
         notice("a file does not tell which nonlinearity an rnn has: tanh is assumed, PyTorch's default")
     modules = list(dict.fromkeys(module for module, _ in places))

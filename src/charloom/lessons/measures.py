@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from charloom.data.dataset import Ids
+from charloom.data.ids import Ids
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from charloom.checkpoint import ModelFolder
 from charloom.config import TrainingSettings
-from charloom.data.batches import Batches, Streams
-from charloom.data.dataset import Ids
+from charloom.data.batches import Batches, StreamBatches
+from charloom.data.ids import Ids
 from charloom.engines.engine import Engine, State, open_engine
 from charloom.score import Score
 from charloom.training.verdict import Guesses
@@ -109,7 +109,7 @@ def dynamic(engine: Engine, ids: NDArray[np.integer[Any]], reset_id: int | None 
     resets = [] if reset_id is None else (np.flatnonzero(ids[1:-1] == reset_id) + 1).tolist()
     total = 0.0
     for start, stop in pairwise([0, *resets, len(ids) - 1]):
-        streams, state = Streams(Ids.of(ids[start : stop + 1]), 1, DYNAMIC_LENGTH), None
+        streams, state = StreamBatches(Ids.of(ids[start : stop + 1]), 1, DYNAMIC_LENGTH), None
         for index in range(len(streams)):
             nats, _, state = engine.step(*streams.batch(0, index), state, DYNAMIC_RATE)
             total += nats

@@ -21,8 +21,9 @@ import numpy as np
 from charloom.architecture import Architecture
 from charloom.config import ADAM, PLANNED, Settings
 from charloom.data.batches import Batch, Batches, training_batches
-from charloom.data.dataset import Dataset, count_separators
+from charloom.data.dataset import Dataset
 from charloom.data.groups import NOTHING
+from charloom.data.ids import count_separators
 from charloom.engines.engine import open_engine
 from charloom.training.events import Planned, PlannedChoice
 

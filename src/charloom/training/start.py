@@ -15,7 +15,8 @@ from charloom.checkpoint import Arrays, ModelFolder, load_model
 from charloom.config import BUDGETS, Settings, TrainingSettings, validated
 from charloom.data.batches import training_batches, validation_batches
 from charloom.data.corpus import open_corpus
-from charloom.data.dataset import SPLITS, Dataset, Ids, open_dataset, prepare
+from charloom.data.dataset import SPLITS, Dataset, open_dataset, prepare
+from charloom.data.ids import Ids
 from charloom.engines.engine import Engine, check_engine, open_engine, slower_than_asked
 from charloom.engines.initial import initial_parameters
 from charloom.errors import ModelError, SettingsError
