@@ -45,7 +45,7 @@ def characters(tmp_path):
 
 
 def test_an_imported_model_is_a_model(charloom, tmp_path, checkpoint):
-    """A folder that one of the other verbs cannot use."""
+    """A folder that one of the other commands cannot use."""
     made = charloom("import", "rnn_20_epoch.net")
     assert (made.status, made.out, made.err) == (0, "rnn_20_epoch\n", "")
     facts = json.loads(charloom("info", "rnn_20_epoch", "--json").out)
@@ -81,11 +81,11 @@ def test_keras_weights_need_characters(charloom, tmp_path, keras_file, character
     ended = charloom("import", keras_file)
     assert ended.status == 2
     assert ended.complaint.startswith(
-        "--characters must be given for epoch.07.weights.h5: a file with the 27 characters"
+        "--characters must be given for epoch.07.weights.h5: a file with the network's 27 characters"
     )
     made = charloom("import", keras_file, "--characters", characters)
     assert (made.status, made.out) == (0, "epoch.07\n"), made.err
-    assert "Keras's defaults are assumed" in made.err
+    assert "assumed: Keras's defaults" in made.err
     assert len(made.err.splitlines()) == 1
     assert charloom("generate", "epoch.07", "--length", "20").status == 0
     made = charloom("import", keras_file, "--characters", characters, "--out", "models/anna")
@@ -99,7 +99,7 @@ def test_nothing_is_overwritten(charloom, tmp_path, checkpoint):
         (tmp_path / name / "mine").write_text("mine")
     ended = charloom("import", checkpoint, "--out", "full")
     assert ended.status == 2
-    assert "--out must be a new or empty folder; full is there already" in ended.complaint
+    assert "--out must be a new or empty folder; full exists" in ended.complaint
     (tmp_path / "anna").mkdir()
     assert charloom("import", checkpoint, "--out", "anna").status == 0
     for name in ("anna.new", "anna.old", "full"):
@@ -114,7 +114,7 @@ def test_a_file_in_the_folders_place(charloom, tmp_path, checkpoint):
     checkpoint.rename(tmp_path / "model")
     ended = charloom("import", "model")
     assert ended.status == 2
-    assert "model is there already; choose another name" in ended.complaint
+    assert "model exists; choose another name" in ended.complaint
     ended = charloom("import", "model", "--out", "model/inside")
     assert ended.status == 2
     assert "--out must be" in ended.complaint
@@ -149,7 +149,7 @@ def test_a_trap(charloom, tmp_path):
     torch.save({"state_dict": Trap(), "tokens": "ab"}, tmp_path / "trap.net")
     ended = charloom("import", "trap.net")
     assert ended.status == 1
-    assert "would have to run, and no code is run from a file" in ended.complaint
+    assert "and no code is run from a file" in ended.complaint
     assert not made.exists()
     assert not (tmp_path / "trap").exists()
 

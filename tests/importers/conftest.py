@@ -1,4 +1,4 @@
-"""Small imported models, and the one judge of an import: the original's own logits."""
+"""Small imported models, and their comparison with the logits of the original."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from charloom.inference.network import Network
 
-SYMBOLS = "dZ b\naé→c?"  # in no order at all, as a Python set would give them
+ALPHABET = "dZ b\naé→c?"  # in no order at all, as a Python set would give them
 
 
 @pytest.fixture(scope="session")
@@ -24,13 +24,13 @@ def keras() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def alphabet():
-    """Ten characters in a imported order, two of them not ASCII."""
-    return tuple(SYMBOLS)
+    """Ten characters in the order of the file, two of them not ASCII."""
+    return tuple(ALPHABET)
 
 
 @pytest.fixture(scope="session")
 def characters(tmp_path_factory, alphabet):
-    """The file that says so."""
+    """The file with these characters."""
     path = tmp_path_factory.mktemp("characters") / "characters.txt"
     path.write_bytes("".join(alphabet).encode())
     return path
@@ -40,7 +40,7 @@ def characters(tmp_path_factory, alphabet):
 def apart():
     """How far the logits of an imported model are from the original's, at most, over 40 random sequences.
 
-    Computed in the original's precision. Symbols are matched here by what they are, independently of how the import
+    Computed in the original's precision. Tokens are matched here by what they are, independently of how the import
     renumbers them.
     """
 
@@ -56,7 +56,7 @@ def apart():
         if softmax:
             theirs_BTV, logits_BTV = np.log(theirs_BTV), logits_BTV - np.log(np.exp(logits_BTV).sum(-1, keepdims=True))
         assert theirs_BTV.shape == logits_BTV.shape
-        assert np.ptp(theirs_BTV, axis=0).max() > 0.1, "an original that hardly looks at its input judges nothing"
+        assert np.ptp(theirs_BTV, axis=0).max() > 0.1, "an original that hardly depends on its input tests nothing"
         return float(np.abs(logits_BTV - theirs_BTV).max())
 
     return apart

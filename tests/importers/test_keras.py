@@ -1,4 +1,4 @@
-"""Files that Keras itself wrote: the same logits in every layout, and whatever is another function is refused."""
+"""Files from Keras: the same logits in every layout, and an error for networks that charloom does not have."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_scalar_input(L, saved, apart, alphabet, characters, notices, suffix):
     """Numbers that follow the alphabet into charloom's order, and so mean other alphabet."""
     path, original = saved([L.Input((None, 1)), *cells(L, "LSTM", layers=1), L.Dense(V)], suffix, "scalar")
     assert apart(import_model(path, characters, notices.append), alphabet, original) < CLOSE
-    assert "index divided by the number of characters is assumed" in notices[-1]
+    assert "assumed: the character's index divided by the number of characters" in notices[-1]
 
 
 def test_tensorflows_tutorial(L, keras, saved, apart, tmp_path, alphabet):
@@ -204,13 +204,13 @@ def _normed(L):
 @pytest.mark.parametrize(
     ("layers", "says"),
     [
-        (_bidirectional, "forwards only, to write; .*bidirectional"),
+        (_bidirectional, "forwards only; .*bidirectional"),
         (_reset_before, "gru must be a GRU with reset_after=True"),
         (_lambda, "lambda is a Lambda layer, which is code; no code is run from a file"),
         (_flat, "flatten is a layer that charloom's networks do not have"),
-        (_two_heads, "one Dense|as many as the network writes"),
-        (_two_cells, "every recurrent layer must be as the first, .*of kind lstm with 6 units; .*of kind gru with 6"),
-        (_narrowing, "every recurrent layer must be as the first, .*of kind lstm with 6 units; .*of kind lstm with 5"),
+        (_two_heads, "one Dense|as many as the network predicts"),
+        (_two_cells, "every recurrent layer must be like the first, .*: lstm with 6 units; .* is gru with 6"),
+        (_narrowing, "every recurrent layer must be like the first, .*: lstm with 6 units; .* is lstm with 5"),
         (_normed, "one Dense|batch_normalization is a layer that charloom's networks do not have"),
     ],
 )
@@ -288,10 +288,10 @@ def _masked(keras, L):
     ("build", "says"),
     [
         (_branch, "add is a layer|must be a chain of layers"),
-        (_initial_state, "must be a chain of layers; lstm_1 is fed by another"),
-        (_beside, "must be a chain of layers; lstm.* is fed by another"),
-        (_cell_state, "must be a chain of layers; dense is fed by another"),
-        (_twice, "must be a chain of layers; lstm is fed by another"),
+        (_initial_state, "must be a chain of layers; the input of lstm_1 is not"),
+        (_beside, "must be a chain of layers; the input of lstm.* is not"),
+        (_cell_state, "must be a chain of layers; the input of dense is not"),
+        (_twice, "must be a chain of layers; the input of lstm is not"),
         (_chain(_lstm(go_backwards=True), DENSE), "lstm reads backwards"),
         (_chain(_lstm(activation="relu"), DENSE), "lstm: activation must be tanh"),
         (
@@ -314,7 +314,7 @@ def _masked(keras, L):
         ),
         (_chain(_lstm(), ("Dense", {"units": V, "activation": "relu"})), "dense: activation must be linear or softmax"),
         (_chain(_lstm(), ("Activation", {"activation": "tanh"}), DENSE), "activation: activation must be linear"),
-        (_chain(_lstm(), ("Softmax", {}), DENSE), "dense .* must not stand behind a Softmax"),
+        (_chain(_lstm(), ("Softmax", {}), DENSE), "dense .* must not follow a Softmax"),
         (_chain(_lstm(), ("Dense", {"units": V, "activation": "softmax"}), ("Softmax", {})), "softmax once"),
         (_chain(("RNN", {"cell": None}), DENSE), "rnn is a layer that charloom's networks do not have, RNN"),
         (_chain(_lstm(), ("RepeatVector", {"n": 3}), DENSE), "repeat_vector is a layer that"),
@@ -358,7 +358,7 @@ def test_custom_code(keras, L, tmp_path, characters, alphabet, notices):
 def test_a_gru_without_bias_and_configuration(L, saved, characters):
     """A guess at one of two equations that have the same weights."""
     path, _ = saved([L.Input((None, V)), L.GRU(6, use_bias=False), L.Dense(V)], ".weights.h5", "onehot")
-    with pytest.raises(ModelError, match=r"only a whole model tells its reset_after: use model.save\(\)"):
+    with pytest.raises(ModelError, match=r"only a whole model has its reset_after; use model.save\(\)"):
         import_model(path, characters, print)
 
 
@@ -466,7 +466,7 @@ def test_keras_2_models(keras_2, arrays, characters, notices):
         ({"recurrent_activation": "hard_sigmoid"}, "recurrent_activation must be sigmoid, .* found 'hard_sigmoid'"),
         (
             {"config": {"class_name": "MyModel", "config": {}}},
-            r"'MyModel', which is code: .*save_weights\('x.weights.h5'\)",
+            r"'MyModel', which is code; .*save_weights\('x.weights.h5'\)",
         ),
         ({"config": {"class_name": "Sequential", "config": [7]}}, "old.h5: the file must be whole; it is damaged"),
         ({"config": [1, 2]}, "old.h5: the file must be whole; it is damaged"),
@@ -488,7 +488,7 @@ def test_a_configuration_of_another_model(keras_2, arrays, characters):
     """Two recurrent layers described, one there."""
     entry = {"class_name": "LSTM", "config": {"name": "a", "activation": "tanh", "recurrent_activation": "sigmoid"}}
     config = {"class_name": "Sequential", "config": {"layers": [entry, entry]}}
-    with pytest.raises(ModelError, match="the configuration names 2 recurrent layers, the weights 1"):
+    with pytest.raises(ModelError, match="the configuration has 2 recurrent layers, the weights 1"):
         import_model(lstm_file(keras_2, arrays, config), characters, print)
 
 
@@ -517,7 +517,7 @@ def test_nothing_outside_the_file_is_read(keras_2, arrays, characters, tmp_path)
     with h5py.File(path, "a") as root:
         del root[bias]
         root.create_dataset(bias, (2**36,), "float32", chunks=True)
-    with pytest.raises(ModelError, match=r"it unfolds to 274,877,9.*: damaged, or a bomb"):
+    with pytest.raises(ModelError, match=r"found 274,877,9.*: it is damaged or malicious"):
         import_model(path, characters, print)
 
 
@@ -549,7 +549,7 @@ def test_a_zip_bomb(tmp_path, characters):
     with zipfile.ZipFile(tmp_path / "model.keras", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("config.json", "{}")
         archive.writestr("model.weights.h5", bytes(2**25))
-    with pytest.raises(ModelError, match="it unfolds to 33,554,434: damaged, or a bomb"):
+    with pytest.raises(ModelError, match="found 33,554,434: it is damaged or malicious"):
         import_model(tmp_path / "model.keras", characters, print)
 
 
@@ -562,7 +562,9 @@ def test_a_kind_is_told_by_content(L, saved, apart, alphabet, characters, tmp_pa
 
 def test_without_characters(keras_2, arrays):
     """A model whose alphabet nobody knows."""
-    with pytest.raises(SettingsError, match=r"--characters must be given for old\.h5: a file with the 10 characters"):
+    with pytest.raises(
+        SettingsError, match=r"--characters must be given for old\.h5: a file with the network's 10 characters"
+    ):
         import_model(lstm_file(keras_2, arrays), None, print)
 
 

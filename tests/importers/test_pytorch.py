@@ -77,7 +77,7 @@ def lesson(net, alphabet) -> dict:
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_the_lessons_checkpoint(file, alphabet, apart, notices, zipped):
-    """Symbols or gates in another order than the file's; a format that only new (or old) PyTorch writes."""
+    """Tokens or gates in another order than the file's; a format that only new (or old) PyTorch writes."""
     net = CharRNN()
     torch.save(lesson(net, alphabet), file, _use_new_zipfile_serialization=zipped)
     model = import_model(file, None, notices.append)
@@ -157,7 +157,7 @@ def test_two_recurrent_modules(file, alphabet, apart, notices):
     net = Two()
     torch.save(lesson(net, alphabet), file)
     assert apart(import_model(file, None, notices.append), alphabet, net.logits) < CLOSE
-    assert notices == ["the file does not tell how its recurrent layers are connected: assumed lstm → above"]
+    assert notices == ["the file does not say how its recurrent layers are connected; assumed: lstm → above"]
 
 
 @pytest.mark.parametrize("order", [tuple, sorted])
@@ -197,7 +197,9 @@ def test_a_bare_state_dict_takes_its_characters_from_a_file(file, alphabet, char
     net = CharRNN()
     torch.save(net.state_dict(), file)
     assert apart(import_model(file, characters, print), alphabet, net.logits) < CLOSE
-    with pytest.raises(SettingsError, match=r"--characters must be given for rnn\.net: a file with the 10 characters"):
+    with pytest.raises(
+        SettingsError, match=r"--characters must be given for rnn\.net: a file with the network's 10 characters"
+    ):
         import_model(file, None, print)
 
 
@@ -212,7 +214,7 @@ def test_plain_rnn_is_said_to_be_tanh(file, alphabet, notices):
     """A silent guess: a relu network has the same weights."""
     torch.save(lesson(CharRNN(cell=nn.RNN), alphabet), file)
     assert import_model(file, None, notices.append).architecture.nonlinearity == "tanh"
-    assert notices == ["a file does not tell which nonlinearity an rnn has: tanh is assumed, PyTorch's default"]
+    assert notices == ["the file does not say which nonlinearity the rnn has; assumed: tanh, PyTorch's default"]
 
 
 class Trap:
@@ -233,11 +235,11 @@ class Command(Trap):
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("trap", [Trap, Command])
 def test_a_trap_is_not_sprung(file, tmp_path, alphabet, trap, zipped):
-    """A loader that runs what a stranger put into the file."""
+    """A loader that runs that somebody put into the file."""
     made = tmp_path / "made"
     checkpoint = {**lesson(CharRNN(), alphabet), "extra": trap(made)}
     torch.save(checkpoint, file, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ModelError, match=r"rnn.net: .* would have to run, and no code is run from a file") as error:
+    with pytest.raises(ModelError, match=r"rnn.net: .* it also needs .*, and no code is run from a file") as error:
         import_model(file, None, print)
     assert not made.exists()
     assert "\n" not in str(error.value)
@@ -255,7 +257,7 @@ def test_a_trap_is_not_sprung(file, tmp_path, alphabet, trap, zipped):
 def test_what_only_code_can_read(file, alphabet, checkpoint, code):
     """A whole pickled module, or NumPy's arrays: refused with a way out, not with PyTorch's page of advice."""
     torch.save(checkpoint(CharRNN(), alphabet), file)
-    with pytest.raises(ModelError, match=rf"{code}.* would have to run.*; save .*net.state_dict") as error:
+    with pytest.raises(ModelError, match=rf"it also needs .*{code}.*; save .*net.state_dict") as error:
         import_model(file, None, print)
     assert "add_safe_globals" not in str(error.value)
 
@@ -280,9 +282,9 @@ def _without(key):
     [
         (
             _with(tokens=["the", *"bcdefghij"]),
-            "every token must be one character; found 'the': charloom models no words",
+            "every token must be one character; found 'the'; charloom has no word-level models",
         ),
-        (_with(tokens=tuple("abcdefghi")), "the characters must be as many as the network writes, 10; found 9"),
+        (_with(tokens=tuple("abcdefghi")), "the characters must be as many as the network predicts, 10; found 9"),
         (_with(tokens=tuple("aacdefghij")), "must all be different, .*; found 'a' again"),
         (_with(tokens="abcdefghi\ud800"), "none U\\+D800"),
         (_with(tokens=set("abcdefghij")), "a list, a string, or a mapping to or from their index; found a set"),
@@ -307,10 +309,13 @@ def _without(key):
         (_state(**{"lstm.weight_hh_l1": torch.ones(28)}), "lstm.weight_hh_l1 must be a matrix"),
         (
             _state(**{"lstm.weight_hh_l1": torch.ones(21, 7)}),
-            "every recurrent layer must be as the first, .*lstm with 7",
+            "every recurrent layer must be like the first, .*lstm with 7",
         ),
         (_state(**{"lstm.weight_hh_l1": torch.ones(14, 7)}), "must have 1, 3 or 4 gates of 7 units; found 14 rows"),
-        (_state(**{"lstm.weight_hh_l1": torch.ones(0, 0)}), "none of charloom's: hidden|as the first|found 0 rows"),
+        (
+            _state(**{"lstm.weight_hh_l1": torch.ones(0, 0)}),
+            "charloom has: hidden|like the first|found 0 rows",
+        ),
         (_state(**{"lstm.weight_ih_l0": torch.ones(28, 3)}), r"must take 10 numbers \(one-hot\) or 1"),
         (_without("lstm.weight_hh_l1"), "lstm layer 1 must have a weight_hh"),
         (_without("fc.weight"), "fc is neither: bias"),
@@ -337,8 +342,8 @@ def test_a_missing_layer(file, alphabet):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"bidirectional": True}, "forwards only, to write; lstm.weight_ih_l0_reverse says that"),
-        ({"proj_size": 5}, "lstm.weight_hr_l0 says that this one projects"),
+        ({"bidirectional": True}, "forwards only; lstm.weight_ih_l0_reverse belongs to"),
+        ({"proj_size": 5}, "lstm.weight_hr_l0 shows a projection"),
     ],
 )
 def test_other_equations(file, alphabet, options, says):
@@ -379,7 +384,7 @@ def test_padding_is_left_out(file, alphabet, apart, notices, options):
     model = import_model(file, None, notices.append)
     assert model.architecture.vocabulary_size == len(alphabet) - 1
     assert apart(model, alphabet[1:], lambda ids: net.logits(ids + 1)[..., 1:]) < CLOSE
-    assert notices[0] == "tokens for padding stand for no text: 1 left out, as if they had probability 0"
+    assert notices[0] == "padding tokens are left out, as if they had probability 0: 1"
 
 
 @pytest.mark.parametrize("name", ["itos", "stoi", "vocab"])
@@ -397,7 +402,7 @@ def test_indices_by_their_usual_names(file, alphabet, name):
     ids=["table", "object", "text"],
 )
 def test_a_file_of_torch7(file, begin):
-    """`it is damaged, or something else`, for the files that char-rnn of 2015 wrote."""
+    """`it is damaged, or has another format`, for the files that char-rnn of 2015 wrote."""
     file.write_bytes(begin + bytes(99))
     with pytest.raises(ModelError, match=r"rnn\.net: .* it is one of Torch7 \(Lua\)"):
         import_model(file, None, print)
@@ -407,7 +412,7 @@ def test_a_zip_bomb(file):
     """A few bytes that unfold to gigabytes in memory."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("rnn/data.pkl", bytes(2**25))
-    with pytest.raises(ModelError, match="it unfolds to 33,554,432: damaged, or a bomb"):
+    with pytest.raises(ModelError, match="found 33,554,432: it is damaged or malicious"):
         import_model(file, None, print)
 
 
@@ -427,7 +432,7 @@ def test_an_ordered_dict_with_hidden_cells(file, alphabet, apart):
     assert apart(import_model(file, None, print), alphabet, net.logits) < CLOSE
 
 
-def test_provenance(file, alphabet):
+def test_metadata(file, alphabet):
     """A model that nobody can trace to its file."""
     import hashlib
 
@@ -440,11 +445,11 @@ def test_provenance(file, alphabet):
 
 
 def test_a_pickle_that_claims_a_string_of_gigabytes(file):
-    """Catches room that is made for a string before it is known that the file does not hold it."""
+    """Catches memory that is allocated for a string that the file does not hold."""
     file.write_bytes(b"\x80\x02X" + (3 << 30).to_bytes(4, "little") + b"only a few bytes.")
     tracemalloc.start()
     try:
-        with pytest.raises(ModelError, match="damaged, or something else"):
+        with pytest.raises(ModelError, match="damaged, or has another format"):
             import_model(file, None, print)
         assert tracemalloc.get_traced_memory()[1] < 100 << 20
     finally:

@@ -51,10 +51,10 @@ def test_every_form(written, content, characters):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("ab", "the characters must be as many as the network writes, 3; found 2"),
-        ("abcd\n", "the characters must be as many as the network writes, 3; found 5"),
+        ("ab", "the characters must be as many as the network predicts, 3; found 2"),
+        ("abcd\n", "the characters must be as many as the network predicts, 3; found 5"),
         ("aba", "must all be different, and none U.D800; found 'a' again"),
-        ("[abc", "what begins with .* must be JSON; it is not"),
+        ("[abc", "a file that begins with .* must be JSON; it is not"),
         ("[" * 100_000, "must be JSON"),
         ('["a", "b", 3]', "found a list with a int"),
         ('["a", "b", "the"]', "every token must be one character; found 'the'"),
@@ -68,7 +68,7 @@ def test_every_form(written, content, characters):
     ],
 )
 def test_what_is_refused(written, content, says):
-    """Symbols that stand for other characters than the network's, or a traceback."""
+    """Tokens that stand for other characters than the network's, or a traceback."""
     with pytest.raises(SettingsError, match=says) as error:
         read_characters(written(content), 3)
     assert str(error.value).startswith("--characters ")
@@ -98,7 +98,7 @@ def test_padding_is_left_out():
     assert order == [3, 2, 1]
 
 
-def test_the_boundary_is_no_character():
+def test_the_separator_is_no_character():
     """A lone surrogate that charloom gives another meaning."""
     with pytest.raises(ModelError, match=r"none U.D800"):
         check_tokens(("a", "\ud800"), 2)

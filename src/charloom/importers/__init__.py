@@ -1,1 +1,1 @@
-"""Models that other programs wrote."""
+"""Import of models from PyTorch and Keras."""

@@ -1,7 +1,7 @@
-"""A network out of somebody else's file, and the charloom parameters that it becomes.
+"""The network in an imported file, and its conversion to charloom's parameters.
 
-The readers bring weights into PyTorch's layouts and leave the tokens in the file's order; here they get charloom's
-names and charloom's order, and every shape is checked.
+The readers convert weights to PyTorch's layouts, with tokens in the order of the file. This module converts to
+charloom's names and token order, and checks every shape.
 
 Shapes: V vocabulary size, E embedding, X a layer's input size, H hidden, G gates times H (1 rnn, 3 gru, 4 lstm).
 """
@@ -25,8 +25,8 @@ Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, eq=False)
-class Recurrent:
-    """One recurrent layer in PyTorch's layout and gate order; name: in the file, for errors."""
+class RecurrentLayer:
+    """One recurrent layer in PyTorch's layout and gate order. name: its name in the file, for errors."""
 
     name: str
     weight_ih_GX: Floats
@@ -51,13 +51,13 @@ class Recurrent:
 
 @dataclass(frozen=True, eq=False)
 class ImportedModel:
-    """A network in PyTorch's layouts, its tokens in the file's order.
+    """A network in PyTorch's layouts, with tokens in the order of the file.
 
-    format: what the file is, for people; nonlinearity: of a plain rnn; tokens: the file's own characters, if any.
+    format: the file's format, for people; nonlinearity: of an rnn cell; tokens: the characters in the file, if any.
     """
 
     format: str
-    layers: tuple[Recurrent, ...]
+    layers: tuple[RecurrentLayer, ...]
     head_VH: Floats
     head_V: Floats
     embedding_VE: Floats | None = None
@@ -66,33 +66,31 @@ class ImportedModel:
 
 
 def to_model(imported: ImportedModel, tokens: tuple[str, ...], notice: Notify) -> ModelFolder:
-    """The charloom model that computes the same.
+    """The charloom model with the same logits.
 
     Args:
-        imported: what was read.
-        tokens: in the file's order.
-        notice: told in a line what the file could not tell.
+        imported: the network that was read.
+        tokens: in the order of the file.
+        notice: called with one line for each assumption.
 
     Raises:
-        ModelError: if the parts do not fit each other, or hold NaN or infinity.
+        ModelError: if the shapes do not fit each other, or values are NaN or infinite.
     """
     check_tokens(tokens, len(imported.head_VH))
     vocabulary, order = renumber(tokens)
     if left_out := len(tokens) - len(order):
-        notice(f"tokens for padding stand for no text: {left_out} left out, as if they had probability 0")
+        notice(f"padding tokens are left out, as if they had probability 0: {left_out}")
     parameters, kind = _parameters(imported), _input(imported)
     if kind == "scalar":
-        notice(
-            "the first layer takes one number: each character's index divided by the number of characters is assumed"
-        )
+        notice("the first layer takes one number; assumed: the character's index divided by the number of characters")
         if order != [*range(len(tokens))]:
-            kind, parameters["embedding.weight"] = "embedding", _numbers(len(tokens))
+            kind, parameters["embedding.weight"] = "embedding", _scalar_embedding(len(tokens))
     _check(parameters, _architecture(imported, kind, len(tokens)))
     return ModelFolder(_architecture(imported, kind, len(order)), vocabulary, _renumbered(parameters, order, kind))
 
 
-def _numbers(count: int) -> Floats:
-    """What scalar input feeds, as an embedding of size 1: index/V then survives any new order of the tokens."""
+def _scalar_embedding(count: int) -> Floats:
+    """Scalar input as an embedding of size 1, so that tokens can be put into another order: index/V stays."""
     return (np.arange(count) / count)[:, None]
 
 
@@ -108,7 +106,7 @@ def _parameters(imported: ImportedModel) -> dict[str, Floats]:
 
 
 def _input(imported: ImportedModel) -> str:
-    """How a character enters, from the first layer's input size."""
+    """The kind of input, from the input size of the first layer."""
     size, vocabulary_size = imported.layers[0].weight_ih_GX.shape[1], len(imported.head_VH)
     if imported.embedding_VE is not None:
         return "embedding"
@@ -121,13 +119,13 @@ def _input(imported: ImportedModel) -> str:
 
 
 def _architecture(imported: ImportedModel, kind: str, vocabulary_size: int) -> Architecture:
-    """The sizes with this vocabulary size; all layers must be alike, as in charloom's networks."""
+    """The architecture with this vocabulary size; all layers must have the same cell and size."""
     first = imported.layers[0]
     for layer in imported.layers:
         if (layer.cell, layer.hidden) != (first.cell, first.hidden):
             raise ModelError(
-                f"every recurrent layer must be as the first, {first.name}, of kind {first.cell} with {first.hidden} "
-                f"units; {layer.name} is of kind {layer.cell} with {layer.hidden}"
+                f"every recurrent layer must be like the first, {first.name}: {first.cell} with {first.hidden} units; "
+                f"{layer.name} is {layer.cell} with {layer.hidden}"
             )
     embedding = 1 if imported.embedding_VE is None else imported.embedding_VE.shape[1]
     values = {"cell": first.cell, "nonlinearity": imported.nonlinearity, "layers": len(imported.layers)}
@@ -135,7 +133,7 @@ def _architecture(imported: ImportedModel, kind: str, vocabulary_size: int) -> A
     try:
         return validated(Architecture, values)
     except SettingsError as error:
-        raise ModelError(f"the network is none of charloom's: {error}") from None
+        raise ModelError(f"the network must be one that charloom has: {error}") from None
 
 
 def _check(parameters: dict[str, Floats], architecture: Architecture) -> None:
@@ -147,8 +145,9 @@ def _check(parameters: dict[str, Floats], architecture: Architecture) -> None:
 
 
 def _renumbered(parameters: dict[str, Floats], order: list[int], kind: str) -> dict[str, NDArray[np.float32]]:
-    """float32 parameters with the tokens' rows, and one-hot columns, in charloom's order. Contiguous: safetensors
-    writes memory as it lies.
+    """float32 parameters, with the rows and one-hot columns of tokens in charloom's order.
+
+    Arrays are contiguous because safetensors writes memory as it is.
     """
     result = dict(parameters)
     for name in {"embedding.weight", "head.weight", "head.bias"} & result.keys():

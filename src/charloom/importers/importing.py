@@ -1,6 +1,6 @@
-"""`charloom import`: a checkpoint that another program wrote, as a model folder.
+"""`charloom import`: a checkpoint of PyTorch or Keras → a model folder.
 
-A file's kind is told by its content, never by its name. No reader runs anything that is in the file.
+The content of a file decides its format, not its name. No reader runs code from a file.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from charloom.importers.tokens import read_characters
 
 HDF5 = b"\x89HDF\r\n\x1a\n"  # HDF5 File Format Specification 3.0, II.A
 TORCH7 = (b"\3\0\0\0\1\0\0\0", b"\4\0\0\0\1\0\0\0", b"3\n1\n", b"4\n1\n")
-"""How Torch7 begins, binary and as text: the type (3 a table, 4 an object) and number of the first of its objects."""
+"""The first bytes of a Torch7 file, binary or text: type (3 table, 4 object) and number of its first object."""
 DAMAGED = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError),
     *(zipfile.BadZipFile, zlib.error),
 )
-"""What the libraries raise for a file that is not what its first bytes say."""
+"""The exceptions of the libraries for damaged files."""
 
 
 def import_model(path: Path, characters: Path | None, notice: Notify) -> ModelFolder:
-    """The model in a PyTorch or Keras checkpoint; its logits are the original's, to rounding.
+    """The model in a PyTorch or Keras checkpoint; its logits equal the original's, except for rounding.
 
     Args:
         path: the checkpoint.
-        characters: a file with the characters in index order, for a checkpoint that holds none.
-        notice: told in a line what the file does not tell and is therefore assumed.
+        characters: a file with the characters in the order of their indices, for a checkpoint without them.
+        notice: called with one line for each assumption about what the file does not say.
 
     Raises:
-        ModelError: if the file is missing, damaged, would run code, or holds another kind of network.
-        SettingsError: if `characters` is missing, superfluous, or does not fit.
+        ModelError: if the file is missing or damaged, needs code to be run, or holds another kind of network.
+        SettingsError: if `characters` is missing, not needed, or does not fit.
         DeviceError: if the package that reads such files is not installed.
     """
     digest = _digest(path)
@@ -56,12 +56,12 @@ def import_model(path: Path, characters: Path | None, notice: Notify) -> ModelFo
 
 
 def save_new(folder: Path, model: ModelFolder) -> None:
-    """Writes a model folder where there is none yet, whole or not at all.
+    """Writes a new model folder, whole or not at all.
 
-    It is written beside and renamed: over an empty folder a rename goes, over anything else it fails.
+    It is written under a temporary name and renamed. The rename succeeds if `folder` is missing or empty.
 
     Raises:
-        SettingsError: if the place is taken, or cannot be written.
+        SettingsError: if the folder exists and is not empty, or cannot be written.
     """
     folder = Path(os.path.abspath(folder))
     check_new(folder)
@@ -75,13 +75,13 @@ def save_new(folder: Path, model: ModelFolder) -> None:
 
 
 def check_new(folder: Path) -> None:
-    """Whether a model may be written here.
+    """Checks that a model can be written to this path.
 
     Raises:
-        SettingsError: if something is there, other than an empty folder.
+        SettingsError: if it exists and is not an empty folder.
     """
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
-        raise SettingsError(f"--out must be a new or empty folder; {folder} is there already; choose another name")
+        raise SettingsError(f"--out must be a new or empty folder; {folder} exists; choose another name")
 
 
 def _digest(path: Path) -> str:
@@ -93,7 +93,7 @@ def _digest(path: Path) -> str:
 
 
 def _read(path: Path, notice: Notify) -> ImportedModel:
-    """The network, with every way in which a file can be damaged as one kind of error."""
+    """The network; every exception about a damaged file becomes a ModelError."""
     try:
         return _reader(path)(path, notice)
     except DAMAGED as error:
@@ -101,7 +101,7 @@ def _read(path: Path, notice: Notify) -> ImportedModel:
 
 
 def _reader(path: Path) -> Callable[[Path, Notify], ImportedModel]:
-    """What reads this file, by what is in it."""
+    """The reader for this file, by its content."""
     with path.open("rb") as file:
         begin = file.read(len(HDF5))
     if begin == HDF5:
@@ -112,17 +112,17 @@ def _reader(path: Path) -> Callable[[Path, Notify], ImportedModel]:
             "read it with the Python package torchfile, and save {'state_dict': ..., 'tokens': ...} by torch.save"
         )
     if not zipfile.is_zipfile(path):
-        return pytorch.read_pytorch  # from before PyTorch 1.6, or nothing that anyone reads
+        return pytorch.read_pytorch  # of PyTorch before 1.6, or an unknown format
     with zipfile.ZipFile(path) as archive:
         parts = {*archive.namelist()}
     return keras.read_archive if {keras.CONFIG, keras.WEIGHTS} <= parts else pytorch.read_pytorch
 
 
 def _tokens(imported: ImportedModel, name: str, characters: Path | None) -> tuple[str, ...]:
-    """The tokens in the file's order, out of the file itself or the one beside it."""
+    """The tokens in the order of the file, from the file itself or from `characters`."""
     if imported.tokens is not None:
         if characters is not None:
-            raise SettingsError(f"--characters must be left out where the file has its own characters, as {name} has")
+            raise SettingsError(f"--characters must be left out for {name}, which holds its characters")
         return imported.tokens
     if characters is None:
         raise SettingsError(

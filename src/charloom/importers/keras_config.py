@@ -1,7 +1,7 @@
-"""What a Keras configuration tells of a network, and the refusal of all that charloom's cells do not compute.
+"""The configuration of a Keras model; networks that charloom does not have are refused.
 
-The configuration is JSON and is only read: a layer is known by its class's name. A Lambda layer holds marshalled
-bytecode, a custom class needs its author's program; both are refused, like every layer that is not listed here.
+The configuration is JSON. No code is run: the name of its class identifies a layer. A Lambda layer holds marshalled
+bytecode, and a custom class needs its author's program. Both are refused, like every layer that is not listed here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal
 from charloom.errors import ModelError
 
 RECURRENT = {"LSTM", "GRU", "SimpleRNN"}
-QUIET = {
+IDENTITY = {
     "InputLayer",
     "Dropout",
     "SpatialDropout1D",
@@ -23,57 +23,57 @@ QUIET = {
     "GaussianNoise",
     "ActivityRegularization",
 }
-"""Layers that pass on what they get once training is over."""
+"""Layers that return their input unchanged after training."""
 RANKS = {"Embedding": 0, **dict.fromkeys(RECURRENT, 1), "Dense": 2, "Activation": 3, "Softmax": 3}
-"""The order in which layers may stand."""
+"""The order of layers: a layer of lower rank must not follow one of higher rank."""
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the weights do not say: the nonlinearity of SimpleRNN layers, and how many recurrent layers there are."""
+class KerasConfig:
+    """What weights do not contain. nonlinearity: of SimpleRNN layers; recurrent: the number of recurrent layers."""
 
     nonlinearity: Literal["tanh", "relu"]
     recurrent: int
 
 
-def told_by(model: Any) -> Told:
-    """Checks a model's configuration.
+def read_config(model: Any) -> KerasConfig:
+    """Checks the configuration of a model.
 
     Args:
-        model: what `config.json` or the attribute `model_config` holds.
+        model: the content of `config.json` or of the attribute `model_config`.
 
     Raises:
-        ModelError: naming the first layer that charloom's networks cannot be.
+        ModelError: naming the first layer that charloom does not have.
     """
     _refuse_custom("the model", model)
     config = model["config"]
     entries = config if isinstance(config, list) else config.get("layers")  # a bare list before Keras 2.2.3
     if model["class_name"] not in ("Sequential", "Functional", "Model") or not entries:
         raise ModelError(
-            f"a whole model must be Sequential or Functional; found {model['class_name']!r}, which is code: no code is "
-            "run from a file; save its weights alone: model.save_weights('x.weights.h5')"
+            f"a whole model must be Sequential or Functional; found {model['class_name']!r}, which is code; no code is "
+            "run from a file; save only its weights: model.save_weights('x.weights.h5')"
         )
     _check_chain(entries)
     layers = [_unwrapped(entry) for entry in entries]
     for kind, layer in layers:
         _check_layer(kind, layer)
-    _check_order([(kind, layer["name"]) for kind, layer in layers if kind not in QUIET])
+    _check_order([(kind, layer["name"]) for kind, layer in layers if kind not in IDENTITY])
     if sum(kind == "Softmax" or layer.get("activation") == "softmax" for kind, layer in layers) > 1:
-        raise ModelError("a model must apply softmax once; found it twice, which is another function")
-    return Told(_nonlinearity(layers), sum(kind in RECURRENT for kind, _ in layers))
+        raise ModelError("a model must apply softmax once; found it twice")
+    return KerasConfig(_nonlinearity(layers), sum(kind in RECURRENT for kind, _ in layers))
 
 
-def refuse_silent(name: str, group: str) -> None:
-    """Refuses a layer that has no weights, unless it does nothing but what charloom's networks do.
+def refuse_without_weights(name: str, group: str) -> None:
+    """Refuses a layer without weights, unless it does nothing, or is one that charloom has.
 
     Args:
         name: of the layer.
         group: its class as Keras 3 names groups, `input_layer`.
 
     Raises:
-        ModelError: if it would change what is computed.
+        ModelError: if it would change the result.
     """
-    classes = {kind.lower(): kind for kind in (*QUIET, *RANKS, "Lambda")}
+    classes = {kind.lower(): kind for kind in (*IDENTITY, *RANKS, "Lambda")}
     kind = classes.get(group.replace("_", ""), group)
     refuse_code(name, kind)
     if kind not in classes.values():
@@ -81,7 +81,7 @@ def refuse_silent(name: str, group: str) -> None:
 
 
 def refuse_code(name: str, kind: str) -> None:
-    """Refuses what only running code could compute.
+    """Refuses a layer that is code.
 
     Raises:
         ModelError: for a Lambda layer.
@@ -91,21 +91,21 @@ def refuse_code(name: str, kind: str) -> None:
 
 
 def _refuse_custom(name: str, entry: Mapping[str, Any]) -> None:
-    """A class of the author's own has a name of its own in Keras's registry, or comes from another module."""
+    """Refuses a custom class: it has a registered name with `>`, or is not in Keras's module."""
     module, registered = str(entry.get("module") or "keras"), str(entry.get("registered_name") or "")
     if ">" in registered or not module.startswith("keras"):
         raise ModelError(f"{name} is of a custom class, {registered or module}; no code is run from a file")
 
 
 def _unwrapped(entry: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """A layer's class and configuration; TimeDistributed only says that its layer is applied to every step."""
+    """A layer's class and configuration; for TimeDistributed, those of a Dense or similar layer inside."""
     kind, config = entry["class_name"], entry["config"]
     name = config.get("name", kind)
     refuse_code(name, kind)
     _refuse_custom(name, entry)
     if kind == "TimeDistributed":
         inner, inside = _unwrapped(config["layer"])
-        if inner in QUIET | {"Dense", "Activation"}:
+        if inner in IDENTITY | {"Dense", "Activation"}:
             return inner, inside
     return kind, {**config, "name": name}
 
@@ -113,8 +113,8 @@ def _unwrapped(entry: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 def _check_layer(kind: str, layer: Mapping[str, Any]) -> None:
     name = layer["name"]
     if kind == "Bidirectional" or layer.get("go_backwards"):
-        raise ModelError(f"a network must read forwards only, to write; {name} reads backwards ({kind})")
-    if kind not in QUIET and kind not in RANKS:
+        raise ModelError(f"a network that generates text must read forwards only; {name} reads backwards ({kind})")
+    if kind not in IDENTITY and kind not in RANKS:
         raise ModelError(f"{name} is a layer that charloom's networks do not have, {kind}")
     if kind in RECURRENT:
         _check_recurrent(kind, layer)
@@ -125,7 +125,7 @@ def _check_layer(kind: str, layer: Mapping[str, Any]) -> None:
 
 
 def _check_recurrent(kind: str, layer: Mapping[str, Any]) -> None:
-    """The cell's equation: charloom's cells have tanh and the logistic function, and a GRU that resets after."""
+    """Checks the equations of a cell: tanh, the logistic function, and `reset_after` for a GRU."""
     _check_option(layer, "activation", *(("tanh", "relu") if kind == "SimpleRNN" else ("tanh",)))
     if kind != "SimpleRNN":
         _check_option(layer, "recurrent_activation", "sigmoid")
@@ -144,21 +144,21 @@ def _check_option(layer: Mapping[str, Any], name: str, *allowed: str) -> None:
 
 
 def _check_order(layers: list[tuple[str, str]]) -> None:
-    """Embedding, cells, head; anything else in that place would be another network."""
+    """Checks the order of layers: embedding, cells, head."""
     for (below, _), (kind, name) in itertools.pairwise(layers):
         if RANKS[kind] < RANKS[below]:
-            raise ModelError(f"{name} ({kind}) must not stand behind a {below}: the order is Embedding, cells, Dense")
+            raise ModelError(f"{name} ({kind}) must not follow a {below}: the order is Embedding, cells, Dense")
 
 
 def _check_chain(entries: list[Mapping[str, Any]]) -> None:
-    """A functional model must be a chain: every layer fed by the one before it and by nothing else."""
+    """Checks that a functional model is a chain: the input of every layer is the layer before it, and nothing else."""
     for before, entry in zip([None, *entries], entries, strict=False):
         if "inbound_nodes" not in entry:
             continue
         expected = [] if before is None else [(_name(before), 0)]
         if _sources(entry["inbound_nodes"]) != expected:
             raise ModelError(
-                f"a model must be a chain of layers; {_name(entry)} is fed by another than the one before it"
+                f"a model must be a chain of layers; the input of {_name(entry)} is not the layer before it"
             )
 
 

@@ -1,20 +1,20 @@
-"""How much a stranger's file may unfold to: a few bytes must not fill the memory."""
+"""A limit on the unpacked size of an untrusted file: a small file must not fill the memory."""
 
 from __future__ import annotations
 
 from charloom.errors import ModelError
 
-RATIO = 16  # float weights hardly compress; zlib's own limit is 1032
-SPARE = 1 << 20  # bytes; compressed zeros, such as fresh biases, beat any ratio
+RATIO = 16  # float weights hardly compress; zlib's largest ratio is 1032
+SPARE = 1 << 20  # bytes; zeros, such as initial biases, compress far more
 
 
-def check_room(unfolded: int, size: int) -> None:
-    """Refuses a file of `size` bytes that claims to hold `unfolded` bytes.
+def check_unpacked_size(unpacked: int, size: int) -> None:
+    """Checks that a file of `size` bytes does not unpack to far more.
 
     Raises:
-        ModelError: if that is far more than weights can be compressed.
+        ModelError: if `unpacked` bytes are more than weights in a file of that size.
     """
-    if unfolded > RATIO * size + SPARE:
+    if unpacked > RATIO * size + SPARE:
         raise ModelError(
-            f"the file must hold about as much as its {size:,} bytes; it unfolds to {unfolded:,}: damaged, or a bomb"
+            f"a file of {size:,} bytes must unpack to about as many; found {unpacked:,}: it is damaged or malicious"
         )

@@ -1,9 +1,9 @@
 """Checkpoints of PyTorch's character-level lessons: a dictionary with a `state_dict` and the characters.
 
 The best known is Udacity's "Character-level LSTM in PyTorch" (`rnn_20_epoch.net`, Anna Karenina): `lstm` on one-hot
-characters, `fc` as the head, `tokens` in the order of a Python set. Names and cells vary in the many copies of it, so
-the parts are told by shapes and by PyTorch's own names (`weight_ih_l0`), not by what the lesson called them, nor by
-what `DataParallel` or `torch.compile` put in front.
+characters, `fc` as the head, `tokens` in the order of a Python set. Its many copies have other names and cells. So the
+reader recognises layers by shapes and by PyTorch's own names (`weight_ih_l0`), and ignores all names in front of them,
+such as those of `DataParallel` and `torch.compile`.
 
 Shapes: V vocabulary size, E embedding, X a layer's input size, H hidden, G gates times H.
 """
@@ -22,27 +22,27 @@ import numpy as np
 
 from charloom.data.reading import Notify
 from charloom.errors import DeviceError, ModelError
-from charloom.importers.imported import Floats, ImportedModel, Recurrent
-from charloom.importers.limits import check_room
+from charloom.importers.imported import Floats, ImportedModel, RecurrentLayer
+from charloom.importers.limits import check_unpacked_size
 from charloom.importers.tokens import in_order
 
 STATES = ("state_dict", "model_state_dict", "model", "net")
 TOKENS = ("tokens", "chars", "characters", "vocab", "int2char", "char2int", "idx2char", "char2idx", "itos", "stoi")
-PIECE = re.compile(r"^(.*?)\.?(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(?:_l(\d+))?(_reverse)?$")
+PARAMETER = re.compile(r"^(.*?)\.?(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(?:_l(\d+))?(_reverse)?$")
 
-Pieces = dict[tuple[str, int], dict[str, Floats]]
+LayerArrays = dict[tuple[str, int], dict[str, Floats]]
 
 
 def read_pytorch(path: Path, notice: Notify) -> ImportedModel:
     """The network in a PyTorch checkpoint. Nothing in the file is run.
 
     Args:
-        path: of the file, zipped or from before PyTorch 1.6.
-        notice: told in a line what the file could not tell.
+        path: of the file, a zip archive or the format before PyTorch 1.6.
+        notice: called with one line for each assumption.
 
     Raises:
         DeviceError: without PyTorch.
-        ModelError: if only running code could read it, or it is damaged, or of another kind.
+        ModelError: if reading it needs code to be run, it is damaged, or it holds another kind of network.
     """
     checkpoint = _load(path)
     if not isinstance(checkpoint, Mapping):
@@ -52,12 +52,12 @@ def read_pytorch(path: Path, notice: Notify) -> ImportedModel:
     if not layers:
         raise ModelError("the file must hold a recurrent network (weight_ih_l0, …); found none")
     embedding_VE, head_VH, head_V = _ends(others)
-    _say_what_is_assumed(layers, recurrent, notice)
+    _report_assumptions(layers, recurrent, notice)
     return ImportedModel("PyTorch", tuple(layers), head_VH, head_V, embedding_VE, tokens=_tokens(checkpoint))
 
 
 def _load(path: Path) -> Any:
-    """What the file holds, by `weights_only` alone: tensors, numbers, strings and containers of them."""
+    """The content of the file, read with `weights_only`: tensors, numbers, strings and containers of them."""
     try:
         import torch
     except ModuleNotFoundError:
@@ -65,29 +65,29 @@ def _load(path: Path) -> Any:
     file: Path | io.BytesIO = path
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            check_room(sum(part.file_size for part in archive.infolist()), path.stat().st_size)
-    else:  # a pickle may claim a string of 4 GB: a file would make room for it before it finds that there is none
+            check_unpacked_size(sum(part.file_size for part in archive.infolist()), path.stat().st_size)
+    else:  # from a file, torch allocates memory for a string of any claimed size; from memory it reads what is there
         file = io.BytesIO(path.read_bytes())
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of pickle protocols: what cannot be read is refused below
+        warnings.simplefilter("ignore")  # about pickle protocols; an unreadable file is an error below
         try:
             return torch.load(file, map_location="cpu", weights_only=True)  # noqa: TID251 - weights_only runs no code
-        except Exception as error:  # torch raises whatever its parts raise
+        except Exception as error:  # torch raises many classes
             raise ModelError(_refusal(str(error))) from None
 
 
 def _refusal(message: str) -> str:
-    """Why torch refused, in one line; its own page-long message recommends to run the code."""
+    """Why torch refused, in one line; its own message is a page long and advises to run the code."""
     if code := re.search(r"GLOBAL (\S+)", message):
         return (
-            f"the file must hold tensors, strings and numbers only; to read it, {code[1]} would have to run, and no "
-            "code is run from a file; save {'state_dict': net.state_dict(), 'tokens': list(net.chars)} instead"
+            f"the file must hold only tensors, strings and numbers; it also needs {code[1]}, and no code is run "
+            "from a file; save {'state_dict': net.state_dict(), 'tokens': list(net.chars)} instead"
         )
-    return "the file must be a whole PyTorch, .keras or HDF5 checkpoint; it is damaged, or something else"
+    return "the file must be a whole PyTorch, .keras or HDF5 checkpoint; it is damaged, or has another format"
 
 
 def _state(checkpoint: Mapping[Any, Any]) -> dict[str, Any]:
-    """The state dict: under one of its usual names, or all tensors of the checkpoint itself."""
+    """The state dict: the value of one of its usual names, or all tensors of the checkpoint."""
     state = next((checkpoint[name] for name in STATES if isinstance(checkpoint.get(name), Mapping)), None)
     if state is None:
         state = {key: value for key, value in checkpoint.items() if _dense(value)}
@@ -104,26 +104,26 @@ def _tokens(checkpoint: Mapping[Any, Any]) -> tuple[str, ...] | None:
 
 
 def _array(key: str, tensor: Any) -> Floats:
-    """A tensor's numbers. Its memory is looked at first: strides of 0 make terabytes out of one number."""
+    """A tensor as an array. Its memory is checked first: with strides of 0, one number would become terabytes."""
     if not _dense(tensor) or not tensor.is_floating_point() or str(tensor.layout) != "torch.strided":
         raise ModelError(f"{key} must be a tensor of floats; found {getattr(tensor, 'dtype', type(tensor).__name__)}")
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise ModelError(f"{key} must have all its {tensor.numel():,} numbers in the file; it has fewer")
     try:
         array: Floats = tensor.detach().float().numpy()
-    except RuntimeError:  # two numbers of 4 bits in a byte
+    except RuntimeError:  # such as 4-bit numbers, two in a byte
         raise ModelError(f"{key} must be floats that PyTorch can convert to float32; found {tensor.dtype}") from None
     return array
 
 
-def _sorted(state: Mapping[str, Floats]) -> tuple[Pieces, dict[str, dict[str, Floats]]]:
-    """The recurrent layers' pieces by (module, layer) from the lowest up, and all other arrays by module."""
-    recurrent: Pieces = {}
+def _sorted(state: Mapping[str, Floats]) -> tuple[LayerArrays, dict[str, dict[str, Floats]]]:
+    """The arrays of recurrent layers by (module, layer), lowest first, and all other arrays by module."""
+    recurrent: LayerArrays = {}
     others: dict[str, dict[str, Floats]] = {}
     for key, array in state.items():
-        if piece := PIECE.match(key):
-            _check_piece(key, piece[2], piece[4], array)
-            recurrent.setdefault((piece[1], int(piece[3] or 0)), {})[piece[2]] = array
+        if match := PARAMETER.match(key):
+            _check_array(key, match[2], match[4], array)
+            recurrent.setdefault((match[1], int(match[3] or 0)), {})[match[2]] = array
         else:
             module, _, name = key.rpartition(".")
             others.setdefault(module, {})[name] = array
@@ -135,39 +135,39 @@ def _sorted(state: Mapping[str, Floats]) -> tuple[Pieces, dict[str, dict[str, Fl
     return {place: recurrent[place] for place in places}, others
 
 
-def _check_piece(key: str, name: str, reverse: str | None, array: Floats) -> None:
+def _check_array(key: str, name: str, reverse: str | None, array: Floats) -> None:
     if reverse:
-        raise ModelError(f"a network must read forwards only, to write; {key} says that this one is bidirectional")
+        raise ModelError(f"a network that generates text must read forwards only; {key} belongs to a bidirectional one")
     if name == "weight_hr":
-        raise ModelError(f"a layer must pass on all its units; {key} says that this one projects them (proj_size)")
+        raise ModelError(f"a layer must output all its units; {key} shows a projection (proj_size)")
     if array.ndim != (2 if name.startswith("weight") else 1):
         raise ModelError(f"{key} must be a {'matrix' if name.startswith('weight') else 'vector'}; found {array.shape}")
 
 
-def _layer(place: tuple[str, int], pieces: dict[str, Floats]) -> Recurrent:
-    """One layer; `bias=False` leaves both biases out."""
+def _layer(place: tuple[str, int], arrays: dict[str, Floats]) -> RecurrentLayer:
+    """One layer; without biases (`bias=False`) both are zeros."""
     name = f"{place[0]} layer {place[1]}"
-    missing = [piece for piece in ("weight_ih", "weight_hh") if piece not in pieces]
+    missing = [part for part in ("weight_ih", "weight_hh") if part not in arrays]
     if missing:
         raise ModelError(f"{name} must have a {missing[0]}; the file has none")
-    zeros_G = np.zeros(len(pieces["weight_hh"]), np.float32)
-    biases = (pieces.get("bias_ih", zeros_G), pieces.get("bias_hh", zeros_G))
-    return Recurrent(name, pieces["weight_ih"], pieces["weight_hh"], *biases)
+    zeros_G = np.zeros(len(arrays["weight_hh"]), np.float32)
+    biases = (arrays.get("bias_ih", zeros_G), arrays.get("bias_hh", zeros_G))
+    return RecurrentLayer(name, arrays["weight_ih"], arrays["weight_hh"], *biases)
 
 
 def _ends(others: dict[str, dict[str, Floats]]) -> tuple[Floats | None, Floats, Floats]:
-    """(embedding_VE or None, head_VH, head_V) of what is not recurrent.
+    """(embedding_VE or None, head_VH, head_V) from the modules that are not recurrent.
 
-    Of two, the embedding is the one without a bias, or the first.
+    Of two modules, the embedding is the one without a bias, else the first.
     """
-    for module, pieces in others.items():
-        if not {"weight"} <= pieces.keys() <= {"weight", "bias"} or pieces["weight"].ndim != 2:
+    for module, arrays in others.items():
+        if not {"weight"} <= arrays.keys() <= {"weight", "bias"} or arrays["weight"].ndim != 2:
             raise ModelError(
                 f"beside recurrent layers there may be an embedding and one linear layer; {module} is neither: "
-                f"{', '.join(sorted(pieces))}"
+                f"{', '.join(sorted(arrays))}"
             )
-    named = sorted(others.values(), key=lambda pieces: "bias" in pieces)
-    if len(named) not in (1, 2) or sum("bias" in pieces for pieces in named) > 1:
+    named = sorted(others.values(), key=lambda arrays: "bias" in arrays)
+    if len(named) not in (1, 2) or sum("bias" in arrays for arrays in named) > 1:
         raise ModelError(
             "beside recurrent layers there must be one linear layer, and at most an embedding; "
             f"found {', '.join(others) or 'neither'}"
@@ -177,9 +177,9 @@ def _ends(others: dict[str, dict[str, Floats]]) -> tuple[Floats | None, Floats, 
     return named[0]["weight"] if len(named) == 2 else None, head["weight"], bias_V
 
 
-def _say_what_is_assumed(layers: list[Recurrent], places: Pieces, notice: Notify) -> None:
+def _report_assumptions(layers: list[RecurrentLayer], places: LayerArrays, notice: Notify) -> None:
     if layers[0].cell == "rnn":
-        notice("a file does not tell which nonlinearity an rnn has: tanh is assumed, PyTorch's default")
+        notice("the file does not say which nonlinearity the rnn has; assumed: tanh, PyTorch's default")
     modules = list(dict.fromkeys(module for module, _ in places))
     if len(modules) > 1:
-        notice(f"the file does not tell how its recurrent layers are connected: assumed {' → '.join(modules)}")
+        notice(f"the file does not say how its recurrent layers are connected; assumed: {' → '.join(modules)}")
