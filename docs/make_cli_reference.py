@@ -1,4 +1,4 @@
-"""Write docs/cli.md, the `--help` of every verb; with `--check`, only say whether it is current.
+"""Write docs/cli.md, the `--help` of every command; with `--check`, only say whether it is current.
 
 What a person reads on the page is what the program prints: nothing here is written twice.
 """

@@ -105,7 +105,7 @@ def test_what_resuming_needs_comes_back_in_its_shape(tmp_path):
     "metadata",
     [{"corpus": "caf\udce9.txt"}, {"characters": "x", "validation_nats": "y"}, {"prompt": 3}, {"prompt": "a\n```\nb"}],
 )
-def test_a_card_can_be_written_whatever_the_provenance_holds(tmp_path, metadata):
+def test_a_card_can_be_written_whatever_the_metadata_holds(tmp_path, metadata):
     """A corpus named in Latin-1, or a config.json edited by hand, must not end a run at its first checkpoint."""
     save_model(tmp_path / "one", model(metadata=metadata))
     assert load_model(tmp_path / "one").metadata == metadata

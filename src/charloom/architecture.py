@@ -1,7 +1,7 @@
-"""What a network is made of: its sizes, and the name and shape of every parameter.
+"""The architecture of a network: its sizes, and the name and shape of every parameter.
 
-Names and layouts are those of `torch.nn.RNN/LSTM/GRU`, `nn.Embedding` and `nn.Linear`, on disk and in every engine, so
-a stock PyTorch module loads a model file by name. Gate order: LSTM i, f, g, o; GRU r, z, n with its separate hidden
+Names and layouts are those of `torch.nn.RNN/LSTM/GRU`, `nn.Embedding` and `nn.Linear`, on disk and in every engine. So
+a PyTorch module loads a model file by name. Gate order: LSTM i, f, g, o; GRU r, z, n with its separate hidden
 bias.
 
 Shapes: V vocabulary size, E embedding, H hidden, G gates (1 rnn, 3 gru, 4 lstm).

@@ -1,8 +1,8 @@
-"""Model folders and what a run needs to go on, written so that a kill at any moment loses nothing.
+"""Model folders and the state that a run resumes from; a kill at any moment loses neither.
 
-`files.py` writes a folder, and may for a moment leave the old one as `NAME.old` alone: reading looks there second.
-Weights are safetensors, all else is JSON: loading runs no code. Everything read is checked before it is used, and an
-error names the file and the field.
+`files.py` writes a folder. For a moment only the old one may exist, as `NAME.old`, so a reader tries that name second.
+Weights are safetensors and all else is JSON, so loading runs no code. Everything read is checked before use; an error
+names the file and the field.
 """
 
 from __future__ import annotations
@@ -27,19 +27,18 @@ from charloom.data.vocabulary import Vocabulary
 from charloom.errors import CharloomError, ModelError
 from charloom.files import opened, read, replace_folder
 
-FORMAT = 3  # raised whenever an older charloom could misread a folder, or not read it
-HEADER_SPARE = 1 << 20  # bytes that a safetensors file may have beyond its numbers
+FORMAT = 3  # raised when an older charloom could not read a folder, or read it wrongly
+HEADER_SPARE = 1 << 20  # bytes that a safetensors file may have besides its numbers
 
 Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """Everything a model folder holds.
+    """The content of a model folder.
 
-    records: what one record was in training; metadata: corpus, split, losses and version, for people to read;
-    keep_order: whether records were read in their order, the state carried from one to the next, else each from the
-    zero state.
+    records: the kind of record in training; metadata: corpus, split, losses and version, for people to read;
+    keep_order: whether records were read in order with the state carried on. If not, each was read from the zero state.
     """
 
     architecture: Architecture
@@ -52,15 +51,15 @@ class ModelFolder:
 
     @property
     def reset_id(self) -> int | None:
-        """The id that is read from the zero state, whatever came before it, if there is one."""
+        """The id that is always read from the zero state, if there is one."""
         return None if self.keep_order else self.vocabulary.separator_id
 
 
 def save_model(path: Path, model: ModelFolder, resume: tuple[dict[str, Any], Arrays] | None = None) -> None:
-    """Writes a model folder in place of the one at `path`, if any; with `resume`, its progress and arrays too.
+    """Writes a model folder to `path`, in place of an older one; with `resume`, progress and arrays of a run too.
 
     Raises:
-        OSError: if the disk is full or not writable, or the folder around it is not there; what was at `path` stays.
+        OSError: if the disk is full or not writable, or the parent folder is missing; an older folder at `path` stays.
     """
     from safetensors.numpy import save
 
@@ -69,7 +68,7 @@ def save_model(path: Path, model: ModelFolder, resume: tuple[dict[str, Any], Arr
     files = {
         "config.json": _json(_config(model) | {"sha256": sha256}),
         "vocabulary.json": vocabulary,
-        "README.md": model_card(model).encode(errors="replace"),  # a corpus may be named after a file that is no UTF-8
+        "README.md": model_card(model).encode(errors="replace"),  # a file name may not be UTF-8
         "model.safetensors": weights,
     }
     if resume is not None:
@@ -85,7 +84,7 @@ def _sha256(data: bytes) -> str:
 
 
 def find_model(path: str | os.PathLike[str]) -> Path:
-    """The model folder that a person means by a path: itself, or the best (else the last) one of a run folder.
+    """The model folder for a path: the path itself, or the best (else the last) model of a run folder.
 
     Raises:
         ModelError: if there is none.
@@ -93,7 +92,7 @@ def find_model(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     for place in (path, path / "best", path / "last"):
         folder = place if os.path.lexists(place) else place.parent / (place.name + ".old")
-        if os.path.isfile(folder / "config.json"):  # unlike Path.is_file, never an OSError: this may be any string
+        if os.path.isfile(folder / "config.json"):  # unlike Path.is_file, raises no OSError: the path may be any string
             return folder
     if not os.path.lexists(path):
         raise ModelError(f"a model must be a folder that `charloom train` wrote; {path} does not exist")
@@ -101,10 +100,10 @@ def find_model(path: str | os.PathLike[str]) -> Path:
 
 
 def load_model(path: str | os.PathLike[str]) -> ModelFolder:
-    """Reads and checks a model folder, or the best one of a run folder.
+    """Reads and checks a model folder, or the best model of a run folder.
 
     Raises:
-        ModelError: naming the file and the field that is missing, damaged, from the future or mismatched.
+        ModelError: naming the file and the field that is missing, damaged, of a newer version or mismatched.
     """
     folder = find_model(path)
     try:
@@ -159,7 +158,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _finite(number: str) -> float:
-    """A number of a JSON file; neither NaN and Infinity, which are no JSON, nor one like 1e400, which becomes one."""
+    """A finite number of a JSON file; NaN, Infinity and numbers like 1e400 are errors."""
     if not math.isfinite(value := float(number)):
         raise ValueError(f"numbers must be finite; found {number}")
     return value
@@ -173,7 +172,7 @@ def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _load_parameters(path: Path, architecture: Architecture) -> dict[str, NDArray[np.float32]]:
-    """The weights, after their names, shapes, types and values have been checked against the architecture."""
+    """The weights, with names, shapes, types and values checked against the architecture."""
     arrays = read_arrays(path, architecture.size * 4)
     if arrays.keys() != architecture.shapes.keys():
         odd = sorted(arrays.keys() ^ architecture.shapes.keys())[0]
@@ -188,7 +187,7 @@ def _load_parameters(path: Path, architecture: Architecture) -> dict[str, NDArra
 
 
 def read_arrays(path: Path, most: int) -> Arrays:
-    """All arrays of a safetensors file, which may take so many bytes.
+    """All arrays of a safetensors file; they may take `most` bytes.
 
     Raises:
         ModelError: if it is missing, larger, truncated or damaged.
@@ -197,12 +196,12 @@ def read_arrays(path: Path, most: int) -> Arrays:
     from safetensors.numpy import load_file
 
     try:
-        with opened(path, most + HEADER_SPARE):  # before the library, which would map whatever it is given
+        with opened(path, most + HEADER_SPARE):  # checked first: the library would map any file
             return load_file(path)
     except OSError as error:
         reason = error.strerror or "no such file"
         raise ModelError(f"{path.name} must be readable; {reason}; was the folder copied whole?") from None
-    except (AttributeError, TypeError) as error:  # bfloat16 and 8-bit floats, which NumPy does not have
+    except (AttributeError, TypeError) as error:  # NumPy lacks bfloat16 and 8-bit floats
         raise ModelError(
             f"{path.name} must hold numbers that NumPy has, such as float32; it does not: {error}"
         ) from None
@@ -211,15 +210,15 @@ def read_arrays(path: Path, most: int) -> Arrays:
 
 
 def check_sha256(path: Path, given: dict[str, Any], where: str) -> None:
-    """Makes sure that a file is as it was written: of a weight that a broken disk changed, nothing else can tell.
+    """Checks the checksum of a file; a weight that a damaged disk changed is found by nothing else.
 
     Args:
         path: of the file.
-        given: what the JSON file beside it holds; folders of older versions have no `sha256` in it.
-        where: that file's name.
+        given: the content of the JSON file beside it; in older versions it has no `sha256`.
+        where: the name of that JSON file.
 
     Raises:
-        ModelError: if the file is another.
+        ModelError: if the checksum differs.
     """
     if "sha256" not in given:
         return
@@ -231,7 +230,7 @@ def check_sha256(path: Path, given: dict[str, Any], where: str) -> None:
     if sha256[path.name] != found:
         raise ModelError(
             f"{path.name} must have the SHA-256 that {where} gives; found another; the file is damaged: copy it again "
-            f"(or, if it was changed on purpose, remove sha256 from {where})"
+            f"(or, if you changed it on purpose, remove sha256 from {where})"
         )
 
 
@@ -255,7 +254,7 @@ def model_card(model: ModelFolder) -> str:
     """A Hugging Face model card."""
     made, a = model.metadata, model.architecture
     nats, characters = made.get("validation_nats"), made.get("characters")
-    loss, length = "not measured", "unknown"  # metadata is read back from a file: anything may be in it
+    loss, length = "not measured", "unknown"  # metadata may come from a file, with any content
     if isinstance(nats, float):
         loss = f"{nats:.4f} nats and {nats / np.log(2):.4f} bits per {model.vocabulary.unit}"
     if isinstance(characters, int):
@@ -281,7 +280,7 @@ charloom generate PATH_OF_THIS_FOLDER{_prompt(made)}
 
 
 def _prompt(made: dict[str, Any]) -> str:
-    """The option with the prompt that training suggests, for a shell; nothing where there is none."""
+    """The option with the prompt that training suggests, for a shell; empty without one."""
     prompt = made.get("prompt")
     if not isinstance(prompt, str) or not prompt.isprintable() or "`" in prompt:
         return ""
@@ -289,7 +288,7 @@ def _prompt(made: dict[str, Any]) -> str:
 
 
 def _trained_or_imported(made: dict[str, Any]) -> str:
-    """Whether charloom trained the weights, or took them over from another program's file."""
+    """Whether charloom trained the model or imported it."""
     if "imported_from" in made:
         return f"Imported from `{made['imported_from']}` ({made.get('format', 'unknown format')})"
     return "Trained"

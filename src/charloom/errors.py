@@ -1,20 +1,20 @@
-"""Every error that a person can cause, and the exit status each ends in.
+"""Every error that a user can cause, with its exit status.
 
-A message says what must hold, what was found and what to do, in one line. The command line prints it and nothing
-else; from Python it is an exception like any other. `assert` is for mistakes of our own.
+A message says what must hold, what was found and what to do, in one line. The command line prints only the message.
+`assert` is for errors in charloom itself.
 """
 
 
 class CharloomError(Exception):
-    """The root of all of charloom's own errors; exit status 1."""
+    """The base class of charloom's errors; exit status 1."""
 
     exit_status = 1
 
 
 class SettingsError(CharloomError, ValueError):
-    """A setting, flag or argument that cannot be used; exit status 2.
+    """An invalid setting, flag or argument; exit status 2.
 
-    setting: its name, where the message begins with it, so that the command line can show it as a flag.
+    setting: its name, if the message begins with it; the command line then shows it as a flag.
     """
 
     exit_status = 2
@@ -25,23 +25,23 @@ class SettingsError(CharloomError, ValueError):
 
 
 class TextError(CharloomError):
-    """A text that cannot be found, read, decoded or used."""
+    """A corpus or text that cannot be found, read, decoded or used."""
 
 
 class UnknownCharacterError(TextError, ValueError):
-    """A character of a prompt or a scored text that the model's vocabulary does not hold."""
+    """A character of a prompt or a scored text that is not in the model's vocabulary."""
 
 
 class ModelError(CharloomError):
-    """A model or run folder that is missing, damaged, from the future, or not one at all."""
+    """A model or run folder that is missing, damaged, of a newer version, or something else."""
 
 
 class DeviceError(CharloomError):
-    """A device, engine or optional dependency that was asked for and is not here."""
+    """A device, engine or optional dependency that is not available."""
 
 
 class TrainingError(CharloomError):
-    """Training cannot go on: the loss is not finite a second time, or a checkpoint cannot be written."""
+    """Training cannot continue: the loss is not finite a second time, or a checkpoint cannot be written."""
 
 
 class QueueFullError(CharloomError):
@@ -49,6 +49,6 @@ class QueueFullError(CharloomError):
 
 
 class Interrupted(CharloomError):
-    """Ctrl-C, SIGTERM or SIGHUP: the step was finished and everything is saved; exit status 130."""
+    """Ctrl-C, SIGTERM or SIGHUP: the step was completed and everything was saved; exit status 130."""
 
     exit_status = 130

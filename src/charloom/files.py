@@ -1,8 +1,8 @@
-"""Files read without waiting and written to last: what a model folder, a run folder and their data are made of.
+"""Safe reading and durable writing of the files in model folders and run folders.
 
-Reading takes regular files only, so a FIFO or a device never holds the program up. Writing follows no link. A file or
-folder is written whole under a name of its own, synced to the disk, and renamed into place. POSIX cannot rename over
-a folder that is not empty, so for a moment the old one stands aside as `NAME.old`; who reads looks there second.
+Only regular files are read, so a FIFO or a device cannot block the program. Writing follows no link. A file or folder
+is written under a temporary name, synced to the disk, and renamed. POSIX cannot rename over a folder that is not empty.
+So the old folder is `NAME.old` for a moment, and a reader tries that name second.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
 
 
 def opened(path: Path, most: int | None = None) -> BufferedReader:
-    """Opens a regular file to be read.
+    """Opens a regular file for reading.
 
     Raises:
-        OSError: if it is not there, not readable, or something else.
+        OSError: if it is missing, not readable, or not a regular file.
         ModelError: if it has more than `most` bytes.
     """
     file = cast(BufferedReader, _regular(path, "rb", 0))
@@ -41,16 +41,16 @@ def opened(path: Path, most: int | None = None) -> BufferedReader:
 
 
 def read(path: Path, most: int = LARGEST_TEXT) -> bytes:
-    """What a regular file of at most `most` bytes holds; errors as of `opened`."""
+    """The content of a regular file of at most `most` bytes; errors as in `opened`."""
     with opened(path, most) as file:
         return file.read(most)
 
 
 def append(path: Path, data: bytes) -> int:
-    """Adds to the end of a file, which is made where there is none; returns its size in bytes.
+    """Appends to a file, or creates it; returns its size in bytes.
 
     Raises:
-        OSError: if it is a link or no regular file, or the disk is full.
+        OSError: if it is a link or not a regular file, or the disk is full.
     """
     with _own(path, "ab") as file:
         file.write(data)
@@ -58,10 +58,10 @@ def append(path: Path, data: bytes) -> int:
 
 
 def cut_lines(path: Path, size: int) -> None:
-    """Cuts a file of lines to at most `size` bytes. A torn last line gets its end: the next must not become part of it.
+    """Truncates a file of lines to at most `size` bytes, and ends an incomplete last line with a newline.
 
     Raises:
-        OSError: if it is not there, a link or no regular file.
+        OSError: if it is missing, a link or not a regular file.
     """
     with _own(path, "r+b") as file:
         file.truncate(min(size, os.fstat(file.fileno()).st_size))
@@ -72,7 +72,7 @@ def cut_lines(path: Path, size: int) -> None:
 
 
 def sync(path: Path) -> None:
-    """Makes a file's content, or the names in a folder, last through a power cut; Windows cannot open a folder."""
+    """Syncs a file, or the names in a folder, to the disk (not a folder on Windows, which cannot open one)."""
     folder = path.is_dir()
     if os.name == "posix" or not folder:
         handle = os.open(path, (os.O_RDONLY if folder else os.O_RDWR) | AT_ONCE)
@@ -83,7 +83,7 @@ def sync(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder that lasts through a power cut, and its parents; one that is there already stays as it is."""
+    """Creates a folder and its parents if missing, and syncs them to the disk."""
     if path.is_dir():
         return
     make_folder(path.parent)
@@ -92,7 +92,7 @@ def make_folder(path: Path) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Puts a file with this content at `path` so that at every moment the old or the new one is there whole."""
+    """Replaces a file at `path` atomically: at every moment the old or the new file is there, whole."""
     fresh = _beside(path)
     try:
         _write(fresh, data)
@@ -104,11 +104,11 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Puts a folder with these files at `path` so that at every moment the old or the new one is there whole.
+    """Replaces a folder at `path`: at every moment the old or the new folder is there, whole.
 
     Raises:
-        OSError: if the disk is full or not writable, `path` is a link, or the folder around it is not there; what was
-            at `path` stays.
+        OSError: if the disk is full or not writable, `path` is a link, or the parent folder is missing. The old folder
+            stays.
     """
     refuse_link(path)
     fresh, old = _beside(path), path.with_name(path.name + ".old")
@@ -129,7 +129,7 @@ def replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 def refuse_link(path: Path) -> None:
-    """Makes sure that what is written at a path is written there.
+    """Checks that a path is not a link, which a write would follow.
 
     Raises:
         OSError: if the path is a link.
@@ -139,7 +139,7 @@ def refuse_link(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what writers left in a folder when they were killed; only where no other process may be writing now."""
+    """Removes temporary files that killed processes left in a folder; no other process may write to it now."""
     for path in folder.glob("*.new-" + 8 * "[0-9a-f]"):
         _remove(path)
     for name in ("best", "last", "run.toml"):  # of older versions
@@ -147,12 +147,12 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _beside(path: Path) -> Path:
-    """A name that no other writer of `path` uses."""
+    """A temporary name beside `path`, which no other process uses."""
     return path.with_name(f"{path.name}.new-{secrets.token_hex(4)}")
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Writes a new file through to the disk."""
+    """Writes a new file and syncs it to the disk."""
     with path.open("xb") as file:
         file.write(data)
         file.flush()
@@ -160,7 +160,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Removes a folder with all that is in it, a file or a link, if it is there and can be removed."""
+    """Removes a folder with its content, a file or a link, if it exists and can be removed."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -168,13 +168,13 @@ def _remove(path: Path) -> None:
 
 
 def _own(path: Path, mode: str) -> BinaryIO:
-    """Opens a file to be written: itself, never what it leads to."""
+    """Opens a file for writing; a link is an error."""
     refuse_link(path)
     return _regular(path, mode, NO_LINK)
 
 
 def _regular(path: Path, mode: str, further: int) -> BinaryIO:
-    """Opens a regular file, and nothing else: opening a FIFO waits for its other end, and a device may have no end."""
+    """Opens a regular file only: opening a FIFO waits for its other end, and a device may be endless."""
 
     def opener(name: str, flags: int) -> int:
         handle = os.open(name, flags | AT_ONCE | further, 0o666)

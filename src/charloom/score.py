@@ -1,7 +1,7 @@
-"""How well a model predicts a text: sums from which every figure follows.
+"""The score of a model on a text: sums of nats and counts, and cross-entropy.
 
-A model that gives each next character the probability p can store it in -log2 p bits (Shannon 1948), so bits per
-character compare a language model with a compressor directly. Nats (natural logarithm) are what training minimises.
+A model that gives the next character the probability p can encode it in -log2 p bits (Shannon 1948). So bits per
+character compare a language model with a compressor. Training minimises nats (natural logarithm).
 
 Shapes: T steps, V vocabulary size.
 """
@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Score:
-    """What a model made of a text: sums, from which every figure follows, so that scores can be added.
+    """The score of a model on a text; scores can be added.
 
-    tokens: how many were predicted; characters: how many characters they are (a character may be several bytes);
-    nats: sum of -ln p; correct: how often the likeliest token was the right one.
+    tokens: how many were predicted; characters: the same in characters (one may be several bytes); nats: the sum of
+    -ln p; correct: how often the token with the highest probability was the target.
     """
 
     tokens: int
@@ -31,22 +31,22 @@ class Score:
 
     @property
     def nats_per_char(self) -> float:
-        """Mean of -ln p a character."""
+        """Mean of -ln p per character."""
         return self.nats / self.characters
 
     @property
     def bits_per_char(self) -> float:
-        """The same in bits: what storing a character would take."""
+        """The same in bits."""
         return self.nats_per_char / math.log(2)
 
     @property
     def perplexity(self) -> float:
-        """e to the nats a character: among how many equally likely characters the model still doubts."""
+        """e to the power of nats per character: the number of equally likely characters with the same loss."""
         return math.exp(self.nats_per_char) if self.nats_per_char < 709 else math.inf  # e^709 is near the largest float
 
     @property
     def accuracy(self) -> float:
-        """Part of the tokens, 0 … 1, whose likeliest guess was right."""
+        """Part of the tokens, 0 … 1, for which the token with the highest probability was the target."""
         return self.correct / self.tokens
 
     def __add__(self, other: Score) -> Score:

@@ -226,20 +226,20 @@ def test_missing_arguments(charloom, arguments):
     assert "MODEL" in ended.complaint or "FILE" in ended.complaint or "train PATH" in ended.complaint
 
 
-@pytest.mark.parametrize("verb", ["generate", "eval"])
+@pytest.mark.parametrize("command", ["generate", "eval"])
 @pytest.mark.parametrize(
     ("text", "says"),
     [("Now é", "'é' (U+00E9) at position 4"), ("🦜!", "(U+1F99C) at position 0"), ("a\tb", "'\\t' (U+0009)")],
 )
-def test_characters_that_a_model_does_not_know(charloom, tmp_path, tiny, verb, text, says):
+def test_characters_that_a_model_does_not_know(charloom, tmp_path, tiny, command, text, says):
     """An index of nothing; or a message that names neither the character nor the place."""
     write(tmp_path, "text.txt", text)
-    asked = ["--prompt", text] if verb == "generate" else ["text.txt"]
-    ended = charloom(verb, tiny, *asked)
+    asked = ["--prompt", text] if command == "generate" else ["text.txt"]
+    ended = charloom(command, tiny, *asked)
     assert (ended.status, ended.out) == (1, "")
     assert says in ended.complaint
     assert "--unknown skip" in ended.complaint
-    assert charloom(verb, tiny, *asked, "--unknown", "replace").status == 0
+    assert charloom(command, tiny, *asked, "--unknown", "replace").status == 0
 
 
 def test_a_prompt_that_is_not_utf_8(charloom, tmp_path, tiny, tiny_bytes):
@@ -307,13 +307,13 @@ def test_a_model_folder_that_is_damaged(charloom, tmp_path, tiny, damage):
     assert all(part in ended.complaint for part in says), ended.err
 
 
-@pytest.mark.parametrize("verb", [["generate"], ["info"], ["eval"], ["train", "--from"], ["train", "--resume"]])
+@pytest.mark.parametrize("command", [["generate"], ["info"], ["eval"], ["train", "--from"], ["train", "--resume"]])
 @pytest.mark.parametrize("what", ["missing", "empty", "corpus.txt"])
-def test_what_is_no_model_at_all(charloom, tmp_path, corpus_file, verb, what):
-    """Each verb that takes a model must refuse what is none: a wrong name, an empty folder, a file."""
+def test_what_is_no_model_at_all(charloom, tmp_path, corpus_file, command, what):
+    """Each command that takes a model must refuse what is none: a wrong name, an empty folder, a file."""
     (tmp_path / "empty").mkdir()
-    path = [] if verb[-1] in ("generate", "info", "--resume") else [corpus_file]
-    ended = charloom(*verb, what, *path)
+    path = [] if command[-1] in ("generate", "info", "--resume") else [corpus_file]
+    ended = charloom(*command, what, *path)
     assert (ended.status, ended.out) == (1, "")
     assert what in ended.complaint
     assert nothing_begun(tmp_path)
@@ -482,7 +482,7 @@ def test_without_torch(cold, tmp_path, tiny, corpus_file, smallest):
     assert len(cold("generate", tiny, "--length", "5", env=env).out) == 6
     assert cold("eval", tiny, corpus_file, env=env).status == 0
     info = cold("info", env=env).out
-    assert "NumPy by hand" in info
+    assert "NumPy; PyTorch is faster" in info
     assert "pip install torch" in info
     ended = cold("train", corpus_file, *smallest, env=env)
     assert ended.status == 0, ended.err

@@ -21,7 +21,7 @@ FINISHED = Finished("runs/a-1", 1000, 3, 61.0, 900, 1.5, 0.5, 1.6)
 
 def test_validations_are_a_table_that_fits_80_columns():
     """Columns that do not stand below their labels; nats or bits that are not labelled."""
-    lines = display.Lines()
+    lines = display.EventLines()
     head, first = lines.of(VALIDATION)
     (second,) = lines.of(Validation(5, 0, None, 2.0, 0.5, False, 1.0))
     assert "train nats/char (bits)" in head
@@ -35,7 +35,7 @@ def test_validations_are_a_table_that_fits_80_columns():
 
 def test_a_byte_level_models_losses_say_so():
     """Nats a byte labelled as nats a character."""
-    lines = display.Lines()
+    lines = display.EventLines()
     lines.of(Started("r", "e", "gru", 1, 8, 9, 256, "byte", 10, 10, 0, False))
     assert "validation nats/byte (bits)" in lines.of(VALIDATION)[0]
     assert "1.5000 nats/byte (2.164 bits)" in "\n".join(lines.of(FINISHED))
@@ -43,7 +43,7 @@ def test_a_byte_level_models_losses_say_so():
 
 def test_one_is_no_plural():
     """`done: 1 steps`, `1 whole epochs`."""
-    lines = display.Lines()
+    lines = display.EventLines()
     shown = "\n".join(
         lines.of(Started("r", "e", "gru", 1, 1, 9, 9, "char", 1, 10, 0, False))
         + lines.of(Finished("r", 1, 1, 1.0, 1, None, None, None))

@@ -1,4 +1,4 @@
-"""The door: help, verbs, statuses, and how soon it opens."""
+"""The command line: help, commands, statuses, and how fast it starts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from charloom.cli.main import VERBS
+from charloom.cli.main import COMMANDS
 
 
 def imported(err: str) -> set[str]:
@@ -34,21 +34,21 @@ def test_generate_needs_no_torch(cold, tiny):
     assert not modules & {"torch", "rich", "fsspec", "pooch", "requests", "charset_normalizer"}
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help(charloom, verb):
-    """A verb in the list that does not exist, or help that shows its markup."""
-    ended = charloom(verb, "--help")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(charloom, command):
+    """A command in the list that does not exist, or help that shows its markup."""
+    ended = charloom(command, "--help")
     assert (ended.status, ended.err) == (0, "")
-    assert ended.out.startswith(f"Usage: charloom {verb} ")
+    assert ended.out.startswith(f"Usage: charloom {command} ")
     assert "\\b" not in ended.out
     assert max(map(len, ended.out.splitlines())) <= 100
 
 
-def test_the_list_of_verbs(charloom):
-    """Markup, or a list of verbs that is not the one there is."""
+def test_the_list_of_commands(charloom):
+    """Markup, or a list of commands that is not the one there is."""
     ended = charloom("--help")
     assert "\\b" not in ended.out
-    assert all(f"  {verb} " in ended.out for verb in VERBS)
+    assert all(f"  {command} " in ended.out for command in COMMANDS)
     assert "\n  charloom demo\n" in ended.out.replace("    ", "  ")
 
 
@@ -63,8 +63,8 @@ def test_nothing_asked_is_answered_with_the_help(charloom):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["trian", "x.txt"], "'trian' is not a verb of charloom; did you mean train?"),
-        (["fly"], "'fly' is not a verb of charloom; the verbs are train, generate,"),
+        (["trian", "x.txt"], "'trian' is not a command of charloom; did you mean train?"),
+        (["fly"], "'fly' is not a command of charloom; the commands are train, generate,"),
         (["--fast"], "--fast"),
         (["train", "x.txt", "--hiden", "3"], "`charloom train --help`"),
     ],
@@ -94,7 +94,7 @@ def test_a_part_that_does_not_load(cold, tmp_path):
                                        "    raise ImportError('many lines of advice') from error\n")  # fmt: skip
     ended = cold("generate", "x", env={"PYTHONPATH": str(tmp_path)})
     assert (ended.status, ended.out) == (1, "")
-    assert ended.complaint.startswith("every part must load; No module named 'no_such_part'; ")
+    assert ended.complaint.startswith("every package must load; No module named 'no_such_part'; ")
 
 
 def test_the_version(charloom):
@@ -114,7 +114,7 @@ def test_the_installed_command_is_this_one():
     assert command.load() is main
 
 
-def test_a_shell_can_complete_verbs_and_flags():
+def test_a_shell_can_complete_commands_and_flags():
     """The line in the README that turns completion on."""
     for words, expected in (("charloom ge", "generate"), ("charloom train --hid", "--hidden")):
         env = {"_CHARLOOM_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}

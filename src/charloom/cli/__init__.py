@@ -1,1 +1,1 @@
-"""The command line: parse → call → print. One file a verb; imported only when its verb is used."""
+"""The command line: parse → call → print. One file for each command, imported when the command runs."""

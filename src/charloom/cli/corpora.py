@@ -10,12 +10,12 @@ import click
 from charloom.cli.screen import write
 
 
-@click.command(short_help="List the texts that have a name.")
+@click.command(short_help="List the named corpora.")
 @click.option(
-    "--json", "as_json", is_flag=True, help="print a JSON object a line: name, description, size in bytes, origin"
+    "--json", "as_json", is_flag=True, help="print one JSON object a line: name, description, size in bytes, origin"
 )
 def command(as_json: bool) -> None:
-    """List the texts that `charloom train NAME` knows by name, their sizes, and where each comes from."""
+    """List the corpora that `charloom train NAME` accepts by name, with size and origin."""
     from charloom.data.named import listing
 
     for entry in listing():

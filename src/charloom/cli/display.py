@@ -1,6 +1,6 @@
-"""How a run is shown: live on a terminal, plain lines elsewhere, JSON lines for machines, or not at all.
+"""The display of a run: live on a terminal, plain lines elsewhere, JSON lines for programs, or nothing.
 
-Everything but JSON goes to stderr, so that stdout carries data alone.
+All but JSON goes to stderr, so stdout has only data.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from rich.text import Text
 from charloom.cli.screen import discard, one_line, shown, stderr_may_fail, tell, tell_line
 from charloom.training.events import Event, Finished, Notice, Planned, Report, Sample, Started, Step, Validation
 
-PLAIN_EVERY = 10.0  # seconds between two lines about steps, or two samples, off a terminal
-SAMPLE_ROWS = 6  # of the panel: fixed, so that nothing below it jumps
+PLAIN_EVERY = 10.0  # seconds between two lines about steps, or two samples, without a terminal
+SAMPLE_ROWS = 6  # of the panel: fixed, so that the lines below do not move
 
 
 @contextmanager
 def open_display(quiet: bool = False, as_json: bool = False, tensorboard: bool = False) -> Iterator[Report]:
-    """The function that shows events, open for the length of a run."""
+    """The function that shows events; the context lasts as long as the run."""
     with ExitStack() as stack:
         reports: list[Report] = []
         if as_json:
@@ -54,7 +54,7 @@ def open_display(quiet: bool = False, as_json: bool = False, tensorboard: bool =
 
 
 def animated() -> Console | None:
-    """The terminal on stderr, if it is one that can change lines in place and the person wants that."""
+    """The terminal on stderr, if it can change lines in place and NO_COLOR is not set."""
     if os.environ.get("NO_COLOR") or not sys.stderr.isatty():
         return None
     console = Console(stderr=True, highlight=False)
@@ -67,13 +67,13 @@ def _notice_only(event: Event) -> None:
 
 
 class JsonDisplay:
-    """An event a line on stdout. Once nobody reads them any more, training goes on without."""
+    """One event a line on stdout. If the reader closes the pipe, training continues without this display."""
 
     def __init__(self) -> None:
         self._read = True
 
     def report(self, event: Event) -> None:
-        """Writes an event; in ASCII, which every reader takes."""
+        """Writes an event, in ASCII."""
         if not self._read:
             return
         try:
@@ -85,8 +85,8 @@ class JsonDisplay:
             tell_line(f"stdout cannot be written: {error.strerror}; training goes on, see log.jsonl")
 
 
-class Lines:
-    """What stays on the screen of each event: none for one that passes."""
+class EventLines:
+    """The permanent lines of each event; steps and samples have none."""
 
     def __init__(self) -> None:
         self.unit = "char"
@@ -111,13 +111,13 @@ class Lines:
 
 
 def plan_table(event: Planned) -> list[str]:
-    """What was chosen, a row a setting."""
-    repeated = f", {event.repeated:.0%} in lines that stood there before" if event.repeated >= 0.01 else ""
+    """The choices of the planner, one setting a row."""
+    repeated = f", {event.repeated:.0%} in repeated lines" if event.repeated >= 0.01 else ""
     records = f" in {counted(event.records, 'record')}" if event.records else ""
     unit = "minute" if event.minutes == 1 else "minutes"
     rows = [
         f"plan for {event.minutes:g} {unit}: {event.tokens:,} tokens{records}, "
-        f"{event.distinct:,} different{repeated}; xz packs a sample into {event.xz_bits_per_token:.2f} bits each"
+        f"{event.distinct:,} different{repeated}; xz packs a sample into {event.xz_bits_per_token:.2f} bits/token"
     ]
     width = max((len(str(choice.value)) for choice in event.choices), default=0)
     rows += [f"  {choice.setting:<14}{choice.value!s:>{width}}  {choice.reason}" for choice in event.choices]
@@ -125,10 +125,10 @@ def plan_table(event: Planned) -> list[str]:
 
 
 def _started(event: Started) -> list[str]:
-    verb = f"going on at step {event.step:,}" if event.resumed else "training"
+    action = f"going on at step {event.step:,}" if event.resumed else "training"
     network = f"{event.cell}, {event.layers} x {counted(event.hidden, 'unit')}, {event.parameters:,} parameters"
     return [
-        f"{verb} in {event.run}: {network}",
+        f"{action} in {event.run}: {network}",
         f"text: {event.tokens:,} tokens; {counted(event.train_tokens, event.unit)} to train on, "
         f"{event.validation_tokens:,} to validate",
         f"with: {event.engine}",
@@ -136,13 +136,13 @@ def _started(event: Started) -> list[str]:
 
 
 def validation_head(unit: str) -> str:
-    """Labels for the rows below; 79 columns at most."""
+    """The labels of the rows; at most 79 columns."""
     measure = f"nats/{unit} (bits)"
     return f"{'step':>9} {'epoch':>5} {'time':>8} {'train ' + measure:>23} {'validation ' + measure:>28}"
 
 
 def validation_row(event: Validation) -> str:
-    """A validation in one row; a star where it is the best so far."""
+    """A validation in one row, with a star if it is the best so far."""
     train, validation = ("" if nats is None else _both(nats) for nats in (event.train_nats, event.validation_nats))
     star = " *" if event.best else ""
     return f"{event.step:>9,} {event.epoch + 1:>5} {clock(event.seconds):>8} {train:>23} {validation:>28}{star}"
@@ -172,7 +172,7 @@ def _both(nats: float) -> str:
 
 
 def loss(nats: float, unit: str) -> str:
-    """A loss with its labels."""
+    """A loss with its units."""
     return f"{nats:.4f} nats/{unit} ({nats / math.log(2):.3f} bits)"
 
 
@@ -182,23 +182,23 @@ def clock(seconds: float) -> str:
 
 
 def step_line(event: Step, unit: str) -> str:
-    """Where training is, in one line."""
+    """The progress of training in one line."""
     return (
         f"step {event.step:,} · epoch {event.epoch + 1} · train {loss(event.train_nats, unit)} · "
         f"{event.tokens_per_second:,.0f} {unit}s/s"
     )
 
 
-def left(event: Step) -> str:
-    """The time that is left, if that can be told."""
+def time_left(event: Step) -> str:
+    """The remaining time, if it is known."""
     return "" if event.seconds_left is None else f"{clock(event.seconds_left)} left"
 
 
 class PlainDisplay:
-    """A line for what happened, for logs and pipes."""
+    """Plain lines, for logs and pipes."""
 
     def __init__(self) -> None:
-        self._lines = Lines()
+        self._lines = EventLines()
         self._last_step = self._last_sample = -math.inf
         self._seconds = 0.0
 
@@ -210,18 +210,18 @@ class PlainDisplay:
             self._seconds = event.seconds
         if isinstance(event, Step) and event.seconds - self._last_step >= PLAIN_EVERY:
             self._last_step = event.seconds
-            tell(" · ".join(filter(None, (step_line(event, self._lines.unit), left(event)))))
+            tell(" · ".join(filter(None, (step_line(event, self._lines.unit), time_left(event)))))
         if isinstance(event, Sample) and self._seconds - self._last_sample >= PLAIN_EVERY:
             self._last_sample = self._seconds
             tell("\n".join("    " + line for line in event.text.splitlines()))
 
 
 class LiveDisplay:
-    """The last sample, a bar and a line that change in place; what stays scrolls by above them."""
+    """The last sample, a progress bar and a line that change in place, below the permanent lines."""
 
     def __init__(self, console: Console) -> None:
         self._live = Live(console=console, refresh_per_second=4, transient=True)
-        self._lines = Lines()
+        self._lines = EventLines()
         self._sample: Text | None = None
         self._step: Step | None = None
 
@@ -251,7 +251,7 @@ class LiveDisplay:
     def _view(self) -> Group:
         parts: list[Any] = []
         if self._sample is not None:
-            title = "what it writes now"
+            title = "sample"
             parts.append(
                 Panel(self._sample, title=title, title_align="left", border_style="dim", height=SAMPLE_ROWS + 2)
             )
@@ -259,7 +259,7 @@ class LiveDisplay:
             row = Table.grid(padding=(0, 1), expand=True)
             row.add_column(ratio=1)
             row.add_column(justify="right", no_wrap=True)
-            row.add_row(ProgressBar(1.0, self._step.fraction), left(self._step))
+            row.add_row(ProgressBar(1.0, self._step.fraction), time_left(self._step))
             parts.append(row)
             parts.append(Text(step_line(self._step, self._lines.unit), no_wrap=True, overflow="ellipsis"))
         return Group(*parts)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from charloom.cli.reading import read_text
 from charloom.cli.screen import write
-from charloom.cli.texts import MOST, bytes_of, characters_of, compressed, text_like
 from charloom.errors import ModelError, SettingsError, TextError
+from charloom.evaluation.compressors import MOST, bytes_of, characters_of, compressed
 
 if TYPE_CHECKING:
     from charloom.data.dataset import Dataset
@@ -25,7 +26,7 @@ class WindowsParameter(click.ParamType[int]):
     name = "windows"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The length of a window."""
+        """The length of a window, N."""
         kind, _, length = str(value).partition(":")
         if kind != "windows" or not re.fullmatch(r"0*[1-9][0-9]{0,8}", length, re.ASCII):
             self.fail(f"must be windows:N, such as windows:256; got {value!r}", param, ctx)
@@ -46,27 +47,31 @@ class WindowsParameter(click.ParamType[int]):
     metavar="error|skip|replace",
     type=click.Choice(["error", "skip", "replace"]),
     default="error",
-    help="characters that the model does not know  [error]",
+    help="what to do with characters outside the vocabulary  [error]",
 )
 @click.option("--encoding", metavar="NAME", help="insist on this encoding; otherwise UTF-8, else detected")
 @click.option(
     "--errors",
     metavar="strict|replace|ignore",
     default="strict",
-    help="bytes that the encoding does not know: an error, U+FFFD, or nothing  [strict]",
+    help="invalid bytes in the encoding: an error, U+FFFD, or left out  [strict]",
 )
 @click.option(
     "--field",
     metavar="NAME",
     help="the field (.jsonl, .json; user.name is nested) or column (.csv, .tsv) that holds the text",
 )
-@click.option("--dynamic", is_flag=True, help="also while the model learns from what it has just read of FILE")
+@click.option(
+    "--dynamic",
+    is_flag=True,
+    help="also dynamic evaluation: the model learns from each part of FILE after it was scored",
+)
 @click.option(
     "--protocol",
     "window",
     metavar="windows:N",
     type=WindowsParameter(),
-    help="also in windows of N characters, each from a cold start, as nanoGPT measures",
+    help="also in windows of N tokens, each from the zero state, like nanoGPT",
 )
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def command(
@@ -82,11 +87,10 @@ def command(
 ) -> None:
     """Measure how well MODEL, a model folder or a run folder, predicts FILE... (whatever `charloom train` reads).
 
-    Several files are measured as one text; without any, it is the text that a run kept for validation. Every character
-    after the first is predicted once, the state carried from the start, or from each record's where records are
-    independent. Beside it stand what xz -9e and PPMd need for
-    the same text; those of a run have read its training text before, as the model has. The text is cleaned as the
-    model's own was.
+    Several files are scored as one text; without FILE, the validation split of a run is scored. Every character after
+    the first is predicted once. The state is carried on from the start, or from the start of each record if records are
+    independent. The baselines are xz -9e and PPMd on the same text, primed with the training text if MODEL is a run.
+    The text is cleaned like the model's corpus.
     """
     from charloom.checkpoint import load_model
     from charloom.data.vocabulary import RECORD_SEPARATOR
@@ -95,7 +99,7 @@ def command(
     folder = load_model(model)
     loaded, data = Model.of(folder), _data(Path(model), needed=not paths)
     if paths:
-        text = text_like(loaded, paths, encoding, errors, field)
+        text = read_text(loaded, paths, encoding, errors, field)
         ids, characters = loaded.read(text, unknown)
         read, of = text[:MOST].replace(RECORD_SEPARATOR, "\n").encode("utf-8", "surrogateescape"), len(text[:MOST])
     else:
@@ -106,17 +110,17 @@ def command(
     report = _figures(score, loaded.vocabulary.kind == "bytes")
     if window and folder.reset_id is not None:
         raise SettingsError(
-            "--protocol windows reads across records, and those of this model are independent; leave it out"
+            "--protocol windows needs a model without independent records; this one has them; leave it out"
         )
     window = window and min(window, len(ids) - 1)
     if dynamic or window:
-        report |= _otherwise(folder, ids, score, dynamic, window)
+        report |= _other_protocols(folder, ids, score, dynamic, window)
     report |= compressed(read, of, data)
     write((json.dumps(report) if as_json else "\n".join(_lines(report, window))) + "\n")
 
 
 def _figures(score: Score, of_bytes: bool) -> dict[str, Any]:
-    """What there is to say of a score."""
+    """The report of a score."""
     report = {
         "characters": score.characters,
         "nats_per_char": score.nats_per_char,
@@ -130,7 +134,7 @@ def _figures(score: Score, of_bytes: bool) -> dict[str, Any]:
 
 
 def _data(model: Path, needed: bool) -> Dataset | None:
-    """The texts of the run that a folder is, or is in, if it still has them; damaged ones end it only where needed."""
+    """The dataset of the run that a folder is, or is in; None if there is none, or a damaged one is not `needed`."""
     from charloom.data.dataset import open_dataset
 
     place = model.resolve()
@@ -144,19 +148,19 @@ def _data(model: Path, needed: bool) -> Dataset | None:
 
 
 def _held_out(model: str, data: Dataset | None) -> Any:
-    """The text that training was not shown, as ids."""
+    """The ids of the validation split."""
     if data is None:
         raise SettingsError(
-            f"eval needs a text, since {model} is no run with texts of its own: charloom eval {model} FILE"
+            f"eval needs a text unless MODEL is a run with its data; {model} is not: charloom eval {model} FILE"
         )
     ids = data.ids("validation").view()
     if len(ids) < 2:
-        raise TextError(f"{model} kept no text for validation; name one: charloom eval {model} FILE")
+        raise TextError(f"{model} has no validation split; name a file: charloom eval {model} FILE")
     return ids
 
 
-def _otherwise(folder: Any, ids: Any, score: Score, dynamic: bool, window: int | None) -> dict[str, float]:
-    """Nats per character by other ways of reading."""
+def _other_protocols(folder: Any, ids: Any, score: Score, dynamic: bool, window: int | None) -> dict[str, float]:
+    """Nats per character by other protocols."""
     from charloom.training import measuring
 
     engine = measuring.reader(folder)
@@ -170,7 +174,7 @@ def _otherwise(folder: Any, ids: Any, score: Score, dynamic: bool, window: int |
 
 
 def _lines(report: dict[str, Any], window: int | None) -> list[str]:
-    """A table of label and figure; accuracy is of tokens, so of bytes where the model reads bytes."""
+    """A table of labels and values; accuracy is per token, so per byte for a byte-level model."""
     rows = {
         "characters": f"{report['characters']:,}",
         "nats per char": f"{report['nats_per_char']:.4f}",
@@ -180,7 +184,7 @@ def _lines(report: dict[str, Any], window: int | None) -> list[str]:
     }
     if "bytes" in report:
         rows |= {"bytes": f"{report['bytes']:,}", "bits per byte": f"{report['bits_per_byte']:.4f}"}
-    for name, label in (("windows", f"windows of {window}"), ("dynamic", "learning on")):
+    for name, label in (("windows", f"windows of {window}"), ("dynamic", "dynamic")):
         if nats := report.get(f"{name}_nats_per_char"):
             rows[label] = f"{nats:.4f} nats per char ({nats / math.log(2):.4f} bits)"
     seen = report["compressors_read_bytes_before"]

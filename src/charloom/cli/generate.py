@@ -172,13 +172,13 @@ def _interact(model: Model, given: dict[str, Any]) -> None:
 def _adapted(path: str, texts: tuple[str, ...], unknown: Any) -> Model:
     """The model after it has learnt from these texts; what is on disk stays as it is."""
     from charloom.checkpoint import load_model
-    from charloom.cli.texts import text_like
+    from charloom.cli.reading import read_text
     from charloom.model import Model
     from charloom.training.measuring import adapted
 
     folder = load_model(path)
     loaded = Model.of(folder)
-    return Model.of(adapted(folder, loaded.read(text_like(loaded, texts), unknown)[0]))
+    return Model.of(adapted(folder, loaded.read(read_text(loaded, texts), unknown)[0]))
 
 
 def _prompt(prompt: str, binary: bool) -> str:

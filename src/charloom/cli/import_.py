@@ -1,4 +1,4 @@
-"""`charloom import`; the underscore, because `import` is Python's."""
+"""`charloom import`; the module has an underscore because `import` is a keyword."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from charloom.cli.screen import tell_line, write
     "--characters",
     metavar="FILE",
     type=Path,
-    help="the network's characters in the order of their indices, for Keras files: as JSON, or one after the other",
+    help="the network's characters in the order of their indices, for Keras files: as JSON, or as plain text",
 )
 def command(file: Path, out: Path | None, characters: Path | None) -> None:
-    """Turn FILE, a checkpoint that PyTorch or Keras wrote, into a model folder: to write with, measure or train on.
+    """Convert FILE, a checkpoint of PyTorch or Keras, to a model folder, for generation, evaluation or fine-tuning.
 
-    Reads what the PyTorch character-level lessons saved (n_hidden, n_layers, state_dict, tokens), .keras,
+    Reads the files of PyTorch's character-level lessons (n_hidden, n_layers, state_dict, tokens), and .keras,
     .weights.h5 and older .h5 files, with LSTM, GRU or simple RNN layers. No code in FILE is run.
 
-    What FILE does not tell, and is therefore assumed, is said on stderr; the model's folder is printed on stdout.
+    Assumptions about what FILE does not say go to stderr; the path of the model folder goes to stdout.
     """
     from charloom.importers.importing import check_new, import_model, save_new
 
@@ -39,13 +39,13 @@ def command(file: Path, out: Path | None, characters: Path | None) -> None:
     check_new(folder)
     notices: list[str] = []
     model = import_model(file, characters, notices.append)
-    for line in notices:  # only now: a file that is refused ends in one line
+    for line in notices:  # only now: for a refused file, the error is the only line
         tell_line(line)
     save_new(folder, model)
     write(f"{folder}\n")
 
 
 def _named_after(file: Path) -> Path:
-    """A folder here, with the file's name but for its suffix; Keras's has two dots."""
+    """A folder in the current one, with the file's name without its suffix (`.weights.h5` is one suffix)."""
     name = file.name.removesuffix(".weights.h5")
     return Path((name if name != file.name else file.stem) or "model")

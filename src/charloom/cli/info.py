@@ -16,12 +16,12 @@ from charloom.cli.screen import shown, write
 PACKAGES = ("numpy", "safetensors", "torch", "tensorboard")
 
 
-@click.command(short_help="Show a model's card, or what this installation can do.")
+@click.command(short_help="Show a model, or what this installation can do.")
 @click.argument("model", required=False)
-@click.option("--verbose", is_flag=True, help="say also why each other variant of the kernels is not used")
+@click.option("--verbose", is_flag=True, help="also show why each other variant of the kernels is not used")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object, with all details")
 def command(model: str | None, verbose: bool, as_json: bool) -> None:
-    """Show the card of MODEL; without one, what this installation can do."""
+    """Show the facts about MODEL; without MODEL, what this installation can do."""
     facts = _installation(verbose or as_json) if model is None else _model(model)
     if as_json:
         write(json.dumps(facts) + "\n")
@@ -34,7 +34,7 @@ def command(model: str | None, verbose: bool, as_json: bool) -> None:
 
 
 def _readable(name: str, value: Any) -> str:
-    """A fact as a person reads it: digits grouped, losses with their bits. A stranger's model may hold anything."""
+    """A fact for people: digits in groups, losses also in bits. An untrusted model may hold any value."""
     if name.endswith("_nats") and isinstance(value, float):
         return f"{value:.4f} nats ({value / math.log(2):.3f} bits)"
     return f"{value:,}" if isinstance(value, int) else " ".join(shown(str(value)).split())
@@ -71,7 +71,7 @@ def _installation(details: bool) -> dict[str, Any]:
 
 
 def _trains_with() -> str:
-    """What `charloom train` takes where nothing else is asked for."""
+    """The default engine of `charloom train`."""
     from charloom.config import TrainingSettings
     from charloom.engines.engine import chosen_engine
 
@@ -84,11 +84,11 @@ def _trains_with() -> str:
         from charloom.engines.bptt.native import kernels_to_train, precision_of
 
         return f"the kernels, in {precision_of('auto', 'lstm', kernels_to_train())} for an lstm"
-    return "NumPy by hand; faster with PyTorch: pip install torch"
+    return "NumPy; PyTorch is faster: pip install torch"
 
 
 def _kernels(details: bool) -> dict[str, Any]:
-    """Which kernels train and generate, or none, why, and which others this machine runs."""
+    """The kernels in use, or none, the reason, and the other kernels that run on this machine."""
     from charloom.kernels import VARIANTS, chosen, obstacle, runnable
 
     choice = chosen()

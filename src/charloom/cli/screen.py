@@ -1,7 +1,6 @@
-"""Text on its way to stdout and stderr: safe for a terminal, and one clear line where stdout cannot be written.
+"""Output to stdout and stderr: safe for a terminal, with one clear error if stdout cannot be written.
 
-Whatever a command says on stderr goes through `tell` or `tell_line`: names in a stranger's file must not steer a
-terminal, nor fill it.
+All lines on stderr go through `tell` or `tell_line`: names in an untrusted file must not control or fill a terminal.
 """
 
 from __future__ import annotations
@@ -18,22 +17,22 @@ from typing import TextIO
 from charloom.errors import CharloomError
 
 LONGEST = 1000
-"""Characters of an error or a notice: a stranger's file may hold a name of a megabyte."""
+"""Characters of an error or a notice: an untrusted file may hold a name of a megabyte."""
 
 LAYOUT = "\n\r\t"
 LONE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
-"""Halves of characters, which no encoding has; U+DC80 … U+DCFF stand for bytes that are not UTF-8."""
+"""Lone surrogates, which no encoding has; U+DC80 … U+DCFF stand for bytes that are not UTF-8."""
 
 
 def shown(text: str) -> str:
-    """Text for a terminal: control characters, which could steer it, become dots; layout and all scripts stay."""
+    """Text for a terminal: control characters become dots; newlines, tabs and all scripts stay."""
     if text.isprintable():
         return text
     return "".join("·" if c not in LAYOUT and unicodedata.category(c) in ("Cc", "Cs") else c for c in text)
 
 
 def one_line(text: str) -> str:
-    """A text for a terminal, in one line; of one that is too long, its beginning and its end, where the advice is."""
+    """A text for a terminal, in one line; if it is too long, its beginning and its end, which has the advice."""
     line = " ".join(shown(text).split())
     if len(line) <= LONGEST:
         return line
@@ -41,7 +40,7 @@ def one_line(text: str) -> str:
 
 
 def tell(text: str) -> None:
-    """Writes lines to stderr, as they are laid out."""
+    """Writes lines to stderr."""
     with stderr_may_fail():
         sys.stderr.write(shown(text) + "\n")
         sys.stderr.flush()
@@ -49,7 +48,7 @@ def tell(text: str) -> None:
 
 @contextmanager
 def stderr_may_fail() -> Iterator[None]:
-    """Within it, a stderr that nobody reads any more is no error: a run must not end with its terminal or its log."""
+    """A context in which a closed stderr is no error: a run must not end when its terminal or log does."""
     try:
         yield
     except OSError:
@@ -57,7 +56,7 @@ def stderr_may_fail() -> Iterator[None]:
 
 
 def discard(stream: TextIO) -> None:
-    """Drops what is written to a stream from now on, and what waits: Python would try once more when it closes it."""
+    """Drops all further and buffered output of a stream; Python would try to write it when it closes the stream."""
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), stream.fileno())
 
@@ -68,17 +67,17 @@ def tell_line(text: str) -> None:
 
 
 def write(text: str, binary: bool = False) -> None:
-    """Writes to stdout at once, without waiting for more; as it is, but for control characters on a terminal.
+    """Writes to stdout and flushes; on a terminal, control characters are replaced.
 
-    Half a character, which a vocabulary may hold, is written as U+FFFD.
+    A lone surrogate, which a vocabulary may hold, is written as U+FFFD.
 
     Args:
         text: may hold surrogate escapes (PEP 383).
-        binary: off a terminal, write UTF-8 and the escaped bytes, whatever the encoding and line ends of stdout are.
+        binary: if stdout is not a terminal, write UTF-8 and the escaped bytes, whatever its encoding and line ends are.
 
     Raises:
-        BrokenPipeError: whoever read it has enough.
-        CharloomError: the disk is full, stdout is closed, or whatever else stands in the way.
+        BrokenPipeError: the reader closed the pipe.
+        CharloomError: the disk is full, stdout is closed, or writing fails in another way.
     """
     try:
         if binary and not sys.stdout.isatty():
@@ -90,13 +89,13 @@ def write(text: str, binary: bool = False) -> None:
         raise
     except OSError as error:
         reason = "it is closed" if error.errno == errno.EBADF else error.strerror
-        raise CharloomError(f"stdout cannot be written: {reason}; make room, or write elsewhere") from None
+        raise CharloomError(f"stdout cannot be written: {reason}; free disk space, or write to another place") from None
 
 
 def open_closed_streams() -> None:
-    """Opens stdin, stdout and stderr where `<&-`, `>&-` or `2>&-` closed them, so that no file gets their numbers.
+    """Opens stdin, stdout and stderr where `<&-`, `>&-` or `2>&-` closed them, so that no file gets their descriptors.
 
-    Reading stdin and writing stdout then fail, as they did before; what is written to stderr is lost.
+    Reading stdin and writing stdout still fail; output to stderr is lost.
     """
     closed = (("stdin", "r", os.O_WRONLY), ("stdout", "w", os.O_RDONLY), ("stderr", "w", os.O_WRONLY))
     for number, (name, mode, flags) in enumerate(closed):

@@ -1,1 +1,1 @@
-"""What a model's score is compared with."""
+"""Baselines for the score of a model."""
