@@ -1,9 +1,9 @@
-"""What this processor can do at most: small C programs, compiled here, that other benchmarks compare with.
+"""The peak performance of this processor: small C programs, compiled here, for comparison in other benchmarks.
 
-They use the instructions that the kernels use, so that both have the same limits.
+They use the same instructions as the kernels, so both have the same limits.
 
-Multiplications and additions in registers, in float32 and, by AMX, in bfloat16; and reading so many bytes again and
-again, a share a core, out of whichever cache or memory holds them.
+The programs multiply and add in registers, in float32 and (with AMX) in bfloat16. Another one reads a number of bytes
+again and again, the same share on each core, from the cache or memory that holds them.
 
     python benchmarks/probes.py
 """
@@ -46,7 +46,7 @@ float sink_of_floats;
 double fp32(void) {
     vector sums[12], x = {0}, y = {0};
 #pragma GCC unroll 12
-    for (int k = 0; k < 12; k++) sums[k] = x + (float)k; /* were they equal, a compiler would compute one for all */
+    for (int k = 0; k < 12; k++) sums[k] = x + (float)k; /* different, or the compiler computes one for all */
     const long turns = 1 << 20;
     for (long n = 0; n < turns; n++) {
         __asm__ volatile("" : "+" REGISTER(x), "+" REGISTER(y));
@@ -110,10 +110,10 @@ double reading(const uint64_t* from, size_t count, long times) {
 
 
 class Probes:
-    """The C programs, run by all cores at once; figures are of all together, a second."""
+    """The C programs, run on all cores at once. Results are sums over the cores, per second."""
 
     def __init__(self) -> None:
-        kernels = chosen()  # asking also gets the leave to use AMX
+        kernels = chosen()  # the call also asks the system for permission to use AMX
         assert kernels.module is not None, kernels.reason
         flags = [*kernels.module.FLAGS.split(), f"-DLANES={kernels.module.LANES}"]
         with tempfile.TemporaryDirectory() as folder:
@@ -121,25 +121,25 @@ class Probes:
             source.write_text(PROBES)
             compiler = os.environ.get("CC", "cc")
             subprocess.run([compiler, "-O3", *flags, "-shared", "-fPIC", "-o", library, source], check=True)
-            self._library = ctypes.CDLL(str(library))  # whose functions let Python's other threads run
+            self._library = ctypes.CDLL(str(library))  # a CDLL call releases the GIL
         for probe in (self._library.fp32, self._library.bf16, self._library.reading):
             probe.restype = ctypes.c_double
         self._library.reading.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_long]
 
     @property
     def precisions(self) -> list[str]:
-        """The number formats whose arithmetic can be measured here."""
+        """The number formats that can be measured on this processor."""
         return ["fp32", "bf16"] if chosen().tiles else ["fp32"]
 
     def operations(self, precision: str, seconds: float) -> float:
-        """Multiplications and additions, in one of `precisions`."""
+        """Multiplications and additions per second, in one of `precisions`."""
         probe = getattr(self._library, precision)
         return _on_all_cores(lambda _: float(probe()), seconds)
 
     def reading(self, size: int) -> Callable[[float], float]:
-        """For so many bytes in all, what gives the bytes read, for so many seconds of trying."""
+        """A function from seconds of measurement to bytes read per second, for `size` bytes on all cores together."""
         shares = [np.ones(size // 8 // cores(), np.uint64) for _ in range(cores())]
-        times = max(1, 2**24 // shares[0].nbytes)  # a call is long beside what Python takes for it
+        times = max(1, 2**24 // shares[0].nbytes)  # a call takes much longer than Python's overhead
 
         def read(core: int) -> float:
             return float(self._library.reading(shares[core].ctypes.data, shares[core].size, times))
@@ -159,14 +159,14 @@ def _on_all_cores(work: Callable[[int], float], seconds: float) -> float:
 
 
 def without_kernels() -> bool:
-    """Whether there are no kernels here to compare with; then it is said in one line."""
+    """Whether this machine has no kernels to compare with; if so, prints why."""
     if chosen().module is None:
-        print(f"not measured, which needs charloom's kernels: {chosen().reason}")
+        print(f"not measured: it needs charloom's kernels; {chosen().reason}")
     return chosen().module is None
 
 
 def main() -> None:
-    """All of them, once."""
+    """Runs every probe once."""
     if without_kernels():
         return
     probes = Probes()
@@ -174,7 +174,7 @@ def main() -> None:
     for precision in probes.precisions:
         print(f"{precision}: {probes.operations(precision, 1.0) / 1e9:.0f} GFLOP/s in registers")
     if "bf16" not in probes.precisions:
-        print("bf16: not measured, which needs AMX")
+        print("bf16: not measured: it needs AMX")
     for size in (2**20, 2**21, 2**22, 2**24, 2**26, 2**28):
         print(f"{size >> 20} MiB: {probes.reading(size)(0.5) / 1e9:.0f} GB/s")
 

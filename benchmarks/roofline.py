@@ -1,13 +1,12 @@
-"""Training on a roofline: what the kernels reach of the processor's arithmetic and of its memory.
+"""Training on a roofline: the kernels compared with the processor's peak arithmetic and memory bandwidth.
 
     python benchmarks/roofline.py [picture.svg]
 
-`probes.py` measures the roof, what the processor computes in registers and how fast its cores read what their own
-caches do not hold; then each network of `training.py` trains for a while; all of this takes turns, medians of ROUNDS
-count. Arithmetic is that of the products, six operations a weight and character. Traffic is what must at least pass in
-and out of a core's own cache, since a batch's sequences are many times as large: what is kept for the way back,
-gradients of gates, hidden values, input sums, and the weights of a layer at each step where those are larger than that
-cache.
+`probes.py` measures the roof: arithmetic in registers, and how fast the cores read data outside their own caches. Then
+each network of `training.py` trains for a while. All take turns; results are medians of ROUNDS. Arithmetic is that of
+the matrix products: six operations per weight and token. Traffic is the least that must pass in and out of a core's own
+cache, since a batch is many times as large: saved activations, gradients of gates, hidden values, input sums, and at
+each step the weights of a layer if they are larger than the cache.
 """
 
 from __future__ import annotations
@@ -25,37 +24,41 @@ from training import ROWS, VOCABULARY, Worker, name_of
 from charloom.kernels import cores
 
 ROUNDS, SECONDS = 5, 0.5
-LARGE = 1 << 26  # bytes, more than the cores' own caches hold: about what a batch's sequences are
-CACHE = 2 << 20  # bytes of a core's own cache: this figure alone is assumed, not measured
+LARGE = 1 << 26  # bytes, more than the cores' own caches hold; about the size of a batch's data
+CACHE = 2 << 20  # bytes of a core's own cache; only this value is assumed, not measured
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
-KEPT = {"lstm": 6, "gru": 4, "rnn": 2}  # numbers a unit and character
-PLACES = {"lstm": (6, 3, "left"), "gru": (6, -10, "left"), "rnn": (-6, -9, "right")}  # of the picture's labels
+SAVED = {"lstm": 6, "gru": 4, "rnn": 2}  # saved activations per unit and token
+PLACES = {
+    "lstm": (6, 3, "left"),
+    "gru": (6, -10, "left"),
+    "rnn": (-6, -9, "right"),
+}  # offset and side of labels
 
 
 def operations(cell: str, layers: int, hidden: int, embedding: int) -> int:
-    """Of one character: a multiplication and an addition for each weight, forward, and twice as many back."""
+    """Operations per token: per weight one multiplication and one addition forward, and twice as many backward."""
     gates = GATES[cell] * hidden
     return 6 * (gates * hidden * (2 * layers - 1) + hidden * VOCABULARY + gates * embedding)
 
 
 def traffic(cell: str, layers: int, hidden: int, batch: int, size: int) -> float:
-    """Bytes of one character, in numbers of so many bytes."""
+    """Bytes per token; a number has `size` bytes."""
     gates, total = GATES[cell], 0.0
     for layer in range(layers):
         below = layer > 0
-        numbers = 2 * KEPT[cell]  # written, and read on the way back
-        numbers += 2 * gates * (1 + below)  # their gradients: written; read for each weight matrix and what goes down
+        numbers = 2 * SAVED[cell]  # written, and read in the backward pass
+        numbers += 2 * gates * (1 + below)  # gradients: written; read for each weight matrix and the layer below
         numbers += 2 * gates * below  # input sums, written and read
         numbers += 3 + 2  # hidden values: written, read above, read for the gradient; their gradient written and read
         total += numbers * hidden * size
         weights = gates * hidden * hidden * size
         if weights > CACHE:
-            total += 2 * weights * cores() / batch  # by each core at each step, there and back
+            total += 2 * weights * cores() / batch  # by each core at each step, forward and backward
     return total
 
 
 def main() -> None:
-    """Measures, prints and draws."""
+    """Measures, prints and draws the picture."""
     if without_kernels():
         return
     runs: dict[str, Callable[[], float]] = {}
@@ -97,7 +100,7 @@ def main() -> None:
 
 
 def draw(picture: Path, speeds: dict[str, float], points: dict[str, list[tuple[float, float, str]]]) -> None:
-    """The roof of each precision, and the networks below it."""
+    """Draws the roof of each precision and the networks below it."""
     import matplotlib
 
     matplotlib.use("Agg")

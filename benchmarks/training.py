@@ -1,16 +1,17 @@
-"""Characters learnt a second: charloom's kernels against PyTorch, and against Keras where TensorFlow is installed.
+"""Training speed in tokens/s: charloom's kernels against PyTorch, and against Keras if TensorFlow is installed.
 
     python benchmarks/training.py [--rounds 5] [--seconds 1] [--only 2x128]
     python benchmarks/training.py --python
 
-Each program is a process of its own that keeps its network and waits; they take turns, a second at a time, so that
-what else the machine does touches all alike. A figure is the median of the rounds; a ratio is that of their ratios.
+Each program is a process that builds its network once and waits for its turn. Programs take turns of one second, so
+that other load on the machine affects all in the same way. A speed is the median of the rounds; a ratio is the median
+of the ratios of the rounds.
 
-The peers are written as their users write them, each with what makes it fastest on a CPU: all cores, the fused AdamW,
-bf16 by autocast. A step is the same everywhere: random ids, loss at every character, clipping at norm 5, AdamW, the
-state carried on. Keras runs `fit` on its TensorFlow backend, compiled, with the data in memory.
+The peers are ordinary programs with the fastest options for a CPU: all cores, the fused AdamW, bf16 by autocast. A step
+is the same for all: random ids, loss at every token, clipping at norm 5, AdamW, the state carried on. Keras runs `fit`
+on its TensorFlow backend, compiled, with the data in memory.
 
-`--python` prints instead how much of a step of the first network is there even without arithmetic: Python, above all.
+With `--python` the program prints the overhead of a step of the first network: the time without arithmetic.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from charloom.kernels import chosen
 
 VOCABULARY = 83
 Targets = dict[tuple[str, str], float]
-# cell, layers, hidden, batch, steps, embedding (0: one-hot), what the ratios to peers must reach where TARGETS_SET_FOR
+# cell, layers, hidden, batch, steps, embedding (0: one-hot), targets of the ratios to peers; see TARGETS_SET_FOR
 ROWS: list[tuple[str, int, int, int, int, int, Targets]] = [
     ("lstm", 2, 128, 64, 50, 0, {("bf16", "torch-fp32"): 5, ("bf16", "torch-bf16"): 3, ("fp32", "torch-fp32"): 2}),
     (
@@ -59,19 +60,19 @@ ROWS: list[tuple[str, int, int, int, int, int, Targets]] = [
     ("gru", 1, 256, 32, 64, 0, {("best", "torch-best"): 2}),
     ("rnn", 1, 256, 32, 64, 0, {("best", "torch-best"): 2}),
 ]
-# The kernels for which a target was set, by the precision that it is about; with others a ratio is printed alone.
+# For each precision, the kernels with targets; on other kernels only the ratio is printed.
 TARGETS_SET_FOR = {"bf16": ("amx",), "fp32": ("amx", "avx512"), "best": ("amx", "avx512")}
 KERAS_ROW = ("lstm", 2, 512, 128, 100, 0)
 KERAS_TARGET = 5
 
 
 def main() -> None:
-    """Runs all rows, or, as a worker, one program."""
+    """Runs all rows; as a worker, one program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0, help="a turn's length")
-    parser.add_argument("--only", default="", help="rows whose name holds this")
-    parser.add_argument("--python", action="store_true", help="the share of a step that is Python's")
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of a turn")
+    parser.add_argument("--only", default="", help="only rows whose name contains this")
+    parser.add_argument("--python", action="store_true", help="print the overhead of a step")
     parser.add_argument("--worker", nargs=7, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
@@ -80,7 +81,7 @@ def main() -> None:
     if without_kernels():
         return
     if arguments.python:
-        pythons_share(ROWS[0])
+        print_overhead(ROWS[0])
         return
     print(f"{machine()}; medians of {arguments.rounds}")
     for row in ROWS:
@@ -96,7 +97,7 @@ def name_of(row: Any) -> str:
 
 
 def compare(row: Any, rounds: int, seconds: float, keras: bool) -> None:
-    """All programs on one network, in turns."""
+    """Runs all programs on one network, in turns."""
     obstacles = missing(row[0])
     programs = ["kernels-fp32", "kernels-bf16", "torch-fp32", "torch-bf16", *(["keras"] if keras else [])]
     programs = [program for program in programs if program not in obstacles]
@@ -113,7 +114,7 @@ def compare(row: Any, rounds: int, seconds: float, keras: bool) -> None:
             worker.close()
     print(f"\n{name_of(row)}")
     for program, speeds in found.items():
-        print(f"  {program:<13} {median(speeds):>9,.0f} characters/s   ({min(speeds):,.0f} to {max(speeds):,.0f})")
+        print(f"  {program:<13} {median(speeds):>9,.0f} tokens/s   ({min(speeds):,.0f} to {max(speeds):,.0f})")
     for program, why in obstacles.items():
         print(f"  {program:<13} not measured: {why}")
     best = {
@@ -130,7 +131,7 @@ def compare(row: Any, rounds: int, seconds: float, keras: bool) -> None:
 
 
 def missing(cell: str) -> dict[str, str]:
-    """The programs that cannot run on this processor, each with the reason."""
+    """The programs that cannot run on this processor, with the reasons."""
     from charloom.engines.torch.device import trains_in_bf16
 
     module = chosen().module
@@ -144,21 +145,21 @@ def missing(cell: str) -> dict[str, str]:
 
 
 def judged(ratio: float, least: float, ours: str) -> str:
-    """Whether a ratio reaches its target, where one was set for these kernels."""
+    """Whether a ratio reaches its target; empty if these kernels have no target."""
     if chosen().name not in TARGETS_SET_FOR[ours]:
         return ""
     return f"  (at least {least:g}: {'reached' if ratio >= least else 'NOT reached'})"
 
 
 class Worker:
-    """A program in a process of its own, which computes while it has its turn."""
+    """A program in a process of its own, which computes during its turns."""
 
     def __init__(self, program: str, row: Any) -> None:
         command = [sys.executable, __file__, "--worker", program, *map(str, row[:6])]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def turn(self, seconds: float) -> float:
-        """Characters a second, by the median step."""
+        """Tokens per second, by the median step."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{seconds}\n")
@@ -169,14 +170,14 @@ class Worker:
         return float(json.loads(line)["speed"])
 
     def close(self) -> None:
-        """Ends it."""
+        """Ends the process."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
 
 
 def work(program: str, cell: str, *sizes: str) -> None:
-    """Takes turns until there are no more."""
+    """Runs a turn for each line of stdin."""
     layers, hidden, batch, steps, embedding = map(int, sizes)
     kind, _, precision = program.partition("-")
     make = {"kernels": kernels, "torch": pytorch, "keras": keras}[kind]
@@ -191,8 +192,8 @@ def work(program: str, cell: str, *sizes: str) -> None:
         print(json.dumps({"speed": batch * steps / median(times)}), flush=True)
 
 
-def pythons_share(row: Any) -> None:
-    """A step beside one of as many layers, but with hardly any arithmetic in it: one text, one character, 32 units."""
+def print_overhead(row: Any) -> None:
+    """Compares a step with one of as many layers and little arithmetic: one sequence, one token, 32 units."""
     cell, layers, _, batch, steps, embedding = row[:6]
     whole, empty = Worker("kernels-auto", row), Worker("kernels-auto", (cell, layers, 32, 1, 1, embedding))
     turns = [(whole.turn(0.5), empty.turn(0.5)) for _ in range(6)][1:]
@@ -207,7 +208,7 @@ def pythons_share(row: Any) -> None:
 
 
 def batches(batch: int, steps: int) -> Callable[[], tuple[Any, Any]]:
-    """Random ids and what follows them."""
+    """A function that returns random inputs and targets."""
     random = np.random.default_rng(0)
     made = [random.integers(0, VOCABULARY, (2, batch, steps)) for _ in range(8)]
     turn = iter(range(10**9))
@@ -217,7 +218,7 @@ def batches(batch: int, steps: int) -> Callable[[], tuple[Any, Any]]:
 def kernels(
     cell: str, layers: int, hidden: int, batch: int, steps: int, embedding: int, precision: str
 ) -> Callable[[], None]:
-    """charloom's own engine, as its trainer calls it."""
+    """charloom's engine `native`, called like in its trainer."""
     from charloom.architecture import Architecture
     from charloom.config import TrainingSettings
     from charloom.engines.engine import open_engine
@@ -234,10 +235,10 @@ def kernels(
     )
     engine = open_engine(shape, TrainingSettings(steps=1, engine="native", precision=precision, clip=5.0), 0.0)  # type: ignore[arg-type]
     engine.load(initial_parameters(shape, 1))
-    draw, state = batches(batch, steps), [None]
+    next_batch, state = batches(batch, steps), [None]
 
     def step() -> None:
-        _, _, state[0] = engine.step(*draw(), state[0], 1e-3)
+        _, _, state[0] = engine.step(*next_batch(), state[0], 1e-3)
 
     return step
 
@@ -255,11 +256,11 @@ def pytorch(
     rnn, head = kind(embedding or VOCABULARY, hidden, layers, batch_first=True), nn.Linear(hidden, VOCABULARY)
     parameters = [p for part in (table, rnn, head) if part is not None for p in part.parameters()]
     descent = torch.optim.AdamW(parameters, lr=1e-3, fused=True)
-    draw = batches(batch, steps)
+    next_batch = batches(batch, steps)
     state: list[Any] = [None]
 
     def step() -> None:
-        inputs, targets = (torch.from_numpy(ids) for ids in draw())
+        inputs, targets = (torch.from_numpy(ids) for ids in next_batch())
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             x = table(inputs) if table is not None else functional.one_hot(inputs, VOCABULARY).float()
             hidden_, after = rnn(x, state[0])
@@ -294,7 +295,7 @@ def keras(cell: str, layers: int, hidden: int, batch: int, steps: int, embedding
 
 
 def machine() -> str:
-    """The processor, its cores, and what the kernels make of it."""
+    """The number of cores, and the kernels in use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{cores} cores; kernels: {chosen().name} ({chosen().reason})"
 
