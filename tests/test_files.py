@@ -51,7 +51,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert (path.read_bytes(), number) == (b"new", 5)
 
 
-def test_two_writers_of_one_folder_never_mix_their_files(tmp_path):
+def test_two_processes_in_one_folder_do_not_mix_their_files(tmp_path):
     """Both wrote into `last.new`: files of one model beside those of another."""
     outer = tmp_path / "last"
     replace_folder(outer, {"a": b"0", "b": b"0"})
@@ -69,7 +69,7 @@ def test_two_writers_of_one_folder_never_mix_their_files(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["last"]
 
 
-def test_only_what_writers_left_behind_is_removed(tmp_path):
+def test_only_what_killed_processes_left_is_removed(tmp_path):
     """A person's file that is called nearly so; a leftover that is a file, or a link to somebody's folder."""
     mine = ["notes.new", "x.new-12", "last.newer", "last"]
     for name in (*mine, "last.new", "run.toml.new-0123abcd"):

@@ -21,7 +21,7 @@ ZEN = "Beautiful is better than ugly.\nExplicit is better than implicit.\n"
 def test_json_has_every_figure(charloom, tmp_path, tiny):
     """A figure under another's name, or one that is not the model's own."""
     (tmp_path / "a.txt").write_text(ZEN * 3)
-    shutil.copytree(tiny / "best", tmp_path / "alone")  # without the run's texts
+    shutil.copytree(tiny / "best", tmp_path / "alone")  # without the run's data
     ended = charloom("eval", "alone", "a.txt", "--json")
     assert (ended.status, ended.err) == (0, "")
     report, score = json.loads(ended.out), Model.load(tiny).score(ZEN * 3)
@@ -41,7 +41,7 @@ def test_json_has_every_figure(charloom, tmp_path, tiny):
 def test_compressors_are_given_only_so_much(monkeypatch, tmp_path, smallest, charloom, corpus_file, corpus):
     """A gigabyte that xz -9e packs twice; the bits of a part over the characters of all, or over its bytes."""
     assert charloom("train", corpus_file, *smallest, "--out", "run", "--quiet", "--vocabulary", "bytes").status == 0
-    shutil.copytree(tmp_path / "run/best", tmp_path / "alone")  # without the run's texts
+    shutil.copytree(tmp_path / "run/best", tmp_path / "alone")  # without the run's data
     (tmp_path / "a.txt").write_text("é" + corpus, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(eval_, "MOST", 200)
@@ -56,7 +56,7 @@ def test_compressors_are_given_only_so_much(monkeypatch, tmp_path, smallest, cha
 
 
 def test_a_run_is_measured_on_what_it_kept_for_that(charloom, tmp_path, smallest, corpus_file, corpus):
-    """The training text measured; compressors that have not read it; bits of both texts counted."""
+    """The training text measured; compressors that have not read it; bits of both counted."""
     assert charloom("train", corpus_file, *smallest, "--out", "run", "--quiet").status == 0
     report = json.loads(charloom("eval", "run", "--json").out)
     data = corpus.encode()

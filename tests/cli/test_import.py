@@ -137,7 +137,7 @@ def test_files_that_are_not_there(charloom, name):
 
 
 def test_a_trap(charloom, tmp_path):
-    """A stranger's checkpoint that runs a command when it is unpickled."""
+    """An untrusted checkpoint that runs a command when it is unpickled."""
     made = tmp_path / "made"
 
     class Trap:

@@ -70,7 +70,7 @@ def test_kernels_that_do_not_exist(charloom):
     assert ended.complaint.startswith("the kernels are amx, ")
 
 
-def test_a_strangers_card_cannot_steer_the_terminal(charloom, tmp_path, tiny):
+def test_an_untrusted_model_cannot_control_the_terminal(charloom, tmp_path, tiny):
     """Escape codes, newlines or odd types in what anyone may write into a model's metadata."""
     shutil.copytree(tiny / "best", tmp_path / "model")
     config = json.loads((tmp_path / "model/config.json").read_text())

@@ -32,7 +32,7 @@ def shown_on_stderr(monkeypatch) -> Terminal:
 
 
 def test_nothing_steers_the_terminal(monkeypatch):
-    """A title that is set, a screen that is cleared, a line that is written over: by a name in a stranger's file."""
+    """A title that is set, a screen that is cleared, a line that is written over: by a name in an untrusted file."""
     terminal = shown_on_stderr(monkeypatch)
     screen.tell_line(f"model: {STEERING}{STEERING} is\tnot expected")
     assert terminal.getvalue() == "model: ·]0;owned··[2J·1m ·]0;owned··[2J·1m is not expected\n"

@@ -305,10 +305,10 @@ def test_pipes_can_be_read_twice(tmp_path: Path):
     """Catches `charloom train <(command)`, which is gone after its first reading."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    writer = threading.Thread(target=pipe.write_bytes, args=(TEXT.encode(),))
-    writer.start()
+    thread = threading.Thread(target=pipe.write_bytes, args=(TEXT.encode(),))
+    thread.start()
     document = open_document(find_source(str(pipe)))
-    writer.join()
+    thread.join()
     assert ["".join(document.chunks()) for _ in range(2)] == [TEXT, TEXT]
 
 

@@ -136,10 +136,10 @@ def test_a_terminal_is_read():
 def test_a_pipe_has_the_name_it_was_given(tmp_path: Path):
     """Catches an ending that is lost with the copy."""
     os.mkfifo(tmp_path / "a.txt.gz")
-    writer = threading.Thread(target=(tmp_path / "a.txt.gz").write_bytes, args=(gzip.compress(b"text"),))
-    writer.start()
+    thread = threading.Thread(target=(tmp_path / "a.txt.gz").write_bytes, args=(gzip.compress(b"text"),))
+    thread.start()
     assert b"".join(find_source(str(tmp_path / "a.txt.gz")).blocks()) == b"text"
-    writer.join()
+    thread.join()
 
 
 @pytest.mark.parametrize(

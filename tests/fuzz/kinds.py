@@ -151,7 +151,7 @@ def _steps(folder: Path) -> int:
     return 1
 
 
-# ---- a corpus: read it whole, in pieces of two sizes, and as ids
+# ---- a corpus: read it whole, in chunks of two sizes, and as ids
 
 
 def corpus_seeds() -> dict[str, Files]:
@@ -188,9 +188,9 @@ def use_corpus(folder: Path, out: Path) -> None:
     paths = files if len(files) == 1 else [folder / "text"]
     corpus = open_corpus(paths, settings)
     dataset = prepare(corpus, settings, out, lambda line: None)
-    if dataset.characters < 100_000:  # more in small pieces would only take long
-        in_small_pieces = open_corpus(paths, settings, size=16)
-        assert corpus.text() == in_small_pieces.text(), "the text depends on the size of the pieces it is read in"
+    if dataset.characters < 100_000:  # a longer one takes too long in small chunks
+        in_small_chunks = open_corpus(paths, settings, size=16)
+        assert corpus.text() == in_small_chunks.text(), "the text depends on the size of the chunks"
     for split in ("train", "validation", "test"):
         ids = dataset.ids(split).view()
         assert not len(ids) or ids.max() < dataset.vocabulary.size, f"an id of {split} is no token"

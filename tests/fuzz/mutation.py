@@ -89,7 +89,7 @@ class Mutator:
                 del files[name]
 
     def _place(self, files: Files, other: Files, random: Random) -> None:
-        """Something else than a regular file, now and then. As a text, a FIFO is right, and waits for its writer."""
+        """Something else than a regular file, now and then. As a text, a FIFO is right, and waits for its other end."""
         if random.random() < 0.05 and (names := _read_files(files)):
             name = random.choice(names)
             files[name] = random.choice([what for what in Special if what is not Special.FIFO or "text/" not in name])

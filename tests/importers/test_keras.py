@@ -493,7 +493,7 @@ def test_a_configuration_of_another_model(keras_2, arrays, characters):
 
 
 def test_nothing_outside_the_file_is_read(keras_2, arrays, characters, tmp_path):
-    """Weights that a stranger's file has filled with somebody's secrets, or that take all memory."""
+    """Weights that an untrusted file has filled with somebody's secrets, or that take all memory."""
     path = lstm_file(keras_2, arrays)
     secret = tmp_path / "secret"
     secret.write_bytes(bytes(4 * V))

@@ -57,7 +57,7 @@ class Corpus:
                 field.
         """
         removed, missed = RemovalCount(), MissingField()
-        yield from self._pieces(removed, missed)
+        yield from self._chunks(removed, missed)
         if missed.rows and not missed.found:
             raise TextError(missed.first)
         if missed.rows:
@@ -73,7 +73,7 @@ class Corpus:
             self._noticed.add(line)
             self.notice(line)
 
-    def _pieces(self, removed: RemovalCount, missed: MissingField) -> Iterator[str]:
+    def _chunks(self, removed: RemovalCount, missed: MissingField) -> Iterator[str]:
         kind = self.settings.records
         if kind == "none":
             return cleaned(gathered(joined(self._documents(missed)), self.size), self.settings.cleaning, removed)
@@ -123,17 +123,17 @@ def open_corpus(
         SettingsError: no path, an unknown encoding, or a field of a file that has none.
         TextError: a path is missing, unreadable or undecodable, or has no text.
     """
-    texts = _listed(paths)
-    if texts.count("-") > 1:
+    names = _listed(paths)
+    if names.count("-") > 1:
         raise SettingsError("stdin (-) can be read only once")
     opener = _Opener(settings or TextSettings(), notice, size)
-    documents = tuple(document for path in texts for document in opener.open(path))
+    documents = tuple(document for path in names for document in opener.open(path))
     if len(documents) == 1 and opener.settings.records == "file":
         notice(
             f"{documents[0].name} is one file, so it makes one record; name a folder or several files, or cut it with "
             "--records line, sentence or paragraph"
         )
-    return Corpus(corpus_name(texts), documents, opener.settings, size, notice)
+    return Corpus(corpus_name(names), documents, opener.settings, size, notice)
 
 
 def corpus_of(

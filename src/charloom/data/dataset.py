@@ -22,7 +22,7 @@ from pydantic import NonNegativeInt
 
 from charloom.config import Section, TextSettings, validated
 from charloom.data.corpus import Corpus
-from charloom.data.ids import Ids, count_separators, separators_at
+from charloom.data.ids import Ids, check_ids, count_separators, separators_at
 from charloom.data.reading import Notify
 from charloom.data.record_shuffle import shuffle_records
 from charloom.data.vocabulary import RECORD_SEPARATOR, Vocabulary, code_points
@@ -105,7 +105,7 @@ def open_dataset(folder: Path) -> Dataset:
     ordered = all(start <= stop for start, stop in bounds.values())
     if not ordered or size != max(stop for _, stop in bounds.values()) * vocabulary.dtype.itemsize:
         raise ModelError(f"{folder / 'ids.bin'} has {size} bytes, which does not fit dataset.json; one is damaged")
-    _check_ids(folder / "ids.bin", vocabulary, stored.ids_sha256)
+    check_ids(folder / "ids.bin", vocabulary, stored.ids_sha256)
     dataset = Dataset(folder, vocabulary, bounds, stored.characters, stored.sha256)
     _check_separators(dataset)
     return dataset
@@ -125,31 +125,6 @@ def _check_separators(dataset: Dataset) -> None:
                 f"{dataset.folder / 'ids.bin'}: the records of the {name} split must begin and end with a separator; "
                 "they do not; ids.bin or dataset.json is damaged"
             )
-
-
-def _check_ids(path: Path, vocabulary: Vocabulary, sha256: str | None) -> None:
-    """Checks the ids against the vocabulary and the checksum, in blocks of bounded size.
-
-    With an id outside the vocabulary, a kernel would access memory outside its arrays. The checksum is needed too: a
-    power cut may leave zeros in a file, and zeros are valid ids.
-
-    Raises:
-        ModelError: if an id or the checksum is wrong.
-    """
-    digest = hashlib.sha256()
-    for position, block in Ids.in_file(path, vocabulary.dtype).blocks():
-        if int(block.max()) >= vocabulary.size:
-            first = int(np.argmax(block >= vocabulary.size))
-            raise ModelError(
-                f"{path}: every id must be below {vocabulary.size}, the vocabulary size in dataset.json; "
-                f"found {block[first]} at position {position + first}; one of the two files is damaged"
-            )
-        digest.update(block.data)
-    if sha256 not in (None, digest.hexdigest()):
-        raise ModelError(
-            f"{path} must have the SHA-256 that dataset.json gives; found another; one of the two files is damaged; "
-            "take both from a copy of the run, or start again"
-        )
 
 
 def prepare(

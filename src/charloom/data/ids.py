@@ -1,13 +1,17 @@
-"""Token ids in memory or in a file, and the positions of the record separators among them."""
+"""Token ids in memory or in a file, their check, and the positions of the record separators among them."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from charloom.data.vocabulary import Vocabulary
+from charloom.errors import ModelError
 
 MAPPED_ABOVE = 64 << 20  # bytes; a smaller part is copied to memory, which is as fast
 BLOCK = 1 << 22  # ids handled at once
@@ -68,3 +72,28 @@ def separators_at(ids: Ids, separator_id: int, numbers: list[int]) -> dict[int, 
         found |= {n: int(marks[n - before]) for n in numbers if before <= n < before + len(marks)}
         before += len(marks)
     return found
+
+
+def check_ids(path: Path, vocabulary: Vocabulary, sha256: str | None) -> None:
+    """Checks the ids against the vocabulary and the checksum, in blocks of bounded size.
+
+    With an id outside the vocabulary, a kernel would access memory outside its arrays. The checksum is needed too: a
+    power cut may leave zeros in a file, and zeros are valid ids.
+
+    Raises:
+        ModelError: if an id or the checksum is wrong.
+    """
+    digest = hashlib.sha256()
+    for position, block in Ids.in_file(path, vocabulary.dtype).blocks():
+        if int(block.max()) >= vocabulary.size:
+            first = int(np.argmax(block >= vocabulary.size))
+            raise ModelError(
+                f"{path}: every id must be below {vocabulary.size}, the vocabulary size in dataset.json; "
+                f"found {block[first]} at position {position + first}; one of the two files is damaged"
+            )
+        digest.update(block.data)
+    if sha256 not in (None, digest.hexdigest()):
+        raise ModelError(
+            f"{path} must have the SHA-256 that dataset.json gives; found another; one of the two files is damaged; "
+            "take both from a copy of the run, or start again"
+        )
