@@ -195,7 +195,7 @@ def test_the_live_display_and_ctrl_c_in_it(tmp_path, corpus_file):
         tmp_path, corpus_file, "--hidden", "8", "--minutes", "9", "--validate-every", "5", "--out", "run"
     )
     terminal.read_until(b"left")
-    assert "─ sample " in terminal.seen.decode()
+    assert "latest sample" in terminal.seen.decode()
     terminal.process.send_signal(signal.SIGINT)
     terminal.read_until(b"")
     assert terminal.process.returncode == 130

@@ -251,7 +251,7 @@ class LiveDisplay:
     def _view(self) -> Group:
         parts: list[Any] = []
         if self._sample is not None:
-            title = "sample"
+            title = "latest sample"
             parts.append(
                 Panel(self._sample, title=title, title_align="left", border_style="dim", height=SAMPLE_ROWS + 2)
             )
