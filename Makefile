@@ -1,28 +1,28 @@
-# `make demo` and `make test` need Python 3.11 or newer, and set up the rest in .venv.
+# `make demo` and `make test` need Python 3.11 or newer. They install everything else into .venv.
 #
-#   make demo      train a small model for about a minute on text that Python carries, and read from it
-#   make test      the checks, then the tests; those that depend on the processor also on lesser kernels
-#   make test KERNELS=avx2   all tests on these kernels: another of the variants that run here, or `off`
+#   make demo      train a small model for a minute on text that Python carries, and generate text from it
+#   make test      the checks, then the tests; tests that depend on the processor run on slower kernels as well
+#   make test KERNELS=avx2   all tests on these kernels only: another variant that runs here, or `off`
 #   make test-all  all tests on every variant that runs here, and without kernels
-#   make check     the checks alone: format, lint, types, imports, docs/cli.md
-#   make format    write Python and C++ as the checks want them
-#   make kernels   build what is new of the C++ in src/charloom/kernels/; demo, test and bench do so first
+#   make check     the checks only: format, lint, types, imports, docs/cli.md
+#   make format    format Python and C++ for the checks
+#   make kernels   build changed C++ in src/charloom/kernels/; demo, test and bench do so first
 #   make check-kernels   build the kernels with AddressSanitizer and UBSan, and run their tests; then check-threads;
 #                  some minutes
 #   make check-threads   run the thread pool, training and generation under ThreadSanitizer, without Python; a minute
-#   make fuzz      feed damaged models, runs, corpora and checkpoints to charloom, with the sanitizers; INPUTS=2000 of
-#                  each kind, KINDS="model run", SEED=1; REPEAT=build/fuzz/... tries one finding again; minutes
+#   make fuzz      give damaged models, runs, corpora and checkpoints to charloom, with the sanitizers; INPUTS=2000 of
+#                  each kind, KINDS="model run", SEED=1; REPEAT=build/fuzz/... repeats one finding; minutes
 #   make check-arm   build the kernels for 64-bit ARM, and run their tests under emulation; ten to twenty minutes
-#   make bench     the programs under benchmarks/, beside their peers, which it installs in a venv of their own;
+#   make bench     the programs under benchmarks/, beside their peers, which it installs in their own venv;
 #                  twenty minutes
-#   make results   what docs/results.md shows: the trials that benchmarks/plan/results.jsonl lacks, then the page; some
-#                  hours for all of them, and it may be interrupted
-#   make docs      write docs/cli.md anew
-#   make notebook  execute docs/notebooks/first-steps.ipynb and keep its pictures; two minutes
-#   make lock      write requirements.lock anew (needs the network and Python 3.11)
-#   make clean     remove .venv and every cache; runs/ stays
+#   make results   run the trials that benchmarks/plan/results.jsonl lacks, then generate docs/results.md; some hours
+#                  for all trials; can be interrupted
+#   make docs      generate docs/cli.md
+#   make notebook  execute docs/notebooks/first-steps.ipynb and store its outputs; two minutes
+#   make lock      generate requirements.lock (needs the network and Python 3.11)
+#   make clean     remove .venv and every cache, but not runs/
 
-# The first that is new enough and can make a venv; 3.11 leads because the lock is made with it.
+# The first Python that is new enough and can create a venv; 3.11 comes first because the lock is made with it.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
 	&& echo $$python && break; done)
@@ -30,14 +30,14 @@ VENV := .venv
 INSTALLED := $(VENV)/installed
 DEVELOPMENT := $(VENV)/installed-development
 BIN := $(VENV)/bin
-# charloom beside TensorFlow and onnxruntime, which want older releases of what charloom uses.
+# A venv for TensorFlow and onnxruntime, which need older releases of packages that charloom uses.
 PEERS := build/peers
 PIP = $(1)/bin/python -m pip install --quiet --quiet
-# mypy and ruff follow these; a folder that is not there yet is left out.
+# What mypy and ruff check; a folder that does not exist is left out.
 SOURCES := src docs $(wildcard benchmarks)
 CPP := $(shell find src/charloom/kernels -name "*.h" -o -name "*.cpp") $(wildcard tests/kernels/*.cpp)
 BENCHMARKS := $(sort $(wildcard benchmarks/[a-z]*.py))
-# The C++ is built with what the lock brings, so a compiler is all that a machine needs to have.
+# The lock contains all tools that build the C++, so a machine only needs a compiler.
 CMAKE := $(BIN)/cmake
 BUILD := $(CMAKE) -G Ninja -S . --log-level=NOTICE -Wno-unused-cli -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN)/ninja)" \
 	-DPython_EXECUTABLE="$(abspath $(BIN)/python)"
@@ -47,16 +47,16 @@ UNDER_SANITIZERS = KERNELS_FOLDER="$(abspath $(SANITIZED)/modules)" PYTHONMALLOC
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)"
 THREADS := build/threads/threads
 TSAN := halt_on_error=1 die_after_fork=0
-# What `make fuzz` tries: so many inputs of each kind, and which kinds, where not all.
+# For `make fuzz`: the number of inputs of each kind, and the kinds (empty: all).
 INPUTS := 2000
 SEED := 0
 KINDS :=
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
-# A lesser processor is imitated: tests/conftest.py keeps PyTorch to the same instructions.
+# Imitates a processor with fewer instructions: tests/conftest.py limits PyTorch to them as well.
 TEST_ON = echo "== tests on the kernels $(1)"; CHARLOOM_KERNELS=$(1) $(PYTEST)
-# What runs here beside the fastest.
+# The variants that run here, without the fastest one.
 LESSER := $(BIN)/python -c 'from charloom.kernels import runnable; print(*runnable()[1:], *["off"][: len(runnable())])'
-# torch is held at the release that the published figures were measured with.
+# The published figures were measured with this release of torch.
 LOCK_TORCH := torch==2.13.0
 LOCK_TOOL := pip-tools==7.6.2
 
@@ -69,12 +69,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:
 	@sed -n 's/^#   //p' Makefile
 
-# Whoever only wants to see it run is not held up by a compiler that cannot.
+# A compiler that fails does not stop the demo.
 demo: $(INSTALLED)
 	@$(MAKE) --no-print-directory kernels || echo "the kernels do not compile here; NumPy takes their place" >&2
 	@$(BIN)/charloom demo
 
-# The kernels compile while the rest is fetched.
+# The kernels compile while the other packages are downloaded.
 ready:
 	@$(MAKE) --no-print-directory -j 2 $(DEVELOPMENT) kernels
 
@@ -105,15 +105,15 @@ format: $(DEVELOPMENT)
 	@$(BIN)/ruff check --fix $(SOURCES) tests
 	@$(BIN)/clang-format -i $(CPP)
 
-# Configuring again takes a moment and finds a compiler that came later; ninja sees what is new. It would take the word
-# of a `make -j` for its own number of jobs, so it is not told.
+# Configuring again takes a moment and finds a compiler that was installed later; ninja builds only changed files.
+# MAKEFLAGS is empty because ninja would take the jobs of a `make -j` as its own.
 kernels: $(INSTALLED)
 	@test -d build/kernels || echo "building the kernels (once; a minute or two)" >&2
 	@$(BUILD) -B build/kernels >/dev/null
 	@MAKEFLAGS= $(CMAKE) --build build/kernels -- --quiet
 
-# Python itself is built without the sanitizers, so their libraries must be loaded first, and libstdc++ with them, or
-# exceptions are not seen; PYTHONMALLOC makes an array that Python allocates end where it ends.
+# Python itself is built without the sanitizers, so their libraries must be loaded first, with libstdc++ for exceptions.
+# With PYTHONMALLOC=malloc, the sanitizer sees the end of each array that Python allocates.
 sanitized: $(DEVELOPMENT)
 	@$(BUILD) -B $(SANITIZED) -DCHARLOOM_SANITIZE=ON -DCHARLOOM_OUTPUT="$(abspath $(SANITIZED)/modules)" >/dev/null
 	@MAKEFLAGS= $(CMAKE) --build $(SANITIZED) -- --quiet
@@ -121,8 +121,8 @@ sanitized: $(DEVELOPMENT)
 check-kernels: sanitized check-threads
 	@$(UNDER_SANITIZERS) $(BIN)/python -m pytest tests/kernels
 
-# The pool, training and generation in a program of their own, since ThreadSanitizer knows nothing of Python's locks. Then
-# once more with a barrier left out, which must be reported: else the first run says nothing.
+# The thread pool, training and generation in a C++ program, because ThreadSanitizer does not know Python's locks. Then
+# again without a barrier: ThreadSanitizer must report this, else the first run proves nothing.
 check-threads: $(THREADS)
 	@TSAN_OPTIONS="$(TSAN)" $(THREADS)
 	@if TSAN_OPTIONS="$(TSAN)" $(THREADS) without-barrier 2>&1 | grep -q "WARNING: ThreadSanitizer: data race"; \
@@ -134,7 +134,7 @@ $(THREADS): $(filter-out %/module.cpp,$(CPP))
 	@$(CXX) -std=c++20 -O1 -g -fsanitize=thread -Wall -Wextra -Wno-psabi -DCHARLOOM_LANES=4 -DCHARLOOM_REGISTERS=16 \
 		-Isrc/charloom/kernels $(filter %.cpp,$^) -pthread -o $@
 
-# What asks for too much memory gets none, as on any machine; PyTorch, which an import loads, defines some names twice.
+# An allocation that is too large fails, as on any machine. PyTorch, which an import loads, defines some names twice.
 fuzz: ASAN := $(ASAN):detect_odr_violation=0:allocator_may_return_null=1:max_allocation_size_mb=4096:hard_rss_limit_mb=6144
 fuzz: sanitized
 	@$(UNDER_SANITIZERS) OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz.py \
@@ -156,7 +156,7 @@ docs: $(DEVELOPMENT)
 notebook: $(DEVELOPMENT)
 	@$(BIN)/python docs/execute_notebook.py
 
-# charloom alone, and what builds it, in the lock's versions: no torch.
+# charloom and its build tools, in the lock's versions; no torch.
 $(INSTALLED): pyproject.toml requirements.lock
 	@test -n "$(PYTHON)" || { echo "charloom needs Python 3.11 or newer with its venv module; none is on PATH" \
 		"(Debian: apt install python3-venv; any other place: make PYTHON=/path/to/python3)" >&2; exit 1; }
@@ -166,13 +166,13 @@ $(INSTALLED): pyproject.toml requirements.lock
 	@$(call PIP,$(VENV)) --constraint requirements.lock --no-build-isolation --editable .
 	@touch $@
 
-# And all that its tests, checks and benchmarks need.
+# Everything else that tests, checks and benchmarks need.
 $(DEVELOPMENT): $(INSTALLED)
 	@echo "installing requirements.lock into $(VENV) (once; a few minutes at most)" >&2
 	@$(call PIP,$(VENV)) --requirement requirements.lock
 	@touch $@
 
-# The peers in their own releases, all else in the lock's, of which h5py is too new for TensorFlow.
+# The peers in their own releases, all other packages in the lock's versions. Its h5py is too new for TensorFlow.
 $(PEERS)/installed: benchmarks/peers.txt $(INSTALLED)
 	@echo "installing charloom and its peers into $(PEERS) (once; a few minutes)" >&2
 	@test -f $@ || $(PYTHON) -m venv --clear $(PEERS)
@@ -182,7 +182,7 @@ $(PEERS)/installed: benchmarks/peers.txt $(INSTALLED)
 	@$(call PIP,$(PEERS)) --constraint $(PEERS)/constraints.txt --no-build-isolation --editable '.[torch]'
 	@touch $@
 
-# In a venv of its own, so that a change of the build backend or a lock that no longer installs is no obstacle.
+# In its own venv, so it works after a change of the build backend, and with a lock that no longer installs.
 lock:
 	@python3.11 --version >/dev/null || { echo "the lock is made with Python 3.11, which is not on PATH" >&2; exit 1; }
 	@set -e; place=$$(mktemp -d); trap 'rm -rf "$$place"' EXIT; \
@@ -193,8 +193,8 @@ lock:
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 		--annotation-style line --extra dev --build-deps-for editable \
 		--output-file requirements.lock pyproject.toml
-	@# `+cpu` names one build; the lock names the release, and each machine's pip finds the build that suits it. What
-	@# extras charloom has are looked up in charloom itself, which then stands in the list.
+	@# `+cpu` names one build. The lock names the release, and pip finds the build for each machine. pip-compile reads the
+	@# extras from charloom itself and then lists it, so its line is removed.
 	@sed -i.made -e 's/^\(torch==[0-9.]*\)+[a-z0-9]*/\1/' -e '/^charloom @/d' -e 's/charloom, \(charloom (\)/\1/' \
 		requirements.lock && rm requirements.lock.made
 

@@ -1,9 +1,8 @@
-"""Run docs/notebooks/first-steps.ipynb from its first cell to its last, and write it back with its outputs, or to
-another file if one is named.
+"""Executes docs/notebooks/first-steps.ipynb and stores it with its outputs, or stores them in another file if named.
 
-The kernel is this Python, started fresh in an empty folder. What differs from run to run without meaning anything
-(times, versions, the kernel's own names) is left out, so that two versions differ only where something changed.
-CHARLOOM_NOTEBOOK_STEPS shortens the training, for tests; what is stored is made without it.
+The kernel is a new process of this Python in an empty folder. Values that differ between runs and mean nothing (times,
+versions, names of the kernel) are left out, so two versions differ only where something changed.
+CHARLOOM_NOTEBOOK_STEPS shortens the training, for tests; the stored notebook is executed without it.
 """
 
 from __future__ import annotations
@@ -23,34 +22,34 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-LONGEST = 1200  # seconds for one cell, on whatever machine
+CELL_TIMEOUT = 1200  # seconds, enough for a slow machine
 
 
 def executed(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The notebook with the outputs of a fresh run, and nothing volatile beside them.
+    """The notebook with the outputs of a new run, without values that differ between runs.
 
     Raises:
         CellExecutionError: if a cell fails.
     """
-    importlib.import_module("matplotlib.font_manager")  # finds the fonts now, and says so here, not in the notebook
+    importlib.import_module("matplotlib.font_manager")  # finds the fonts and prints this here, not in the notebook
     with tempfile.TemporaryDirectory() as folder:
         client = NotebookClient(
             notebook,
             kernel_name="python3",
-            timeout=LONGEST,
+            timeout=CELL_TIMEOUT,
             record_timing=False,
             coalesce_streams=True,
             resources={"metadata": {"path": folder}},
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it warns of its own loopback connection
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it warns about its own loopback connection
         )
-        # Another backend than the kernel's own would draw no picture here.
+        # With a backend other than the kernel's own, no figure would be stored.
         done = client.execute(env={name: value for name, value in os.environ.items() if name != "MPLBACKEND"})
     done.metadata = nbformat.from_dict(METADATA)
     return done
 
 
 def noise(notebook: nbformat.NotebookNode) -> list[str]:
-    """What must not be among the outputs: warnings, other lines of stderr, and folders of this machine."""
+    """Outputs that must not be stored: warnings, other lines of stderr, and folders of this machine."""
     found = []
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
@@ -63,7 +62,7 @@ def noise(notebook: nbformat.NotebookNode) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Execute, check and write; the exit status."""
+    """Executes, checks and stores the notebook; returns the exit status."""
     target = Path(arguments[0]) if arguments else NOTEBOOK
     try:
         notebook = executed(nbformat.read(NOTEBOOK, as_version=4))

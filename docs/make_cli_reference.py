@@ -1,6 +1,6 @@
-"""Write docs/cli.md, the `--help` of every command; with `--check`, only say whether it is current.
+"""Generates docs/cli.md, the `--help` of every command; with `--check`, only checks that it is current.
 
-What a person reads on the page is what the program prints: nothing here is written twice.
+The page is the output of the program, so no text exists twice.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import click
 from charloom.cli.main import cli
 
 PAGE = Path(__file__).with_name("cli.md")
-WIDTH = 100  # columns; fixed, so that the page is the same whatever terminal made it
+WIDTH = 100  # columns; fixed, so that the page does not depend on the terminal
 HEADER = """\
 # Command line
 
@@ -23,15 +23,15 @@ The `--help` of every command. `make docs` writes this page; `make check` fails 
 
 
 def commands(command: click.Command, name: str, parent: click.Context | None = None) -> Iterator[tuple[str, str]]:
-    """A command and all below it, depth first, in the order of its own help.
+    """A command and all commands below it, depth first, in the order of its help.
 
     Args:
-        command: where to start.
-        name: what a person types for it, under its parent.
+        command: the first command.
+        name: the word that the user types for it, after its parent's.
         parent: the context of the group it belongs to; None at the top.
 
     Yields:
-        The words a person types, and the help they see.
+        The words that the user types, and the help text.
     """
     with click.Context(
         command, info_name=name, parent=parent, terminal_width=WIDTH, max_content_width=WIDTH, color=False
@@ -54,12 +54,12 @@ def render() -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the page, or with `--check` compare it; the exit status."""
+    """Generates the page, or compares it with `--check`; returns the exit status."""
     page = render()
     if arguments == ["--check"]:
         if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == page:
             return 0
-        print("docs/cli.md is not what the commands' --help says now; run `make docs`", file=sys.stderr)
+        print("docs/cli.md is not the current --help of the commands; run `make docs`", file=sys.stderr)
         return 1
     if arguments:
         print("usage: make_cli_reference.py [--check]", file=sys.stderr)
