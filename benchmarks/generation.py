@@ -1,9 +1,9 @@
-"""Writing, a character at a time: charloom beside a PyTorch `nn.LSTM` loop and onnxruntime, on networks of one size.
+"""Generation, a character at a time: charloom, a PyTorch `nn.LSTM` loop and onnxruntime, on networks of one size.
 
-Every program draws at temperature 0.8 from its own softmax. In each of ROUNDS rounds every contestant writes for a
-while, one after the other; what is printed are the medians of characters a second, and of charloom's ratio to what it
-is compared with. The peers get their best thread count. onnxruntime is no dependency: without it and onnx (`make bench`
-installs them) its lines are left out.
+Every program draws at temperature 0.8 from its own softmax. In each of ROUNDS rounds every contestant generates for a
+while, one after the other. Printed are the medians of characters/s, and of charloom's ratio to each peer. The peers get
+their best thread count. onnxruntime is no dependency: without it and onnx (`make bench` installs them) its lines are
+left out.
 
     python benchmarks/generation.py [seconds a contestant and round, 1.0]
 """
@@ -24,15 +24,15 @@ from probes import without_kernels
 
 from charloom import kernels
 from charloom.architecture import Architecture
-from charloom.inference.backend import Numbers, Rules
-from charloom.inference.native_backend import NativeWriter
-from charloom.inference.network import Network
+from charloom.inference.native_backend import NativeBackend
+from charloom.inference.rows import Row
 from charloom.inference.sampling import Sampling
+from charloom.inference.weights import Weights
 from charloom.kernels import cores
 
 ROUNDS = 5
 VOCABULARY, EMBEDDING, TEMPERATURE = 83, 64, 0.8
-# layers, hidden, texts: (charloom's precision, peer) and what their ratio must reach
+# layers, hidden, sequences: (charloom's precision, peer) and what their ratio must reach
 SHAPES: dict[tuple[int, int, int], dict[tuple[str, str], float]] = {
     (2, 128, 1): {("fp32", "PyTorch"): 40, ("fp32", "onnxruntime fp32"): 4},
     (2, 512, 1): {
@@ -71,38 +71,38 @@ def parameters(made: Architecture) -> dict[str, Any]:
     }
 
 
-def ours(made: Architecture, weights: dict[str, Any], texts: int, precision: str) -> Contestant:
-    """charloom's writer, on all cores."""
+def ours(made: Architecture, weights: dict[str, Any], sequences: int, precision: str) -> Contestant:
+    """charloom's kernels, on all cores."""
     chosen = kernels.chosen()
     assert chosen.module is not None, chosen.reason
-    network = Network(made, weights)
-    writer = NativeWriter(chosen.module, network, precision, cores(), chosen.tiles)
-    rules, sequences = Rules(Sampling(temperature=TEMPERATURE)), tuple(range(texts))
+    backend = NativeBackend(chosen.module, Weights(made, weights), precision, cores(), chosen.tiles)
+    sampling = Sampling(temperature=TEMPERATURE)
 
-    def write(seconds: float) -> float:
-        ids_B, state, written, start = np.zeros(texts, np.int64), network.initial_state(texts), 0, time.perf_counter()
+    def generate(seconds: float) -> float:
+        batch, steps, start = backend.batch(), 0, time.perf_counter()
+        for index in range(sequences):
+            batch.join(Row(sampling, 0, index), np.zeros(1, np.int64), backend.initial_state())
         while (spent := time.perf_counter() - start) < seconds:
-            ids_BS, state = writer.write(ids_B, state, rules, Numbers(0, sequences, written), 2**14 // texts, 0.02)
-            ids_B, written = ids_BS[:, -1], written + ids_BS.shape[1]
-        return written * texts / spent
+            steps += batch.decode(2**14 // sequences, 0.02).tokens_BS.shape[1]
+        return steps * sequences / spent
 
-    return write
+    return generate
 
 
-def stepping(step: Callable[[Any, Any], tuple[Any, Any]], first: Any, state: Any, texts: int) -> Contestant:
+def stepping(step: Callable[[Any, Any], tuple[Any, Any]], first: Any, state: Any, sequences: int) -> Contestant:
     """A peer whose `step` gives the next tokens and state."""
 
-    def write(seconds: float) -> float:
+    def generate(seconds: float) -> float:
         ids, current, steps, start = first, state, 0, time.perf_counter()
         while (spent := time.perf_counter() - start) < seconds:
             ids, current = step(ids, current)
             steps += 1
-        return steps * texts / spent
+        return steps * sequences / spent
 
-    return write
+    return generate
 
 
-def pytorchs(made: Architecture, weights: dict[str, Any], texts: int, threads: int) -> Contestant:
+def pytorchs(made: Architecture, weights: dict[str, Any], sequences: int, threads: int) -> Contestant:
     """The loop that PyTorch's tutorials write."""
     import torch
 
@@ -120,15 +120,15 @@ def pytorchs(made: Architecture, weights: dict[str, Any], texts: int, threads: i
         share = torch.softmax(head(out[:, -1]) / TEMPERATURE, dim=-1)
         return torch.multinomial(share, 1), state
 
-    zeros = torch.zeros(made.layers, texts, made.hidden)
-    loop = stepping(step, torch.zeros(texts, 1, dtype=torch.long), (zeros, zeros), texts)
+    zeros = torch.zeros(made.layers, sequences, made.hidden)
+    loop = stepping(step, torch.zeros(sequences, 1, dtype=torch.long), (zeros, zeros), sequences)
 
-    def write(seconds: float) -> float:
+    def generate(seconds: float) -> float:
         torch.set_num_threads(threads)
         with torch.inference_mode():
             return loop(seconds)
 
-    return write
+    return generate
 
 
 def onnx_file(made: Architecture, weights: dict[str, Any], folder: Path) -> Path:
@@ -178,7 +178,7 @@ def onnx_file(made: Architecture, weights: dict[str, Any], folder: Path) -> Path
     return path
 
 
-def onnxruntimes(made: Architecture, path: Path, texts: int, threads: int) -> Contestant:
+def onnxruntimes(made: Architecture, path: Path, sequences: int, threads: int) -> Contestant:
     """A loop around a session, states handed from one run to the next; the draw is NumPy's."""
     import onnxruntime
 
@@ -192,18 +192,18 @@ def onnxruntimes(made: Architecture, path: Path, texts: int, threads: int) -> Co
     def step(ids: Any, state: list[Any]) -> tuple[Any, list[Any]]:
         logits, *state = session.run(outputs, {"ids": ids, **dict(zip(names, state, strict=True))})
         share = np.exp((logits[0] - logits[0].max(axis=-1, keepdims=True)) / TEMPERATURE).cumsum(axis=-1)
-        drawn = (share < generator.random((texts, 1)) * share[:, -1:]).sum(axis=-1)
+        drawn = (share < generator.random((sequences, 1)) * share[:, -1:]).sum(axis=-1)
         return drawn[None], state
 
-    zeros = [np.zeros((1, texts, made.hidden), np.float32)] * len(names)
-    return stepping(step, np.zeros((1, texts), np.int64), zeros, texts)
+    zeros = [np.zeros((1, sequences, made.hidden), np.float32)] * len(names)
+    return stepping(step, np.zeros((1, sequences), np.int64), zeros, sequences)
 
 
-def peers(made: Architecture, weights: dict[str, Any], texts: int, folder: Path) -> dict[str, Contestant]:
+def peers(made: Architecture, weights: dict[str, Any], sequences: int, folder: Path) -> dict[str, Contestant]:
     """Every peer that is installed, at each thread count."""
     found: dict[str, Contestant] = {}
     for threads in sorted({1, cores()}):
-        found[f"PyTorch t{threads}"] = pytorchs(made, weights, texts, threads)
+        found[f"PyTorch t{threads}"] = pytorchs(made, weights, sequences, threads)
     try:
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -213,28 +213,28 @@ def peers(made: Architecture, weights: dict[str, Any], texts: int, folder: Path)
     small = exact.with_suffix(".int8.onnx")
     quantize_dynamic(exact, small, weight_type=QuantType.QInt8)
     for threads in sorted({1, cores()}):
-        found[f"onnxruntime fp32 t{threads}"] = onnxruntimes(made, exact, texts, threads)
-        found[f"onnxruntime int8 t{threads}"] = onnxruntimes(made, small, texts, threads)
+        found[f"onnxruntime fp32 t{threads}"] = onnxruntimes(made, exact, sequences, threads)
+        found[f"onnxruntime int8 t{threads}"] = onnxruntimes(made, small, sequences, threads)
     return found
 
 
-def compare(layers: int, hidden: int, texts: int, seconds: float, folder: Path) -> None:
+def compare(layers: int, hidden: int, sequences: int, seconds: float, folder: Path) -> None:
     """Prints the medians of one shape, and charloom's over each peer's best."""
     made = architecture(layers, hidden)
     weights = parameters(made)
-    contestants = {f"charloom {p}": ours(made, weights, texts, p) for p in ("fp32", "bf16", "int8")}
-    contestants |= peers(made, weights, texts, folder)
+    contestants = {f"charloom {p}": ours(made, weights, sequences, p) for p in ("fp32", "bf16", "int8")}
+    contestants |= peers(made, weights, sequences, folder)
     rates: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(-1, ROUNDS):  # the first warms up
-        for name, write in contestants.items():
-            rate = write(seconds if number >= 0 else seconds / 5)
+        for name, generate in contestants.items():
+            rate = generate(seconds if number >= 0 else seconds / 5)
             if number >= 0:
                 rates[name].append(rate)
     medians = {name: statistics.median(found) for name, found in rates.items()}
-    print(f"LSTM {layers} x {hidden}, {texts} text{'s' * (texts > 1)}, characters/s:")
+    print(f"LSTM {layers} x {hidden}, {sequences} sequence{'s' * (sequences > 1)}, characters/s:")
     for name, rate in medians.items():
         print(f"  {name:22} {rate:10,.0f}")
-    for (precision, peer), least in SHAPES[layers, hidden, texts].items():
+    for (precision, peer), least in SHAPES[layers, hidden, sequences].items():
         best = max(
             (name for name in medians if name.startswith(f"{peer} t")), key=lambda name: medians[name], default=""
         )

@@ -1,10 +1,10 @@
-"""What bounds writing: how fast weights can be read, other processes that want the cores, and the time to start.
+"""What limits generation: how fast weights can be read, other processes that want the cores, and the time to start.
 
-On an LSTM 2 x 512, one text, rounds in turns, medians of ROUNDS:
+On an LSTM 2 x 512, one sequence, rounds in turns, medians of ROUNDS:
 
-1. Each precision: its weights' bytes a second, beside what the cores read of so many bytes at best (`probes.py`): what
-   reaches that is bound by nothing else.
-2. int8 alone, then while two processes do nothing but count.
+1. Each precision: bytes/s of its weights, beside the rate at which the cores read as many bytes (`probes.py`). Where
+   the two are equal, nothing else limits generation.
+2. int8 alone, then while two other processes keep the cores busy.
 3. `charloom generate` of 100 characters, from the process's start to its end, by the kernels and by NumPy.
 
     python benchmarks/generation_limits.py [seconds a round, 0.5]
@@ -59,15 +59,15 @@ def bandwidth(seconds: float) -> None:
     for precision, size in BYTES.items():
         found = in_turns(
             {
-                "writing": turn(ours(made, weights, 1, precision), seconds),
+                "generating": turn(ours(made, weights, 1, precision), seconds),
                 "reading": turn(probes.reading(read * size), seconds),
             }
         )
-        written = [rate * read * size for rate in found["writing"]]
-        ours_gb, cores_gb = (statistics.median(rates) / 1e9 for rates in (written, found["reading"]))
+        used = [rate * read * size for rate in found["generating"]]
+        ours_gb, cores_gb = (statistics.median(rates) / 1e9 for rates in (used, found["reading"]))
         print(
             f"{precision}: {read * size / 2**20:.1f} MiB of weights, read at {ours_gb:.0f} GB/s; "
-            f"the cores read so many at {cores_gb:.0f} GB/s: {ratio(written, found['reading']):.0%}"
+            f"the cores read so many at {cores_gb:.0f} GB/s: {ratio(used, found['reading']):.0%}"
         )
 
 
@@ -79,19 +79,19 @@ def turn(run: Callable[[float], float], seconds: float) -> Callable[[], float]:
 def busy(seconds: float) -> None:
     """2."""
     made = architecture(*SHAPE)
-    write = ours(made, parameters(made), 1, "int8")
+    generate = ours(made, parameters(made), 1, "int8")
 
     def beside() -> float:
         others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
         try:
             time.sleep(0.2)  # until they have started
-            return write(seconds)
+            return generate(seconds)
         finally:
             for other in others:
                 other.kill()
                 other.wait()
 
-    found = in_turns({"alone": turn(write, seconds), "beside": beside})
+    found = in_turns({"alone": turn(generate, seconds), "beside": beside})
     alone, between = (statistics.median(found[name]) for name in ("alone", "beside"))
     loss = ratio(found["alone"], found["beside"])
     print(f"int8 alone {alone:,.0f} characters/s, beside two busy processes {between:,.0f}: {loss:.1f} times slower")

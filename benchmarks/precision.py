@@ -22,8 +22,9 @@ from probes import without_kernels
 import charloom
 from charloom import kernels
 from charloom.data.dataset import open_dataset
-from charloom.inference.native_backend import NativeWriter
-from charloom.inference.network import Integers
+from charloom.inference.native_backend import NativeBackend
+from charloom.inference.numpy_backend import NumpyBackend
+from charloom.inference.rows import Backend, Integers
 from charloom.kernels import cores
 from charloom.model import Model
 from charloom.score import cross_entropy
@@ -40,28 +41,22 @@ def trained(folder: Path, cell: str) -> Path:
     return folder / cell
 
 
-def measured(model: Model, ids_BT: Integers, precision: str) -> tuple[float, list[Integers]]:
+def measured(backend: Backend, ids_BT: Integers) -> tuple[float, list[Integers]]:
     """Bits per token, and the token with the highest logit at each position."""
-    chosen = kernels.chosen()
-    assert chosen.module is not None, chosen.reason
-    writer = NativeWriter(chosen.module, model.network, precision, cores(), chosen.tiles)
-    state, nats, greedy = model.network.initial_state(len(ids_BT)), 0.0, []
+    state, nats, greedy = backend.initial_state().rows(np.zeros(len(ids_BT), np.intp)), 0.0, []
     for start in range(0, ids_BT.shape[1] - 1, BLOCK):
         targets_BT = ids_BT[:, start + 1 : start + BLOCK + 1]
-        logits_BTV, state = writer.logits(ids_BT[:, start : start + targets_BT.shape[1]], state)
+        logits_BTV, state = backend.logits(ids_BT[:, start : start + targets_BT.shape[1]], state)
         nats += cross_entropy(logits_BTV.reshape(-1, logits_BTV.shape[2]), targets_BT.ravel())[0]
         greedy.append(logits_BTV.argmax(axis=-1).ravel())
     return nats / ids_BT[:, 1:].size / math.log(2), greedy
 
 
-def numpy_bits(model: Model, ids_BT: Integers) -> float:
-    """Bits per token, by NumPy."""
-    nats, done = 0.0, 1
-    for logits_BTV, _ in model.network.blocks(ids_BT[:, :-1], model.network.initial_state(len(ids_BT))):
-        targets_BT = ids_BT[:, done : done + logits_BTV.shape[1]]
-        nats += cross_entropy(logits_BTV.reshape(-1, logits_BTV.shape[2]), targets_BT.ravel())[0]
-        done += logits_BTV.shape[1]
-    return nats / ids_BT[:, 1:].size / math.log(2)
+def native(model: Model, precision: str) -> Backend:
+    """The kernels."""
+    chosen = kernels.chosen()
+    assert chosen.module is not None, chosen.reason
+    return NativeBackend(chosen.module, model.weights, precision, cores(), chosen.tiles)
 
 
 def compare(run: Path) -> bool:
@@ -70,13 +65,13 @@ def compare(run: Path) -> bool:
     held_out = open_dataset(run / "data").ids("validation").view()
     length = min(STREAM, len(held_out) // STREAMS)
     ids_BT = np.array(held_out[: STREAMS * length], np.int64).reshape(STREAMS, length)
-    exact, greedy = measured(model, ids_BT, "fp32")
+    exact, greedy = measured(native(model, "fp32"), ids_BT)
     made = model.architecture
     print(f"{run.name}: {made.cell} {made.layers} x {made.hidden}, {ids_BT[:, 1:].size:,} tokens held out")
-    print(f"  fp32  {exact:.5f} bits/char; NumPy {numpy_bits(model, ids_BT):.5f}")
+    print(f"  fp32  {exact:.5f} bits/char; NumPy {measured(NumpyBackend(model.weights), ids_BT)[0]:.5f}")
     within = True
     for precision, bound in BOUNDS.items():
-        bits, other = measured(model, ids_BT, precision)
+        bits, other = measured(native(model, precision), ids_BT)
         moved = np.mean(np.concatenate(greedy) != np.concatenate(other))
         within = within and bits - exact <= bound
         print(f"  {precision}  {bits:.5f}, {bits - exact:+.5f} (limit {bound}), {moved:.2%} of greedy tokens differ")

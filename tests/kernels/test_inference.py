@@ -1,4 +1,4 @@
-"""The kernels' inference against its twin in NumPy: logits, tokens and choices; and against itself, however it is run."""
+"""The kernels' inference against its twin in NumPy: logits, tokens, choices; and against itself, however it is run."""
 
 from __future__ import annotations
 
