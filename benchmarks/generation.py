@@ -27,7 +27,7 @@ from charloom.architecture import Architecture
 from charloom.inference.native_backend import NativeBackend
 from charloom.inference.rows import Row
 from charloom.inference.sampling import Sampling
-from charloom.inference.weights import Weights
+from charloom.inference.weights import InferenceWeights
 from charloom.kernels import cores
 
 ROUNDS = 5
@@ -75,7 +75,7 @@ def ours(made: Architecture, weights: dict[str, Any], sequences: int, precision:
     """charloom's kernels, on all cores."""
     chosen = kernels.chosen()
     assert chosen.module is not None, chosen.reason
-    backend = NativeBackend(chosen.module, Weights(made, weights), precision, cores(), chosen.tiles)
+    backend = NativeBackend(chosen.module, InferenceWeights(made, weights), precision, cores(), chosen.tiles)
     sampling = Sampling(temperature=TEMPERATURE)
 
     def generate(seconds: float) -> float:

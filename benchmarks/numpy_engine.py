@@ -1,13 +1,13 @@
-"""What the hand-written engine gains and costs: characters/s against the classic loop, and against PyTorch.
+"""The speed of the NumPy engine: characters/s against the classic loop, and against PyTorch.
 
 Two ratios, each of the same model on both sides:
 
-- to the classic program: an LSTM on one-hot vectors trained by Adagrad one character at a time, one text, 25 characters
-  a step, float64, as short NumPy programs that teach it are written. Ours: 32 texts side by side, 64 characters a step.
-  Beside it stands ours with one text and 25 characters: what is left when nothing is batched.
-- to the PyTorch engine in fp32: LSTM, embedding 64, AdamW, no dropout, 32 texts, 64 characters, 65 tokens.
+- to the classic program: an LSTM on one-hot vectors trained by Adagrad one character at a time, one sequence, 25
+  characters a step, float64, as short teaching programs in NumPy do. Ours: 32 sequences, 64 characters a step; and, to
+  show the gain without batches, one sequence and 25 characters.
+- to the PyTorch engine in fp32: LSTM, embedding 64, AdamW, no dropout, 32 sequences, 64 characters, 65 tokens.
 
-Contenders take turns in one process; a round's figure is its whole time, a ratio the median over the rounds.
+The programs take turns in one process. The figure of a round is its whole time; a ratio is the median over the rounds.
 
     python benchmarks/numpy_engine.py             all cores
     python benchmarks/numpy_engine.py 1           one thread on every side
@@ -27,21 +27,21 @@ import numpy as np
 
 from charloom.architecture import Architecture
 from charloom.config import TrainingSettings, validated
-from charloom.engines.engine import check_engine, open_engine
+from charloom.engines.engine import choose_engine, open_engine
 from charloom.engines.initial import initial_parameters
 
 THREADS = int(sys.argv[1]) if len(sys.argv) > 1 else None
 ROUNDS = 7
-SECONDS = 0.5  # a contender's turn lasts about as long
+SECONDS = 0.5  # of a turn, at least
 V, RATE = 65, 0.001
 
-Step = Callable[[], int]  # trains a step, says how many characters it had
+Step = Callable[[], int]  # one training step; returns its number of characters
 
 
 def classic(hidden: int, length: int = 25) -> Step:
     """The classic program: every character a one-hot vector, every step of time a product of its own."""
     random = np.random.default_rng(0)
-    text = random.integers(0, V, 100_000)
+    ids = random.integers(0, V, 100_000)
     W = random.standard_normal((4 * hidden, hidden + V)) * 0.05  # all gates, over [h, x]
     Wy = random.standard_normal((V, hidden)) * 0.05
     b, by = np.zeros((4 * hidden, 1)), np.zeros((V, 1))
@@ -90,45 +90,45 @@ def classic(hidden: int, length: int = 25) -> Step:
 
     def step() -> int:
         nonlocal place
-        _, gradients = loss_and_gradients(text[place : place + length], text[place + 1 : place + length + 1])
+        _, gradients = loss_and_gradients(ids[place : place + length], ids[place + 1 : place + length + 1])
         for n, d in enumerate(gradients):
             np.clip(d, -5, 5, out=d)
             memory[n] += d * d
             weights[n] -= 0.01 * d / np.sqrt(memory[n] + 1e-8)
-        place = (place + length) % (len(text) - 2 * length)
+        place = (place + length) % (len(ids) - 2 * length)
         return length
 
     return step
 
 
-def ours(engine: str, hidden: int, entry: str, optimizer: str, rows: int = 32, length: int = 64) -> Step:
+def ours(engine: str, hidden: int, input_kind: str, optimizer: str, rows: int = 32, length: int = 64) -> Step:
     """An engine of charloom's on random streams, the state carried."""
-    model = {"cell": "lstm", "nonlinearity": "tanh", "layers": 1, "hidden": hidden, "input": entry}
+    model = {"cell": "lstm", "nonlinearity": "tanh", "layers": 1, "hidden": hidden, "input": input_kind}
     shape = validated(Architecture, {**model, "embedding": 64, "vocabulary_size": V})
     how = {"steps": 1, "engine": engine, "optimizer": optimizer, "device": "cpu", "precision": "fp32"}
     settings = validated(TrainingSettings, {**how, "threads": THREADS})
-    made = open_engine(shape, settings, 0.0)
+    made = open_engine(choose_engine(settings, "lstm"), shape, settings, 0.0)
     made.load(initial_parameters(shape, 0))
-    text = np.random.default_rng(0).integers(0, V, (rows, 20 * length + 1))
+    ids = np.random.default_rng(0).integers(0, V, (rows, 20 * length + 1))
     state, turn = None, 0
 
     def step() -> int:
         nonlocal state, turn
         at, turn = turn % 20 * length, turn + 1
-        _, count, state = made.step(text[:, at : at + length], text[:, at + 1 : at + length + 1], state, RATE)
+        _, count, state = made.step(ids[:, at : at + length], ids[:, at + 1 : at + length + 1], state, RATE)
         return count
 
     return step
 
 
-def rates(contenders: dict[str, Step]) -> dict[str, list[float]]:
-    """Characters/s of each contender in each round; in every round each has its turn."""
-    for step in contenders.values():
+def rates(programs: dict[str, Step]) -> dict[str, list[float]]:
+    """Characters/s of each program in each round; in every round each has its turn."""
+    for step in programs.values():
         for _ in range(3):
             step()
-    found: dict[str, list[float]] = {name: [] for name in contenders}
+    found: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(ROUNDS):
-        for name, step in contenders.items():
+        for name, step in programs.items():
             characters, began = 0, time.perf_counter()
             while time.perf_counter() - began < SECONDS:
                 characters += step()
@@ -136,9 +136,9 @@ def rates(contenders: dict[str, Step]) -> dict[str, list[float]]:
     return found
 
 
-def compare(title: str, contenders: dict[str, Step]) -> None:
-    """Prints each contender's rate, and the ratio of each to the last one."""
-    found = rates(contenders)
+def compare(title: str, programs: dict[str, Step]) -> None:
+    """Prints each program's rate, and the ratio of each to the last one."""
+    found = rates(programs)
     print(title)
     *_, peer = found
     for name, values in found.items():
@@ -149,21 +149,21 @@ def compare(title: str, contenders: dict[str, Step]) -> None:
 
 def main() -> None:
     """Prints a block for each comparison."""
-    check_engine(TrainingSettings(engine="torch"), "lstm")  # before PyTorch is imported, as the program does it
+    choose_engine(TrainingSettings(engine="torch"), "lstm")  # before PyTorch is imported, as the program does it
     threads = "all cores" if THREADS is None else f"{THREADS} thread{'s' * (THREADS > 1)}"
     print(f"{threads}; medians of {ROUNDS} rounds in turns")
     for hidden in (100, 256):
         compare(
             f"LSTM {hidden}, one-hot, {V} tokens, Adagrad: to the classic loop",
             {
-                "numpy engine, 32 texts x 64": ours("numpy", hidden, "onehot", "adagrad"),
-                "numpy engine, 1 text x 25": ours("numpy", hidden, "onehot", "adagrad", 1, 25),
-                "classic loop, 1 text x 25": classic(hidden),
+                "numpy engine, 32 sequences x 64": ours("numpy", hidden, "onehot", "adagrad"),
+                "numpy engine, 1 sequence x 25": ours("numpy", hidden, "onehot", "adagrad", 1, 25),
+                "classic loop, 1 sequence x 25": classic(hidden),
             },
         )
     for hidden in (128, 256, 512):
         compare(
-            f"LSTM {hidden}, embedding 64, {V} tokens, AdamW, 32 texts x 64, fp32: to the PyTorch engine",
+            f"LSTM {hidden}, embedding 64, {V} tokens, AdamW, 32 sequences x 64, fp32: to the PyTorch engine",
             {engine: ours(engine, hidden, "embedding", "adamw") for engine in ("numpy", "torch")},
         )
 

@@ -1,8 +1,8 @@
 """How long running sequences wait while a long prompt is read beside them.
 
-SEQUENCES generate without an end. Then a long prompt is submitted. Printed are the longest and the median time between two
-outputs of a running sequence, before the prompt comes and while it is read; the time of one chunk, which is READ_SECONDS
-of the prompt and CHUNK_SECONDS of the sequences; and the time of the whole prompt by itself.
+SEQUENCES generate without an end. Then a long prompt is submitted. Printed are the longest and the median time between
+two outputs of a running sequence, before the prompt comes and while it is read; the time of one chunk, which is
+READ_SECONDS of the prompt and CHUNK_SECONDS of the sequences; and the time of the whole prompt by itself.
 
     python benchmarks/scheduling.py [characters of the prompt, 100000]
 """

@@ -17,10 +17,10 @@ import time
 from pathlib import Path
 
 from charloom.config import TrainingSettings
-from charloom.engines.engine import check_engine
+from charloom.engines.engine import choose_engine
 from charloom.training.start import start
 
-check_engine(TrainingSettings(engine="torch"), "lstm")  # before PyTorch is imported, as the program does it
+choose_engine(TrainingSettings(engine="torch"), "lstm")  # before PyTorch is imported, as the program does it
 
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
@@ -55,7 +55,9 @@ class BareLoop:
         self.head = nn.Linear(hidden, len(characters))
         self.parameters = [*self.embedding.parameters(), *self.rnn.parameters(), *self.head.parameters()]
         self.optimizer = torch.optim.AdamW(self.parameters, 0.01, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
-        self.precision = choose_precision("auto", torch.device("cpu"), "lstm")
+        self.precision = (
+            torch.bfloat16 if choose_precision("auto", torch.device("cpu"), "lstm") == "bf16" else torch.float32
+        )
         self.state: tuple[torch.Tensor, torch.Tensor] | None = None
         self.steps = 0
 

@@ -221,7 +221,7 @@ def kernels(
     """charloom's engine `native`, called like in its trainer."""
     from charloom.architecture import Architecture
     from charloom.config import TrainingSettings
-    from charloom.engines.engine import open_engine
+    from charloom.engines.engine import choose_engine, open_engine
     from charloom.engines.initial import initial_parameters
 
     shape = Architecture(
@@ -233,7 +233,8 @@ def kernels(
         embedding=embedding or 1,
         vocabulary_size=VOCABULARY,
     )
-    engine = open_engine(shape, TrainingSettings(steps=1, engine="native", precision=precision, clip=5.0), 0.0)  # type: ignore[arg-type]
+    settings = TrainingSettings(steps=1, engine="native", precision=precision, clip=5.0)  # type: ignore[arg-type]
+    engine = open_engine(choose_engine(settings, cell), shape, settings, 0.0)
     engine.load(initial_parameters(shape, 1))
     next_batch, state = batches(batch, steps), [None]
 

@@ -31,7 +31,8 @@ from charloom.config import Cleaning
 from charloom.data.vocabulary import Vocabulary
 from charloom.errors import CharloomError, ModelError
 from charloom.files import LARGEST_TEXT
-from charloom.inference.network import Network
+from charloom.inference.network import InferenceNetwork
+from charloom.inference.weights import InferenceWeights
 
 CELLS = [("lstm", "tanh"), ("gru", "tanh"), ("rnn", "tanh"), ("rnn", "relu")]
 
@@ -496,7 +497,7 @@ def test_damage_anywhere_gives_a_valid_model_or_our_error(originals, name, edits
         assert found.vocabulary.size == found.architecture.vocabulary_size
         assert {n: value.shape for n, value in found.parameters.items()} == found.architecture.shapes
         assert all(np.isfinite(value).all() for value in found.parameters.values())
-        Network(found.architecture, found.parameters)
+        InferenceNetwork(InferenceWeights(found.architecture, found.parameters))
     finally:
         (folder / name).write_bytes(files[name])
 
@@ -523,7 +524,7 @@ def test_stock_pytorch_loads_the_file_by_name_and_gives_the_same_logits(tmp_path
     ids_BT = np.random.default_rng(1).integers(0, shape.vocabulary_size, (2, 9))
     with torch.no_grad():
         expected = stock.head(stock.rnn(stock.embedding(torch.tensor(ids_BT)))[0]).numpy()
-    network = Network(shape, found.parameters)
+    network = InferenceNetwork(InferenceWeights(shape, found.parameters))
     logits_BTV, _ = network.sequence(ids_BT, network.initial_state(2))
     scale = max(1.0, np.abs(expected).max())  # a relu network's logits grow far beyond 1
     np.testing.assert_allclose(logits_BTV, expected, rtol=0, atol=1e-5 * scale)

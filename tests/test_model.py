@@ -15,7 +15,8 @@ from charloom.architecture import Architecture
 from charloom.config import Cleaning
 from charloom.data.vocabulary import RECORD_SEPARATOR, Vocabulary
 from charloom.errors import ModelError, SettingsError, TextError, UnknownCharacterError
-from charloom.inference.network import Network
+from charloom.inference.network import InferenceNetwork
+from charloom.inference.weights import InferenceWeights
 from charloom.model import GenerationOptions, Model, Options
 from charloom.score import cross_entropy
 
@@ -101,7 +102,7 @@ def test_the_whole_prompt_is_read_once(cell):
     """Catches a last token that is read twice or not at all, and a state that begins anywhere but at zero."""
     model = random_model(cell=cell)
     prompt = "abc defgh\nab"
-    network = Network(model.architecture, model.weights.parameters)
+    network = InferenceNetwork(InferenceWeights(model.architecture, model.weights.parameters))
     logits_BTV, _ = network.sequence(LETTERS.encode(prompt)[None], network.initial_state(1))
     likeliest = LETTERS.characters[logits_BTV[0, -1].argmax()]
     assert model.generate(prompt, 1, greedy=True) == likeliest
@@ -228,7 +229,7 @@ def test_score_predicts_every_character_once(vocabulary, entry):
     model = random_model(vocabulary, entry=entry)
     text = "abcdabdcaabb" * 30
     ids = vocabulary.encode((RECORD_SEPARATOR if vocabulary.separator else "") + text)
-    network = Network(model.architecture, model.weights.parameters)
+    network = InferenceNetwork(InferenceWeights(model.architecture, model.weights.parameters))
     state, nats, correct = network.initial_state(1), 0.0, 0
     for before, after in itertools.pairwise(ids):
         logits, state = network.step(np.array([before]), state)

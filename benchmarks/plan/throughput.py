@@ -16,7 +16,7 @@ import numpy as np
 
 from charloom.architecture import Architecture
 from charloom.config import Settings
-from charloom.engines.engine import open_engine
+from charloom.engines.engine import choose_engine, open_engine
 from charloom.engines.initial import initial_parameters
 
 ROUNDS, SECONDS = 7, 0.5
@@ -51,7 +51,8 @@ class Worker:
 
     def __init__(self, settings: Settings, distinct: int) -> None:
         made, training = Architecture.of(settings.model, distinct), settings.training
-        self._engine, self._state = open_engine(made, training, settings.model.dropout), None
+        choice = choose_engine(training, made.cell)
+        self._engine, self._state = open_engine(choice, made, training, settings.model.dropout), None
         self._engine.load(initial_parameters(made, 0))
         self._ids_BT = np.random.default_rng(0).integers(0, distinct, (training.batch_size, training.seq_length + 1))
 

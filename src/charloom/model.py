@@ -36,7 +36,7 @@ from charloom.inference.sampling import Floats, Sampling
 from charloom.inference.scheduler import SLOTS, Scheduler
 from charloom.inference.sequence import Output
 from charloom.inference.stop_strings import StopStrings
-from charloom.inference.weights import Weights
+from charloom.inference.weights import InferenceWeights
 from charloom.score import Score, cross_entropy
 
 if TYPE_CHECKING:
@@ -168,8 +168,7 @@ class Model:
         self.records: RecordKind = records
         self.metadata = dict(metadata or {})
         self.keep_order = keep_order
-        copies = {name: parameter.copy() for name, parameter in parameters.items()}
-        self.weights = Weights(architecture, copies, None if keep_order else vocabulary.separator_id)
+        self.weights = InferenceWeights(architecture, parameters, None if keep_order else vocabulary.separator_id)
         self._backends: dict[Precision, Backend] = {}
 
     @property

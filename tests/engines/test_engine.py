@@ -13,10 +13,9 @@ import pytest
 
 from charloom.architecture import Architecture
 from charloom.config import TrainingSettings
-from charloom.engines import engine
-from charloom.engines.bptt import native
-from charloom.engines.bptt.engine import BpttEngine
-from charloom.engines.engine import check_engine, chosen_engine, open_engine, slower_than_asked
+from charloom.engines import engine, native
+from charloom.engines.cpu import CpuEngine
+from charloom.engines.engine import EngineChoice, choose_engine, chosen_engine, open_engine, slower_than_asked
 from charloom.errors import DeviceError
 from charloom.kernels import KernelChoice
 
@@ -89,9 +88,10 @@ def test_auto_without_kernels_is_torch_and_says_so(without_kernels):
 def test_auto_without_kernels_and_torch_is_numpy_and_says_so(without_kernels, without_torch):
     """Training that ends where it could go on, only slower."""
     assert chosen_engine(settings()) == "numpy"
-    check_engine(settings(), "lstm")
-    assert isinstance(open_engine(SHAPE, settings(), 0.0), BpttEngine)
-    assert isinstance(open_engine(SHAPE, settings(device="cpu", precision="fp32"), 0.0), BpttEngine)
+    for asked in (settings(), settings(device="cpu", precision="fp32")):
+        choice = choose_engine(asked, "lstm")
+        assert choice == EngineChoice("numpy", "cpu", "fp32")
+        assert isinstance(open_engine(choice, SHAPE, asked, 0.0), CpuEngine)
     said = slower_than_asked(settings(), "lstm")
     assert "not built" in said
     assert "pip install torch" in said
@@ -102,7 +102,7 @@ def test_kernels_that_are_not_there_are_refused_by_name(without_kernels):
     with pytest.raises(
         DeviceError, match="--engine native needs charloom's kernels, which are not used here: not built"
     ):
-        check_engine(settings(engine="native"), "lstm")
+        choose_engine(settings(engine="native"), "lstm")
 
 
 def test_the_kernels_refuse_a_precision_that_they_lack(monkeypatch):
@@ -113,7 +113,7 @@ def test_the_kernels_refuse_a_precision_that_they_lack(monkeypatch):
     with pytest.raises(
         DeviceError, match=r"--precision bf16 on a CPU needs AVX512-BF16 or AMX; .* use --precision fp32"
     ):
-        check_engine(settings(precision="bf16", device="cpu"), "lstm")
+        choose_engine(settings(precision="bf16", device="cpu"), "lstm")
 
 
 @pytest.mark.parametrize(
@@ -127,16 +127,15 @@ def test_the_kernels_refuse_a_precision_that_they_lack(monkeypatch):
 )
 def test_what_needs_torch_says_what_to_install(without_torch, without_kernels, asked, message):
     """A GPU that was asked for and a CPU that is used in silence; a traceback."""
-    for refused in (lambda asked: check_engine(asked, "lstm"), lambda asked: open_engine(SHAPE, asked, 0.0)):
-        with pytest.raises(DeviceError) as error:
-            refused(settings(**asked))
-        assert str(error.value) == message
+    with pytest.raises(DeviceError) as error:
+        choose_engine(settings(**asked), "lstm")
+    assert str(error.value) == message
 
 
-def test_kernels_compute_on_the_cpu():
+def test_kernels_arithmetic_on_the_cpu():
     """A GPU that was asked for and a CPU that is used in silence."""
     with pytest.raises(DeviceError) as error:
-        check_engine(settings(engine="native", device="cuda"), "lstm")
+        choose_engine(settings(engine="native", device="cuda"), "lstm")
     assert str(error.value) == "--device cuda needs --engine torch; --engine native computes on the CPU"
 
 
@@ -144,7 +143,7 @@ def test_kernels_compute_on_the_cpu():
 def test_numpy_refuses_what_it_cannot_do(name, value):
     """A flag that is taken and does nothing."""
     with pytest.raises(DeviceError) as error:
-        check_engine(settings(engine="numpy", **{name: value}), "lstm")
+        choose_engine(settings(engine="numpy", **{name: value}), "lstm")
     assert str(error.value) == f"--{name} {value} needs --engine torch; --engine numpy computes on the CPU in fp32"
 
 

@@ -10,9 +10,9 @@ from charloom.engines import initial
 from charloom.engines.initial import initial_parameters
 
 
-def architecture(cell="lstm", layers=2, entry="embedding"):
+def architecture(cell="lstm", layers=2, input_kind="embedding"):
     return Architecture(
-        cell=cell, nonlinearity="tanh", layers=layers, hidden=16, input=entry, embedding=6, vocabulary_size=11
+        cell=cell, nonlinearity="tanh", layers=layers, hidden=16, input=input_kind, embedding=6, vocabulary_size=11
     )
 
 
@@ -47,9 +47,9 @@ def test_the_forget_gate_alone_starts_open():
         assert not any(value.any() for name, value in parameters.items() if "bias" in name)
 
 
-@pytest.mark.parametrize("entry", ["embedding", "onehot", "scalar"])
-def test_every_parameter_is_there_as_float32_in_its_shape(entry):
-    made = architecture(entry=entry)
+@pytest.mark.parametrize("input_kind", ["embedding", "onehot", "scalar"])
+def test_every_parameter_is_there_as_float32_in_its_shape(input_kind):
+    made = architecture(input_kind=input_kind)
     parameters = initial_parameters(made, seed=0)
     assert {name: value.shape for name, value in parameters.items()} == made.shapes
     assert all(value.dtype == np.float32 and value.flags.c_contiguous for value in parameters.values())

@@ -7,7 +7,7 @@ import pytest
 
 from charloom.architecture import Architecture
 from charloom.config import TrainingSettings
-from charloom.engines.resume import REMEMBERED, checked_steps, state_parts
+from charloom.engines.resume import OPTIMIZER_MEMORY, checked_steps, state_parts
 from charloom.errors import ModelError
 
 SHAPE = Architecture(
@@ -18,7 +18,7 @@ SHAPE = Architecture(
 def snapshot(steps=7, optimizer="adamw"):
     arrays = {"steps": np.array(steps), **{f"state.{n}": np.zeros((2, 4, 3), np.float32) for n in (0, 1)}}
     for name, shape in SHAPE.shapes.items():
-        for key in REMEMBERED[optimizer]:
+        for key in OPTIMIZER_MEMORY[optimizer]:
             arrays[f"optimizer.{name}.{key}"] = np.zeros(() if key == "step" else shape, np.float32)
     return arrays
 
@@ -28,7 +28,7 @@ def checked(arrays, batch=4, **options):
 
 
 def test_whole_snapshots_are_taken():
-    """A check that refuses what an engine writes: before the first step, without a state, in any precision."""
+    """A check that refuses what an engine saves: before the first step, without a state, in any precision."""
     assert checked(snapshot()) == 7
     assert checked({name: value for name, value in snapshot().items() if "state" not in name}, 0) == 7
     assert checked({name: np.asarray(v, v.dtype if name == "steps" else float) for name, v in snapshot().items()}) == 7
@@ -46,7 +46,7 @@ def test_a_state_that_the_next_step_does_not_read_is_no_obstacle():
 
 @pytest.mark.parametrize("batch", [1, 3, 5, 8])
 def test_the_state_must_be_of_as_many_texts_as_the_next_step(batch):
-    """A read beyond the state: the kernels take a row for each text, and trained on whatever lay behind."""
+    """A read beyond the state: the kernels take a row for each sequence, and trained on whatever lay behind."""
     with pytest.raises(ModelError, match=rf"state.0 must be finite \(2, {batch}, 3\); found float32 \(2, 4, 3\)"):
         checked(snapshot(), batch)
     with pytest.raises(ModelError, match=r"state.0 is missing"):

@@ -12,13 +12,14 @@ nn = torch.nn
 
 from charloom.architecture import Architecture  # noqa: E402
 from charloom.config import TrainingSettings  # noqa: E402
-from charloom.engines.engine import check_engine, open_engine, slower_than_asked  # noqa: E402
+from charloom.engines.engine import EngineChoice, choose_engine, slower_than_asked  # noqa: E402
 from charloom.engines.initial import initial_parameters  # noqa: E402
 from charloom.engines.torch import device as torch_device  # noqa: E402
 from charloom.engines.torch.device import trains_in_bf16  # noqa: E402
 from charloom.engines.torch.engine import TorchEngine  # noqa: E402
 from charloom.errors import DeviceError, ModelError  # noqa: E402
-from charloom.inference.network import Network  # noqa: E402
+from charloom.inference.network import InferenceNetwork  # noqa: E402
+from charloom.inference.weights import InferenceWeights  # noqa: E402
 from charloom.score import cross_entropy  # noqa: E402
 
 pytestmark = pytest.mark.processor
@@ -28,9 +29,15 @@ OPTIMIZERS = ["adamw", "adam", "rmsprop", "adagrad", "sgd"]
 V, H, NOTHING = 5, 3, -1
 
 
-def architecture(cell="lstm", nonlinearity="tanh", layers=1, entry="embedding", hidden=H):
+def architecture(cell="lstm", nonlinearity="tanh", layers=1, input_kind="embedding", hidden=H):
     return Architecture(
-        cell=cell, nonlinearity=nonlinearity, layers=layers, hidden=hidden, input=entry, embedding=2, vocabulary_size=V
+        cell=cell,
+        nonlinearity=nonlinearity,
+        layers=layers,
+        hidden=hidden,
+        input=input_kind,
+        embedding=2,
+        vocabulary_size=V,
     )
 
 
@@ -46,7 +53,9 @@ def skip_where_bf16_is_refused(precision, cell):
 
 def made(shape, dropout=0.0, dtype=torch.float32, scale=1.0, **values):
     """An engine with parameters large enough that no gate is linear."""
-    engine = TorchEngine(shape, settings(**values), dropout, dtype)
+    engine = TorchEngine(
+        EngineChoice("torch", precision=values.pop("precision", "fp32")), shape, settings(**values), dropout, dtype
+    )
     generator = np.random.default_rng(7)
     engine.load({name: scale * generator.normal(0, 0.7, size) for name, size in shape.shapes.items()})
     return engine
@@ -96,10 +105,10 @@ def assert_gradients(engine, inputs_BT, targets_BT, state):
     assert all(value.any() for value in judged.values()), "a gradient of nothing but zeros proves nothing"
 
 
-@pytest.mark.parametrize(("cell", "layers", "entry"), [*product(CELLS, [1, 2], ["embedding", "onehot", "scalar"])])
-def test_gradients_are_the_slopes_of_the_loss(cell, layers, entry):
-    """A layer cut off, an input kind without a way back, a mask or a count that training sees and the loss does not."""
-    shape = architecture(*cell, layers=layers, entry=entry)
+@pytest.mark.parametrize(("cell", "layers", "input_kind"), [*product(CELLS, [1, 2], ["embedding", "onehot", "scalar"])])
+def test_gradients_are_the_slopes_of_the_loss(cell, layers, input_kind):
+    """A layer cut off, an input kind without gradients, a mask or a count that training sees and the loss does not."""
+    shape = architecture(*cell, layers=layers, input_kind=input_kind)
     engine = made(shape, dtype=torch.float64, optimizer="sgd", clip=0)
     inputs, targets = batch()
     targets[0, 2:] = targets[2, :1] = NOTHING
@@ -177,12 +186,12 @@ def test_score_counts_nats_targets_and_top_guesses():
     torch.testing.assert_close((h, c), after)
 
 
-@pytest.mark.parametrize(("cell", "entry"), [*product(CELLS, ["embedding", "onehot", "scalar"])])
-def test_score_is_what_the_generator_makes_of_the_same_weights(cell, entry):
-    """Training and generation that disagree about an input kind: a model that is good on paper and writes nonsense."""
-    shape = architecture(*cell, layers=2, entry=entry)
+@pytest.mark.parametrize(("cell", "input_kind"), [*product(CELLS, ["embedding", "onehot", "scalar"])])
+def test_score_is_what_the_generator_makes_of_the_same_weights(cell, input_kind):
+    """Training and generation that disagree about an input kind: a good loss, and nonsense as text."""
+    shape = architecture(*cell, layers=2, input_kind=input_kind)
     engine = made(shape)
-    network = Network(shape, engine.parameters())
+    network = InferenceNetwork(InferenceWeights(shape, engine.parameters()))
     inputs, targets = batch()
     logits_BTV, _ = network.sequence(inputs, network.initial_state(3))
     nats, correct = cross_entropy(logits_BTV.reshape(-1, V), targets.reshape(-1))
@@ -191,7 +200,7 @@ def test_score_is_what_the_generator_makes_of_the_same_weights(cell, entry):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_padding_changes_neither_loss_nor_gradient(cell):
-    """Padding that is predicted, counted in the mean, or read before the text it follows."""
+    """Padding that is predicted, counted in the mean, or read before the sequence it follows."""
     shape = architecture(*cell, layers=2)
     inputs, targets = batch(rows=2, width=5)
     targets[1, 3:] = NOTHING
@@ -328,7 +337,7 @@ def test_a_restored_engine_goes_on_bit_for_bit(optimizer, precision, cell):
         if step == 2:
             parameters, arrays = straight.parameters(), straight.snapshot(state)
         _, _, state = straight.step(*batch(step), state, 0.02)
-    resumed = TorchEngine(shape, settings(**options), 0.3)
+    resumed = made(shape, dropout=0.3, **options)
     resumed.load(parameters)
     again = resumed.restore(arrays, len(batch(0)[0]))
     assert_same(resumed.snapshot(again), arrays)
@@ -341,7 +350,7 @@ def test_a_restored_engine_goes_on_bit_for_bit(optimizer, precision, cell):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_learns(optimizer):
     """An optimizer whose rate or groups are not wired up: the four patterns are learnt by heart, or not."""
-    engine = TorchEngine(architecture(hidden=16), settings(optimizer=optimizer), 0.0)
+    engine = TorchEngine(EngineChoice("torch"), architecture(hidden=16), settings(optimizer=optimizer), 0.0)
     engine.load(initial_parameters(engine.network.architecture, 0))
     inputs = np.tile(np.arange(4), (2, 3))
     rate = {"sgd": 0.5, "adagrad": 0.2, "rmsprop": 0.01}.get(optimizer, 0.05)
@@ -370,10 +379,9 @@ def test_bf16_that_pytorch_lacks_is_refused_at_once(monkeypatch):
     """A traceback out of PyTorch at the first step, or fp32 in silence where bf16 was asked for."""
     monkeypatch.setattr(torch_device, "trains_in_bf16", lambda device, cell: cell != "lstm")
     asked = settings(engine="torch", precision="bf16")
-    for refused in (lambda: check_engine(asked, "lstm"), lambda: TorchEngine(architecture(), asked)):
-        with pytest.raises(DeviceError, match=r"^--precision bf16 needs a CPU .* cell 'lstm' .*use --precision fp32$"):
-            refused()
-    check_engine(asked, "gru")
+    with pytest.raises(DeviceError, match=r"^--precision bf16 needs a CPU .* cell 'lstm' .*use --precision fp32$"):
+        choose_engine(asked, "lstm")
+    choose_engine(asked, "gru")
 
 
 def test_auto_trains_in_fp32_and_says_so_where_pytorch_lacks_bf16(monkeypatch):
@@ -381,10 +389,10 @@ def test_auto_trains_in_fp32_and_says_so_where_pytorch_lacks_bf16(monkeypatch):
     asked = settings(engine="torch", precision="auto")
     monkeypatch.setattr(torch_device, "has_matrix_units", lambda: True)
     monkeypatch.setattr(torch_device, "trains_in_bf16", lambda device, cell: True)
-    assert "bfloat16" in TorchEngine(architecture(), asked).description
+    assert choose_engine(asked, "lstm").precision == "bf16"
     assert slower_than_asked(asked, "lstm") is None
     monkeypatch.setattr(torch_device, "trains_in_bf16", lambda device, cell: False)
-    assert "float32" in TorchEngine(architecture(), asked).description
+    assert choose_engine(asked, "lstm").precision == "fp32"
     assert "cannot train the cell 'lstm' in bf16" in slower_than_asked(asked, "lstm")
     assert slower_than_asked(asked, "gru") is None
 
@@ -415,12 +423,12 @@ def test_a_restored_snapshot_is_checked():
 def test_a_device_that_is_not_here_is_one_clear_error(device):
     if {"cuda": torch.cuda, "mps": torch.backends.mps}[device].is_available():
         pytest.skip(f"{device} is here")
-    for refused in (lambda asked: check_engine(asked, "lstm"), lambda asked: open_engine(architecture(), asked, 0.0)):
-        with pytest.raises(DeviceError, match=f"^--device {device} needs .* here there is: cpu$"):
-            refused(settings(device=device))
+    with pytest.raises(DeviceError, match=f"^--device {device} needs .* here there is: cpu$"):
+        choose_engine(settings(device=device), "lstm")
 
 
 def test_auto_takes_what_is_here_and_says_so():
-    engine = TorchEngine(architecture(), TrainingSettings(steps=1), 0.0)
+    asked = TrainingSettings(steps=1, engine="torch")
+    engine = TorchEngine(choose_engine(asked, "lstm"), architecture(), asked)
     assert engine.description.startswith(f"torch {torch.__version__} on ")
     assert any(word in engine.description for word in ("float32", "bfloat16"))

@@ -7,7 +7,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from charloom.inference.network import Network
+from charloom.inference.network import InferenceNetwork
+from charloom.inference.weights import InferenceWeights
 
 ALPHABET = "dZ b\naé→c?"  # in no order at all, as a Python set would give them
 
@@ -50,7 +51,7 @@ def apart():
         known = {character: index for index, character in enumerate(model.vocabulary.characters)}
         ours_V = np.array([known.get(token, model.vocabulary.unknown_id) for token in alphabet])
         parameters = {name: array.astype(theirs_BTV.dtype) for name, array in model.parameters.items()}
-        network = Network(model.architecture, parameters)
+        network = InferenceNetwork(InferenceWeights(model.architecture, parameters))
         logits_BTV, _ = network.sequence(ours_V[ids_BT], network.initial_state(len(ids_BT)))
         logits_BTV = (logits_BTV[:, -1] if last else logits_BTV)[..., ours_V]
         if softmax:

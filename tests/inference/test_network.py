@@ -9,19 +9,21 @@ import pytest
 
 from charloom.architecture import Architecture
 from charloom.inference import network as network_module
-from charloom.inference.network import Network
+from charloom.inference import weights as weights_module
+from charloom.inference.network import InferenceNetwork
+from charloom.inference.weights import InferenceWeights
 
 CELLS = [("lstm", "tanh"), ("gru", "tanh"), ("rnn", "tanh"), ("rnn", "relu")]
 INPUTS = ["embedding", "onehot", "scalar"]
 
 
-def architecture(cell="lstm", nonlinearity="tanh", layers=1, hidden=7, entry="embedding", vocabulary_size=5):
+def architecture(cell="lstm", nonlinearity="tanh", layers=1, hidden=7, input_kind="embedding", vocabulary_size=5):
     return Architecture(
         cell=cell,
         nonlinearity=nonlinearity,
         layers=layers,
         hidden=hidden,
-        input=entry,
+        input=input_kind,
         embedding=3,
         vocabulary_size=vocabulary_size,
     )
@@ -68,14 +70,14 @@ def torch_logits(made, weights, ids_BT, state):
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("layers", [1, 2, 3])
-@pytest.mark.parametrize("entry", INPUTS)
+@pytest.mark.parametrize("input_kind", INPUTS)
 @pytest.mark.parametrize(("cell", "nonlinearity"), CELLS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float64, 1e-12)])
-def test_logits_equal_torch(cell, nonlinearity, entry, layers, batch, dtype, tolerance):
+def test_logits_equal_torch(cell, nonlinearity, input_kind, layers, batch, dtype, tolerance):
     """Catches a swapped gate, a bias on the wrong side of GRU's reset gate, a state taken from the wrong layer."""
-    made = architecture(cell, nonlinearity, layers, entry=entry)
+    made = architecture(cell, nonlinearity, layers, input_kind=input_kind)
     weights = parameters(made, dtype=dtype)
-    network = Network(made, weights)
+    network = InferenceNetwork(InferenceWeights(made, weights))
     state = random_state(network, batch)
     ids_BT = np.random.default_rng(2).integers(0, made.vocabulary_size, (batch, 11))
     expected, after = torch_logits(made, weights, ids_BT, state)
@@ -88,12 +90,12 @@ def test_logits_equal_torch(cell, nonlinearity, entry, layers, batch, dtype, tol
         np.testing.assert_allclose(final.c_LBH, c.numpy(), atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize("entry", INPUTS)
+@pytest.mark.parametrize("input_kind", INPUTS)
 @pytest.mark.parametrize(("cell", "nonlinearity"), CELLS)
-def test_steps_blocks_and_states_equal_the_sequence(cell, nonlinearity, entry, monkeypatch):
+def test_steps_blocks_and_states_equal_the_sequence(cell, nonlinearity, input_kind, monkeypatch):
     """Catches a state that is lost between blocks, and a step that differs from the batched pass."""
-    made = architecture(cell, nonlinearity, layers=2, entry=entry)
-    network = Network(made, parameters(made, dtype=np.float64))
+    made = architecture(cell, nonlinearity, layers=2, input_kind=input_kind)
+    network = InferenceNetwork(InferenceWeights(made, parameters(made, dtype=np.float64)))
     state = random_state(network, 3)
     ids_BT = np.random.default_rng(3).integers(0, made.vocabulary_size, (3, 10))
     expected, final = network.sequence(ids_BT, state)
@@ -109,15 +111,16 @@ def test_steps_blocks_and_states_equal_the_sequence(cell, nonlinearity, entry, m
         np.testing.assert_allclose(logits_BV, expected[:, t], atol=1e-13)
 
 
-@pytest.mark.parametrize("entry", ["embedding", "scalar"])
-def test_a_vocabulary_too_large_for_the_table(entry, monkeypatch):
+@pytest.mark.parametrize("input_kind", ["embedding", "scalar"])
+def test_a_vocabulary_too_large_for_the_table(input_kind, monkeypatch):
     """Catches a gather-and-multiply path that differs from the table's."""
-    made = architecture(entry=entry)
+    made = architecture(input_kind=input_kind)
     weights = parameters(made, dtype=np.float64)
-    expected, _ = Network(made, weights).step(np.array([1, 4]), Network(made, weights).initial_state(2))
-    monkeypatch.setattr(network_module, "TABLE_LIMIT", 1)
-    network = Network(made, weights)
-    assert not network.tabled
+    expected, _ = InferenceNetwork(InferenceWeights(made, weights)).step(
+        np.array([1, 4]), InferenceNetwork(InferenceWeights(made, weights)).initial_state(2)
+    )
+    monkeypatch.setattr(weights_module, "TABLE_LIMIT", 1)
+    network = InferenceNetwork(InferenceWeights(made, weights))
     np.testing.assert_allclose(network.step(np.array([1, 4]), network.initial_state(2))[0], expected, atol=1e-13)
     sequence, _ = network.sequence(np.array([[1], [4]]), network.initial_state(2))
     np.testing.assert_allclose(sequence[:, 0], expected, atol=1e-13)
@@ -126,9 +129,9 @@ def test_a_vocabulary_too_large_for_the_table(entry, monkeypatch):
 @pytest.mark.parametrize("hidden", [1, 7, 50, 128])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_a_row_is_the_same_in_every_batch(cell, hidden):
-    """Catches a matrix product over the batch, whose rounding would part texts at near ties."""
+    """Catches a matrix product over the batch, whose rounding would make texts differ at near ties."""
     made = architecture(cell, layers=2, hidden=hidden, vocabulary_size=65)
-    network = Network(made, parameters(made))
+    network = InferenceNetwork(InferenceWeights(made, parameters(made)))
     ids_B = np.arange(17) * 3
     state = random_state(network, 17)
     logits_BV, after = network.step(ids_B, state)
@@ -143,7 +146,7 @@ def test_a_step_changes_neither_state_nor_parameters(cell):
     """Catches in-place arithmetic on a state that its owner still holds, or on the table."""
     made = architecture(cell, layers=2)
     weights = parameters(made)
-    network = Network(made, weights)
+    network = InferenceNetwork(InferenceWeights(made, weights))
     state = random_state(network, 2)
     before = state.h_LBH.copy()
     first, _ = network.step(np.array([0, 1]), state)
@@ -159,18 +162,21 @@ def test_a_step_changes_neither_state_nor_parameters(cell):
 def test_huge_weights_saturate_without_a_warning(cell):
     """Catches 1 / (1 + exp(-x)), which overflows; warnings are errors here."""
     made = architecture(cell)
-    network = Network(made, parameters(made, scale=1e4))
+    network = InferenceNetwork(InferenceWeights(made, parameters(made, scale=1e4)))
     logits_BTV, _ = network.sequence(np.array([[0, 1, 2, 3, 4]]), network.initial_state(1))
     assert np.isfinite(logits_BTV).all()
 
 
 @pytest.mark.parametrize(("cell", "nonlinearity"), CELLS)
 @pytest.mark.parametrize("batch", [1, 3])
-def test_the_reset_symbol_is_read_from_the_zero_state(cell, nonlinearity, batch, monkeypatch):
+def test_the_reset_token_is_read_from_the_zero_state(cell, nonlinearity, batch, monkeypatch):
     """Catches a record that goes on from the one before: alone, beside others, in a step, in a block, at its edges."""
     made = architecture(cell, nonlinearity, layers=2)
     weights = parameters(made)
-    plain, resetting = Network(made, weights), Network(made, weights, reset_id=2)
+    plain, resetting = (
+        InferenceNetwork(InferenceWeights(made, weights)),
+        InferenceNetwork(InferenceWeights(made, weights, reset_id=2)),
+    )
     ids_BT = np.random.default_rng(4).integers(0, 5, (batch, 40))
     ids_BT[:, 0] = 1
     expected = np.empty((batch, 40, 5), np.float32)

@@ -13,12 +13,11 @@ from charloom import kernels
 from charloom.architecture import Architecture
 from charloom.data.vocabulary import Vocabulary
 from charloom.errors import SettingsError
-from charloom.inference import network as network_module
 from charloom.inference import weights as weights_module
 from charloom.inference.backend import open_backend
 from charloom.inference.layers import LAYERS
 from charloom.inference.native_backend import NativeBackend, fits, native_row
-from charloom.inference.network import Network
+from charloom.inference.network import InferenceNetwork
 from charloom.inference.numpy_backend import NumpyBackend
 from charloom.inference.rows import Row, State
 from charloom.inference.sampling import (
@@ -29,7 +28,7 @@ from charloom.inference.sampling import (
     probabilities,
     uniforms,
 )
-from charloom.inference.weights import Weights
+from charloom.inference.weights import InferenceWeights
 from charloom.model import Model
 
 CELLS = [("lstm", "tanh"), ("gru", "tanh"), ("rnn", "tanh"), ("rnn", "relu")]
@@ -59,11 +58,11 @@ def random_parameters(made, seed=0, scale=1.0):
 
 
 def random_weights(made, seed=0, scale=1.0, reset_id=None):
-    return Weights(made, random_parameters(made, seed, scale), reset_id)
+    return InferenceWeights(made, random_parameters(made, seed, scale), reset_id)
 
 
 def network_of(weights):
-    return Network(weights.architecture, weights.parameters, weights.reset_id)
+    return InferenceNetwork(weights)
 
 
 def random_state(network, batch, seed=1):
@@ -136,8 +135,7 @@ def test_a_wide_network(variant):
 def test_every_input_and_vocabulary(variant, entry, vocabulary_size, layers, table, monkeypatch):
     """Catches a first layer whose tokens are gathered and multiplied otherwise than they are looked up."""
     if not table:
-        for module in (network_module, weights_module):
-            monkeypatch.setattr(module, "TABLE_LIMIT", 0)
+        monkeypatch.setattr(weights_module, "TABLE_LIMIT", 0)
     weights = random_weights(
         architecture("gru", layers=layers, hidden=20, entry=entry, vocabulary_size=vocabulary_size)
     )
@@ -186,10 +184,11 @@ def test_what_enters_the_first_layer_stays_exact(variant, precision, monkeypatch
     parameters = random_parameters(made)
     parameters["embedding.weight"] *= 40
     ids_BT = np.random.default_rng(2).integers(0, 37, (3, 6))
-    looked_up, zero = Weights(made, parameters), Network(made, parameters).initial_state(3)
+    looked_up = InferenceWeights(made, parameters)
+    zero = network_of(looked_up).initial_state(3)
     expected, _ = NativeBackend(variant, looked_up, precision, 1).logits(ids_BT, zero)
     monkeypatch.setattr(weights_module, "TABLE_LIMIT", 0)
-    logits, _ = NativeBackend(variant, Weights(made, parameters), precision, 1).logits(ids_BT, zero)
+    logits, _ = NativeBackend(variant, InferenceWeights(made, parameters), precision, 1).logits(ids_BT, zero)
     np.testing.assert_allclose(logits, expected, atol=2e-2, rtol=0)
 
 
@@ -404,7 +403,7 @@ def test_an_output_that_is_not_finite(variant, batch):
     parameters = random_parameters(made)
     parameters["rnn.weight_hh_l0"][...] = 1e3 * np.eye(16)  # grows past float32 in a dozen steps
     parameters["head.weight"][...] = np.abs(parameters["head.weight"])
-    weights = Weights(made, parameters)
+    weights = InferenceWeights(made, parameters)
     results = []
     for backend in (NumpyBackend(weights), NativeBackend(variant, weights, "fp32", 2)):
         rows = backend.batch()
@@ -421,10 +420,10 @@ def test_networks_that_are_left_to_numpy(monkeypatch):
     """Catches a diverged network that the kernels' bounded functions would make sense of, and float64 cut short."""
     made = architecture("lstm")
     parameters = random_parameters(made)
-    assert fits(Weights(made, parameters))
-    assert not fits(Weights(made, {name: value.astype(np.float64) for name, value in parameters.items()}))
+    assert fits(InferenceWeights(made, parameters))
+    assert not fits(InferenceWeights(made, {name: value.astype(np.float64) for name, value in parameters.items()}))
     parameters["rnn.weight_hh_l1"][3, 4] = np.nan
-    weights = Weights(made, parameters)
+    weights = InferenceWeights(made, parameters)
     assert not fits(weights)
     assert isinstance(open_backend(weights, "auto"), NumpyBackend)
     with pytest.raises(SettingsError, match="precision must be fp32"):
@@ -502,11 +501,11 @@ def test_the_reset_token_is_read_from_the_zero_state(variant, cell, nonlinearity
     """Catches recurrent sums, hidden values or an LSTM's c that a record has from the one before; made ahead, too."""
     made = architecture(cell, nonlinearity, hidden=40, vocabulary_size=6)
     weights = random_parameters(made)
-    plain = NativeBackend(variant, Weights(made, weights), precision)
-    resetting = NativeBackend(variant, Weights(made, weights, reset_id=2), precision)
+    plain = NativeBackend(variant, InferenceWeights(made, weights), precision)
+    resetting = NativeBackend(variant, InferenceWeights(made, weights, reset_id=2), precision)
     ids_BS = np.random.default_rng(4).integers(0, 6, (batch, 30))
     ids_BS[:, 0] = 1
-    network = Network(made, weights)
+    network = InferenceNetwork(InferenceWeights(made, weights))
     logits_BSV, after = resetting.logits(ids_BS, network.initial_state(batch))
     for row in range(batch):
         for start, stop in itertools.pairwise([0, *np.flatnonzero(ids_BS[row] == 2), 30]):

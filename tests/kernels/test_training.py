@@ -1,4 +1,4 @@
-"""Training on the kernels: every variant against NumPy, which the tests under engines/bptt judge."""
+"""Training on the kernels: every variant against NumPy, which the tests under engines/numpy judge."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from hypothesis import strategies as st
 
 from charloom.architecture import Architecture
 from charloom.config import TrainingSettings
-from charloom.engines.bptt import clip, dropout, native, optimizers
-from charloom.engines.bptt.engine import BpttEngine
-from charloom.engines.bptt.native import Native, precision_of
-from charloom.engines.bptt.network import NOTHING, Network, count
-from charloom.engines.bptt.plain import Plain
-from charloom.engines.bptt.rows import Rows
+from charloom.engines import native
+from charloom.engines.cpu import CpuEngine
+from charloom.engines.engine import EngineChoice, choose_engine
 from charloom.engines.initial import initial_parameters
-from charloom.engines.masks import generator
+from charloom.engines.masks import random_stream
+from charloom.engines.native import NativeArithmetic, precision_of
+from charloom.engines.numpy import clip, dropout, optimizers
+from charloom.engines.numpy.arithmetic import NumpyArithmetic
+from charloom.engines.numpy.network import NOTHING, NumpyNetwork, count
+from charloom.engines.numpy.rows import Rows
 
 CELLS = [("lstm", "tanh"), ("gru", "tanh"), ("rnn", "tanh"), ("rnn", "relu")]
 
@@ -57,9 +59,9 @@ def batch(shape, sequences, steps, dropout=0.0, state=False, targets="some", see
         asked[:] = NOTHING
     elif targets == "some":
         asked[random.random(asked.shape) < 0.4] = NOTHING
-    network = Network(shape, {name: np.zeros(size, np.float32) for name, size in shape.shapes.items()})
+    network = NumpyNetwork(shape, {name: np.zeros(size, np.float32) for name, size in shape.shapes.items()})
     share = 0.4 if dropout == "locked" else dropout
-    masks = network.draw_masks(asked, share, generator(0, seed), dropout == "locked") if dropout else None
+    masks = network.dropout_masks(asked, share, random_stream(0, seed), dropout == "locked") if dropout else None
     before = network.zero_state(sequences)
     if state:
         before = tuple(random.normal(0, 0.4, part.shape).astype(np.float32) for part in before)
@@ -67,13 +69,13 @@ def batch(shape, sequences, steps, dropout=0.0, state=False, targets="some", see
 
 
 def on_kernels(choice, shape, parameters, precision="fp32", threads=2):
-    return Native(shape, parameters, precision, threads, choice)
+    return NativeArithmetic(shape, parameters, precision, threads, choice)
 
 
 def by_numpy(shape, parameters, rows, scale, d_state):
     """(nats, top guesses, state after, gradients, gradient of the state before) in float64."""
     doubles = {name: value.astype(np.float64) for name, value in parameters.items()}
-    network = Network(shape, doubles)
+    network = NumpyNetwork(shape, doubles)
     masks = rows.masks and type(rows.masks)(
         [m.astype(float) for m in rows.masks.between], rows.masks.head.astype(float), rows.masks.locked
     )
@@ -240,13 +242,13 @@ def test_dropped_weights_are_numpys(choice, share, threads):
     """
     shape = made(layers=2, hidden=67)  # 17,956 recurrent weights a layer: a whole chunk, and a part
     parameters, rows = weights(shape), batch(shape, 9, 6, 0.3, state=True)
-    dropped = dropout.draw_weights(parameters, share, generator(0, 1))
+    dropped = dropout.weight_drop_levels(parameters, share, random_stream(0, 1))
     assert [draw.levels.shape for draw in dropped.values()] == [(4 * 67, 67)] * 2
     before = {name: value.copy() for name, value in parameters.items()}
     native = on_kernels(choice, shape, parameters, threads=threads)
     native.gradients(rows, 0.1)  # what it leaves behind
     found = native.gradients(rows, 0.1, dropped)
-    wanted = Plain(Network(shape, parameters), 1).gradients(rows, 0.1, dropped)
+    wanted = NumpyArithmetic(NumpyNetwork(shape, parameters), 1).gradients(rows, 0.1, dropped)
     assert found[0] == pytest.approx(wanted[0], rel=1e-5)
     for name, gradient in wanted[1].items():
         assert apart(found[1][name], gradient) < 1e-4, name
@@ -259,10 +261,10 @@ def test_dropped_weights_are_numpys(choice, share, threads):
 
 def test_measuring_is_the_forward_pass_in_chunks(choice, monkeypatch):
     """A state that is not carried from a chunk to the next, targets counted twice."""
-    monkeypatch.setattr(native, "STRETCH", 5)
+    monkeypatch.setattr(native, "CHUNK", 5)
     shape = made(layers=2, hidden=20)
     parameters, rows = weights(shape), batch(shape, 9, 13)
-    wanted = Network(shape, parameters).forward(rows.inputs_BT, rows.targets_BT)
+    wanted = NumpyNetwork(shape, parameters).forward(rows.inputs_BT, rows.targets_BT)
     nats, correct, state = on_kernels(choice, shape, parameters).measure(rows.inputs_BT, rows.targets_BT, None)
     assert (nats, correct) == (pytest.approx(wanted.nats, rel=1e-5), wanted.correct)
     np.testing.assert_allclose(state, wanted.state, atol=1e-6)
@@ -276,7 +278,7 @@ def test_clipping_and_descent_are_numpys(choice, optimizer):
         steps=1, optimizer=optimizer, weight_decay=0.1, clip=0.7, clip_value=0.05, momentum=0.9 * (optimizer == "sgd")
     )
     plain, kernel = weights(shape), weights(shape)
-    memories = [BpttEngine(shape, settings)._fresh_memories(steps=1) for _ in range(2)]
+    memories = [CpuEngine(EngineChoice("numpy"), shape, settings)._fresh_memories(steps=1) for _ in range(2)]
     compute = on_kernels(choice, shape, kernel)
     for step in range(3):
         gradients = {name: 0.1 * value for name, value in weights(shape, seed=step).items()}
@@ -326,7 +328,7 @@ def arguments_of(shape, sequences=3, steps=4):
 
 
 def opened(choice, shape):
-    return Native(shape, weights(shape), "fp32", 2, choice)._network
+    return NativeArithmetic(shape, weights(shape), "fp32", 2, choice)._network
 
 
 def damaged_lists(arrays):
@@ -452,8 +454,9 @@ def kernels(choice, monkeypatch):
 
 
 def engine(shape, is_native, dropout=0.0, **values):
-    settings = TrainingSettings(**{"steps": 10, "threads": 2, "precision": "fp32", "seed": 4, **values})
-    made = BpttEngine(shape, settings, dropout, native=is_native)
+    kind = "native" if is_native else "numpy"
+    settings = TrainingSettings(**{"steps": 10, "threads": 2, "precision": "fp32", "seed": 4, "engine": kind, **values})
+    made = CpuEngine(choose_engine(settings, shape.cell), shape, settings, dropout)
     made.load(initial_parameters(shape, 1))
     return made
 

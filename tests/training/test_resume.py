@@ -16,7 +16,7 @@ import pytest
 
 from charloom.checkpoint import load_model
 from charloom.config import TrainingSettings
-from charloom.engines.engine import check_engine
+from charloom.engines.engine import choose_engine
 from charloom.errors import DeviceError, Interrupted, ModelError
 from charloom.training import start
 
@@ -94,7 +94,7 @@ def assert_same_end(run, straight):
 def test_interrupted_anywhere_a_run_ends_as_the_straight_one(tmp_path, zen, layout):
     """Something that is not saved: dropout's place, the shuffle, a moment, the schedule, best so far, the state."""
     try:
-        check_engine(TrainingSettings(steps=1, precision=layout.get("precision", "auto")), layout.get("cell", "lstm"))
+        choose_engine(TrainingSettings(steps=1, precision=layout.get("precision", "auto")), layout.get("cell", "lstm"))
     except DeviceError as refused:
         pytest.skip(str(refused))
     path = tmp_path / "zen.txt"

@@ -491,7 +491,7 @@ def test_a_folder_that_is_no_run_is_one_error(tmp_path):
 )
 def test_damage_anywhere_in_last_is_found_or_harmless(finished, name, edits, length):
     """A KeyError in the optimizer, a count that is a word: whatever is damaged, the engine goes on or says so."""
-    from charloom.engines.engine import open_engine
+    from charloom.engines.engine import choose_engine, open_engine
 
     path = finished / "last" / name
     whole = path.read_bytes()
@@ -504,7 +504,8 @@ def test_damage_anywhere_in_last_is_found_or_harmless(finished, name, edits, len
         run = RunFolder.open(finished)
         model, found, arrays = run.load_last()
         assert isinstance(found, Progress)
-        engine = open_engine(model.architecture, run.settings.training, 0.0)
+        choice = choose_engine(run.settings.training, model.architecture.cell)
+        engine = open_engine(choice, model.architecture, run.settings.training, 0.0)
         engine.load(model.parameters)
         rows = min(4, run.settings.training.batch_size)
         state = engine.restore(arrays, rows if found.index else 0)

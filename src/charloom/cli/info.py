@@ -81,7 +81,7 @@ def _trains_with() -> str:
 
         return describe()
     if engine == "native":
-        from charloom.engines.bptt.native import kernels_to_train, precision_of
+        from charloom.engines.native import kernels_to_train, precision_of
 
         return f"the kernels, in {precision_of('auto', 'lstm', kernels_to_train())} for an lstm"
     return "NumPy; PyTorch is faster: pip install torch"

@@ -1,7 +1,7 @@
 """The engine contract, and the choice of an engine.
 
-Batches and parameters cross it as NumPy arrays. State is a value of the engine's own that the caller only passes on;
-`None` is the zero state.
+Batches and parameters are NumPy arrays. State is a value of the engine's own, which the caller only passes on; `None`
+is the zero state.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,15 +27,15 @@ Array = NDArray[np.int64]
 Arrays = dict[str, NDArray[Any]]
 State = Any
 
-# How long an idle OpenMP thread of PyTorch's spins before it sleeps. By default it spins for milliseconds, and with one
-# other busy process on two cores a step takes 50 times as long; with this, half as long again (LOG.md).
+# Spins of an idle OpenMP thread of PyTorch before it sleeps. By default it spins for milliseconds: with one other busy
+# process on two cores a step takes 50 times as long, and with this value 1.5 times (LOG.md).
 SPINS = "300"
 
 PYTORCH = "PyTorch, which is not installed; run: pip install torch"
 
 
 class Engine(Protocol):
-    """What trains and measures a network. Shapes: B texts side by side, T characters."""
+    """Trains and measures a network. Shapes: B sequences, T time steps."""
 
     @property
     def description(self) -> str:
@@ -46,7 +47,7 @@ class Engine(Protocol):
         ...
 
     def score(self, inputs_BT: Array, targets_BT: Array, state: State) -> tuple[float, int, int, State]:
-        """Measures without learning: (sum of nats, number of targets, how many were the top guess, state after it)."""
+        """Loss without learning: (sum of nats, number of targets, how many were the top guess, state after it)."""
         ...
 
     def parameters(self) -> dict[str, NDArray[np.float32]]:
@@ -54,19 +55,31 @@ class Engine(Protocol):
         ...
 
     def load(self, parameters: Mapping[str, NDArray[Any]]) -> None:
-        """Takes over parameters; what the optimizer remembers stays."""
+        """Replaces the parameters; the optimizer's memory stays."""
         ...
 
     def snapshot(self, state: State) -> Arrays:
-        """All that exact resuming needs besides the parameters: what the optimizer remembers, counters, the state."""
+        """What exact resuming needs besides the parameters: the optimizer's memory, counters, the state."""
         ...
 
     def restore(self, arrays: Arrays, batch: int) -> State:
-        """Takes over what `snapshot` gave (after `load`) and returns the state that was in it.
+        """Restores what `snapshot` returned (after `load`), and returns its state.
 
-        batch: texts of the next step, which must be the state's; 0 where that step begins from the zero state.
+        batch: rows of the next step, as many as in the state; 0 where that step begins from the zero state.
         """
         ...
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """A choice that `choose_engine` checked.
+
+    engine: `numpy`, `native` or `torch`; device: `cpu`, `cuda` or `mps`; precision: `fp32` or `bf16`, of the products.
+    """
+
+    engine: str
+    device: str = "cpu"
+    precision: str = "fp32"
 
 
 def chosen_engine(settings: TrainingSettings) -> str:
@@ -83,22 +96,22 @@ def chosen_engine(settings: TrainingSettings) -> str:
     return "torch" if _torch_is_here() else "numpy"
 
 
-def check_engine(settings: TrainingSettings, cell: str) -> None:
-    """Makes sure that the engine, the device and the precision asked for are here, for this cell.
+def choose_engine(settings: TrainingSettings, cell: str) -> EngineChoice:
+    """The engine, device and precision that the settings ask for, all of them available for this cell.
 
     Raises:
-        DeviceError: if not, with what to do.
+        DeviceError: if one is not available, with what to do.
     """
     engine = chosen_engine(settings)
     if engine != "torch":
-        _check_hand_written(engine, settings, cell)
-        return
+        return EngineChoice(engine, precision=_cpu_precision(engine, settings, cell))
     if not _torch_is_here():
         raise DeviceError(f"--{_torch_was_named(settings)} needs {PYTORCH}")
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read once, when torch is first imported
     from charloom.engines.torch.device import choose_device, choose_precision
 
-    choose_precision(settings.precision, choose_device(settings.device), cell)
+    device = choose_device(settings.device)
+    return EngineChoice(engine, device.type, choose_precision(settings.precision, device, cell))
 
 
 def slower_than_asked(settings: TrainingSettings, cell: str) -> str | None:
@@ -127,18 +140,23 @@ def _without_bf16(engine: str, settings: TrainingSettings, cell: str) -> str | N
     return f"PyTorch cannot train the cell {cell!r} in bf16 here, so it trains in fp32, which is slower"
 
 
-def _check_hand_written(engine: str, settings: TrainingSettings, cell: str) -> None:
-    """The hand-written engine computes on the CPU; what needs PyTorch, it refuses."""
+def _cpu_precision(engine: str, settings: TrainingSettings, cell: str) -> str:
+    """The precision of NumPy or the kernels.
+
+    Raises:
+        DeviceError: for a device or precision that they do not have.
+    """
     able = "computes on the CPU in fp32" if engine == "numpy" else "computes on the CPU"
     need = f"--engine torch; --engine {engine} {able}" if settings.engine == engine else PYTORCH
     if settings.device in ("cuda", "mps"):
         raise DeviceError(f"--device {settings.device} needs {need}")
     if engine == "native":
-        from charloom.engines.bptt.native import kernels_to_train, precision_of
+        from charloom.engines.native import kernels_to_train, precision_of
 
-        precision_of(settings.precision, cell, kernels_to_train())
-    elif settings.precision == "bf16":
+        return precision_of(settings.precision, cell, kernels_to_train())
+    if settings.precision == "bf16":
         raise DeviceError(f"--precision bf16 needs {need}")
+    return "fp32"
 
 
 def _torch_was_named(settings: TrainingSettings) -> str:
@@ -155,18 +173,12 @@ def _gpu_may_be_here() -> bool:
     return apple or shutil.which("nvidia-smi") is not None or os.path.exists("/dev/kfd")
 
 
-def open_engine(architecture: Architecture, settings: TrainingSettings, dropout: float) -> Engine:
-    """The engine that the settings ask for.
+def open_engine(choice: EngineChoice, architecture: Architecture, settings: TrainingSettings, dropout: float) -> Engine:
+    """The engine of `choose_engine`, with parameters that are still to be loaded."""
+    if choice.engine == "torch":
+        from charloom.engines.torch.engine import TorchEngine
 
-    Raises:
-        DeviceError: if it, or its device, is not here.
-    """
-    check_engine(settings, architecture.cell)
-    engine = chosen_engine(settings)
-    if engine != "torch":
-        from charloom.engines.bptt.engine import BpttEngine
+        return TorchEngine(choice, architecture, settings, dropout)
+    from charloom.engines.cpu import CpuEngine
 
-        return BpttEngine(architecture, settings, dropout, native=engine == "native")
-    from charloom.engines.torch.engine import TorchEngine
-
-    return TorchEngine(architecture, settings, dropout)
+    return CpuEngine(choice, architecture, settings, dropout)

@@ -1,4 +1,4 @@
-"""First values of the parameters, the same in every engine: NumPy makes them from the seed.
+"""Initial values of the parameters, the same in every engine: NumPy draws them from the seed.
 
 Sources: orthogonal recurrent matrices keep the gradient's norm through time (Saxe, McClelland and Ganguli 2014); input
 matrices uniform within sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010); forget-gate bias 1 so that memory is the
@@ -33,8 +33,8 @@ def _initial(name: str, shape: tuple[int, ...], architecture: Architecture, gene
     if name == "embedding.weight":
         return generator.standard_normal(shape, np.float32)
     gates = GATES[architecture.cell] if name.startswith("rnn.") else 1
-    draw = _orthogonal if "weight_hh" in name else _glorot
-    return np.concatenate([draw(shape[0] // gates, shape[1], generator) for _ in range(gates)])
+    initialize = _orthogonal if "weight_hh" in name else _glorot
+    return np.concatenate([initialize(shape[0] // gates, shape[1], generator) for _ in range(gates)])
 
 
 def _orthogonal(rows: int, columns: int, generator: np.random.Generator) -> Matrix:

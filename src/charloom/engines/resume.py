@@ -1,7 +1,7 @@
-"""What an engine must remember to go on exactly: names and shapes, the same for every engine, checked on the way in.
+"""The resume state: names and shapes, the same for every engine, checked when it is loaded.
 
 `steps`; `optimizer.<parameter>.<key>`, keys under PyTorch's names; and `state.0` (h) and, for an LSTM, `state.1` (c),
-both [L, B, H]. The next batch must have as many texts as the state: what computes reads a state of that size.
+both [L, B, H]. The next batch must have as many rows as the state.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from charloom.errors import ModelError
 
 Arrays = Mapping[str, NDArray[Any]]
 
-# What each optimizer keeps of each parameter: a number (`step`), and arrays of the parameter's shape.
-REMEMBERED: dict[str, tuple[str, ...]] = {
+# The memory of each optimizer for each parameter: a number (`step`), and arrays of the parameter's shape.
+OPTIMIZER_MEMORY: dict[str, tuple[str, ...]] = {
     "adamw": ("step", "exp_avg", "exp_avg_sq"),
     "adam": ("step", "exp_avg", "exp_avg_sq"),
     "rmsprop": ("step", "square_avg"),
@@ -28,17 +28,17 @@ REMEMBERED: dict[str, tuple[str, ...]] = {
 }
 
 
-def remembered(settings: TrainingSettings, steps: int) -> tuple[str, ...]:
-    """The keys that the optimizer has after so many steps."""
-    begun = steps or settings.optimizer == "adagrad"  # whose sums are there from the beginning
+def memory_keys(settings: TrainingSettings, steps: int) -> tuple[str, ...]:
+    """The keys of the optimizer's memory after so many steps."""
+    begun = steps or settings.optimizer == "adagrad"  # whose sums exist from the beginning
     forgetful = settings.optimizer == "sgd" and not settings.momentum
-    return REMEMBERED[settings.optimizer] if begun and not forgetful else ()
+    return OPTIMIZER_MEMORY[settings.optimizer] if begun and not forgetful else ()
 
 
 def checked_steps(arrays: Arrays, architecture: Architecture, settings: TrainingSettings, batch: int) -> int:
     """The count of steps in a snapshot of which every array is there and as it must be.
 
-    batch: texts whose state the next step goes on from; 0 where it begins from zero, whatever state there is.
+    batch: rows of the next step, which continues their state; 0 where it begins from the zero state.
 
     Raises:
         ModelError: naming the array that is missing, not expected, of another shape, or not finite.
@@ -46,7 +46,7 @@ def checked_steps(arrays: Arrays, architecture: Architecture, settings: Training
     steps = arrays.get("steps", np.array(-1))
     if steps.shape or steps.dtype.kind != "i" or steps < 0:
         raise ModelError("resume.safetensors: steps must be a count; it is missing or damaged")
-    shapes = _optimizer_shapes(architecture, remembered(settings, int(steps))) | _state_shapes(architecture, batch)
+    shapes = _optimizer_shapes(architecture, memory_keys(settings, int(steps))) | _state_shapes(architecture, batch)
     names = {name for name in arrays if name != "steps" and (batch or not name.startswith("state."))}
     if names != shapes.keys():
         odd = sorted(names ^ shapes.keys())[0]

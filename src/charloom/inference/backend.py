@@ -9,7 +9,7 @@ from charloom.errors import SettingsError
 from charloom.inference.native_backend import NativeBackend, fits
 from charloom.inference.numpy_backend import NumpyBackend
 from charloom.inference.rows import Backend
-from charloom.inference.weights import Weights
+from charloom.inference.weights import InferenceWeights
 
 Precision = Literal["auto", "fp32", "bf16", "int8"]
 
@@ -22,7 +22,7 @@ generates with the numbers that its score was measured with. bfloat16 and 8 bits
 """
 
 
-def open_backend(weights: Weights, precision: Precision) -> Backend:
+def open_backend(weights: InferenceWeights, precision: Precision) -> Backend:
     """The fastest backend that computes this network in this precision.
 
     Raises:

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from charloom.cells import merged_biases
 from charloom.inference.rows import Decoded, Integers, Row, State
 from charloom.inference.sampling import NGRAM_WINDOW, Floats
-from charloom.inference.weights import Weights
+from charloom.inference.weights import InferenceWeights
 from charloom.kernels import thread_count
 
 
-def fits(weights: Weights) -> bool:
+def fits(weights: InferenceWeights) -> bool:
     """Whether the kernels compute this network as NumPy would: they know float32 alone.
 
     Their sigmoid and tanh have a value for NaN too, so a network that diverged is left to NumPy, which says so.
@@ -40,7 +40,12 @@ class NativeBackend:
     """
 
     def __init__(
-        self, module: ModuleType, weights: Weights, precision: str, threads: int | None = None, tiles: bool = False
+        self,
+        module: ModuleType,
+        weights: InferenceWeights,
+        precision: str,
+        threads: int | None = None,
+        tiles: bool = False,
     ) -> None:
         self._module, self._architecture, self._threads = module, weights.architecture, thread_count(threads)
         sizes = weights.architecture
@@ -150,7 +155,7 @@ def native_row(module: ModuleType, row: Row, token: int) -> Any:
     return native
 
 
-def _layer(weights: Weights, number: int) -> tuple[Floats | None, Floats, Floats, Floats | None]:
+def _layer(weights: InferenceWeights, number: int) -> tuple[Floats | None, Floats, Floats, Floats | None]:
     """A layer's weights in PyTorch's layout: input, recurrent, a row of inputs for each token or one for all, GRU's n
     gate's hidden bias.
     """

@@ -3,70 +3,63 @@
 The first layer's input product and biases depend only on the token, so they become a table with a row a token: one
 step starts with a gather, whatever the input is.
 
-Where records are independent, their separator is read from the zero state, wherever it comes: `reset_id`.
+Independent records: the separator, `reset_id`, is always read from the zero state.
 
 A row of `step` is bit for bit the same in every batch: `rows_times` says how and at what cost.
 
-Shapes: B texts side by side, T steps, V vocabulary size, E input size, H hidden, L layers, G gates times H
+Shapes: B sequences, T steps, V vocabulary size, E input size, H hidden, L layers, G gates times H
 (1 rnn, 3 gru, 4 lstm).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 
-from charloom.architecture import Architecture
-from charloom.inference.layers import LAYERS, Floats, rows_times
+from charloom.cells import Floats
+from charloom.inference.layers import LAYERS, rows_times
 from charloom.inference.rows import Integers, State
-
-TABLE_LIMIT = 2**22
-"""Most numbers in the input table: 16 MiB in float32. Beyond, a product each step costs less than the memory."""
+from charloom.inference.weights import InferenceWeights
 
 BLOCK_LIMIT = 2**20
 """Most numbers in one tensor while a sequence is read: 4 MiB in float32, about a core's second-level cache."""
 
 
-class Network:
-    """A network ready to run, on a copy of the parameters; nothing in it changes, so threads may share it.
+class InferenceNetwork:
+    """A network ready to run; nothing in it changes, so threads may share it.
 
     Args:
-        architecture: sizes and kinds.
-        parameters: by the names of `architecture.shapes`, all of one dtype, in which everything is computed.
-        reset_id: the token that is read from the zero state, whatever came before it; None for none.
+        weights: what it computes with.
     """
 
-    def __init__(
-        self, architecture: Architecture, parameters: Mapping[str, Floats], reset_id: int | None = None
-    ) -> None:
+    def __init__(self, weights: InferenceWeights) -> None:
+        architecture, parameters = weights.architecture, weights.parameters
         assert {name: parameter.shape for name, parameter in parameters.items()} == architecture.shapes
-        self.architecture, self.reset_id = architecture, reset_id
-        self.parameters = {name: parameter.copy() for name, parameter in parameters.items()}
-        self.dtype = parameters["head.bias"].dtype
+        self.architecture, self._weights, self.dtype = architecture, weights, weights.dtype
         cell = LAYERS[architecture.cell]
-        self.layers = [cell(architecture, self.parameters, n) for n in range(architecture.layers)]
-        self.features_VE = _tokens(architecture, self.parameters)
-        gates = len(self.layers[0].weight_GX)
-        # one-hot picks a row of the weights: they are the table, at no cost
-        self.tabled = self.features_VE is None or architecture.vocabulary_size * gates <= TABLE_LIMIT
-        self._head_V = self.parameters["head.bias"]
-        self._widest = max(architecture.vocabulary_size, gates)
+        self.layers = [cell(architecture, parameters, n) for n in range(architecture.layers)]
+        self._head_V = parameters["head.bias"]
+        self._widest = max(architecture.vocabulary_size, len(self.layers[0].weight_GX))
 
     @cached_property
     def _head_HV(self) -> Floats:
-        return np.ascontiguousarray(self.parameters["head.weight"].T)
+        return np.ascontiguousarray(self._weights.parameters["head.weight"].T)
 
     @cached_property
     def _table_VG(self) -> Floats:
         """The first layer's inputs for every token."""
         first = self.layers[0]
-        return first.weight_XG + first.bias_G if self.features_VE is None else first.inputs(self.features_VE)
+        return (
+            first.weight_XG + first.bias_G
+            if self._weights.features_VE is None
+            else first.inputs(self._weights.features_VE)
+        )
 
     def initial_state(self, batch: int) -> State:
-        """All zeros for so many texts."""
+        """All zeros for so many sequences."""
         zeros_LBH = np.zeros((self.architecture.layers, batch, self.architecture.hidden), self.dtype)
         return self._state(zeros_LBH, zeros_LBH)
 
@@ -101,7 +94,7 @@ class Network:
     def blocks(self, ids_BT: Integers, state: State) -> Iterator[tuple[Floats, State]]:
         """What `sequence` gives, some steps at a time: their logits_BTV and the state after them.
 
-        Memory does not depend on the length, so a text of any length can be scored.
+        Memory does not depend on the length, so a sequence of any length can be scored.
         """
         for top_TBH, after in self._hidden(ids_BT, state):
             yield (top_TBH @ self._head_HV + self._head_V).swapaxes(0, 1), after
@@ -132,15 +125,19 @@ class Network:
             yield below_TBG, state
 
     def _cuts(self, ids_BT: Integers) -> list[int]:
-        """Where blocks begin and end: none is too large, and a text begins from the zero state at its start alone."""
+        """Where blocks begin and end: none is too large, and every `reset_id` begins a block."""
         batch, length = ids_BT.shape
         steps = max(1, BLOCK_LIMIT // max(1, batch * self._widest))
-        resets = [] if self.reset_id is None else np.flatnonzero((ids_BT == self.reset_id).any(axis=0)).tolist()
+        resets = (
+            []
+            if self._weights.reset_id is None
+            else np.flatnonzero((ids_BT == self._weights.reset_id).any(axis=0)).tolist()
+        )
         return sorted({*range(0, length, steps), *resets, length})
 
     def _before(self, ids_B: Integers, state: State) -> State:
         """The state from which these tokens are read."""
-        if self.reset_id is None or not (anew_B := ids_B == self.reset_id).any():
+        if self._weights.reset_id is None or not (anew_B := ids_B == self._weights.reset_id).any():
             return state
         h_LBH = np.where(anew_B[:, None], 0, state.h_LBH)
         return State(h_LBH, None if state.c_LBH is None else np.where(anew_B[:, None], 0, state.c_LBH))
@@ -150,20 +147,10 @@ class Network:
 
     def _first(self, ids: Integers) -> Floats:
         """The first layer's inputs for ids of any shape: [...] to [..., G]."""
-        if self.tabled:
+        if self._weights.tabled:
             return self._table_VG.take(ids, axis=0)
-        assert self.features_VE is not None
+        assert self._weights.features_VE is not None
         first = self.layers[0]
         if ids.ndim > 1:
-            return first.inputs(self.features_VE[ids])
-        return rows_times(self.features_VE[ids], first.weight_XG) + first.bias_G
-
-
-def _tokens(architecture: Architecture, parameters: Mapping[str, Floats]) -> Floats | None:
-    """What each token enters the first layer as: its embedding, its index/V, or None for one-hot."""
-    if architecture.input == "onehot":
-        return None
-    if architecture.input == "embedding":
-        return parameters["embedding.weight"]
-    dtype = parameters["head.bias"].dtype
-    return (np.arange(architecture.vocabulary_size, dtype=dtype) / dtype.type(architecture.vocabulary_size))[:, None]
+            return first.inputs(self._weights.features_VE[ids])
+        return rows_times(self._weights.features_VE[ids], first.weight_XG) + first.bias_G

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from charloom.inference.network import Network
+from charloom.inference.network import InferenceNetwork
 from charloom.inference.rows import Decoded, Integers, Row, State
 from charloom.inference.sampling import (
     Doubles,
@@ -23,14 +23,14 @@ from charloom.inference.sampling import (
     penalise,
     random_stream,
 )
-from charloom.inference.weights import Weights
+from charloom.inference.weights import InferenceWeights
 
 
 class NumpyBackend:
     """See `charloom.inference.rows.Backend`."""
 
-    def __init__(self, weights: Weights) -> None:
-        self._network = Network(weights.architecture, weights.parameters, weights.reset_id)
+    def __init__(self, weights: InferenceWeights) -> None:
+        self._network = InferenceNetwork(weights)
 
     def with_threads(self, threads: int | None) -> NumpyBackend:
         """Itself: it has one thread."""
@@ -61,7 +61,7 @@ class NumpyBackend:
 class NumpyBatch:
     """See `charloom.inference.rows.Batch`."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: InferenceNetwork) -> None:
         self._network = network
         self._rows: list[_DecodingRow] = []
         self._state = network.initial_state(0)

@@ -20,16 +20,21 @@ TABLE_LIMIT = 2**22
 
 
 @dataclass(frozen=True, eq=False)
-class Weights:
+class InferenceWeights:
     """A network's parameters. Nothing in it changes, so backends and threads share it.
 
     architecture: sizes and kinds; parameters: by the names of `architecture.shapes`, all of one dtype, in which
-    everything is computed; reset_id: the token that is read from the zero state, whatever came before it, or None.
+    everything is computed, copied, so a trainer can pass its live ones; reset_id: the token that is read from the zero
+    state, whatever came before it, or None.
     """
 
     architecture: Architecture
     parameters: Mapping[str, Floats]
     reset_id: int | None = None
+
+    def __post_init__(self) -> None:
+        copies = {name: parameter.copy() for name, parameter in self.parameters.items()}
+        object.__setattr__(self, "parameters", copies)  # as a frozen dataclass sets its own fields
 
     @property
     def dtype(self) -> np.dtype[Any]:

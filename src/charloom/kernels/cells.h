@@ -1,6 +1,6 @@
 // The recurrent cells, for LANES hidden units of one sequence. Training and inference share the equations.
 //
-// Equations, names and sources are those of the NumPy twins (engines/bptt/lstm.py, gru.py and rnn.py). Gate orders are
+// Equations, names and sources are those of the NumPy twins (engines/numpy/lstm.py, gru.py and rnn.py). Gate orders are
 // PyTorch's: LSTM i, f, g, o; GRU r, z, n.
 //
 //   GATES         rows of the weights for each hidden unit
@@ -21,7 +21,7 @@
 //
 // A new cell is one struct here, a value of `Cell`, and a line each in `with_cell` and `cell_named`
 // (inference/module.cpp has names of its own). In Python it needs: `Architecture.cell` and GATES (architecture.py),
-// `ModelSettings.cell` (config.py), NumPy twins (engines/bptt/ and inference/layers.py), PyTorch's
+// `ModelSettings.cell` (config.py), NumPy twins (engines/numpy/ and inference/layers.py), PyTorch's
 // (engines/torch/network.py and device.py), importers, and a learning rate (training/planning.py). A cell that carries
 // c must be added where Python asks for "lstm".
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from charloom.cells import Floats
 from charloom.checkpoint import load_model
 from charloom.data.dataset import open_dataset
-from charloom.engines.bptt.arrays import Floats
-from charloom.engines.bptt.network import Network
+from charloom.engines.numpy.network import NumpyNetwork
 from charloom.lessons.lesson import Lesson, LessonRun
 from charloom.lessons.measures import pairs_nats
 from charloom.model import Model
@@ -53,7 +53,7 @@ def _walk(lesson: Lesson) -> None:
     """Trains four units on the word, and prints every number that it makes of each letter."""
     run = lesson.train("cars", [lesson.write_text(WORD * 30, "cars.txt")], always=TINY)
     model, folder = run.model, load_model(run.finished.run)
-    network = Network(folder.architecture, folder.parameters)
+    network = NumpyNetwork(folder.architecture, folder.parameters)
     ids_BT = model.vocabulary.encode(WORD)[None].astype(np.int64)
     done = network.forward(ids_BT, np.roll(ids_BT, -1, axis=1))
     cache = done.layers[0]
@@ -76,7 +76,7 @@ def _row(name: str, cells: list[str]) -> str:
     return f"   {name:<15}" + "".join(f"{cell:>9}" for cell in cells)
 
 
-def _distribution(model: Model, h_H: Floats, network: Network) -> str:
+def _distribution(model: Model, h_H: Floats, network: NumpyNetwork) -> str:
     """The predicted probability of each character."""
     logits_V = network.parameters["head.weight"] @ h_H + network.parameters["head.bias"]
     p_V = np.exp(logits_V - logits_V.max())

@@ -18,7 +18,7 @@ from charloom.checkpoint import ModelFolder
 from charloom.config import TrainingSettings
 from charloom.data.batches import Batches, StreamBatches
 from charloom.data.ids import Ids
-from charloom.engines.engine import Engine, State, open_engine
+from charloom.engines.engine import Engine, State, choose_engine, open_engine
 from charloom.score import Score
 from charloom.training.verdict import Guesses
 
@@ -86,7 +86,7 @@ def reader(model: ModelFolder) -> Engine:
     settings = TrainingSettings(
         steps=1, optimizer="sgd", momentum=0.0, weight_decay=0.0, clip=1.0, precision="fp32", device="cpu"
     )
-    engine = open_engine(model.architecture, settings, 0.0)
+    engine = open_engine(choose_engine(settings, model.architecture.cell), model.architecture, settings, 0.0)
     engine.load(model.parameters)
     return engine
 

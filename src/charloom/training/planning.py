@@ -24,7 +24,7 @@ from charloom.data.batches import Batch, Batches, training_batches
 from charloom.data.dataset import Dataset
 from charloom.data.groups import NOTHING
 from charloom.data.ids import count_separators
-from charloom.engines.engine import open_engine
+from charloom.engines.engine import choose_engine, open_engine
 from charloom.training.events import Planned, PlannedChoice
 
 SIZES = (48, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024)
@@ -231,7 +231,7 @@ def _timed(settings: Settings, distinct: int, hidden: int, batch: Batch, seconds
     """What each of some steps on the batch takes, two at least; the first finds the caches cold."""
     made = Architecture.of(settings.model.model_copy(update={"hidden": hidden}), distinct)
     training = settings.training.model_copy(update={"weight_drop": TIMED_DROPS, "dropout_mask": "locked"})
-    engine = open_engine(made, training, TIMED_DROPS)
+    engine = open_engine(choose_engine(training, made.cell), made, training, TIMED_DROPS)
     random = np.random.default_rng(0)
     engine.load({name: random.normal(0, 0.05, shape).astype(np.float32) for name, shape in made.shapes.items()})
     state, steps = None, list[float]()

@@ -17,7 +17,7 @@ from charloom.data.batches import training_batches, validation_batches
 from charloom.data.corpus import open_corpus
 from charloom.data.dataset import SPLITS, Dataset, open_dataset, prepare
 from charloom.data.ids import Ids
-from charloom.engines.engine import Engine, check_engine, open_engine, slower_than_asked
+from charloom.engines.engine import Engine, choose_engine, open_engine, slower_than_asked
 from charloom.engines.initial import initial_parameters
 from charloom.errors import ModelError, SettingsError
 from charloom.training.budget import Progress
@@ -89,7 +89,7 @@ def _asked(values: Mapping[str, Any], origin: str | None) -> tuple[ModelFolder |
     base = load_model(origin) if origin else None
     given = settings_like(base, values) if base else values
     settings = Settings.from_flat(given)
-    check_engine(settings.training, settings.model.cell)  # before the text is read, which may take long
+    choose_engine(settings.training, settings.model.cell)  # before the text is read, which may take long
     return base, given, settings
 
 
@@ -219,7 +219,8 @@ def _trainer(
     batches = len(layouts.training)
     if progress.index >= batches:
         raise ModelError(f"resume.json: index must be below {batches}, the batches; found {progress.index}")
-    engine = open_engine(model.architecture, settings.training, settings.model.dropout)
+    choice = choose_engine(settings.training, settings.model.cell)
+    engine = open_engine(choice, model.architecture, settings.training, settings.model.dropout)
     engine.load(model.parameters)
     state = (
         engine.restore(arrays, layouts.training.carried(progress.epoch, progress.index)) if arrays is not None else None

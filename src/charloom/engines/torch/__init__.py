@@ -1,1 +1,1 @@
-"""The networks in PyTorch: for GPUs and experiments, and the judge of every other engine."""
+"""The networks in PyTorch: for GPUs and experiments, and the reference for the other engines."""

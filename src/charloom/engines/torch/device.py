@@ -25,8 +25,9 @@ def choose_device(asked: str) -> torch.device:
     return torch.device(asked)
 
 
-def choose_precision(asked: str, device: torch.device, cell: str) -> torch.dtype:
-    """The precision asked for; `auto` takes bfloat16 products only where the hardware makes them faster.
+def choose_precision(asked: str, device: torch.device, cell: str) -> str:
+    """fp32 or bf16, of the products: the precision asked for; `auto` takes bf16 only where the hardware makes them
+    faster.
 
     On a CPU that is an LSTM with bf16 matrix units (AMX): PyTorch has a fused kernel for the LSTM alone, and its GRU
     and RNN gained nothing from bf16 (LOG.md, "bf16 by cell").
@@ -40,9 +41,9 @@ def choose_precision(asked: str, device: torch.device, cell: str) -> torch.dtype
             "this one cannot; use --precision fp32"
         )
     if asked != "auto":
-        return torch.bfloat16 if asked == "bf16" else torch.float32
+        return asked
     faster = bf16_is_faster(device, cell) and trains_in_bf16(device.type, cell)
-    return torch.bfloat16 if faster else torch.float32
+    return "bf16" if faster else "fp32"
 
 
 def bf16_is_faster(device: torch.device, cell: str) -> bool:
@@ -78,5 +79,5 @@ def has_matrix_units() -> bool:
 def describe() -> str:
     """The devices here and what `auto` chooses, in one line."""
     device = choose_device("auto")
-    precision = str(choose_precision("auto", device, "lstm")).removeprefix("torch.")
+    precision = {"bf16": "bfloat16", "fp32": "float32"}[choose_precision("auto", device, "lstm")]
     return f"torch on {device.type}, {precision} for an lstm, {torch.get_num_threads()} threads"

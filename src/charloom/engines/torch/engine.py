@@ -1,9 +1,9 @@
 """The engine contract on PyTorch.
 
 Master weights, state and loss are float32; with bf16 the products run under autocast. Dropout at step s is drawn from
-a generator seeded by (seed, s), so there is no random state to save: a resumed run draws what the straight one did.
+(seed, s), so there is no random state to save: a resumed run draws the same masks.
 
-Shapes: B texts side by side, T characters, V vocabulary size, N targets.
+Shapes: B sequences, T time steps, V vocabulary size, N targets.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from charloom.architecture import Architecture
 from charloom.config import TrainingSettings
-from charloom.engines.masks import generator
+from charloom.engines.engine import EngineChoice
+from charloom.engines.masks import random_stream
 from charloom.engines.resume import checked_steps, state_parts
-from charloom.engines.torch.device import choose_device, choose_precision
-from charloom.engines.torch.network import Network, State
+from charloom.engines.torch.network import TorchNetwork, TorchState
 from charloom.kernels import thread_count
 
 Array = NDArray[np.int64]
@@ -42,12 +42,13 @@ def _memory_errors() -> Iterator[None]:
 class TorchEngine:
     """Trains and measures one network. See `charloom.engines.engine.Engine` for the contract.
 
-    dtype: float32; float64 makes it the judge of gradients.
+    dtype: float32; float64 for checks of gradients.
     """
 
     @_memory_errors()
     def __init__(
         self,
+        choice: EngineChoice,
         architecture: Architecture,
         settings: TrainingSettings,
         dropout: float = 0.0,
@@ -56,11 +57,9 @@ class TorchEngine:
         if settings.threads:
             torch.set_num_threads(thread_count(settings.threads))
         self._settings, self._dropout, self._dtype = settings, dropout, dtype
-        self._device = choose_device(settings.device)
-        self._products = choose_precision(settings.precision, self._device, architecture.cell)
-        if dtype != torch.float32:
-            self._products = dtype
-        network = Network(architecture, dropout, settings.dropout_mask == "locked", settings.weight_drop)
+        self._device = torch.device(choice.device)
+        self._products = torch.bfloat16 if choice.precision == "bf16" else dtype
+        network = TorchNetwork(architecture, dropout, settings.dropout_mask == "locked", settings.weight_drop)
         self.network = network.to(self._device, dtype)
         self._optimizer = _optimizer(self.network, settings, self._device)
         self._steps = 0
@@ -76,8 +75,8 @@ class TorchEngine:
 
     @_memory_errors()
     def step(
-        self, inputs_BT: Array, targets_BT: Array, state: State | None, learning_rate: float
-    ) -> tuple[float, int, State]:
+        self, inputs_BT: Array, targets_BT: Array, state: TorchState | None, learning_rate: float
+    ) -> tuple[float, int, TorchState]:
         """One step of training: (sum of nats over the targets, number of targets, state after it)."""
         self.network.train()
         self._seed_dropout()
@@ -97,23 +96,27 @@ class TorchEngine:
         return loss.item() * count, count, state
 
     def _seed_dropout(self) -> None:
-        """Makes what this step drops a matter of (seed, step): PyTorch's draws, and those that are ours."""
+        """Makes the dropout of this step a function of (seed, step): PyTorch's draws, and `masks.py`'s."""
         if self._dropout or self._settings.weight_drop:
-            self.network.dropout.random = generator(self._settings.seed, self._steps)
+            self.network.dropout.random = random_stream(self._settings.seed, self._steps)
             if self.network.rnn.dropout or self._device.type != "cpu":
                 torch.manual_seed(int(np.random.SeedSequence([self._settings.seed, self._steps]).generate_state(1)[0]))
 
     @_memory_errors()
     @torch.no_grad()
-    def score(self, inputs_BT: Array, targets_BT: Array, state: State | None) -> tuple[float, int, int, State]:
-        """Measures without learning: (sum of nats, number of targets, how many were the top guess, state after it)."""
+    def score(
+        self, inputs_BT: Array, targets_BT: Array, state: TorchState | None
+    ) -> tuple[float, int, int, TorchState]:
+        """Loss without learning: (sum of nats, number of targets, how many were the top guess, state after it)."""
         self.network.eval()
         logits_NV, targets_N, state = self._forward(inputs_BT, targets_BT, state)
         nats = nn.functional.cross_entropy(logits_NV, targets_N, reduction="sum")
         correct = (logits_NV.argmax(1) == targets_N).sum()
         return nats.item(), len(targets_N), int(correct), state
 
-    def _forward(self, inputs_BT: Array, targets_BT: Array, state: State | None) -> tuple[Tensor, Tensor, State]:
+    def _forward(
+        self, inputs_BT: Array, targets_BT: Array, state: TorchState | None
+    ) -> tuple[Tensor, Tensor, TorchState]:
         """(logits_NV in master precision, targets_N, state cut off from this step's graph)."""
         inputs, targets = (torch.from_numpy(ids).to(self._device) for ids in (inputs_BT, targets_BT))
         with torch.autocast(self._device.type, self._products, enabled=self._products == torch.bfloat16):
@@ -127,12 +130,12 @@ class TorchEngine:
 
     @torch.no_grad()
     def load(self, parameters: Mapping[str, NDArray[Any]]) -> None:
-        """Takes over parameters; what the optimizer remembers stays."""
+        """Replaces the parameters; the optimizer's memory stays."""
         for name, value in self.network.named_parameters():
             value.copy_(torch.from_numpy(np.ascontiguousarray(parameters[name])))
 
-    def snapshot(self, state: State | None) -> dict[str, NDArray[Any]]:
-        """What the optimizer remembers of each parameter, the count of steps, and the state."""
+    def snapshot(self, state: TorchState | None) -> dict[str, NDArray[Any]]:
+        """The optimizer's memory of each parameter, the number of steps, and the state."""
         arrays: dict[str, NDArray[Any]] = {"steps": np.array(self._steps)}
         for name, parameter in self.network.named_parameters():
             for key, value in self._optimizer.state[parameter].items():
@@ -142,10 +145,10 @@ class TorchEngine:
             arrays[f"state.{index}"] = part.cpu().numpy().copy()
         return arrays
 
-    def restore(self, arrays: Mapping[str, NDArray[Any]], batch: int) -> State | None:
-        """Takes over what `snapshot` gave and returns the state that was in it.
+    def restore(self, arrays: Mapping[str, NDArray[Any]], batch: int) -> TorchState | None:
+        """Restores what `snapshot` returned, and returns its state.
 
-        batch: texts of the next step, which must be the state's; 0 where that step begins from the zero state.
+        batch: rows of the next step, as many as in the state; 0 where that step begins from the zero state.
 
         Raises:
             ModelError: naming the array that is missing, not expected, of another shape, or not finite.
@@ -155,7 +158,7 @@ class TorchEngine:
         return tuple(torch.from_numpy(part.copy()).to(self._device) for part in state_parts(arrays, batch)) or None
 
     def _restore_optimizer(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Through PyTorch's own way, which knows on which device each kind of optimizer wants each array."""
+        """By `load_state_dict`, which puts each array on the device where the optimizer needs it."""
         names = {parameter: name for name, parameter in self.network.named_parameters()}
         ordered = [names[parameter] for group in self._optimizer.param_groups for parameter in group["params"]]
         states = {}
@@ -167,7 +170,7 @@ class TorchEngine:
         self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": states})
 
 
-def _optimizer(network: Network, settings: TrainingSettings, device: torch.device) -> torch.optim.Optimizer:
+def _optimizer(network: TorchNetwork, settings: TrainingSettings, device: torch.device) -> torch.optim.Optimizer:
     """The kind of gradient descent asked for; weight decay on matrices only (biases have nothing to lose)."""
     parameters = list(network.parameters())
     groups = [

@@ -1,6 +1,6 @@
 """The network as stock PyTorch modules, under the parameter names of a model file.
 
-Shapes: B texts side by side, T characters, V vocabulary size, E embedding, H hidden, L layers, N targets.
+Shapes: B sequences, T time steps, V vocabulary size, E embedding, H hidden, L layers, N targets.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from torch.func import functional_call
 
 from charloom.architecture import Architecture
 from charloom.data.groups import NOTHING
-from charloom.engines.masks import dropout_levels, generator
+from charloom.engines.masks import dropout_levels, random_stream
 
-State = tuple[Tensor, ...]  # (h_LBH,) or, for an LSTM, (h_LBH, c_LBH)
+TorchState = tuple[Tensor, ...]  # (h_LBH,) or, for an LSTM, (h_LBH, c_LBH)
 
 
-class Dropout(nn.Module):
-    """Dropout before the head, and wherever masks are locked. On a CPU `masks.py` draws them.
+class TorchDropout(nn.Module):
+    """Dropout before the head, and wherever masks are locked. On a CPU `masks.py` draws the levels.
 
-    Srivastava et al. 2014; what is kept is scaled up, so that its mean stays. Locked: one mask for all times of a text
-    (Gal & Ghahramani 2016).
+    Srivastava et al. 2014; the other units are scaled up, so their mean stays. Locked: one mask for all time
+    steps of a row (Gal & Ghahramani 2016).
     """
 
     def __init__(self, dropout: float, locked: bool) -> None:
         super().__init__()
         self.dropout, self.locked = dropout, locked
-        self.random = generator(0, 0)
+        self.random = random_stream(0, 0)
 
     def forward(self, x: Tensor) -> Tensor:
         """x, with units zeroed while training; any shape, [B, T, H] where locked."""
@@ -36,18 +36,18 @@ class Dropout(nn.Module):
         return x * self.mask((len(x), 1, x.shape[2]) if self.locked else x.shape, self.dropout, x)
 
     def mask(self, shape: tuple[int, ...], share: float, like: Tensor) -> Tensor:
-        """0 for this share of the numbers, 1 / (1 - share) for the others."""
+        """0 for this share of the units, 1 / (1 - share) for the others."""
         if like.device.type != "cpu":
             return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(1 - share).div_(1 - share)
         dtype = np.float64 if like.dtype == torch.float64 else np.float32
         return torch.from_numpy(dropout_levels(self.random, tuple(shape), share).mask(dtype)).to(like.dtype)
 
 
-class Network(nn.Module):
+class TorchNetwork(nn.Module):
     """Input → recurrent layers → dropout → head.
 
     Dropout stands between the layers and before the head (Zaremba, Sutskever and Vinyals 2014); weight_drop is the
-    share of recurrent weights that a step does without (Merity, Keskar and Socher 2018).
+    share of recurrent weights that a step drops (Merity, Keskar and Socher 2018).
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Network(nn.Module):
         elif architecture.input == "onehot":
             self.register_buffer("identity", torch.eye(architecture.vocabulary_size), persistent=False)
         self.rnn = self._recurrent(architecture, dropout if architecture.layers > 1 else 0.0)
-        self.dropout = Dropout(dropout, locked)
+        self.dropout = TorchDropout(dropout, locked)
         self._shells = [_shell(self.rnn, n) for n in range(architecture.layers)]
         self.head = nn.Linear(architecture.hidden, architecture.vocabulary_size)
 
@@ -72,9 +72,11 @@ class Network(nn.Module):
         kind = nn.LSTM if architecture.cell == "lstm" else nn.GRU
         return kind(*sizes, batch_first=True, dropout=dropout)
 
-    def forward(self, inputs_BT: Tensor, targets_BT: Tensor, state: State | None) -> tuple[Tensor, Tensor, State]:
+    def forward(
+        self, inputs_BT: Tensor, targets_BT: Tensor, state: TorchState | None
+    ) -> tuple[Tensor, Tensor, TorchState]:
         """(logits_NV, targets_N, state) for the positions that have a target: the head is computed nowhere else."""
-        out_BTH, state = self._unroll(self._enter(inputs_BT), state)
+        out_BTH, state = self._unroll(self._features(inputs_BT), state)
         wanted_BT = targets_BT != NOTHING
         if bool(wanted_BT.all()):
             return self.head(self.dropout(out_BTH)).flatten(0, 1), targets_BT.flatten(), state
@@ -82,9 +84,9 @@ class Network(nn.Module):
             return self.head(self.dropout(out_BTH)[wanted_BT]), targets_BT[wanted_BT], state
         return self.head(self.dropout(out_BTH[wanted_BT])), targets_BT[wanted_BT], state
 
-    def _enter(self, inputs_BT: Tensor) -> Tensor:
-        """x_BTE, what the first layer is fed. One-hot rows are gathered for this batch only: oneDNN and cuDNN want them
-        dense; where layers are written by hand they are never made.
+    def _features(self, inputs_BT: Tensor) -> Tensor:
+        """x_BTE, the features of each token. One-hot rows are gathered for this batch only: oneDNN and cuDNN take them
+        dense. The other engines never make them.
         """
         if self.architecture.input == "embedding":
             return self.embedding(inputs_BT)  # type: ignore[no-any-return]
@@ -92,7 +94,7 @@ class Network(nn.Module):
             return nn.functional.embedding(inputs_BT, self.get_buffer("identity"))
         return (inputs_BT.to(self.head.weight.dtype) / self.architecture.vocabulary_size).unsqueeze(-1)
 
-    def _unroll(self, x_BTE: Tensor, state: State | None) -> tuple[Tensor, State]:
+    def _unroll(self, x_BTE: Tensor, state: TorchState | None) -> tuple[Tensor, TorchState]:
         if self.training and (self.weight_drop or (self.dropout.locked and self.rnn.dropout)):
             return self._layer_by_layer(x_BTE, state)
         if self.architecture.cell == "lstm":
@@ -101,13 +103,13 @@ class Network(nn.Module):
         out_BTH, h_LBH = self.rnn(x_BTE, None if state is None else state[0])
         return out_BTH, (h_LBH,)
 
-    def _layer_by_layer(self, x_BTX: Tensor, state: State | None) -> tuple[Tensor, State]:
+    def _layer_by_layer(self, x_BTX: Tensor, state: TorchState | None) -> tuple[Tensor, TorchState]:
         """The same with what PyTorch's own layers lack: dropped weights, and locked masks between two layers."""
         layers = [_weights_of(self.rnn, n) for n in range(self.architecture.layers)]
         for weights in layers if self.weight_drop else []:
             past_GH = weights["weight_hh_l0"]
             weights["weight_hh_l0"] = past_GH * self.dropout.mask(past_GH.shape, self.weight_drop, past_GH)
-        states: list[State] = []
+        states: list[TorchState] = []
         for n, weights in enumerate(layers):
             before = None if state is None else tuple(part_LBH[n : n + 1] for part_LBH in state)
             if before is not None and self.architecture.cell != "lstm":

@@ -1,4 +1,4 @@
-// The output layer: logits, softmax and cross-entropy in one, and their gradients. NumPy twin: engines/bptt/head.py.
+// The output layer: logits, softmax and cross-entropy in one, and their gradients. NumPy twin: engines/numpy/head.py.
 //
 // Only panels that have a target are computed. Shapes: V vocabulary size, padded to a multiple of GRAIN.
 

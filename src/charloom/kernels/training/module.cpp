@@ -221,7 +221,7 @@ void bind_training(nb::module_& module) {
         .def(nb::init<Ids, Ids, Arrays, Arrays, Arrays, bool>(), "inputs"_a, "targets"_a, "state"_a, "state_after"_a,
              "masks"_a, "locked"_a);
     nb::class_<CheckedTrainingNetwork>(module, "TrainingNetwork",
-                                       "A network with its buffers. Call it through charloom.engines.bptt.native.")
+                                       "A network with its buffers. Call it through charloom.engines.native.")
         .def(nb::init<nb::handle, const std::string&, bool, int>(), "architecture"_a, "precision"_a, "tiles"_a,
              "threads"_a)
         .def("forward", &CheckedTrainingNetwork::forward, "parameters"_a, "batch"_a, "scale"_a)

@@ -1,4 +1,4 @@
-// A network's training step. NumPy twin: engines/bptt/network.py, with the same steps in the same order.
+// A network's training step. NumPy twin: engines/numpy/network.py, with the same steps in the same order.
 //
 //   ids → input layer → input sums → recurrent layer → (mask → input sums → recurrent layer)* → mask → head → nats
 //

@@ -1,4 +1,4 @@
-// Clipping and Adam. Each reads and writes every number once. NumPy twins: engines/bptt/clip.py and optimizers.py.
+// Clipping and Adam. Each reads and writes every number once. NumPy twins: engines/numpy/clip.py and optimizers.py.
 
 #pragma once
 

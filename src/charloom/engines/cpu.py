@@ -1,0 +1,137 @@
+"""The engine contract on the CPU: `NumpyArithmetic` or `NativeArithmetic` computes, the rest is here.
+
+Parameters, state and optimizer memory are NumPy arrays in float32. The dropout levels of step s are drawn from (seed,
+s), so there is no random state to save.
+
+Shapes: B sequences, T time steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from charloom.architecture import Architecture
+from charloom.cells import Floats
+from charloom.config import TrainingSettings
+from charloom.engines.engine import EngineChoice
+from charloom.engines.masks import random_stream
+from charloom.engines.native import NativeArithmetic, kernels_to_train
+from charloom.engines.numpy import optimizers
+from charloom.engines.numpy.arithmetic import NumpyArithmetic
+from charloom.engines.numpy.arrays import CpuState
+from charloom.engines.numpy.dropout import weight_drop_levels
+from charloom.engines.numpy.network import NumpyNetwork, count
+from charloom.engines.numpy.rows import Rows
+from charloom.engines.resume import checked_steps, memory_keys, state_parts
+from charloom.kernels import thread_count
+
+Array = NDArray[np.int64]
+
+
+class CpuEngine:
+    """Trains and measures one network. See `charloom.engines.engine.Engine` for the contract.
+
+    State is (h_LBH,) or, for an LSTM, (h_LBH, c_LBH).
+
+    Args:
+        choice: of `choose_engine`: NumPy or the kernels, and their precision.
+        architecture: of the network.
+        settings: of training.
+        dropout: the share of units that is dropped.
+        dtype: of NumPy's numbers; float64 for checks of gradients.
+    """
+
+    def __init__(
+        self,
+        choice: EngineChoice,
+        architecture: Architecture,
+        settings: TrainingSettings,
+        dropout: float = 0.0,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        self._settings, self._dropout = settings, dropout
+        self._dtype = np.dtype(dtype)
+        self._parameters: dict[str, Floats] = {n: np.zeros(s, dtype) for n, s in architecture.shapes.items()}
+        self._network = NumpyNetwork(architecture, self._parameters)
+        self._steps = 0
+        self._memories = self._fresh_memories()
+        self._threads = thread_count(settings.threads)
+        self._arithmetic: NumpyArithmetic | NativeArithmetic
+        if choice.engine == "native":
+            kernels = kernels_to_train()
+            self._arithmetic = NativeArithmetic(
+                architecture, self._parameters, choice.precision, self._threads, kernels
+            )
+        else:
+            self._arithmetic = NumpyArithmetic(self._network, self._threads)
+
+    @property
+    def description(self) -> str:
+        """Engine, precision and threads in a few words."""
+        return f"{self._arithmetic.description}, {self._threads} thread{'s' * (self._threads > 1)}"
+
+    def step(
+        self, inputs_BT: Array, targets_BT: Array, state: CpuState | None, learning_rate: float
+    ) -> tuple[float, int, CpuState]:
+        """One step of training: (sum of nats over the targets, number of targets, state after it)."""
+        masks, targets = None, count(targets_BT)
+        random = random_stream(self._settings.seed, self._steps)
+        dropped = weight_drop_levels(self._parameters, self._settings.weight_drop, random)
+        if self._dropout:
+            locked = self._settings.dropout_mask == "locked"
+            masks = self._network.dropout_masks(targets_BT, self._dropout, random, locked)
+        batch = Rows(inputs_BT, targets_BT, state, masks)
+        nats, gradients, state = self._arithmetic.gradients(batch, 1 / max(1, targets), dropped)
+        if not self._steps:
+            self._memories = self._fresh_memories(steps=1)
+        self._arithmetic.update(gradients, self._memories, learning_rate, self._settings)
+        self._steps += 1
+        return nats, targets, state
+
+    def score(self, inputs_BT: Array, targets_BT: Array, state: CpuState | None) -> tuple[float, int, int, CpuState]:
+        """Loss without learning: (sum of nats, number of targets, how many were the top guess, state after it)."""
+        nats, correct, state = self._arithmetic.measure(inputs_BT, targets_BT, state)
+        return nats, count(targets_BT), correct, state
+
+    def parameters(self) -> dict[str, NDArray[np.float32]]:
+        """A copy of all parameters under their names on disk."""
+        return {name: value.astype(np.float32) for name, value in self._parameters.items()}
+
+    def load(self, parameters: Mapping[str, NDArray[Any]]) -> None:
+        """Replaces the parameters; the optimizer's memory stays."""
+        for name, value in self._parameters.items():
+            value[...] = parameters[name]
+
+    def snapshot(self, state: CpuState | None) -> dict[str, NDArray[Any]]:
+        """The optimizer's memory of each parameter, the number of steps, and the state."""
+        arrays: dict[str, NDArray[Any]] = {"steps": np.array(self._steps)}
+        for name, memory in self._memories.items():
+            arrays |= {f"optimizer.{name}.{key}": value.copy() for key, value in memory.items()}
+        return arrays | {f"state.{index}": part.copy() for index, part in enumerate(state or ())}
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]], batch: int) -> CpuState | None:
+        """Restores what `snapshot` returned, and returns its state.
+
+        batch: rows of the next step, as many as in the state; 0 where that step begins from the zero state.
+
+        Raises:
+            ModelError: naming the array that is missing, not expected, of another shape, or not finite.
+        """
+        self._steps = checked_steps(arrays, self._network.architecture, self._settings, batch)
+        self._memories = self._fresh_memories(self._steps)
+        for name, memory in self._memories.items():
+            for key, value in memory.items():
+                value[...] = arrays[f"optimizer.{name}.{key}"]
+        return tuple(part.astype(self._dtype) for part in state_parts(arrays, batch)) or None
+
+    def _fresh_memories(self, steps: int = 0) -> dict[str, optimizers.Memory]:
+        """Zeros for the optimizer's memory after so many steps. `step` is float32, as in PyTorch."""
+        keys = memory_keys(self._settings, steps)
+        return {
+            name: {k: np.zeros((), np.float32) if k == "step" else np.zeros_like(value) for k in keys}
+            for name, value in self._parameters.items()
+        }

@@ -1,0 +1,188 @@
+"""The arithmetic of a training step on the kernels (C++). `NumpyArithmetic` has the same methods in NumPy.
+
+A step is four calls: forward, backward, clip, Adam. Parameters, gradients and the optimizer's memory are the same NumPy
+arrays as without kernels, in float32. The kernels pack copies in the layout that they need.
+
+Shapes: see `numpy/arrays.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType, ModuleType
+
+import numpy as np
+
+from charloom.architecture import Architecture
+from charloom.cells import Floats, Integers
+from charloom.config import ADAM, TrainingSettings
+from charloom.engines.masks import NOTHING_DROPPED, DropoutLevels
+from charloom.engines.numpy import optimizers
+from charloom.engines.numpy.arrays import CpuState
+from charloom.engines.numpy.rows import Rows
+from charloom.errors import DeviceError
+from charloom.kernels import KernelChoice, chosen
+
+CHUNK = 256  # steps scored at once
+
+
+def kernels_to_train() -> KernelChoice:
+    """The kernels that training uses.
+
+    Raises:
+        DeviceError: if there are none here.
+    """
+    choice = chosen()
+    if choice.module is None:
+        raise DeviceError(f"--engine native needs charloom's kernels, which are not used here: {choice.reason}")
+    return choice
+
+
+def precision_of(asked: str, cell: str, choice: KernelChoice) -> str:
+    """The number format of the products: fp32 or bf16.
+
+    auto takes bf16 for an LSTM where tiles (AMX) multiply it: there a step takes a quarter of the time, and over five
+    seeds what is learnt in equal steps is as good. A GRU is as good for as long, but in longer runs at the default rate
+    of learning it loses all it has learnt, as it does not in fp32; an RNN was not tried so long (LOG.md, "bf16 by the
+    kernels over five seeds", "bf16 in long runs of a GRU").
+
+    Raises:
+        DeviceError: if the kernels have no such products.
+    """
+    assert choice.module is not None
+    if asked == "auto":
+        return "bf16" if choice.tiles and cell == "lstm" else "fp32"
+    if asked not in choice.module.precisions():
+        raise DeviceError(
+            f"--precision {asked} on a CPU needs AVX512-BF16 or AMX; the kernels here ({choice.name}) compute in fp32; "
+            "use --precision fp32"
+        )
+    return asked
+
+
+class NativeArithmetic:
+    """The gradients of a batch, its loss, and the optimizer's step, which changes the parameters in place.
+
+    Args:
+        architecture: of the network.
+        parameters: float32, under the names of `architecture.shapes` and in their order.
+        precision: of the products; see `precision_of`.
+        threads: at most so many.
+        kernels: the variant.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        parameters: Mapping[str, Floats],
+        precision: str,
+        threads: int,
+        kernels: KernelChoice,
+    ) -> None:
+        assert kernels.module is not None
+        assert list(parameters) == list(architecture.shapes)
+        self._architecture, self._parameters, self._threads = architecture, parameters, threads
+        self._precision, self._kernels = precision, kernels
+        self._module: ModuleType = kernels.module
+        self._network = self._module.TrainingNetwork(architecture, precision, kernels.tiles, threads)
+        self._gradients = {name: np.empty_like(value) for name, value in parameters.items()}
+        self._masked: dict[str, Floats] = {}  # weights after weight drop
+
+    @property
+    def description(self) -> str:
+        """Engine and precision in a few words."""
+        return f"kernels ({self._kernels.name}), {self._precision}"
+
+    def gradients(
+        self, batch: Rows, scale: float, dropped: Mapping[str, DropoutLevels] = NOTHING_DROPPED
+    ) -> tuple[float, dict[str, Floats], CpuState]:
+        """(sum of nats, gradients of scale times it, state after), without the weights that are dropped.
+
+        The gradients' arrays are used again.
+        """
+        for name, (levels, kept) in dropped.items():
+            if name not in self._masked:
+                self._masked[name] = np.empty_like(self._parameters[name])
+            self._module.drop(self._parameters[name], levels, kept, self._masked[name], self._threads)
+        nats, _, state = self._forward(batch, scale, {name: self._masked[name] for name in dropped})
+        self.backward(None)
+        for name, (levels, kept) in dropped.items():
+            self._module.drop(self._gradients[name], levels, kept, self._gradients[name], self._threads)
+        return nats, self._gradients, state
+
+    def backward(self, d_state: CpuState | None) -> CpuState | None:
+        """The backward pass of the last forward pass, into the gradients' arrays.
+
+        d_state: with respect to the state after; None is zero, and then nothing is returned, else the gradient with
+        respect to the state before.
+        """
+        if d_state is None:
+            self._network.backward(list(self._gradients.values()), [], [])
+            return None
+        d_before = tuple(np.empty(part_LBH.shape, np.float32) for part_LBH in d_state)
+        self._network.backward(list(self._gradients.values()), _contiguous(d_state), d_before)
+        return d_before
+
+    def measure(self, inputs_BT: Integers, targets_BT: Integers, state: CpuState | None) -> tuple[float, int, CpuState]:
+        """(sum of nats, top guesses, state after), without learning."""
+        nats, correct = 0.0, 0
+        for start in range(0, inputs_BT.shape[1], CHUNK):
+            ids_BT, asked_BT = (of_BT[:, start : start + CHUNK] for of_BT in (inputs_BT, targets_BT))
+            found, hits, state = self._forward(Rows(ids_BT, asked_BT, state, None), 0.0)
+            nats, correct = nats + found, correct + hits
+        assert state is not None
+        return nats, correct, state
+
+    def _forward(
+        self, batch: Rows, scale: float, instead: Mapping[str, Floats] = MappingProxyType({})
+    ) -> tuple[float, int, CpuState]:
+        """(sum of nats, top guesses, state after); scale 0: no backward pass follows.
+
+        instead: replacements for some parameters, by name.
+        """
+        shape = (self._architecture.layers, len(batch.inputs_BT), self._architecture.hidden)
+        after = tuple(np.empty(shape, np.float32) for _ in range(2 if self._architecture.cell == "lstm" else 1))
+        ids_BT, asked_BT = (np.ascontiguousarray(of_BT, np.int32) for of_BT in (batch.inputs_BT, batch.targets_BT))
+        masks = [] if batch.masks is None else [*batch.masks.between, batch.masks.head]
+        locked = batch.masks is not None and batch.masks.locked
+        given = [instead.get(name, value) for name, value in self._parameters.items()]
+        arrays = self._module.BatchArrays(ids_BT, asked_BT, _contiguous(batch.state or ()), after, masks, locked)
+        nats, correct = self._network.forward(given, arrays, scale)
+        return nats, correct, after
+
+    def update(
+        self,
+        gradients: Mapping[str, Floats],
+        memories: Mapping[str, optimizers.Memory],
+        rate: float,
+        settings: TrainingSettings,
+    ) -> None:
+        """Clips, and takes one step of gradient descent; uses the gradients up. Adam is the kernels' own."""
+        given = list(gradients.values())
+        if settings.clip_value or settings.clip:
+            self._module.clip(given, settings.clip_value or 0.0, settings.clip or 0.0, self._threads)
+        if settings.optimizer not in ADAM:
+            with np.errstate(all="ignore"):
+                optimizers.step(self._parameters, gradients, memories, rate, settings)
+            return
+        for memory in memories.values():
+            memory["step"] += 1
+        unbiased_rate, epsilon = optimizers.adam_corrections(rate, settings.beta2, float(memory["step"]))
+        arrays = [
+            (value, gradient, memory["exp_avg"], memory["exp_avg_sq"], settings.weight_decay if value.ndim > 1 else 0.0)
+            for value, gradient, memory in zip(self._parameters.values(), given, memories.values(), strict=True)
+        ]
+        step = self._module.AdamStep(
+            rate=unbiased_rate,
+            decay_rate=rate,
+            beta1=optimizers.BETA1,
+            beta2=settings.beta2,
+            epsilon=epsilon,
+            decoupled=settings.optimizer == "adamw",
+        )
+        self._module.adam(arrays, step, self._threads)
+
+
+def _contiguous(state: CpuState) -> list[Floats]:
+    """h, and c where there is one, as the kernels read them."""
+    return [np.ascontiguousarray(part, np.float32) for part in state]

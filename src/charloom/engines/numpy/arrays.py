@@ -1,0 +1,16 @@
+"""The state of a network as arrays, and what all operations have in common.
+
+An operation is a pair of functions of arrays, `forward` and `backward`. `forward` returns its result and the saved
+activations. `backward` takes the gradient of the loss with respect to that result, and the saved activations. It
+returns the gradients with respect to what `forward` took. The gradient of an array has its name with `d_` before it. No
+function changes an array that it takes.
+
+Shapes: T time steps, B sequences, V vocabulary size, U of them distinct in a batch, E features of a
+token, X a layer's input size, L layers, H hidden units, G = gates times H (1 rnn, 3 gru, 4 lstm), N targets.
+"""
+
+from __future__ import annotations
+
+from charloom.cells import Floats
+
+CpuState = tuple[Floats, ...]  # (h,) or, for an LSTM, (h, c): [B, H] of a layer, [L, B, H] of a network

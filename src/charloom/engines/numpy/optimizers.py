@@ -1,0 +1,109 @@
+"""Gradient descent, in five kinds; each is PyTorch's, to the last constant.
+
+An update changes a parameter p and its memory (under PyTorch's names) in place. d is the gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import numpy as np
+
+from charloom.cells import Floats
+from charloom.config import TrainingSettings
+
+Memory = dict[str, Floats]
+Update = Callable[[Floats, Floats, Memory, float], None]
+
+BETA1 = 0.9  # share of the mean gradient that Adam keeps a step (Kingma & Ba 2015)
+EPSILON, ADAGRAD_EPSILON = 1e-8, 1e-10  # PyTorch's: they keep a step finite where every gradient was zero
+
+
+def step(
+    parameters: Mapping[str, Floats],
+    gradients: Mapping[str, Floats],
+    memories: Mapping[str, Memory],
+    rate: float,
+    settings: TrainingSettings,
+) -> None:
+    """One step of every parameter, by the optimizer that the settings name; uses the gradients up.
+
+    Weight decay is on matrices only: biases have nothing to lose. It is the gradient of ½ decay p² (L2), added to p's
+    own, except in AdamW, which takes it off p itself, outside the mean of gradients (Loshchilov & Hutter 2019).
+    """
+    update = _update(settings)
+    for name, p in parameters.items():
+        d, memory = gradients[name], memories[name]
+        decay = settings.weight_decay if p.ndim > 1 else 0.0
+        if settings.optimizer == "adamw":
+            np.multiply(p, 1 - rate * decay, out=p)
+        elif decay:
+            d += decay * p
+        if "step" in memory:
+            memory["step"] += 1
+        update(p, d, memory, rate)
+
+
+def sgd(p: Floats, d: Floats, memory: Memory, rate: float, momentum: float = 0.0, nesterov: bool = False) -> None:
+    """v ← μ v + d; p ← p - rate v (momentum, Polyak 1964), or p ← p - rate (d + μ v) (Nesterov's, in the form of
+    Sutskever et al. 2013). With μ = 0, plain descent, which has no memory.
+    """
+    if momentum:
+        velocity = memory["momentum_buffer"]
+        velocity *= momentum
+        velocity += d
+        d = d + momentum * velocity if nesterov else velocity
+    p -= rate * d
+
+
+def adagrad(p: Floats, d: Floats, memory: Memory, rate: float) -> None:
+    """s ← s + d²; p ← p - rate d / (√s + ε) (Duchi, Hazan & Singer 2011)."""
+    memory["sum"] += d * d
+    p -= _quotient(rate * d, memory["sum"], ADAGRAD_EPSILON)
+
+
+def rmsprop(p: Floats, d: Floats, memory: Memory, rate: float, beta2: float) -> None:
+    """s ← β s + (1 - β) d²; p ← p - rate d / (√s + ε) (Tieleman & Hinton 2012)."""
+    _average(memory["square_avg"], d * d, beta2)
+    p -= _quotient(rate * d, memory["square_avg"], EPSILON)
+
+
+def adam(p: Floats, d: Floats, memory: Memory, rate: float, beta2: float) -> None:
+    """m ← β₁ m + (1 - β₁) d; v ← β₂ v + (1 - β₂) d²; p ← p - rate m̂ / (√v̂ + ε) (Kingma & Ba 2015).
+
+    m̂ = m / (1 - β₁ᵗ) and v̂ = v / (1 - β₂ᵗ) undo that both began at 0, t steps ago.
+    """
+    t = float(memory["step"])
+    _average(memory["exp_avg"], d, BETA1)
+    _average(memory["exp_avg_sq"], d * d, beta2)
+    unbiased_rate, epsilon = adam_corrections(rate, beta2, t)
+    p -= _quotient(unbiased_rate * memory["exp_avg"], memory["exp_avg_sq"], epsilon)
+
+
+def adam_corrections(rate: float, beta2: float, t: float) -> tuple[float, float]:
+    """The rate that makes rate m̂ / (√v̂ + ε) out of m / (√v + ε'), and that ε'."""
+    return rate * (1 - beta2**t) ** 0.5 / (1 - BETA1**t), EPSILON * (1 - beta2**t) ** 0.5
+
+
+def _average(mean: Floats, value: Floats, kept: float) -> None:
+    """mean ← kept mean + (1 - kept) value, in place."""
+    mean *= kept
+    mean += (1 - kept) * value
+
+
+def _quotient(above: Floats, square: Floats, epsilon: float) -> Floats:
+    """above / (√square + ε), in place of `above`."""
+    root = np.sqrt(square)
+    root += epsilon
+    above /= root
+    return above
+
+
+def _update(settings: TrainingSettings) -> Update:
+    """The update that the settings name."""
+    if settings.optimizer == "sgd":
+        return partial(sgd, momentum=settings.momentum, nesterov=settings.nesterov)
+    if settings.optimizer == "adagrad":
+        return adagrad
+    return partial(rmsprop if settings.optimizer == "rmsprop" else adam, beta2=settings.beta2)
