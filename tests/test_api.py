@@ -50,12 +50,26 @@ def test_a_model_writes_streams_and_scores(trained):
 
 
 def test_fine_tuning(trained, tmp_path):
-    """`origin` that is ignored: the tokens of the old model must be kept."""
+    """Catches a base model that is ignored: its tokens must be in the vocabulary of the new one."""
     (tmp_path / "new.txt").write_text("never ## better\n" * 30)
-    model = charloom.train(tmp_path / "new.txt", origin=trained, out=tmp_path / "run", steps=1)
+    model = charloom.train(tmp_path / "new.txt", base=trained, out=tmp_path / "run", steps=1)
     old = charloom.load(trained)
     assert {*old.vocabulary.characters} < {*model.vocabulary.characters}
     assert model.architecture.hidden == 8
+
+
+def test_former_names_work_with_a_warning(trained, tmp_path, monkeypatch):
+    """Catches a keyword of the last version that is refused, ignored, or accepted in silence."""
+    monkeypatch.setattr("charloom.earlier.SETTINGS", {"moves": "steps"})
+    (tmp_path / "new.txt").write_text("never ## better\n" * 30)
+    with pytest.warns(DeprecationWarning, match="is now called") as warned:
+        model = charloom.train(tmp_path / "new.txt", origin=trained, out=tmp_path / "run", moves=1)
+    assert model.architecture.hidden == 8
+    assert model.metadata["step"] == 1
+    assert [(str(each.message).split(";")[0], each.filename) for each in warned] == [
+        ("origin is now called base", __file__),
+        ("moves is now called steps", __file__),
+    ]
 
 
 def test_mistakes_are_exceptions_of_ours(tmp_path, trained):

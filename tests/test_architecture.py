@@ -45,7 +45,7 @@ def test_every_choice_that_shapes_a_network_is_taken_over():
     settings = ModelSettings(cell="rnn", nonlinearity="relu", layers=2, hidden=4, input="scalar", embedding=9)
     made = Architecture.of(settings, V).model_dump()
     assert made.pop("vocabulary_size") == V
-    assert made == settings.model_dump(exclude={"dropout"})
+    assert made == settings.model_dump()
 
 
 @pytest.mark.parametrize("vocabulary_size", [0, -1, 0x110003])

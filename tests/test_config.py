@@ -12,6 +12,7 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
+from charloom import earlier
 from charloom.config import (
     SECTIONS,
     Cleaning,
@@ -22,6 +23,7 @@ from charloom.config import (
     as_listed,
     listed_characters,
     validated,
+    with_current_names,
 )
 from charloom.errors import SettingsError
 
@@ -176,6 +178,41 @@ def test_a_missing_field():
 
     with pytest.raises(SettingsError, match=r"^left must be given; it is missing$"):
         validated(Pair, {})
+
+
+def test_other_values():
+    """Catches a change that is not checked, that loses the rest, or that reads `allow` as ranges a second time."""
+    settings = Settings.from_flat({"allow": r"+\-9 a-z", "hidden": 9, "minutes": 2})
+    changed = settings.replaced({"lr": "0.5", "steps": 3})
+    assert (changed.text, changed.model) == (settings.text, settings.model)
+    assert (changed.training.lr, changed.training.steps, changed.training.minutes) == (0.5, 3, None)
+    assert settings.replaced({"lr": 0.5}).training.minutes == 2
+    with pytest.raises(SettingsError, match="nesterov needs optimizer sgd"):
+        settings.replaced({"nesterov": True})
+
+
+def test_former_names_of_settings(monkeypatch: pytest.MonkeyPatch):
+    """Catches a former name that wins over the present one, or is taken over in silence."""
+    monkeypatch.setattr(earlier, "SETTINGS", {"speed": "lr"})
+    said: list[str] = []
+    assert with_current_names({"speed": 0.5, "seed": 1}, said.append) == {"lr": 0.5, "seed": 1}
+    assert said == ["speed is now called lr; the next version will not know the former name"]
+    assert with_current_names({"lr": 0.5}, said.append) == {"lr": 0.5}
+    assert len(said) == 1
+    with pytest.raises(SettingsError, match="speed is not a setting"):
+        Settings.from_flat(with_current_names({"lr": 1, "speed": 2}, said.append))
+
+
+def test_run_settings_of_earlier_versions(monkeypatch: pytest.MonkeyPatch):
+    """Catches a run.toml of version 0.1, with dropout in [model], that is refused or resumed with another dropout."""
+    monkeypatch.setattr(earlier, "SETTINGS", {"speed": "lr"})
+    old = {"text": {"records": "line"}, "model": {"dropout": 0.1}, "training": {"steps": 3, "speed": 0.5}}
+    settings = validated(Settings, earlier.run_settings(old))
+    assert (settings.training.dropout, settings.training.lr, settings.text.keep_order) == (0.1, 0.5, True)
+    assert earlier.run_settings(settings.model_dump()) == settings.model_dump()
+    for damaged in ({"model": 3}, {"model": {"dropout": 0.1}, "training": {"dropout": 0.2}}):
+        with pytest.raises(SettingsError):
+            validated(Settings, earlier.run_settings(damaged))
 
 
 def test_names_are_unique():

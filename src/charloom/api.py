@@ -1,4 +1,4 @@
-"""The Python API: `train` and `load`; what they give is a `Model`.
+"""The Python API: `train` and `load`, which return a `Model`.
 
 import charloom
 
@@ -8,6 +8,8 @@ print(model.generate("Once", length=200, seed=1))
 
 from __future__ import annotations
 
+import warnings
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -30,19 +32,21 @@ def load(path: str | PathLike[str]) -> Model:
 def train(
     *paths: str | PathLike[str],
     out: str | PathLike[str] | None = None,
-    origin: str | PathLike[str] | None = None,
+    base: str | PathLike[str] | None = None,
     preset: str | None = None,
     report: Report | None = None,
+    origin: str | PathLike[str] | None = None,
     **settings: Any,
 ) -> Model:
-    """Trains a model on texts and returns the best one; the run folder is `model.metadata["run"]`.
+    """Trains a model on a text and returns the best one; the run folder is `model.metadata["run"]`.
 
     Args:
-        paths: files, folders, globs, URLs or names of built-in corpora.
+        paths: files, folders, globs, URLs or names of built-in corpora; several are one text.
         out: the run folder, new or empty; by default `runs/<corpus>-<n>`.
-        origin: a model folder to fine-tune.
+        base: the folder of a base model, to fine-tune it.
         preset: begin from the settings of this name; those beside it win.
         report: called with every event of the run; by default nothing is shown.
+        origin: the former name of `base`, for one version.
         settings: the names of `charloom.config`, such as `minutes=2, cell="gru", hidden=512`.
 
     Raises:
@@ -50,16 +54,22 @@ def train(
         Interrupted: on Ctrl-C, SIGTERM or SIGHUP, with everything saved.
         KeyboardInterrupt: on those before the first step, with nothing left behind.
     """
+    from charloom.config import with_current_names
     from charloom.presets import with_preset
     from charloom.training import start
     from charloom.training.interrupt import graceful_interrupt
 
+    if origin is not None:
+        message = "origin is now called base; the next version will not know the former name"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        base = origin
+    settings = with_current_names(settings, partial(warnings.warn, category=DeprecationWarning, stacklevel=3))
     with graceful_interrupt() as stop:
         finished = start.start(
             [fspath(path) for path in paths],
             with_preset(preset, settings) if preset else settings,
             Path(out) if out is not None else None,
-            fspath(origin) if origin is not None else None,
+            fspath(base) if base is not None else None,
             report or _ignore,
             stop,
         )

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from charloom import earlier
 from charloom.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -158,9 +159,6 @@ class ModelSettings(Section):
         "embedding", description="how a character enters: as a learned vector, one-hot, or its index/V as one number"
     )
     embedding: int = Field(64, ge=1, le=65536, description="size of the learned vector, with --input embedding")
-    dropout: float = Field(
-        0.3, ge=0, lt=1, description="share of units dropped between layers and before the head, while training"
-    )
 
 
 class TrainingSettings(Section):
@@ -173,7 +171,7 @@ class TrainingSettings(Section):
     )
     batches: Literal["streams", "windows", "records"] = Field(
         "streams",
-        description="parallel streams with carried state; every window, shuffled; or pieces of N characters, shuffled, "
+        description="parallel streams with carried state; every window, shuffled; or chunks of N characters, shuffled, "
         "each from the zero state. Independent records (--records without --keep-order) have batches of their own",
     )
     state: Literal["carry", "reset"] = Field(
@@ -183,31 +181,34 @@ class TrainingSettings(Section):
         "every", description="predict after every character of a step, or after the last one only"
     )
     wrap: bool = Field(False, description="read the text as a ring: after its last character comes its first")
-    batch_size: int = Field(32, ge=1, description="texts side by side in a step")
+    batch_size: int = Field(32, ge=1, description="sequences side by side in a step")
     seq_length: int = Field(64, ge=1, description="characters a step; gradients reach back this far")
     optimizer: Literal["adamw", "adam", "rmsprop", "adagrad", "sgd"] = Field(
         "adamw", description="the kind of gradient descent"
     )
-    lr: float = Field(0.01, gt=0, description="highest learning rate, reached at the end of the warm-up")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of --optimizer sgd; 0 is plain descent")
     nesterov: bool = Field(False, description="Nesterov's form of that momentum")
     beta2: float = Field(
         0.99, ge=0, lt=1, description="share of the mean squared gradient that adamw, adam and rmsprop keep a step"
     )
+    weight_decay: float = Field(0.01, ge=0, description="weight decay, on matrices only, never on biases")
+    lr: float = Field(0.01, gt=0, description="highest learning rate, reached at the end of the warm-up")
     schedule: Literal["cosine", "constant"] = Field(
         "cosine", description="course of the learning rate after the warm-up"
     )
     warmup: float = Field(0.03, ge=0, lt=1, description="share of the budget in which the learning rate rises")
-    weight_decay: float = Field(0.01, ge=0, description="weight decay, on matrices only, never on biases")
-    dropout_mask: Literal["fresh", "locked"] = Field(
-        "fresh", description="which units are dropped: drawn anew at every character, or once for a text and step"
-    )
-    weight_drop: float = Field(
-        0.0, ge=0, lt=1, description="share of the recurrent weights dropped in a step, while training"
-    )
     clip: float = Field(1.0, ge=0, description="clip the gradient to this norm; 0 never clips")
     clip_value: float = Field(
         0.0, ge=0, description="before that, clip each of its numbers to this size; 0 never clips"
+    )
+    dropout: float = Field(
+        0.3, ge=0, lt=1, description="share of units dropped between layers and before the head, while training"
+    )
+    dropout_mask: Literal["fresh", "locked"] = Field(
+        "fresh", description="which units are dropped: drawn again at every character, or once for a sequence and step"
+    )
+    weight_drop: float = Field(
+        0.0, ge=0, lt=1, description="share of the recurrent weights dropped in a step, while training"
     )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of everything random")
     validate_every: int | Literal["epoch"] | None = Field(
@@ -217,24 +218,24 @@ class TrainingSettings(Section):
         "validation",
         description="the loss that tells which model is the best; training loss: the mean since the last one",
     )
+    patience: int | None = Field(None, ge=1, description="stop after N validations without a better one  [never]")
     keep: int | Literal["best"] | None = Field(
         None, description="also keep the model of every Nth validation, or each new best, in kept/"
-    )
-    sample_length: int = Field(
-        240, ge=0, le=100_000, description="characters written with each validation; 0 writes none"
-    )
-    sample_temperature: float = Field(
-        0.7, ge=0, description="temperature of those; 0 always takes the likeliest character"
     )
     checkpoint_every: int | None = Field(
         None, ge=1, description="save every N steps  [with each validation, and every minute]"
     )
-    patience: int | None = Field(None, ge=1, description="stop after N validations without a better one  [never]")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="number format of the matrix products")
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to train")
+    sample_length: int = Field(
+        240, ge=0, le=100_000, description="characters generated with each validation; 0 generates none"
+    )
+    sample_temperature: float = Field(
+        0.7, ge=0, description="temperature of those; 0 always takes the most probable character"
+    )
     engine: Literal["auto", "native", "torch", "numpy"] = Field(
         "auto", description="what computes; auto takes torch for a GPU, else the kernels (native)"
     )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to train")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="number format of the matrix products")
     threads: int | None = Field(
         None, ge=1, le=MOST_THREADS, description="CPU threads, at most 64 or the number of cores  [all cores]"
     )
@@ -292,15 +293,36 @@ class Settings(Section):
         """
         if isinstance(allow := values.get("allow"), str):
             values = {**values, "allow": listed_characters(allow)}
-        sections: dict[str, dict[str, Any]] = {"text": {}, "model": {}, "training": {}}
+        return cls().replaced(values)
+
+    def replaced(self, values: Mapping[str, Any]) -> Settings:
+        """These settings with other values, by their flat names; `allow` is the characters themselves.
+
+        Any budget among the values replaces all budgets.
+
+        Raises:
+            SettingsError: for a name that no section has, or a value outside its range.
+        """
+        sections = {name: dict(section) for name, section in self}
+        if any(values.get(name) is not None for name in BUDGETS):
+            sections["training"] |= dict.fromkeys(BUDGETS)
         for name, value in values.items():
-            for section, kind in SECTIONS.items():
-                if name in kind.model_fields:
-                    sections[section][name] = value
-                    break
-            else:
-                raise SettingsError(f"{name} is not a setting; `charloom train --help` lists them")
-        return validated(cls, sections)
+            sections[_section_of(name)][name] = value
+        return validated(type(self), sections)
+
+
+def _section_of(setting: str) -> str:
+    for section, kind in SECTIONS.items():
+        if setting in kind.model_fields:
+            return section
+    raise SettingsError(f"{setting} is not a setting; `charloom train --help` lists them")
+
+
+def with_current_names(values: Mapping[str, Any], notice: Callable[[str], None]) -> dict[str, Any]:
+    """Settings under the names that they have now. A former name works for one version, with a notice."""
+    for old in earlier.SETTINGS.keys() & values.keys():
+        notice(f"{old} is now called {earlier.SETTINGS[old]}; the next version will not know the former name")
+    return earlier.renamed(values, earlier.SETTINGS)
 
 
 BUDGETS = ("minutes", "epochs", "steps")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import click
+import pytest
 
-from charloom.cli.options import SETTING_NAMES, given_settings
+from charloom.cli.options import SETTING_NAMES, SettingsCommand, given_settings, settings_options
 from charloom.cli.train import command
 from charloom.config import PLANNED, SECTIONS, Settings
+from charloom.errors import SettingsError
 
 OPTIONS = {parameter.name: parameter for parameter in command.params if isinstance(parameter, click.Option)}
 
@@ -21,7 +23,7 @@ def test_every_setting_is_a_flag_with_a_description():
 def test_names_are_settings_or_the_verbs_own_never_both():
     """A section with a name of another one: a flag would set the first alone."""
     assert len(SETTING_NAMES) == len({*SETTING_NAMES})
-    assert not {"out", "resume", "origin", "quiet", "as_json", "tensorboard"} & {*SETTING_NAMES}
+    assert not {"out", "resume", "base", "quiet", "as_json", "tensorboard"} & {*SETTING_NAMES}
 
 
 def test_the_help_shows_every_default(charloom):
@@ -40,6 +42,22 @@ def test_what_was_not_passed_is_not_given():
     """Defaults handed on as if the person had asked for them: --from and --resume would refuse them."""
     parsed = command.make_context("train", ["x.txt", "--hidden", "9", "--lowercase"]).params
     assert given_settings(parsed) == {"hidden": "9", "lowercase": True}
+
+
+def test_a_former_flag_works_with_a_notice(monkeypatch, capsys):
+    """Catches a flag of the last version that is refused, ignored, shown in the help, or accepted in silence."""
+    monkeypatch.setattr("charloom.earlier.SETTINGS", {"learning_speed": "lr", "small_letters": "lowercase"})
+    made = settings_options(SettingsCommand("train"))
+    parsed = made.make_context("train", ["--learning-speed", "0.5", "--small-letters"]).params
+    assert given_settings(parsed) == {"lr": "0.5", "lowercase": True}
+    err = capsys.readouterr().err
+    assert "charloom: learning_speed is now called lr; the next version will not know the former name\n" in err
+    assert "small_letters is now called lowercase" in err
+    assert given_settings(made.make_context("train", ["--lr", "0.5"]).params) == {"lr": "0.5"}
+    assert capsys.readouterr().err == ""
+    assert "learning-speed" not in made.get_help(click.Context(made))
+    with pytest.raises(SettingsError, match="learning_speed is not a setting"):
+        Settings.from_flat(given_settings(made.make_context("t", ["--lr", "1", "--learning-speed", "2"]).params))
 
 
 def test_flags_arrive_as_the_settings_type():

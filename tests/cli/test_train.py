@@ -237,7 +237,7 @@ def test_the_plan_alone(charloom, corpus_file, tmp_path):
     assert (ended.status, ended.err) == (0, "")
     assert ended.out.startswith("plan for 0.05 minutes: 15,444 tokens")
     rows = [line.split()[0] for line in ended.out.splitlines()[1:]]
-    assert rows[:5] == ["cell", "layers", "dropout", "batch_size", "seq_length"]
+    assert rows[:5] == ["cell", "layers", "batch_size", "seq_length", "weight_decay"]
     assert {"weight_drop", "dropout_mask", "lr"} < set(rows)
     found = json.loads(charloom(*arguments, "--lr", "0.1", "--json").out)
     assert [choice["setting"] for choice in found["choices"]] == [row for row in rows if row != "lr"]

@@ -119,7 +119,8 @@ def test_what_was_chosen_is_kept_and_the_rest_planned_around_it(dataset, machine
     assert timed == [100]
     assert choices.keys() == {"weight_drop", "dropout_mask", "weight_decay", *planning.USUAL} - {"cell"}
     model = settings.model
-    assert (model.hidden, model.dropout, model.cell, settings.training.lr) == (100, 0.05, "gru", 0.001)
+    assert (model.hidden, model.cell) == (100, "gru")
+    assert (settings.training.dropout, settings.training.lr) == (0.05, 0.001)
     assert settings.training.weight_drop == choices["weight_drop"]
     assert settings.training.minutes == 1
 

@@ -220,7 +220,10 @@ def test_a_state_of_another_batch_size_is_one_line(tmp_path, corpus_file):
 
 
 def test_a_run_of_an_earlier_version_goes_on_in_its_own_order(tmp_path, zen):
-    """Records that are shuffled, or begun from zero, in the middle of a run that read them in their order."""
+    """Catches records that are shuffled, or begun from zero, in the middle of a run that read them in their order.
+
+    Version 0.1 had no setting for it, and had `dropout` in the section `model`.
+    """
     (tmp_path / "zen.txt").write_text(zen, encoding="utf-8")
     values = {"steps": 20, "records": "line", "keep_order": True}
     train(tmp_path / "zen.txt", tmp_path / "straight", **values)
@@ -228,6 +231,9 @@ def test_a_run_of_an_earlier_version_goes_on_in_its_own_order(tmp_path, zen):
         train(tmp_path / "zen.txt", tmp_path / "broken", stop_after(9), **values)
     settings = tmp_path / "broken" / "run.toml"
     lines = settings.read_text(encoding="utf-8").splitlines(keepends=True)
-    settings.write_text("".join(line for line in lines if "keep_order" not in line), encoding="utf-8")
+    [dropout] = [line for line in lines if line.startswith("dropout =")]
+    kept = [line for line in lines if not line.startswith(("keep_order", "dropout ="))]
+    kept.insert(kept.index("[model]\n") + 1, dropout)
+    settings.write_text("".join(kept), encoding="utf-8")
     resume(tmp_path / "broken")
     assert_same_end(tmp_path / "broken", tmp_path / "straight")

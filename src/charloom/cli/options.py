@@ -11,7 +11,9 @@ from typing import Any, Literal, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
-from charloom.config import PLANNED, SECTIONS
+from charloom import earlier
+from charloom.cli.screen import tell_line
+from charloom.config import PLANNED, SECTIONS, with_current_names
 
 SETTING_NAMES = [name for section in SECTIONS.values() for name in section.model_fields]
 METAVARS = {int: "N", float: "X", str: "TEXT"}
@@ -41,18 +43,25 @@ def _section_of(name: str | None) -> str:
 
 
 def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives a command a flag for every setting; one that was not passed arrives as None."""
-    for section in reversed(SECTIONS.values()):
-        for name, field in reversed(section.model_fields.items()):
-            flag = "--" + name.replace("_", "-")
-            if field.annotation is bool:
-                flag = f"{flag}/--no-{flag[2:]}"
-            command = click.option(flag, name, **_looks(name, field))(command)
+    """Gives a command a flag for every setting; one that was not passed arrives as None.
+
+    A former name of a setting is a flag too, which the help does not show.
+    """
+    fields = {name: field for section in SECTIONS.values() for name, field in section.model_fields.items()}
+    for name, field in reversed(fields.items()):
+        command = click.option(_flag(name, field), name, **_help(name, field))(command)
+    for old, new in earlier.SETTINGS.items():
+        command = click.option(_flag(old, fields[new]), old, default=None, hidden=True)(command)
     return command
 
 
-def _looks(name: str, field: FieldInfo) -> dict[str, Any]:
-    """How a flag shows in the help."""
+def _flag(name: str, field: FieldInfo) -> str:
+    flag = name.replace("_", "-")
+    return f"--{flag}/--no-{flag}" if field.annotation is bool else f"--{flag}"
+
+
+def _help(name: str, field: FieldInfo) -> dict[str, Any]:
+    """What the help says of a flag."""
     if field.annotation is bool:
         return {"default": None, "help": field.description}  # a preset may have it on
     shown = f"{field.default:g}" if isinstance(field.default, float) else field.default
@@ -69,5 +78,7 @@ def _metavar(annotation: Any) -> str:
 
 
 def given_settings(values: dict[str, Any]) -> dict[str, Any]:
-    """The settings among a command's values that were passed."""
-    return {name: values[name] for name in SETTING_NAMES if values.get(name) is not None}
+    """The settings among a command's values that were passed; one under its former name gives a notice."""
+    known = [*SETTING_NAMES, *earlier.SETTINGS]
+    given = {name: values[name] for name in known if values.get(name) is not None}
+    return with_current_names(given, lambda notice: tell_line(f"charloom: {notice}"))

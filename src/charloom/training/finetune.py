@@ -29,7 +29,7 @@ def settings_like(base: ModelFolder, values: Mapping[str, Any]) -> dict[str, Any
         fixed["allow"] = "".join(sorted({*fixed["allow"]}))  # older models hold them as they were typed
     if base.vocabulary.binary or base.vocabulary.kind == "characters":  # bytes of old may have been binary: as is asked
         fixed["binary"] = base.vocabulary.binary
-    fixed |= {name: getattr(base.architecture, name) for name in ModelSettings.model_fields if name != "dropout"}
+    fixed |= {name: getattr(base.architecture, name) for name in ModelSettings.model_fields}
     if base.vocabulary.separator:
         fixed["records"] = base.records
     like_base = {"records": base.records, "keep_order": base.keep_order} if base.records != "none" else {}

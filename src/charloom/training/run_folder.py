@@ -118,8 +118,7 @@ class RunFolder:
         try:
             data = tomllib.loads(read(path).decode("utf-8"))
             source = data.pop("source", {})
-            _complete(data)
-            return cls(folder, validated(Settings, data), source)
+            return cls(folder, validated(Settings, earlier.run_settings(data)), source)
         except OSError as error:
             raise ModelError(f"--resume needs a run folder with a run.toml; {path}: {error.strerror}") from None
         except (ValueError, RecursionError, ModelError) as error:  # not TOML, or a setting outside its range
@@ -298,13 +297,6 @@ def _empty(folder: Path) -> Path:
     if any(folder.iterdir()):
         raise SettingsError(f"--out must be a new or empty folder; {folder} holds files; choose another name")
     return folder
-
-
-def _complete(data: dict[str, Any]) -> None:
-    """What a run of an earlier version did, which had no setting for it: records in their order, the state carried."""
-    text = data.get("text")
-    if isinstance(text, dict) and "keep_order" not in text:
-        text["keep_order"] = text.get("records", "none") != "none"
 
 
 def _measured(line: bytes) -> list[tuple[int, float, float]]:

@@ -220,7 +220,7 @@ def _trainer(
     if progress.index >= batches:
         raise ModelError(f"resume.json: index must be below {batches}, the batches; found {progress.index}")
     choice = choose_engine(settings.training, settings.model.cell)
-    engine = open_engine(choice, model.architecture, settings.training, settings.model.dropout)
+    engine = open_engine(choice, model.architecture, settings.training, settings.training.dropout)
     engine.load(model.parameters)
     state = (
         engine.restore(arrays, layouts.training.carried(progress.epoch, progress.index)) if arrays is not None else None
