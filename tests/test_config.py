@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from fractions import Fraction
 from typing import Any, get_args
@@ -20,7 +21,6 @@ from charloom.config import (
     Settings,
     TextSettings,
     TrainingSettings,
-    as_listed,
     listed_characters,
     validated,
     with_current_names,
@@ -28,6 +28,11 @@ from charloom.config import (
 from charloom.errors import SettingsError
 
 BUDGETS = ("minutes", "epochs", "steps")
+
+
+def as_listed(characters: str) -> str:
+    """These characters as `listed_characters` reads them."""
+    return re.sub(r"[-\\^]", r"\\\g<0>", characters)
 
 
 def refused(**values: Any) -> str:

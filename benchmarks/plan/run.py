@@ -31,7 +31,7 @@ from throughput import SHARE, flat, steps_in_time
 from charloom.config import PLANNED
 from charloom.training import planning
 from charloom.training.events import Planned
-from charloom.training.start import planned as plan
+from charloom.training.start import plan_only
 
 HERE = Path(__file__).parent
 RESULTS, PACES = HERE / "results.jsonl", HERE / "throughput.jsonl"
@@ -137,7 +137,7 @@ def chosen(corpus: str, flags: str, steps: dict[str, int]) -> tuple[int, str]:
 def planned(corpus: str, flags: str, step: Callable[[int], float]) -> Planned:
     """The plan for a machine on which a step takes so many seconds, by the number of units."""
     with patch.object(planning, "_timed", lambda _, __, hidden, *___: [step(hidden)] * 2):
-        return plan([corpus], flat(flags), None, lambda _: None)
+        return plan_only([corpus], flat(flags), None, lambda _: None)
 
 
 def usual(flags: str) -> bool:

@@ -295,6 +295,11 @@ class Settings(Section):
             values = {**values, "allow": listed_characters(allow)}
         return cls().replaced(values)
 
+    @property
+    def flat(self) -> dict[str, Any]:
+        """All settings by their flat names."""
+        return {name: value for _, section in self for name, value in section}
+
     def replaced(self, values: Mapping[str, Any]) -> Settings:
         """These settings with other values, by their flat names; `allow` is the characters themselves.
 
@@ -364,11 +369,6 @@ def listed_characters(listed: str) -> str:
         ) from None
     every = "".join(chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000)
     return "".join(kept.findall(every))
-
-
-def as_listed(characters: str) -> str:
-    """These characters as `listed_characters` reads them back."""
-    return re.sub(r"[-\\^]", r"\\\g<0>", characters)
 
 
 S = TypeVar("S", bound=BaseModel)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from charloom.training.run_folder import RunFolder
+from charloom.training.curve import read_curve
 
 pytestmark = pytest.mark.processor
 
@@ -275,9 +275,9 @@ def test_a_run_ends_with_a_verdict(charloom, corpus_file, tmp_path):
     finished = json.loads(ended.out.splitlines()[-1])
     assert finished["seen_nats"] > 0
     assert f"{finished['seen_nats']:.3f} nats/char on text that it learnt from" in finished["verdict"]
-    steps, nats, training, _ = RunFolder.open(tmp_path / "run").curve()
-    assert steps == [2, 4, 6, 8]
-    assert len(nats) == len(training) == 4
+    curve, _ = read_curve(tmp_path / "run" / "log.jsonl")
+    assert curve.steps == [2, 4, 6, 8]
+    assert len(curve.nats) == len(curve.training) == 4
     assert "fitted" in charloom(*arguments, "--steps", "2", "--out", "shown").err.splitlines()[-1]
     alone = charloom(*arguments, "--steps", "2", "--split", "1/0", "--out", "alone", "--json")
     assert json.loads(alone.out.splitlines()[-1])["verdict"] is None

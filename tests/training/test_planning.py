@@ -7,10 +7,10 @@ import re
 import pytest
 
 from charloom.config import PLANNED, Settings
-from charloom.data.batches import training_batches
 from charloom.data.corpus import corpus_of
 from charloom.data.dataset import prepare
 from charloom.training import planning
+from charloom.training.layouts import training_layout
 from charloom.training.planning import CorpusStatistics, ThroughputEstimate, corpus_statistics, plan
 
 pytestmark = pytest.mark.processor
@@ -50,13 +50,18 @@ def machine(monkeypatch):
     return at
 
 
+def plan_of(dataset, given):
+    settings = Settings.from_flat(given)
+    return plan(given, settings, dataset, training_layout(dataset, settings, lambda _: None))
+
+
+def statistics(dataset, **values):
+    return corpus_statistics(dataset, training_layout(dataset, Settings.from_flat(values), lambda _: None))
+
+
 def planned(dataset, **given):
-    event, settings = plan(given, Settings.from_flat(given), dataset)
+    event, settings = plan_of(dataset, given)
     return {choice.setting: choice.value for choice in event.choices}, settings
-
-
-def first_batch(dataset, settings):
-    return training_batches(dataset.ids("train"), None, settings.training, False, lambda _: None).batch(0, 0)
 
 
 def test_a_plan_leaves_the_text_alone(dataset, machine):
@@ -66,26 +71,28 @@ def test_a_plan_leaves_the_text_alone(dataset, machine):
     assert planned(dataset("abc " * 5000), **given)[1].text == Settings.from_flat(given).text
 
 
-def test_a_look_at_a_text(dataset):
-    """Lines counted as repeated at their first time; the validation split looked at; bits taken for bytes."""
+def test_statistics_of_a_text(dataset):
+    """Catches lines counted as repeated at their first time, the validation split counted, and bits taken for bytes."""
     lines = "".join(f"line number {n * n} of a text\n" for n in range(2000))
-    seen = corpus_statistics(dataset(lines * 2, split="1/0"))
+    seen = statistics(dataset(lines * 2, split="1/0"))
     assert seen.tokens == 2 * len(lines)
     assert seen.repeated == pytest.approx(0.5, abs=0.001)
-    once = corpus_statistics(dataset(lines, split="50/50"))
+    once = statistics(dataset(lines, split="50/50"))
     assert once.tokens == len(lines) // 2
     assert once.repeated == 0
     assert 0.3 < once.bits < 3
-    assert corpus_statistics(dataset("one line without an end", split="1/0")).repeated == 0
+    assert statistics(dataset("one line without an end", split="1/0")).repeated == 0
 
 
 def test_repeated_records_and_bytes(dataset):
     """A separator that is not seen as the end of a line."""
     names = "\n".join(["Ann", "Bob", "Ann", "Cleopatra"] * 50)
-    seen = corpus_statistics(dataset(names, split="1/0", records="line"))
-    assert seen.repeated > 0.9
-    assert seen.records == 200
-    assert corpus_statistics(dataset(names, split="1/0", vocabulary="bytes")).repeated > 0.9
+    for keep_order in (False, True):
+        records = {"records": "line", "keep_order": keep_order}
+        seen = statistics(dataset(names, split="1/0", **records), **records)
+        assert seen.repeated > 0.9
+        assert seen.records == 200
+    assert statistics(dataset(names, split="1/0", vocabulary="bytes")).repeated > 0.9
 
 
 def test_more_time_or_a_faster_machine_takes_a_larger_network(dataset, machine):
@@ -143,10 +150,10 @@ def test_a_first_step_that_is_slow_tells_nothing(dataset, machine, monkeypatch):
 
 def test_a_real_machine_is_timed(dataset):
     """Anything that the other tests only pretend: a network that cannot take the text's own batch."""
-    event, settings = plan({"minutes": 0.01}, Settings.from_flat({"minutes": 0.01}), dataset("abc " * 5000))
+    event, settings = plan_of(dataset("abc " * 5000), {"minutes": 0.01})
     reasons = {choice.setting: choice.reason for choice in event.choices}
     assert settings.model.hidden in planning.SIZES
-    assert int(re.search(r"([\d,]+) tokens a second", reasons["hidden"])[1].replace(",", "")) > 1000
+    assert int(re.search(r"([\d,]+) tokens/s", reasons["hidden"])[1].replace(",", "")) > 1000
 
 
 def test_sizes_between_those_timed_follow_from_both(dataset, machine):
@@ -154,7 +161,9 @@ def test_sizes_between_those_timed_follow_from_both(dataset, machine):
     machine(100_000)
     settings = Settings.from_flat({"minutes": 1})
     data = dataset("abc " * 50_000)
-    throughput = ThroughputEstimate(settings, corpus_statistics(data), planning.TIMED, first_batch(data, settings))
+    throughput = ThroughputEstimate(
+        settings, statistics(data), planning.TIMED, training_layout(data, settings, lambda _: None).batch(0, 0)
+    )
     assert throughput.rate(256) == pytest.approx(100_000)
     assert throughput.rate(128) == pytest.approx(100_000 * 2**0.5)
     assert throughput.rate(96) == pytest.approx(100_000 * (256 / 96) ** 0.5)
@@ -190,7 +199,7 @@ def test_what_is_dropped_is_for_new_text_and_the_size(dataset, machine):
     assert repeated["dropout"] == pytest.approx(alone["dropout"], abs=0.02)
     few, _ = planned(dataset(once, split="1/0"), **given, steps=20)
     assert few["dropout"] < alone["dropout"]
-    sizes = [planning._dropout(corpus_statistics(dataset(once)), 5, hidden)[0].value for hidden in (128, 256, 384, 768)]
+    sizes = [planning._dropout(statistics(dataset(once)), 5, hidden)[0].value for hidden in (128, 256, 384, 768)]
     assert sizes == sorted(set(sizes))
 
 

@@ -36,8 +36,8 @@ CHEAP = {
 }
 
 
-def train(path, out=None, origin=None, report=None, stop=lambda: False, **values):
-    return start.start([str(path)], {**CHEAP, **values}, out, origin, report or (lambda _: None), stop)
+def train(path, out=None, base=None, report=None, stop=lambda: False, **values):
+    return start.start([str(path)], {**CHEAP, **values}, out, base, report or (lambda _: None), stop)
 
 
 def resume(folder, events=None, **budgets):
@@ -502,7 +502,8 @@ def test_damage_anywhere_in_last_is_found_or_harmless(finished, name, edits, len
     log = (finished / "log.jsonl").read_bytes()
     try:
         run = RunFolder.open(finished)
-        model, found, arrays = run.load_last()
+        state = run.load_last()
+        model, found, arrays = state.model, state.progress, state.arrays
         assert isinstance(found, Progress)
         choice = choose_engine(run.settings.training, model.architecture.cell)
         engine = open_engine(choice, model.architecture, run.settings.training, 0.0)

@@ -20,8 +20,10 @@ from charloom.engines.initial import initial_parameters
 from charloom.errors import Interrupted, TrainingError
 from charloom.training.budget import FLOOR, Progress
 from charloom.training.events import Finished, Notice, Sample, Step, Validation
-from charloom.training.run_folder import RunFolder
-from charloom.training.trainer import Layouts, Trainer, measure
+from charloom.training.layouts import Layouts
+from charloom.training.measuring import measure
+from charloom.training.run_folder import RunFolder, RunState
+from charloom.training.trainer import Trainer
 
 pytestmark = pytest.mark.processor
 
@@ -96,13 +98,11 @@ class Session:
         assert len(layouts.training) == BATCHES
         if resumed:
             run = RunFolder(self.folder, settings, {})
-            model, progress, arrays = run.load_last()
-            engine.load(model.parameters)
-            state = engine.restore(arrays, layouts.training.carried(progress.epoch, progress.index))
+            state = run.load_last()
         else:
             run = RunFolder.create(self.folder, "x", settings, {})
-            model, progress, state = ModelFolder(SHAPE, VOCABULARY, initial_parameters(SHAPE, 0)), Progress(), None
-        self.trainer = Trainer(engine, layouts, run, model, progress, state, self.events.append, stop, clock or Clock())
+            state = RunState(ModelFolder(SHAPE, VOCABULARY, initial_parameters(SHAPE, 0)), Progress())
+        self.trainer = Trainer(engine, layouts, run, state, self.events.append, stop, clock or Clock())
 
     def seen(self, kind):
         return [event for event in self.events if isinstance(event, kind)]
@@ -395,7 +395,7 @@ def test_measuring_counts_as_time_spent(tmp_path):
 
 
 def test_reports_come_every_second_with_rates_and_what_is_left(tmp_path):
-    """Tokens a second of a whole run instead of since the last report; time left from the wrong budget."""
+    """Tokens/s of a whole run instead of since the last report; time left from the wrong budget."""
     session = trained(tmp_path, Scripted(), clock=Clock(0.5), steps=20, validate_every=99, schedule="cosine")
     reports = session.seen(Step)
     assert [event.step for event in reports] == [*range(2, 21, 2)]
@@ -411,9 +411,7 @@ def test_a_checkpoint_a_minute_however_long_the_budget(tmp_path):
     saves = []
     session = Session(tmp_path, Scripted(), clock=Clock(10.0), steps=1000, stop=lambda: len(saves) > 3)
     save = session.trainer._run.save_last
-    session.trainer._run.save_last = lambda model, progress, arrays: (
-        saves.append(progress.seconds), save(model, progress, arrays)
-    )  # fmt: skip
+    session.trainer._run.save_last = lambda state: (saves.append(state.progress.seconds), save(state))
     with pytest.raises(Interrupted):
         session.trainer.train()
     assert np.diff(saves[:3]).tolist() == [60, 60]

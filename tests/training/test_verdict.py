@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from charloom.training.verdict import Curve, Guesses, Outcome, verdict
+from charloom.training.curve import Curve
+from charloom.training.verdict import Guesses, Outcome, verdict
 
 GUESSES = Guesses(uniform=4.0, frequency=3.3)
 

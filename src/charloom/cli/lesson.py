@@ -37,7 +37,7 @@ def command(name: str, paths: tuple[str, ...], quick: bool, out: Path | None, **
     """
     from charloom.lessons.lesson import Lesson
     from charloom.training.interrupt import graceful_interrupt
-    from charloom.training.run_folder import new_folder
+    from charloom.training.new_folder import new_folder
 
     texts = paths or (QUICK_TEXT if quick and TEXTS[name] else TEXTS[name])
     with open_display() as report, graceful_interrupt() as stop:

@@ -87,7 +87,9 @@ class GroupBatches:
         self.longest = seq_length * (LONGEST if carries_state else 1)
         """Tokens after which a record is cut."""
         bins, self._starts = _index(ids, separator_id, seq_length, self.longest)
-        self.cut = len(self._starts) - count_separators(ids, separator_id) + 1
+        self.records = count_separators(ids, separator_id) - 1
+        """How many records there are."""
+        self.cut = len(self._starts) - self.records
         """The number of chunks minus the number of records."""
         self._classes = _classes(bins, batch_size, seq_length)
         self._groups = np.array([c.groups for c in self._classes])

@@ -13,16 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charloom.checkpoint import ModelFolder
-from charloom.config import ModelSettings, Settings, as_listed
+from charloom.config import ModelSettings, Settings
 from charloom.data.vocabulary import RECORD_SEPARATOR, Vocabulary
 from charloom.errors import SettingsError
 
 
-def settings_like(base: ModelFolder, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, with all that the model fixes: its network, its cleaning, its kind of vocabulary and of records.
+def settings_like(base: ModelFolder, values: Mapping[str, Any]) -> Settings:
+    """Settings with these values, and with all that the base model fixes.
+
+    It fixes the architecture, the cleaning, and the kinds of the vocabulary and of the records.
 
     Raises:
-        SettingsError: for a value that contradicts the model.
+        SettingsError: for a value that contradicts the model, or is outside its range.
     """
     fixed: dict[str, Any] = {"vocabulary": base.vocabulary.kind, **base.cleaning.model_dump()}
     if fixed["allow"] is not None:
@@ -33,14 +35,11 @@ def settings_like(base: ModelFolder, values: Mapping[str, Any]) -> dict[str, Any
     if base.vocabulary.separator:
         fixed["records"] = base.records
     like_base = {"records": base.records, "keep_order": base.keep_order} if base.records != "none" else {}
-    asked = {name: value for _, section in Settings.from_flat({**like_base, **values}) for name, value in section}
+    asked = Settings.from_flat({**like_base, **values})
     for name, value in fixed.items():
-        if name in values and asked[name] not in (value, "auto"):
-            message = f"{name} must be as in the model given by --from, {value!r}; got {asked[name]!r}"
-            raise SettingsError(message, name)
-    if fixed["allow"] is not None:
-        fixed["allow"] = as_listed(fixed["allow"])
-    return {**like_base, **values, **fixed}
+        if name in values and (found := asked.flat[name]) not in (value, "auto"):
+            raise SettingsError(f"{name} must be as in the model given by --from, {value!r}; got {found!r}", name)
+    return asked.replaced(fixed)
 
 
 def adapt(base: ModelFolder, fresh: ModelFolder, notice: Callable[[str], None]) -> ModelFolder:

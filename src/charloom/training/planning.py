@@ -11,7 +11,7 @@ from __future__ import annotations
 import lzma
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -20,10 +20,10 @@ import numpy as np
 
 from charloom.architecture import Architecture
 from charloom.config import ADAM, PLANNED, Settings
-from charloom.data.batches import Batch, Batches, training_batches
+from charloom.data.batches import Batch, Batches
 from charloom.data.dataset import Dataset
-from charloom.data.groups import NOTHING
-from charloom.data.ids import count_separators
+from charloom.data.groups import NOTHING, GroupBatches
+from charloom.data.ids import Ids, count_separators
 from charloom.engines.engine import choose_engine, open_engine
 from charloom.training.events import Planned, PlannedChoice
 
@@ -58,11 +58,11 @@ or grows hot, is slower for minutes than for the moment in which it was timed. T
 a network, costs more than the reverse.
 """
 
-LOOKED_AT = 16
+CANDIDATES = 16
 """Batches from which one is taken to be timed."""
 
 SAMPLE = 2**20
-"""Tokens of the text that are looked at closely."""
+"""Tokens at the beginning of the text from which `repeated` and `bits` are computed."""
 
 EPOCHS = (1.0, 4.0, 16.0, 40.0, 100.0)
 DROPOUT = (0.0, 0.1, 0.3, 0.5, 0.6)
@@ -89,10 +89,10 @@ USUAL = {
 
 @dataclass(frozen=True)
 class CorpusStatistics:
-    """What a text is like.
+    """What a plan needs to know of the training split.
 
-    tokens: of the training split; distinct: of the vocabulary; records: in the split, 0 where it is one text;
-    repeated: share of the tokens that stand in a line which stood there before; bits: a token, as xz packs it.
+    tokens: of the split; distinct: of the vocabulary; records: in the split, 0 where it is one text; repeated: share of
+    the tokens in lines that are a copy of an earlier line, 0 to 1; bits: per token, as xz compresses it.
     """
 
     tokens: int
@@ -102,23 +102,28 @@ class CorpusStatistics:
     bits: float
 
     def readings(self, tokens: float) -> float:
-        """How often so many tokens read the text, its repeated lines counted once."""
+        """How often a run of so many tokens reads the text, its repeated lines counted once."""
         return tokens / max(1.0, self.tokens * (1 - self.repeated))
 
 
-def corpus_statistics(dataset: Dataset) -> CorpusStatistics:
-    """Looks at the training split; of a long one, at its beginning."""
+def corpus_statistics(dataset: Dataset, batches: Batches) -> CorpusStatistics:
+    """Statistics of the training split, whose layout this is; two of them are of its first `SAMPLE` tokens."""
     ids = dataset.ids("train")
     sample = np.ascontiguousarray(ids.view()[:SAMPLE])
     packed = len(lzma.compress(sample.tobytes(), preset=6)) - len(lzma.compress(b""))  # less the container
     bits = 8 * packed / max(1, len(sample))
-    separator = dataset.vocabulary.separator_id
-    records = 0 if separator is None else count_separators(ids, separator) - 1
+    records = _records(ids, dataset.vocabulary.separator_id, batches)
     return CorpusStatistics(len(ids), dataset.vocabulary.size, records, _repeated(sample, dataset), bits)
 
 
+def _records(ids: Ids, separator: int | None, batches: Batches) -> int:
+    if isinstance(batches, GroupBatches):
+        return batches.records  # which has counted them
+    return 0 if separator is None else count_separators(ids, separator) - 1
+
+
 def _repeated(sample: np.ndarray[Any, Any], dataset: Dataset) -> float:
-    """The share of tokens in lines (or records) that stood there before."""
+    """The share of tokens in lines (or records) that are a copy of an earlier one, 0 to 1."""
     vocabulary = dataset.vocabulary
     newline = int(vocabulary.encode("\n")[0]) if vocabulary.kind == "bytes" or "\n" in vocabulary.characters else -1
     if vocabulary.separator_id is not None:
@@ -132,13 +137,13 @@ def _repeated(sample: np.ndarray[Any, Any], dataset: Dataset) -> float:
     return repeated / max(1, sample.nbytes)
 
 
-def plans(given: Mapping[str, Any], settings: Settings) -> bool:
+def plans(chosen: Collection[str], settings: Settings) -> bool:
     """Whether there is something to plan: the rules are for a budget in minutes, and a loss at every character of
     streams or of independent records.
     """
     training = settings.training
     usual = (training.batches == "streams" or settings.text.independent) and training.loss == "every"
-    return training.minutes is not None and usual and not given.keys() >= _able(training.optimizer)
+    return training.minutes is not None and usual and not _able(training.optimizer).issubset(chosen)
 
 
 def _able(optimizer: str) -> set[str]:
@@ -149,44 +154,38 @@ def _able(optimizer: str) -> set[str]:
     )
 
 
-def plan(given: Mapping[str, Any], settings: Settings, dataset: Dataset) -> tuple[Planned, Settings]:
-    """What nobody chose, each with its reason and in the order of the settings, and those with it.
+def plan(chosen: Collection[str], settings: Settings, dataset: Dataset, batches: Batches) -> tuple[Planned, Settings]:
+    """What nobody chose, each with its reason and in the order of the settings; and the settings with the plan.
 
     Args:
-        given: what somebody chose, by flat names.
+        chosen: the flat names of what somebody chose.
         settings: with that, and defaults else; its budget is in minutes.
         dataset: the text.
+        batches: the training layout of it; no plan changes that.
     """
-    minutes, text = settings.training.minutes, corpus_statistics(dataset)
+    minutes, text = settings.training.minutes, corpus_statistics(dataset, batches)
     assert minutes is not None
-    separator = dataset.vocabulary.separator_id
-    batches = training_batches(
-        dataset.ids("train"), separator, settings.training, settings.text.independent, lambda _: None
-    )
-    sizes = (settings.model.hidden,) if "hidden" in given else TIMED
-    throughput = ThroughputEstimate(settings, text, sizes, _usual(batches))
+    sizes = (settings.model.hidden,) if "hidden" in chosen else TIMED
+    throughput = ThroughputEstimate(settings, text, sizes, _typical(batches))
     size = _size(settings, text, throughput)
     epochs = text.readings(throughput.tokens(size.value))
     choices = [size, *_dropout(text, epochs, size.value), _rate(settings, size.value), _decay(epochs)]
-    sections = (settings.model, settings.training)  # not the text, whose allowed characters would be read as ranges
-    flat = {name: value for section in sections for name, value in section if value is not None}
+    flat = settings.flat
     choices += [PlannedChoice(name, flat[name], reason) for name, reason in USUAL.items()]
-    left = (_able(settings.training.optimizer) | USUAL.keys()) - given.keys()
+    left = (_able(settings.training.optimizer) | USUAL.keys()) - set(chosen)
     free = tuple(sorted((c for c in choices if c.setting in left), key=lambda c: list(flat).index(c.setting)))
-    planned = Settings.from_flat(flat | {choice.setting: choice.value for choice in free})
-    planned = planned.model_copy(update={"text": settings.text})
     found = Planned(minutes, text.tokens, text.distinct, text.records, text.repeated, text.bits, free)
-    return found, planned
+    return found, settings.replaced({choice.setting: choice.value for choice in free})
 
 
-def _usual(batches: Batches) -> Batch:
+def _typical(batches: Batches) -> Batch:
     """A batch to time: of the first few, of which some may be of odd records, the one with the most targets."""
-    few = (batches.batch(0, index) for index in range(min(LOOKED_AT, len(batches))))
+    few = (batches.batch(0, index) for index in range(min(CANDIDATES, len(batches))))
     return max(few, key=lambda batch: int((batch[1] != NOTHING).sum()))
 
 
 class ThroughputEstimate:
-    """How much of a text this machine reads in the budget, by H: some sizes are timed, the others follow from them."""
+    """How many tokens this machine reads in the budget, by H: some sizes are timed, the others follow from them."""
 
     def __init__(self, settings: Settings, text: CorpusStatistics, sizes: Sequence[int], batch: Batch) -> None:
         training = settings.training
@@ -214,7 +213,7 @@ class ThroughputEstimate:
                 break
 
     def rate(self, hidden: int) -> float:
-        """Tokens a second. Between two sizes a power of H; beyond the last its square: products outgrow all else."""
+        """Tokens/s. Between two sizes a power of H; beyond the last its square: products outgrow all else."""
         inside = np.interp(math.log(hidden), np.log(self._sizes), np.log(self._rates))
         return math.exp(inside) / max(1.0, hidden / self._sizes[-1]) ** 2
 
@@ -258,7 +257,7 @@ def _size(settings: Settings, text: CorpusStatistics, throughput: ThroughputEsti
     return PlannedChoice(
         "hidden",
         hidden,
-        f"{throughput.rate(hidden):,.0f} tokens a second by the sizes that were timed; {counted}, "
+        f"{throughput.rate(hidden):,.0f} tokens/s by the sizes that were timed; {counted}, "
         f"{tokens / 1e6:,.1f} million: {tokens / parameters:.1f} for each of its {parameters:,} parameters",
     )
 

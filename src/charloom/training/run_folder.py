@@ -8,15 +8,14 @@ system takes back when the process ends, however it ends. The file itself stays 
 from __future__ import annotations
 
 import errno
-import itertools
 import json
-import math
 import os
 import shlex
 import shutil
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -41,7 +40,6 @@ from charloom.files import (
     append,
     cut_lines,
     make_folder,
-    opened,
     read,
     refuse_link,
     remove_leftovers,
@@ -50,8 +48,22 @@ from charloom.files import (
 )
 from charloom.training.budget import Progress
 from charloom.training.events import Event
+from charloom.training.new_folder import new_folder
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True)
+class RunState:
+    """All that training goes on from.
+
+    model: with the parameters; progress: place in the data and in the budget; arrays: what `Engine.snapshot` gave, None
+    before the first step.
+    """
+
+    model: ModelFolder
+    progress: Progress
+    arrays: Arrays | None = None
 
 
 class RunFolder:
@@ -91,6 +103,16 @@ class RunFolder:
     def data(self) -> Path:
         """The folder of the run's ids."""
         return self.folder / "data"
+
+    @property
+    def log_file(self) -> Path:
+        """The file of events, one JSON object a line."""
+        return self.folder / "log.jsonl"
+
+    @property
+    def _grown(self) -> tuple[Path, Path]:
+        """The files that grow line by line; a checkpoint holds their sizes."""
+        return self.log_file, self.folder / "samples.txt"
 
     @property
     def resume_command(self) -> str:
@@ -145,14 +167,17 @@ class RunFolder:
             save_model(folder, model)
         return folder
 
-    def save_last(self, model: ModelFolder, progress: Progress, arrays: Arrays) -> None:
+    def save_last(self, state: RunState) -> None:
         """Writes `last/`, with all that resuming needs; the log and the samples up to here last from now on too."""
+        assert state.arrays is not None
         with self._writing():
             self.sync_log()
-            save_model(self.folder / "last", model, (progress.model_dump(), arrays))
+            sizes = {f"{path.stem}_bytes": path.stat().st_size for path in self._grown if path.exists()}
+            progress = state.progress.model_copy(update=sizes)
+            save_model(self.folder / "last", state.model, (progress.model_dump(), state.arrays))
 
-    def load_last(self) -> tuple[ModelFolder, Progress, Arrays]:
-        """What `save_last` wrote. Lines written to the log and the samples since then are taken back.
+    def load_last(self) -> RunState:
+        """What `save_last` wrote. Lines written to the log and the samples since then are removed.
 
         Raises:
             ModelError: if it is not there or damaged.
@@ -171,53 +196,33 @@ class RunFolder:
         except ModelError as error:
             raise ModelError(f"{folder}: {error}") from None
         with self._writing():
-            for name, size in (("log.jsonl", progress.log_bytes), ("samples.txt", progress.samples_bytes)):
-                if os.path.lexists(self.folder / name):
-                    cut_lines(self.folder / name, size)
-        return model, progress, arrays
+            for path, size in zip(self._grown, (progress.log_bytes, progress.samples_bytes), strict=True):
+                if os.path.lexists(path):
+                    cut_lines(path, size)
+        return RunState(model, progress, arrays)
 
     def _most_bytes(self, architecture: Architecture) -> int:
         """What an optimizer and a state can take: two arrays for each parameter and two parts, 8 bytes a number."""
         state = architecture.layers * self.settings.training.batch_size * architecture.hidden
         return 16 * (architecture.size + state)
 
-    def log(self, event: Event) -> int:
-        """Appends an event to `log.jsonl`; returns the log's size."""
-        return self._append("log.jsonl", json.dumps(event.to_json(), ensure_ascii=False) + "\n")
+    def log(self, event: Event) -> None:
+        """Appends an event to `log.jsonl`."""
+        self._append(self.log_file, json.dumps(event.to_json(), ensure_ascii=False) + "\n")
 
     def sync_log(self) -> None:
         """Makes what is in `log.jsonl` and `samples.txt` last through a power cut."""
-        for name in ("log.jsonl", "samples.txt"):
+        for path in self._grown:
             with suppress(FileNotFoundError):
-                sync(self.folder / name)
+                sync(path)
 
-    def curve(self) -> tuple[list[int], list[float], list[float], int]:
-        """Steps, losses and training losses of all validations, and how many lines a power cut left that are no events.
+    def add_sample(self, step: int, text: str) -> None:
+        """Appends to `samples.txt`."""
+        self._append(self.folder / "samples.txt", f"--- step {step}\n{text}\n\n")
 
-        The log goes back to before the run was resumed.
-        """
-        measured: list[tuple[int, float, float]] = []
-        damaged = 0
-        with opened(self.folder / "log.jsonl") as lines:  # only \n ends a line; a text may hold U+2028
-            for line in lines:
-                try:
-                    measured += _measured(line)
-                except (ValueError, RecursionError):
-                    damaged += 1
-        return (
-            [step for step, _, _ in measured],
-            [nats for _, nats, _ in measured],
-            [nats for _, _, nats in measured],
-            damaged,
-        )
-
-    def add_sample(self, step: int, text: str) -> int:
-        """Appends to `samples.txt`; returns its size."""
-        return self._append("samples.txt", f"--- step {step}\n{text}\n\n")
-
-    def _append(self, name: str, text: str) -> int:
+    def _append(self, path: Path, text: str) -> None:
         with self._writing():
-            return append(self.folder / name, text.encode("utf-8", "replace"))
+            append(path, text.encode("utf-8", "replace"))
 
     @contextmanager
     def abandoned_on_error(self) -> Iterator[None]:
@@ -264,56 +269,6 @@ class RunFolder:
             return os.path.samestat(self._locked, os.stat(self.folder / "lock"))
         except OSError:
             return False
-
-
-def new_folder(out: Path | None, name: str) -> Path:
-    """Makes `out`, or the first free `runs/<name>-<n>`.
-
-    Raises:
-        SettingsError: if `out` is there and not empty, or cannot be made.
-    """
-    try:
-        return _first_free(name) if out is None else _empty(out)
-    except OSError as error:
-        folder = error.filename or out or "runs"
-        raise SettingsError(f"--out must be a folder that can be written; {folder}: {error.strerror}") from None
-
-
-def _first_free(name: str) -> Path:
-    """Makes `runs/<name>-<n>`; of two runs that start at once, each gets its own."""
-    runs = Path("runs")
-    make_folder(runs)
-    for number in itertools.count(1):
-        folder = runs / f"{name}-{number}"
-        with suppress(FileExistsError):
-            folder.mkdir()
-            break
-    sync(runs)
-    return folder
-
-
-def _empty(folder: Path) -> Path:
-    make_folder(folder)
-    if any(folder.iterdir()):
-        raise SettingsError(f"--out must be a new or empty folder; {folder} holds files; choose another name")
-    return folder
-
-
-def _measured(line: bytes) -> list[tuple[int, float, float]]:
-    """The step, the loss and the training loss of a line of the log, if it is a validation that has both.
-
-    Raises:
-        ValueError: if it is no event.
-    """
-    event = json.loads(line)
-    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-        raise ValueError("no event")
-    step, nats, training = (event.get(name) for name in ("step", "validation_nats", "train_nats"))
-    if event["event"] != "validation" or nats is None or training is None:
-        return []
-    if type(step) is not int or not all(type(x) is float and math.isfinite(x) for x in (nats, training)):
-        raise ValueError("no validation")
-    return [(step, nats, training)]
 
 
 def _progress(data: dict[str, Any]) -> Progress:

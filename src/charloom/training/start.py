@@ -1,36 +1,35 @@
-"""Beginning a run: fresh, from a model, or from where another stopped."""
+"""The two ways into training: a new run, and one that goes on.
+
+Each is one function, read from top to bottom: settings, engine, corpus, run folder, dataset, layouts, plan, model,
+trainer. A resumed run reads the same parts from its folder.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from charloom.architecture import Architecture
-from charloom.checkpoint import Arrays, ModelFolder, load_model
-from charloom.config import BUDGETS, Settings, TrainingSettings, validated
-from charloom.data.batches import training_batches, validation_batches
+from charloom.checkpoint import ModelFolder, load_model
+from charloom.config import ModelSettings, Settings
 from charloom.data.corpus import open_corpus
-from charloom.data.dataset import SPLITS, Dataset, open_dataset, prepare
-from charloom.data.ids import Ids
-from charloom.engines.engine import Engine, choose_engine, open_engine, slower_than_asked
-from charloom.engines.initial import initial_parameters
+from charloom.data.dataset import Dataset, open_dataset, prepare
+from charloom.data.vocabulary import Vocabulary
+from charloom.engines.engine import choose_engine, open_engine, slower_than_asked
 from charloom.errors import ModelError, SettingsError
 from charloom.training.budget import Progress
 from charloom.training.events import Event, Finished, Notice, Planned, Report, Started
 from charloom.training.finetune import adapt, settings_like
+from charloom.training.first_model import first_model
 from charloom.training.interrupt import prompt_interrupt
+from charloom.training.layouts import Layouts, training_layout
 from charloom.training.planning import plan, plans
-from charloom.training.run_folder import RunFolder
-from charloom.training.trainer import Layouts, Trainer
-
-STREAM = 200_000  # tokens; a split of more is measured in several streams, each cold only at its start
-MOST_STREAMS = 64
-PROMPT_TOKENS = 10_000  # of the validation text, in which a prompt is looked for
+from charloom.training.run_folder import RunFolder, RunState
+from charloom.training.trainer import Trainer
 
 Stop = Callable[[], bool]
 
@@ -39,97 +38,81 @@ def start(
     paths: Sequence[str],
     values: Mapping[str, Any],
     out: Path | None,
-    origin: str | None,
+    base: str | None,
     report: Report,
     stop: Stop,
 ) -> Finished:
     """A new run on the text at these paths, to the end of its budget.
 
     Args:
-        paths: as `text.corpus.open_corpus` takes them.
+        paths: as `data.corpus.open_corpus` takes them.
         values: settings by their flat names; the others have their defaults.
         out: the run folder; by default `runs/<corpus>-<n>`.
-        origin: a model folder to fine-tune.
+        base: the folder of a base model, to fine-tune it.
+        report: called with every event.
+        stop: asked after every step; true ends the run with everything saved.
 
     Raises:
         CharloomError: for every mistake that a person can make.
         Interrupted: if asked to stop; everything is saved.
         KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGHUP before the first step; nothing is left behind.
     """
-    with ExitStack() as locked:
+    events: list[Event] = []  # for the log; they begin before there is a run folder
+
+    def tell(event: Event) -> None:
+        events.append(event)
+        report(event)
+
+    def notice(text: str) -> None:
+        tell(Notice(text))
+
+    with ExitStack() as lock:
         with prompt_interrupt():
-            trainer = _begin(paths, values, out, origin, report, stop, locked)
+            asked = _asked(values, base)
+            settings = asked.settings
+            if slower := slower_than_asked(settings.training, settings.model.cell):
+                notice(slower)
+            corpus = open_corpus(paths, settings.text, notice)
+            source = {"paths": list(paths), "charloom": version("charloom")} | ({"from": base} if base else {})
+            run = lock.enter_context(RunFolder.create(out, corpus.name, settings, source))
+            with run.abandoned_on_error():
+                run.save_settings()
+                dataset = prepare(
+                    corpus, settings.text, run.data, notice, asked.base_vocabulary, settings.training.seed
+                )
+                layouts = Layouts.of(dataset, settings, notice)
+                if plans(asked.chosen, settings):
+                    planned, run.settings = plan(asked.chosen, settings, dataset, layouts.training)
+                    tell(planned)
+                    run.save_settings()
+                model = first_model(run, corpus.name, dataset)
+                if asked.base:
+                    model = adapt(asked.base, model, notice)
+                for event in events:
+                    run.log(event)
+                trainer = _trainer(run, dataset, layouts, RunState(model, Progress()), report, stop)
         return trainer.train()
 
 
-def planned(
-    paths: Sequence[str], values: Mapping[str, Any], origin: str | None, notice: Callable[[str], None]
+def plan_only(
+    paths: Sequence[str], values: Mapping[str, Any], base: str | None, notice: Callable[[str], None]
 ) -> Planned:
     """What `start` would choose for the text at these paths; nothing is left behind.
 
     Raises:
         CharloomError: for every mistake that a person can make.
     """
-    base, given, settings = _asked(values, origin)
-    if not plans(given, settings):
+    asked = _asked(values, base)
+    settings = asked.settings
+    if not plans(asked.chosen, settings):
         raise SettingsError(
             "a plan needs a budget in minutes, streams with a loss at every character, and something left to choose; "
             "otherwise settings are as given, and defaults else"
         )
     corpus = open_corpus(paths, settings.text, notice)
     with TemporaryDirectory(prefix="charloom-") as folder:
-        vocabulary = base.vocabulary if base else None
-        return plan(
-            given, settings, prepare(corpus, settings.text, Path(folder), notice, vocabulary, settings.training.seed)
-        )[0]
-
-
-def _asked(values: Mapping[str, Any], origin: str | None) -> tuple[ModelFolder | None, Mapping[str, Any], Settings]:
-    """The model to begin from, what was chosen by it or for the run, and the settings with that; none can be wrong."""
-    base = load_model(origin) if origin else None
-    given = settings_like(base, values) if base else values
-    settings = Settings.from_flat(given)
-    choose_engine(settings.training, settings.model.cell)  # before the text is read, which may take long
-    return base, given, settings
-
-
-def _begin(
-    paths: Sequence[str],
-    values: Mapping[str, Any],
-    out: Path | None,
-    origin: str | None,
-    report: Report,
-    stop: Stop,
-    locked: ExitStack,
-) -> Trainer:
-    """Reads the text and makes the run folder, which stays locked as long as `locked` says, and the first model."""
-    base, given, settings = _asked(values, origin)
-    said: list[Event] = []
-
-    def say(event: Event) -> None:
-        said.append(event)
-        report(event)
-
-    def notice(text: str) -> None:
-        say(Notice(text))
-
-    if slower := slower_than_asked(settings.training, settings.model.cell):
-        notice(slower)
-    corpus = open_corpus(paths, settings.text, notice)
-    source = {"paths": list(paths), "charloom": version("charloom")} | ({"from": origin} if origin else {})
-    run = locked.enter_context(RunFolder.create(out, corpus.name, settings, source))
-    with run.abandoned_on_error():
-        run.save_settings()
-        seed = settings.training.seed
-        dataset = prepare(corpus, settings.text, run.data, notice, base.vocabulary if base else None, seed)
-        if plans(given, settings):
-            choices, run.settings = plan(given, settings, dataset)
-            say(choices)
-            run.save_settings()
-        model = _fresh(run, corpus.name, dataset)
-        if base:
-            model = adapt(base, model, notice)
-        return _trainer(run, dataset, model, Progress(), None, report, stop, notice, said)
+        dataset = prepare(corpus, settings.text, Path(folder), notice, asked.base_vocabulary, settings.training.seed)
+        return plan(asked.chosen, settings, dataset, training_layout(dataset, settings, notice))[0]
 
 
 def resume(folder: Path, budgets: Mapping[str, Any], report: Report, stop: Stop) -> Finished:
@@ -138,30 +121,56 @@ def resume(folder: Path, budgets: Mapping[str, Any], report: Report, stop: Stop)
     Args:
         folder: the run folder.
         budgets: minutes, epochs or steps to replace the run's own with; empty for none.
+        report, stop: as `start` takes them.
 
     Raises:
         CharloomError: if the folder is not a run, is damaged, or another process trains it.
     """
     with RunFolder.open(folder) as run:
         with prompt_interrupt():
-            trainer = _resumed(run, budgets, report, stop)
+            run.settings = run.settings.replaced(budgets)
+            state = run.load_last()
+            if state.progress.best_nats is not None:
+                load_model(run.folder / "best")  # damage to it should not be found only when all training is done
+            dataset = open_dataset(run.data)
+            _check_parts(run, dataset, state.model)
+            layouts = Layouts.of(dataset, run.settings, lambda _: None)  # the notices were shown when it began
+            if state.progress.index >= len(layouts.training):
+                found = f"below {len(layouts.training)}, the batches; found {state.progress.index}"
+                raise ModelError(f"resume.json: index must be {found}")
+            trainer = _trainer(run, dataset, layouts, state, report, stop)
+            if budgets:
+                run.save_settings()  # so that the next --resume goes on to the same end
         return trainer.train()
 
 
-def _resumed(run: RunFolder, budgets: Mapping[str, Any], report: Report, stop: Stop) -> Trainer:
-    """Reads what the run left, and its budget if that is a new one."""
-    if budgets:
-        training = run.settings.training.model_dump() | dict.fromkeys(BUDGETS) | dict(budgets)
-        run.settings = run.settings.model_copy(update={"training": validated(TrainingSettings, training)})
-    model, progress, arrays = run.load_last()
-    if progress.best_nats is not None:
-        load_model(run.folder / "best")  # as at the end: damage to it should not wait until all training is done
-    dataset = open_dataset(run.data)
-    _check_parts(run, dataset, model)
-    trainer = _trainer(run, dataset, model, progress, arrays, report, stop)
-    if budgets:
-        run.save_settings()  # so that the next --resume goes on to the same end
-    return trainer
+@dataclass(frozen=True)
+class Asked:
+    """What a run was asked for.
+
+    settings: all of them, checked; chosen: names of those that nobody else may choose; base: the base model, if any.
+    """
+
+    settings: Settings
+    chosen: frozenset[str]
+    base: ModelFolder | None
+
+    @property
+    def base_vocabulary(self) -> Vocabulary | None:
+        """The tokens that the new model keeps."""
+        return self.base.vocabulary if self.base else None
+
+
+def _asked(values: Mapping[str, Any], base: str | None) -> Asked:
+    """Checks all that can be checked before the text is read, which may take long.
+
+    Raises:
+        CharloomError: for a setting, a base model or an engine that cannot be used.
+    """
+    model = load_model(base) if base else None
+    settings = settings_like(model, values) if model else Settings.from_flat(values)
+    check_engine(settings.training, settings.model.cell)
+    return Asked(settings, frozenset([*values, *(ModelSettings.model_fields if model else ())]), model)
 
 
 def _check_parts(run: RunFolder, dataset: Dataset, model: ModelFolder) -> None:
@@ -184,109 +193,27 @@ def _check_parts(run: RunFolder, dataset: Dataset, model: ModelFolder) -> None:
         )
 
 
-def _fresh(run: RunFolder, corpus: str, dataset: Dataset) -> ModelFolder:
-    """The model that training begins with."""
-    settings = run.settings
-    architecture = Architecture.of(settings.model, dataset.vocabulary.size)
-    return ModelFolder(
-        architecture,
-        dataset.vocabulary,
-        initial_parameters(architecture, settings.training.seed),
-        settings.text.cleaning,
-        settings.text.records,
-        _metadata(run, corpus, dataset),
-        keep_order=not settings.text.independent,
-    )
-
-
 def _trainer(
-    run: RunFolder,
-    dataset: Dataset,
-    model: ModelFolder,
-    progress: Progress,
-    arrays: Arrays | None,
-    report: Report,
-    stop: Stop,
-    notice: Callable[[str], None] = lambda _: None,
-    said: Sequence[Event] = (),
+    run: RunFolder, dataset: Dataset, layouts: Layouts, state: RunState, report: Report, stop: Stop
 ) -> Trainer:
-    """Builds what training needs, and reports that it begins.
-
-    notice, said: where the layout's notices go (a resumed run has shown them), and all of them, for the log.
-    """
-    settings = run.settings
-    layouts = _layouts(dataset, settings, notice)
-    batches = len(layouts.training)
-    if progress.index >= batches:
-        raise ModelError(f"resume.json: index must be below {batches}, the batches; found {progress.index}")
-    choice = choose_engine(settings.training, settings.model.cell)
-    engine = open_engine(choice, model.architecture, settings.training, settings.training.dropout)
-    engine.load(model.parameters)
-    state = (
-        engine.restore(arrays, layouts.training.carried(progress.epoch, progress.index)) if arrays is not None else None
+    """The trainer at this state of the run; reports that training begins."""
+    shape, training = state.model.architecture, run.settings.training
+    engine = open_engine(shape, training, training.dropout)
+    trainer = Trainer(engine, layouts, run, state, report, stop)
+    started = Started(
+        run=str(run.folder),
+        engine=engine.description,
+        cell=shape.cell,
+        layers=shape.layers,
+        hidden=shape.hidden,
+        parameters=shape.size,
+        tokens=shape.vocabulary_size,
+        unit=dataset.vocabulary.unit,
+        train_tokens=len(dataset.ids("train")),
+        validation_tokens=len(dataset.ids("validation")),
+        step=state.progress.step,
+        resumed=state.progress.step > 0,
     )
-    started = _started(run, dataset, model, engine, progress)
-    for event in (*said, started):
-        progress.log_bytes = run.log(event)
+    run.log(started)
     report(started)
-    return Trainer(engine, layouts, run, model, progress, state, report, stop)
-
-
-def _layouts(dataset: Dataset, settings: Settings, notice: Callable[[str], None]) -> Layouts:
-    laid = dataset.vocabulary.separator_id, settings.training, settings.text.independent
-    train, validation, test = (dataset.ids(name) for name in SPLITS)
-    quick = validation_batches(validation, *laid, MOST_STREAMS)
-    return Layouts(
-        training_batches(train, *laid, notice),
-        quick,
-        quick if settings.text.independent else validation_batches(validation, *laid, _streams(validation)),
-        validation_batches(test, *laid, _streams(test)),
-        validation_batches(train, *laid, MOST_STREAMS),
-    )
-
-
-def _streams(ids: Ids) -> int:
-    return max(1, min(MOST_STREAMS, len(ids) // STREAM))
-
-
-def _metadata(run: RunFolder, corpus: str, dataset: Dataset) -> dict[str, Any]:
-    """Where the model comes from, and a prompt to try, for people."""
-    prompt = _suggested(dataset)
-    return ({"prompt": prompt} if prompt else {}) | {
-        "corpus": corpus,
-        "characters": dataset.characters,
-        "sha256": dataset.sha256,
-        "split": run.settings.text.split,
-        "run": str(run.folder),
-    }
-
-
-def _suggested(dataset: Dataset) -> str | None:
-    """The beginning of a validation line, cut at a word: something that this model knows and did not learn.
-
-    The first line with a clean one: it begins with a letter or digit (`@` names a file) and holds no unknown token.
-    """
-    text = dataset.vocabulary.decode(dataset.ids("validation").view()[:PROMPT_TOKENS])
-    for line in text.splitlines()[1:]:  # the first may begin within a word
-        found = re.match(r"(?:\S.{0,18}\S|\S)(?!\S)|\S{2,10}", line.lstrip())
-        if found and found[0].isprintable() and found[0][0].isalnum() and not {*found[0]} & {*"\ufffd`"}:
-            return found[0]
-    return None
-
-
-def _started(run: RunFolder, dataset: Dataset, model: ModelFolder, engine: Engine, progress: Progress) -> Started:
-    a = model.architecture
-    return Started(
-        str(run.folder),
-        engine.description,
-        a.cell,
-        a.layers,
-        a.hidden,
-        a.size,
-        a.vocabulary_size,
-        dataset.vocabulary.unit,
-        len(dataset.ids("train")),
-        len(dataset.ids("validation")),
-        progress.step,
-        progress.step > 0,
-    )
+    return trainer

@@ -1,7 +1,7 @@
 """The training loop. It knows batches, an engine, a budget and a run folder, and no framework.
 
-After every step the whole state of training is (parameters, what the engine remembers, hidden state, `Progress`); a
-checkpoint writes exactly that, and resuming reads exactly that.
+After every step the whole state of training is (parameters, what the engine remembers, hidden state, `Progress`). A
+checkpoint holds exactly that, and resuming reads exactly that.
 """
 
 from __future__ import annotations
@@ -11,45 +11,20 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-
-from charloom.checkpoint import ModelFolder, load_model
-from charloom.data.batches import Batches
+from charloom.checkpoint import ModelFolder
 from charloom.engines.engine import Engine, State
-from charloom.errors import Interrupted, ModelError, TrainingError
-from charloom.model import Model, Options
-from charloom.score import Score
+from charloom.errors import Interrupted, TrainingError
 from charloom.training import budget
-from charloom.training.budget import Progress
 from charloom.training.events import Event, Finished, Notice, Report, Sample, Step, Validation
-from charloom.training.measuring import guesses, measure
-from charloom.training.run_folder import RunFolder
-from charloom.training.verdict import Curve, Outcome, verdict
+from charloom.training.finish import finish
+from charloom.training.layouts import Layouts
+from charloom.training.measuring import QUICK_VALIDATION, measure
+from charloom.training.run_folder import RunFolder, RunState
+from charloom.training.weights import NotFinite, finite_parameters, sample, trained_model
 
 REPORT_EVERY = 1.0  # seconds between two `Step` events
-QUICK_VALIDATION = 200_000  # tokens; the standard error of their mean is below 0.005 nats
 CHECKPOINT_EVERY = 60.0  # seconds that a power cut may cost at most, however long the budget
-
-
-@dataclass(frozen=True)
-class Layouts:
-    """What a run trains and measures on; None where the split is empty.
-
-    quick: the validation split in many streams, of which the curve takes a part; whole, test: from start to end; seen:
-    the training split in many streams, of which the verdict takes a part. Independent records are in groups everywhere.
-    """
-
-    training: Batches
-    quick: Batches | None
-    whole: Batches | None
-    test: Batches | None
-    seen: Batches | None = None
-
-
-class NotFinite(Exception):
-    """The loss or a weight became infinite or NaN; never leaves this file."""
 
 
 @dataclass
@@ -67,11 +42,10 @@ class Recent:
 
 
 class Trainer:
-    """One run, from where `progress` stands to the end of its budget.
+    """One run, from a state of it to the end of its budget.
 
-    engine: with its parameters loaded (and restored, when resuming); model: the folder to write, whose parameters the
-    engine's replace at every checkpoint; state: the hidden state before the next batch; stop: asked after every step,
-    true ends the run with everything saved; clock: seconds, monotonic.
+    engine: takes over the parameters and the arrays of the state; stop: asked after every step, true ends the run with
+    everything saved; clock: seconds, monotonic.
     """
 
     def __init__(
@@ -79,19 +53,25 @@ class Trainer:
         engine: Engine,
         layouts: Layouts,
         run: RunFolder,
-        model: ModelFolder,
-        progress: Progress,
-        state: State,
+        state: RunState,
         report: Report,
         stop: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._engine, self._layouts, self._run, self._model = engine, layouts, run, model
+        self._engine, self._layouts, self._run = engine, layouts, run
         self._settings = run.settings.training
-        self._progress, self._state = progress, state
-        self._listener, self._stop, self._clock = report, stop, clock
+        self._report, self._stop, self._clock = report, stop, clock
+        self._go_on_from(state)
+
+    def _go_on_from(self, state: RunState) -> None:
+        self._model, self._progress = state.model, state.progress
+        self._engine.load(state.model.parameters)
+        self._state: State = None  # the hidden state before the next batch
+        if state.arrays is not None:
+            self._state = self._engine.restore(state.arrays, self._carried())
         self._recent = Recent()
-        self._start_clock()
+        self._started = self._clock() - self._progress.seconds
+        self._saved_at = self._reported_at = self._progress.seconds
 
     def train(self) -> Finished:
         """Runs to the end of the budget; `best/` then holds the best weights and their exact losses.
@@ -103,7 +83,7 @@ class Trainer:
         """
         if self._progress.step == 0:
             with self._run.abandoned_on_error():
-                self._save_best()
+                self._run.save_best(self._trained(0, {}))
                 self._checkpoint()
         elif self._ended():
             self._emit(Notice(self._said_of_the_end()))
@@ -143,7 +123,7 @@ class Trainer:
         self._state = state if self._carried() else None
 
     def _carried(self) -> int:
-        """How many texts the next batch goes on with; 0 where it begins from the zero state."""
+        """How many sequences the next batch goes on with; 0 where it begins from the zero state."""
         return self._layouts.training.carried(self._progress.epoch, self._progress.index)
 
     def _advance(self, nats: float, count: int) -> None:
@@ -172,18 +152,10 @@ class Trainer:
                 f"halved; start anew with a smaller --lr or --clip; {self._run.folder / 'best'} holds the best so far"
             )
         step = self._progress.step
-        self._model, self._progress, arrays = self._run.load_last()
-        self._engine.load(self._model.parameters)
-        self._state = self._engine.restore(arrays, self._carried())
+        self._go_on_from(self._run.load_last())
         self._progress.lr_factor = 0.5
-        self._recent = Recent()
-        self._start_clock()
         back = f"back to step {self._progress.step}, with half the learning rate"
         self._emit(Notice(f"the loss was not finite at step {step}: {back}"))
-
-    def _start_clock(self) -> None:
-        self._started = self._clock() - self._progress.seconds
-        self._saved_at = self._reported_at = self._progress.seconds
 
     def _fraction(self) -> float:
         return budget.fraction(self._settings, self._progress, len(self._layouts.training))
@@ -223,28 +195,13 @@ class Trainer:
 
     def _checkpoint(self) -> None:
         """Writes `last/`."""
-        model = dataclasses.replace(self._model, parameters=self._parameters())
-        self._run.save_last(model, self._progress, self._engine.snapshot(self._state))
+        model = dataclasses.replace(self._model, parameters=finite_parameters(self._engine))
+        self._run.save_last(RunState(model, self._progress, self._engine.snapshot(self._state)))
         self._saved_at = self._progress.seconds
 
-    def _parameters(self) -> dict[str, Any]:
-        """The engine's parameters, fit to be written.
-
-        Raises:
-            NotFinite: if they are not: a step may have spoilt them and its own loss not shown it yet.
-        """
-        parameters = self._engine.parameters()
-        if not all(np.isfinite(value).all() for value in parameters.values()):
-            raise NotFinite
-        return parameters
-
-    def _save_best(self, figures: dict[str, float] | None = None) -> None:
-        """Writes `best/` with the engine's weights, and these figures in its metadata."""
-        self._run.save_best(self._as_saved(self._progress.best_step, figures or {}))
-
-    def _as_saved(self, step: int, figures: dict[str, float]) -> ModelFolder:
-        metadata = {**self._model.metadata, "step": step, **figures}
-        return dataclasses.replace(self._model, parameters=self._parameters(), metadata=metadata)
+    def _trained(self, step: int, figures: dict[str, float]) -> ModelFolder:
+        """The model with the engine's weights, and these figures in its metadata."""
+        return trained_model(self._model, self._engine, step, figures)
 
     def _validate(self) -> None:
         """Measures, keeps what is to be kept, and shows what the weights write; training's own state stays as it is."""
@@ -286,7 +243,7 @@ class Trainer:
         progress.waited += 1
         if best:
             progress.best_nats, progress.best_step, progress.waited = nats, progress.step, 0
-            self._save_best({} if nats is None else {f"{self._settings.best_by}_nats": nats})
+            self._run.save_best(self._trained(progress.step, self._figures(nats)))
         return best
 
     def _keep(self, best: bool, nats: float | None) -> str | None:
@@ -294,31 +251,24 @@ class Trainer:
         every = self._settings.keep
         if not every or not (best if every == "best" else self._progress.validations % every == 0):
             return None
-        figures = {} if nats is None else {f"{self._settings.best_by}_nats": nats}
+        figures = self._figures(nats)
         place = f"epoch-{self._epoch + 1:04}-step-{self._progress.step:06}"  # several may be kept in one epoch
         name = "-".join([place, *(f"loss-{value:.4f}" for value in figures.values())])
-        return str(self._run.save_kept(name, self._as_saved(self._progress.step, figures)))
+        return str(self._run.save_kept(name, self._trained(self._progress.step, figures)))
+
+    def _figures(self, nats: float | None) -> dict[str, float]:
+        """The loss that tells which model is the best, as a model's metadata holds it."""
+        return {} if nats is None else {f"{self._settings.best_by}_nats": nats}
 
     def _sample(self) -> None:
-        """A few lines from the weights as they are, drawn without touching training's own randomness."""
-        settings = self._settings
-        if settings.sample_length == 0:
+        """Generates text with the weights as they are; training's own random numbers stay as they are."""
+        if self._settings.sample_length == 0:
             return
-        made = self._model
-        model = Model.of(dataclasses.replace(made, parameters=self._parameters()))
-        options: Options = {"seed": settings.seed, "records": 1 if made.vocabulary.separator else None}
-        options |= {"threads": settings.threads}
-        if settings.sample_temperature == 0:
-            options |= {"greedy": True, "index": self._progress.step}  # another first character each time
-        else:
-            options |= {"temperature": settings.sample_temperature}
-        try:
-            with np.errstate(over="ignore", invalid="ignore"):
-                text = model.generate(length=settings.sample_length, **options)
-        except ModelError:  # a relu network's state may still explode by itself: no text today, and no reason to end
-            return
-        self._progress.samples_bytes = self._run.add_sample(self._progress.step, text)
-        self._emit(Sample(self._progress.step, text))
+        model = dataclasses.replace(self._model, parameters=finite_parameters(self._engine))
+        text = sample(model, self._settings, self._progress.step)
+        if text is not None:
+            self._run.add_sample(self._progress.step, text)
+            self._emit(Sample(self._progress.step, text))
 
     def _report_step(self) -> None:
         progress, recent = self._progress, self._recent
@@ -333,75 +283,18 @@ class Trainer:
         self._emit(Step(progress.step, self._epoch, recent.mean, rate, speed, progress.seconds, left, min(1.0, spent)))
 
     def _emit(self, event: Event) -> None:
-        self._progress.log_bytes = self._run.log(event)
-        self._listener(event)
+        self._run.log(event)
+        self._report(event)
 
     def _finish(self) -> Finished:
-        """The best weights, measured over the whole splits and kept with those figures."""
-        progress = self._progress
-        if progress.best_nats is not None:
-            self._engine.load(load_model(self._run.folder / "best").parameters)
-        else:
-            progress.best_step = progress.step
-        seen = (
-            measure(self._engine, self._layouts.seen, QUICK_VALIDATION, self._stop_measuring)
-            if self._layouts.seen
-            else None
+        return finish(
+            self._engine,
+            self._layouts,
+            self._run,
+            RunState(self._model, self._progress),
+            self._emit,
+            self._stop_measuring,
         )
-        whole, test = self._measured("validation", self._layouts.whole), self._measured("test", self._layouts.test)
-        figures = {"validation_nats": whole, "test_nats": test}
-        self._save_best({name: score.nats_per_char for name, score in figures.items() if score})
-        outcome = self._outcome(seen, whole)
-        finished = Finished(
-            str(self._run.folder),
-            progress.step,
-            progress.epoch,
-            progress.seconds,
-            progress.best_step,
-            whole.nats_per_char if whole else None,
-            whole.accuracy if whole else None,
-            test.nats_per_char if test else None,
-            seen.nats_per_char if seen and math.isfinite(seen.nats) else None,
-            verdict(outcome) if outcome else None,
-            progress.tokens,
-        )
-        self._emit(finished)
-        self._run.sync_log()
-        if outcome and outcome.useless:
-            raise TrainingError(
-                f"the weights diverged: those of the best step, {progress.best_step}, are worse than the frequencies "
-                f"of the {outcome.unit}s alone; start anew with a smaller --lr"
-            )
-        return finished
-
-    def _outcome(self, seen: Score | None, unseen: Score | None) -> Outcome | None:
-        """What the verdict is about, where there is a curve and text on both sides."""
-        steps, nats, training, damaged = self._run.curve()
-        if damaged:
-            lines = "1 line" if damaged == 1 else f"{damaged} lines"
-            self._emit(Notice(f"log.jsonl holds {lines} that cannot be read, as a power cut leaves them; skipped"))
-        curve = Curve(steps, nats, training)
-        if not (self._layouts.seen and seen and unseen and curve.steps and math.isfinite(seen.nats)):
-            return None
-        vocabulary = self._model.vocabulary
-        return Outcome(
-            curve,
-            seen.nats_per_char,
-            unseen.nats_per_char,
-            vocabulary.unit,
-            self._progress.tokens / self._model.architecture.size,
-            guesses(self._layouts.seen, vocabulary.size, QUICK_VALIDATION),
-        )
-
-    def _measured(self, name: str, batches: Batches | None) -> Score | None:
-        """The score over a whole split; None if it is empty, or the loss not finite."""
-        if batches is None:
-            return None
-        score = measure(self._engine, batches, watch=self._stop_measuring)
-        if math.isfinite(score.nats):
-            return score
-        self._emit(Notice(f"the loss over the whole {name} split is not finite: carried so far, the state explodes"))
-        return None
 
     def _stop_measuring(self) -> None:
         """Ctrl-C while a large split is measured: `last/` is written, and resuming comes straight back here."""

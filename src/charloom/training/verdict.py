@@ -7,9 +7,9 @@ that they never saw, and the best validation with those after it.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
+
+from charloom.training.curve import RISEN, Curve
 
 NARROW, WIDE = 0.08, 0.25
 """Gaps between seen and unseen text, as parts of the loss on unseen text; set by eye. Planned runs on tiny-shakespeare
@@ -24,12 +24,6 @@ MANY, FEW = 16.0, 1.0
 would have learnt more in the same time, with fewer a smaller one.
 """
 
-RISEN = 0.01
-"""Of the loss: so much above the best is more than the noise from one validation to the next."""
-
-TRAINING_RISEN = 0.05
-"""The same of the training loss, which is the mean over fewer and ever other tokens."""
-
 WORSE_THAN_UNIFORM = 1.5
 """Times the loss of a uniform guess. Fresh weights have about once that; a learning rate of 30 took it to 18 times."""
 
@@ -40,38 +34,6 @@ rate of 5 stalled at 0.965 on tiny-shakespeare; a network that learns is below 0
 
 
 SMALLER = "A smaller --lr would help most"
-
-
-@dataclass(frozen=True)
-class Curve:
-    """The course of a run: at which steps it was validated, the loss found there, and the mean training loss before."""
-
-    steps: Sequence[int]
-    nats: Sequence[float]
-    training: Sequence[float]
-
-    @property
-    def best(self) -> int:
-        """Which validation was the best."""
-        return min(range(len(self.nats)), key=self.nats.__getitem__)
-
-    @property
-    def risen(self) -> float:
-        """How far the last one lies above the best, as a part of it."""
-        best = self.nats[self.best]
-        return self.nats[-1] / best - 1 if best else 0.0
-
-    @property
-    def training_rose(self) -> bool:
-        """Whether the training loss rose after the best validation: then the text is not learnt by heart."""
-        return self.training[-1] > self.training[self.best] * (1 + TRAINING_RISEN)
-
-    @property
-    def training_falls(self) -> bool:
-        """Whether the training loss still fell in the second half, without a rise before."""
-        half = self.training[: (len(self.training) + 1) // 2]
-        steady = all(after < before * (1 + TRAINING_RISEN) for before, after in itertools.pairwise(self.training))
-        return steady and (len(self.training) < 3 or self.training[-1] < min(half) * (1 - RISEN / 2))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,96 @@
+"""The end of a run: the best weights, measured over whole splits, and what became of the run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from charloom.checkpoint import load_model
+from charloom.data.batches import Batches
+from charloom.engines.engine import Engine
+from charloom.errors import TrainingError
+from charloom.score import Score
+from charloom.training.curve import read_curve
+from charloom.training.events import Finished, Notice, Report
+from charloom.training.layouts import Layouts
+from charloom.training.measuring import QUICK_VALIDATION, guesses, measure
+from charloom.training.run_folder import RunFolder, RunState
+from charloom.training.verdict import Outcome, verdict
+from charloom.training.weights import trained_model
+
+
+def finish(
+    engine: Engine, layouts: Layouts, run: RunFolder, state: RunState, emit: Report, watch: Callable[[], None]
+) -> Finished:
+    """Writes `best/` once more, with the losses of its weights over the whole splits.
+
+    Args:
+        engine: has the last weights; then it has the best ones.
+        emit: takes the events, and logs them.
+        watch: called after every batch that is measured; it may raise.
+
+    Raises:
+        NotFinite: if a weight is not finite.
+        TrainingError: if the weights diverged and nothing is left of what they learned.
+    """
+    progress = state.progress
+    if progress.best_nats is not None:
+        engine.load(load_model(run.folder / "best").parameters)
+    else:
+        progress.best_step = progress.step
+    seen = measure(engine, layouts.seen, QUICK_VALIDATION, watch) if layouts.seen else None
+
+    def whole(name: str, batches: Batches | None) -> Score | None:
+        score = measure(engine, batches, watch=watch) if batches else None
+        if score and not math.isfinite(score.nats):
+            emit(Notice(f"the loss over the whole {name} split is not finite: carried so far, the state explodes"))
+            return None
+        return score
+
+    validation, test = whole("validation", layouts.whole), whole("test", layouts.test)
+    scores = {"validation_nats": validation, "test_nats": test}
+    figures = {name: score.nats_per_char for name, score in scores.items() if score}
+    run.save_best(trained_model(state.model, engine, progress.best_step, figures))
+    outcome = _outcome(layouts, run, state, seen, validation, emit)
+    finished = Finished(
+        run=str(run.folder),
+        step=progress.step,
+        epoch=progress.epoch,
+        seconds=progress.seconds,
+        best_step=progress.best_step,
+        validation_nats=figures.get("validation_nats"),
+        accuracy=validation.accuracy if validation else None,
+        test_nats=figures.get("test_nats"),
+        seen_nats=seen.nats_per_char if seen and math.isfinite(seen.nats) else None,
+        verdict=verdict(outcome) if outcome else None,
+        predictions=progress.tokens,
+    )
+    emit(finished)
+    run.sync_log()
+    if outcome and outcome.useless:
+        raise TrainingError(
+            f"the weights diverged: those of the best step, {progress.best_step}, are worse than the frequencies "
+            f"of the {outcome.unit}s alone; start anew with a smaller --lr"
+        )
+    return finished
+
+
+def _outcome(
+    layouts: Layouts, run: RunFolder, state: RunState, seen: Score | None, unseen: Score | None, emit: Report
+) -> Outcome | None:
+    """What the verdict is about; None without a curve, or without a score on both sides."""
+    curve, damaged = read_curve(run.log_file)
+    if damaged:
+        lines = "1 line" if damaged == 1 else f"{damaged} lines"
+        emit(Notice(f"log.jsonl holds {lines} that cannot be read, as a power cut leaves them; skipped"))
+    if not (layouts.seen and seen and unseen and curve.steps and math.isfinite(seen.nats)):
+        return None
+    vocabulary = state.model.vocabulary
+    return Outcome(
+        curve=curve,
+        seen=seen.nats_per_char,
+        unseen=unseen.nats_per_char,
+        unit=vocabulary.unit,
+        read=state.progress.tokens / state.model.architecture.size,
+        guesses=guesses(layouts.seen, vocabulary.size, QUICK_VALIDATION),
+    )

@@ -1,0 +1,54 @@
+"""The model that a new run begins with: fresh parameters, the vocabulary of its text, and metadata."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from charloom.architecture import Architecture
+from charloom.checkpoint import ModelFolder
+from charloom.data.dataset import Dataset
+from charloom.engines.initial import initial_parameters
+from charloom.training.run_folder import RunFolder
+
+PROMPT_TOKENS = 10_000  # of the validation text, in which a prompt is searched
+
+
+def first_model(run: RunFolder, corpus: str, dataset: Dataset) -> ModelFolder:
+    """A model for this dataset by the run's settings; `corpus` is the name of the text."""
+    settings = run.settings
+    architecture = Architecture.of(settings.model, dataset.vocabulary.size)
+    return ModelFolder(
+        architecture,
+        dataset.vocabulary,
+        initial_parameters(architecture, settings.training.seed),
+        settings.text.cleaning,
+        settings.text.records,
+        _metadata(run, corpus, dataset),
+        keep_order=not settings.text.independent,
+    )
+
+
+def _metadata(run: RunFolder, corpus: str, dataset: Dataset) -> dict[str, Any]:
+    """What the model was trained on, and a prompt to try; for people."""
+    prompt = _suggested_prompt(dataset)
+    return ({"prompt": prompt} if prompt else {}) | {
+        "corpus": corpus,
+        "characters": dataset.characters,
+        "sha256": dataset.sha256,
+        "split": run.settings.text.split,
+        "run": str(run.folder),
+    }
+
+
+def _suggested_prompt(dataset: Dataset) -> str | None:
+    """The beginning of a validation line, cut at the end of a word: the model knows such text and did not train on it.
+
+    It begins with a letter or digit (`@` names a file) and holds no unknown token. The first such line is taken.
+    """
+    text = dataset.vocabulary.decode(dataset.ids("validation").view()[:PROMPT_TOKENS])
+    for line in text.splitlines()[1:]:  # the first may begin within a word
+        found = re.match(r"(?:\S.{0,18}\S|\S)(?!\S)|\S{2,10}", line.lstrip())
+        if found and found[0].isprintable() and found[0][0].isalnum() and not {*found[0]} & {*"\ufffd`"}:
+            return found[0]
+    return None

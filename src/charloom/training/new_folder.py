@@ -1,0 +1,43 @@
+"""A new folder for a run: the one that was asked for, or the next free one below `runs/`."""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import suppress
+from pathlib import Path
+
+from charloom.errors import SettingsError
+from charloom.files import make_folder, sync
+
+
+def new_folder(out: Path | None, name: str) -> Path:
+    """Makes `out`, or the first free `runs/<name>-<n>`.
+
+    Raises:
+        SettingsError: if `out` is there and not empty, or cannot be made.
+    """
+    try:
+        return _first_free(name) if out is None else _empty(out)
+    except OSError as error:
+        folder = error.filename or out or "runs"
+        raise SettingsError(f"--out must be a folder that can be written; {folder}: {error.strerror}") from None
+
+
+def _first_free(name: str) -> Path:
+    """Makes `runs/<name>-<n>`; of two runs that start at once, each gets its own."""
+    runs = Path("runs")
+    make_folder(runs)
+    for number in itertools.count(1):
+        folder = runs / f"{name}-{number}"
+        with suppress(FileExistsError):
+            folder.mkdir()
+            break
+    sync(runs)
+    return folder
+
+
+def _empty(folder: Path) -> Path:
+    make_folder(folder)
+    if any(folder.iterdir()):
+        raise SettingsError(f"--out must be a new or empty folder; {folder} holds files; choose another name")
+    return folder

@@ -1,0 +1,58 @@
+"""What is made of the engine's weights while it trains: models to save, and samples of text."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from charloom.checkpoint import ModelFolder
+from charloom.config import TrainingSettings
+from charloom.engines.engine import Engine
+from charloom.errors import ModelError
+from charloom.model import Model, Options
+
+
+class NotFinite(Exception):
+    """The loss or a weight became infinite or NaN; the trainer catches it."""
+
+
+def finite_parameters(engine: Engine) -> dict[str, Any]:
+    """The engine's parameters, fit to be saved.
+
+    Raises:
+        NotFinite: if they are not: a step may have spoilt them, and its own loss does not show it yet.
+    """
+    parameters = engine.parameters()
+    if not all(np.isfinite(value).all() for value in parameters.values()):
+        raise NotFinite
+    return parameters
+
+
+def trained_model(model: ModelFolder, engine: Engine, step: int, figures: dict[str, float]) -> ModelFolder:
+    """The model with the engine's parameters; its metadata gets the step and these figures.
+
+    Raises:
+        NotFinite: if a parameter is not finite.
+    """
+    metadata = {**model.metadata, "step": step, **figures}
+    return dataclasses.replace(model, parameters=finite_parameters(engine), metadata=metadata)
+
+
+def sample(model: ModelFolder, settings: TrainingSettings, step: int) -> str | None:
+    """Text that the model generates after `step` steps of training, as the settings of samples ask for.
+
+    None where its state explodes, as that of a relu network may without a text to read: no reason to end a run.
+    """
+    options: Options = {"seed": settings.seed, "records": 1 if model.vocabulary.separator else None}
+    options |= {"threads": settings.threads}
+    if settings.sample_temperature == 0:
+        options |= {"greedy": True, "index": step}  # another first character each time
+    else:
+        options |= {"temperature": settings.sample_temperature}
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return Model.of(model).generate(length=settings.sample_length, **options)
+    except ModelError:
+        return None
