@@ -109,7 +109,7 @@ def beside(result: Result) -> bool:
 
 def texts(found: Sequence[Result]) -> Iterable[str]:
     """The plan beside the best by hand."""
-    yield from head("text", "planned", "nats per symbol", "best of the others", "nats per symbol", "the plan's is")
+    yield from head("text", "planned", "nats per token", "best of the others", "nats per token", "the plan's is")
     for corpus in corpora(found):
         tried = of(found, "text", corpus)
         others = [result for result in tried if "--hidden" in result["flags"]]
@@ -150,7 +150,7 @@ def grid(found: Sequence[Result]) -> Iterable[str]:
 
 def plain(found: Sequence[Result], name: str) -> Iterable[str]:
     """All results of a name, a line each."""
-    yield from head("text", "settings", "steps", "nats per symbol", "of training, at the end")
+    yield from head("text", "settings", "steps", "nats per token", "of training, at the end")
     for result in of(found, name):
         losses = (f"{nats_of(result):.4f}", f"{result['train_nats']:.4f}")
         yield row(result["corpus"], f"`{result['flags']}`", f"{result['steps']:,}", *losses)
@@ -194,7 +194,7 @@ def by_hand(result: Result) -> str:
 
 
 def nats_of(result: Result) -> float:
-    """A symbol's."""
+    """Per token."""
     return float(result["validation_nats"])
 
 

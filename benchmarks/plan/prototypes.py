@@ -5,9 +5,9 @@
 Each idea stands beside `plain` with the same text, steps and settings; what is drawn at random (first values, masks)
 differs where an idea draws more, and that alone moves a result by some thousandths. An idea that does not win at equal
 steps cannot win at equal minutes, since none of them costs less a step but the time-parallel one. The last line printed
-is a JSON object: nats per symbol on the whole validation split, of the last weights.
+is a JSON object: nats per token on the whole validation split, of the last weights.
 
-Shapes: B texts side by side, T characters, E embedding, H hidden, V symbols, L layers.
+Shapes: B sequences side by side, T characters, E embedding, H hidden, V vocabulary size, L layers.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ IDEAS = {
     "average": "the mean of weights, each step's counting 0.995 of the one after it (EMA)",
     "average-long": "the same with 0.999",
     "tail": "the plain mean of the weights of the last tenth of the steps",
-    "embedding-drop": "a tenth of the symbols of the vocabulary enter as zeros (Gal and Ghahramani 2016)",
+    "embedding-drop": "a tenth of the tokens of the vocabulary enter as zeros (Gal and Ghahramani 2016)",
     "activation": "penalties on outputs (2) and on their change from step to step (1) (Merity, McCann and Socher 2017)",
     "reset": "in each step, one text in a hundred begins from a zero state (Merity, Keskar and Socher 2018)",
     "sum": "the head reads the sum of all layers' outputs",
@@ -120,13 +120,13 @@ class MinGru(nn.Module):
 class Network(nn.Module):
     """Embedding, layers, head, and the ideas that are not a cell's own."""
 
-    def __init__(self, symbols: int, options: argparse.Namespace) -> None:
+    def __init__(self, tokens: int, options: argparse.Namespace) -> None:
         super().__init__()
         self.options, self.idea, hidden = options, options.idea, options.hidden
-        self.embedding = nn.Embedding(symbols, EMBEDDING)
+        self.embedding = nn.Embedding(tokens, EMBEDDING)
         self.layers = nn.ModuleList(self._layer(hidden if n else EMBEDDING) for n in range(options.layers))
-        self.head = nn.Linear(hidden, symbols)
-        self.head.weight.data = glorot(1, symbols, hidden)
+        self.head = nn.Linear(hidden, tokens)
+        self.head.weight.data = glorot(1, tokens, hidden)
         self.head.bias.data.zero_()
 
     def _layer(self, inputs: int) -> nn.Module:
@@ -178,11 +178,11 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     text = open_corpus(options.corpus).text()
-    symbols = sorted(set(text))
-    numbers = {symbol: number for number, symbol in enumerate(symbols)}
-    ids = np.array([numbers[symbol] for symbol in text])
+    tokens = sorted(set(text))
+    ids_of = {token: number for number, token in enumerate(tokens)}
+    ids = np.array([ids_of[token] for token in text])
     seen, unseen = ids[: len(ids) * 9 // 10], ids[len(ids) * 9 // 10 :]
-    network = Network(len(symbols), options)
+    network = Network(len(tokens), options)
     averaged, nats = train(network, StreamBatches(Ids.of(seen), BATCH, LENGTH), options)
     result = {"idea": options.idea, "parameters": sum(parameter.numel() for parameter in network.parameters())}
     result |= {"validation_nats": measure(averaged, unseen), "train_nats": nats, "steps": options.steps}
@@ -251,7 +251,7 @@ def mix(averaged: Network, network: Network, share: float) -> None:
 
 @torch.no_grad()
 def measure(network: Network, ids: np.ndarray) -> float:
-    """Nats per symbol over the whole text, in streams whose state is carried."""
+    """Nats per token over the whole text, in streams whose state is carried."""
     network.eval()
     total, count, states = 0.0, 0, None
     streams = StreamBatches(Ids.of(ids), 8, LENGTH)

@@ -6,7 +6,7 @@
 A line of trials.txt is a name, a corpus (of `charloom corpora`) and flags of `charloom train`; `{a,b}` stands for one
 trial with a and one with b. A result is appended as it comes, so what was interrupted goes on with the next trial.
 Budgets in steps give the same on a busy machine; those in minutes want both cores for themselves, but for the names in
-`PACED`. Losses are nats per symbol: of the best weights over the whole validation split, and of training at the end.
+`TIMED`. Losses are nats per token: of the best weights over the whole validation split, and of training at the end.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from charloom.training.events import Planned
 from charloom.training.start import plan_only
 
 HERE = Path(__file__).parent
-RESULTS, PACES = HERE / "results.jsonl", HERE / "throughput.jsonl"
+RESULTS, THROUGHPUTS = HERE / "results.jsonl", HERE / "throughput.jsonl"
 EVALUATED, OTHERWISE = {"minutes", "fp32"}, ("--protocol", "windows:256", "--dynamic")
 """Names whose models `charloom eval` reads, too, and how."""
 
-PACED = {"text", "grid", "depth", "size", "ablation"}
+TIMED = {"text", "grid", "depth", "size", "ablation"}
 """Names whose trials get as many steps as their minutes hold by `throughput.py`; those are kept in throughput.jsonl."""
 
 DROPPING = "--dropout 0.3 --weight-drop 0.3 --dropout-mask locked"
@@ -56,7 +56,7 @@ def main() -> None:
         if name not in (names or [name]):
             continue
         if (name, corpus, flags) not in done and not only:
-            train_as = in_steps(name, corpus, flags) if name in PACED else flags
+            train_as = in_steps(name, corpus, flags) if name in TIMED else flags
             result = done[name, corpus, flags] = trial(name, corpus, flags, train_as)
             with RESULTS.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(result) + "\n")
@@ -94,7 +94,7 @@ def in_steps(name: str, corpus: str, flags: str) -> str:
     Where some of them have been timed before, the others are fitted in between them. What is planned, is planned for a
     machine as fast as it was then.
     """
-    lines = [json.loads(line) for line in PACES.read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in THROUGHPUTS.read_text(encoding="utf-8").splitlines()]
     timed = {found["flags"]: found for found in lines if key(found)[:2] == (name, corpus)}
     if flags in timed:
         return str(timed[flags]["train_as"])
@@ -107,7 +107,7 @@ def in_steps(name: str, corpus: str, flags: str) -> str:
         then_to_now = median([steps[each] / now_of[each] for each in together if each in steps] or [1.0])
         print(f"{corpus}: {1 / then_to_now:.2f} times as fast as when timed first", file=sys.stderr, flush=True)
         steps |= {each: round(then_to_now * now_of[each]) for each in missing}
-    with PACES.open("a", encoding="utf-8") as file:
+    with THROUGHPUTS.open("a", encoding="utf-8") as file:
         for each in dict.fromkeys([*missing, flags]):
             count, choices = (steps[each], "") if "--lr" in each else chosen(corpus, each, steps)
             train_as = re.sub(r"--minutes \S+", f"--steps {count}", each) + choices

@@ -25,7 +25,7 @@ SHARE = 0.93
 
 
 def steps_in_time(all_flags: Sequence[str], distinct: int) -> list[int]:
-    """Steps for each of these flags, all of which say `--minutes`, with a vocabulary of so many symbols."""
+    """Steps for each of these flags, all of which say `--minutes`, with a vocabulary of so many tokens."""
     workers = [Worker(Settings.from_flat(flat(flags)), distinct) for flags in all_flags]
     rates = [[worker.rate() for worker in workers] for _ in range(ROUNDS)][1:]  # the first finds the caches cold
     seconds = [60 * float(flat(flags)["minutes"]) for flags in all_flags]
@@ -47,7 +47,7 @@ def _value(word: str) -> Any:
 
 
 class Worker:
-    """Trains on random symbols for a moment at a time."""
+    """Trains on random tokens for a moment at a time."""
 
     def __init__(self, settings: Settings, distinct: int) -> None:
         made, training = Architecture.of(settings.model, distinct), settings.training
@@ -57,7 +57,7 @@ class Worker:
         self._ids_BT = np.random.default_rng(0).integers(0, distinct, (training.batch_size, training.seq_length + 1))
 
     def rate(self) -> float:
-        """Steps a second."""
+        """Steps/s."""
         begun, steps = time.perf_counter(), 0
         while (passed := time.perf_counter() - begun) < SECONDS:
             _, _, self._state = self._engine.step(self._ids_BT[:, :-1], self._ids_BT[:, 1:], self._state, 1e-3)

@@ -1,6 +1,6 @@
-"""charloom trains recurrent character-level language models on any text, and writes text with them.
+"""charloom trains recurrent character-level language models on any text, and generates text with them.
 
-`charloom.train` and `charloom.load` are all that most programs need; both give a `charloom.Model`.
+`charloom.train` and `charloom.load` are all that most programs need; both return a `charloom.Model`.
 """
 
 from __future__ import annotations

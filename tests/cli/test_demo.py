@@ -13,7 +13,7 @@ def test_it_trains_writes_measures_and_tells_what_next(charloom, tmp_path):
     assert ended.status == 0, ended.err
     assert len(ended.out) > 100
     assert ended.out.startswith("The ")
-    assert "bits per character; xz -9e needs" in ended.err
+    assert "bits/char (xz -9e " in ended.err
     commands = [line.strip() for line in ended.err.splitlines() if line.startswith("  charloom ")]
     assert len(commands) == 3
     assert commands[0] == 'charloom generate run --prompt "A function "'

@@ -19,11 +19,11 @@ from charloom.training.events import Validation
 EPOCHS = 20  # of the whole lesson: the memorising begins far earlier
 QUICK: dict[str, Any] = {"layers": 1, "hidden": 256, "lr": 0.01, "epochs": 40}
 QUICK_LENGTH = 12_000  # characters of the text
-WRITTEN = 1_000  # characters that are looked for in the text
+GENERATED = 1_000  # characters that are searched in the text
 
 
 def teach(lesson: Lesson) -> bool:
-    """Trains, prints the two curves with each epoch's greedy 20 characters, and looks for copies of the text."""
+    """Trains, prints the two curves with each epoch's greedy 20 characters, and searches for copies of the text."""
     lesson.check_validation()
     changes: dict[str, Any] = QUICK if lesson.quick else {"epochs": EPOCHS}
     lesson.say(
@@ -40,7 +40,7 @@ def teach(lesson: Lesson) -> bool:
     proven = best.step < last.step and (last.train_nats or math.inf) < (best.train_nats or math.inf)
     lesson.say("\n" + (_over_fitting(best, last) if proven else "No over-fitting yet: give it more epochs."))
     copied = _copied(run)
-    lesson.say(f"The last weights wrote {len(copied)} characters of the training text word for word: {copied!r}")
+    lesson.say(f"The last weights generated {len(copied)} characters of the training text word for word: {copied!r}")
     found = f"best validation {best.validation_nats:.4f} nats/char in epoch {best.epoch + 1} of {last.epoch + 1}"
     return lesson.verdict(proven, f"{found}; those weights are in best/")
 
@@ -54,8 +54,8 @@ def _over_fitting(best: Validation, last: Validation) -> str:
 
 
 def _copied(run: LessonRun) -> str:
-    """The longest passage of the training text in what the last weights write, greedily, after its beginning."""
+    """The longest passage of the training text in what the last weights generate, greedily, after its beginning."""
     folder = Path(run.finished.run)
     dataset = open_dataset(folder / "data")
     trained = dataset.vocabulary.decode(dataset.ids("train").view())
-    return longest_copy(Model.load(folder / "last").generate(trained[:20], WRITTEN, greedy=True), trained)
+    return longest_copy(Model.load(folder / "last").generate(trained[:20], GENERATED, greedy=True), trained)

@@ -15,7 +15,7 @@ from charloom.model import Model
 
 WINDOW = 3  # letters, in the contrast without carried state
 COLD = "K"  # where the third proof starts
-STEPS = 5  # letters that it writes there
+STEPS = 5  # letters that it generates there
 
 
 def teach(lesson: Lesson) -> bool:
@@ -26,20 +26,20 @@ def teach(lesson: Lesson) -> bool:
     text = lesson.write_text(ALPHABET)
     model = lesson.train("carried", [text]).model
     score = model.score(ALPHABET)
-    written = "A" + _next(model, "A", len(ALPHABET) - 1)
+    generated = "A" + _next(model, "A", len(ALPHABET) - 1)
     before = ALPHABET[: ALPHABET.index(COLD)]
     cold, warm = _next(model, COLD, STEPS), _next(model, before + COLD, STEPS)
     lesson.say(f"\n1. Accuracy over the sequence, the state carried: {score.correct} of {score.characters}")
-    lesson.say(f"2. From A, each prediction fed back:  {written}")
+    lesson.say(f"2. From A, each prediction fed back:  {generated}")
     lesson.say("3. The same letter, with and without memory:")
     lesson.say(f"     reset, then cold at {COLD}:     {COLD} → {' '.join(cold)}")
     lesson.say(f"     warmed up on {before[0]}…{before[-1]}, at {COLD}: {COLD} → {' '.join(warm)}")
     lesson.say("   What it says depends on what it has seen: to a cold state, the first letter is the beginning.")
     _contrast(lesson, text)
     right = ALPHABET[len(before) + 1 :][:STEPS]
-    proven = score.correct == score.characters and written == ALPHABET and warm == right
+    proven = score.correct == score.characters and generated == ALPHABET and warm == right
     return lesson.verdict(
-        proven, f"{score.accuracy:.0%} accuracy; from A: {written}; warmed up, {COLD} is followed by {warm}"
+        proven, f"{score.accuracy:.0%} accuracy; from A: {generated}; warmed up, {COLD} is followed by {warm}"
     )
 
 
@@ -54,10 +54,10 @@ def _contrast(lesson: Lesson, text: str) -> None:
 
 def _contrast_line(lesson: Lesson, name: str, model: Model, width: int) -> None:
     count, right = _windows_right(lambda seen: _next(model, seen, 1), width)
-    written = ALPHABET[:width]
-    while len(written) < len(ALPHABET):
-        written += _next(model, written[-width:], 1)
-    lesson.say(f"   {name}: {right} of {count} right; from {ALPHABET[:width]}, fed back: {written}")
+    generated = ALPHABET[:width]
+    while len(generated) < len(ALPHABET):
+        generated += _next(model, generated[-width:], 1)
+    lesson.say(f"   {name}: {right} of {count} right; from {ALPHABET[:width]}, fed back: {generated}")
 
 
 def _windows_right(predict: Callable[[str], str], width: int) -> tuple[int, int]:
@@ -67,5 +67,5 @@ def _windows_right(predict: Callable[[str], str], width: int) -> tuple[int, int]
 
 
 def _next(model: Model, seen: str, count: int) -> str:
-    """The likeliest letters after these, read from an empty state."""
+    """The most probable letters after these, read from the zero state."""
     return model.generate(seen, count, greedy=True)

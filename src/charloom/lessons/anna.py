@@ -12,12 +12,12 @@ QUARTER = 0.25  # of the time is what our own preset may take
 QUICK_STEPS = 300  # of both runs, so that the verdict is the same on every machine
 QUICK: dict[str, Any] = {"hidden": 128, "lr": 0.005, "batch_size": 16, "steps": QUICK_STEPS}
 QUICK_LENGTH = 250_000  # characters of the text
-LENGTH = 1_000  # characters that are written, the lesson's
+LENGTH = 1_000  # characters that are generated, the lesson's
 PROMPT, QUICK_PROMPT = "Anna ", "The "
 
 
 def teach(lesson: Lesson) -> bool:
-    """Trains as published, then with our preset; writes with top-k 5 and 10; compares losses and times."""
+    """Trains as published, then with our preset; generates with top-k 5 and 10; compares losses and times."""
     changes: dict[str, Any] = QUICK if lesson.quick else {}
     lesson.check_validation()
     lesson.say(f"The PyTorch lesson: {lesson.described(**changes)}, one-hot, dropout, Adam; then our preset `novel`.")
@@ -28,7 +28,7 @@ def teach(lesson: Lesson) -> bool:
     ours = lesson.train("novel", paths, "novel", **smaller)
     for top_k in (5, 10):
         text = published.model.generate(prompt, LENGTH, top_k=top_k, temperature=1.0, seed=top_k, unknown="skip")
-        lesson.say(f"\nWhat it writes after {prompt!r} with --top-k {top_k}:\n\n{prompt}{text}")
+        lesson.say(f"\nWhat it generates after {prompt!r} with --top-k {top_k}:\n\n{prompt}{text}")
     reached = _seconds_to(ours, target)
     share = reached / published.finished.seconds
     lesson.say(f"\n{'':<11} {'best validation':>16} {'whole split':>12} {'time':>9}")

@@ -51,7 +51,7 @@ class LessonRun:
 
     @property
     def samples(self) -> dict[int, str]:
-        """What it wrote, by step."""
+        """Its samples, by step."""
         return {event.step: event.text for event in self.events if isinstance(event, Sample)}
 
     @property

@@ -32,12 +32,12 @@ def _periodic_from(text: str, period: int) -> int:
     return start
 
 
-def longest_copy(written: str, text: str) -> str:
-    """The longest part of what was written that stands in the text word for word."""
+def longest_copy(generated: str, text: str) -> str:
+    """The longest part of a generated text that stands in the text word for word."""
     best = ""
-    for start in range(len(written)):
-        while start + len(best) < len(written) and written[start : start + len(best) + 1] in text:
-            best = written[start : start + len(best) + 1]
+    for start in range(len(generated)):
+        while start + len(best) < len(generated) and generated[start : start + len(best) + 1] in text:
+            best = generated[start : start + len(best) + 1]
     return best
 
 

@@ -25,13 +25,13 @@ QUICK_LENGTH = 25_000  # characters of the text
 
 
 def teach(lesson: Lesson) -> bool:
-    """Trains on windows, writes from one of them, then gives the same seconds to streams and to sentences."""
+    """Trains on windows, generates from one of them, then gives the same seconds to streams and to sentences."""
     lesson.check_validation()
     changes = QUICK if lesson.quick else {}
     lesson.say(f"Sliding windows: {lesson.described(**changes)}; each window predicts the one character after it.")
     text = lesson.shortened(QUICK_LENGTH)
     windows = lesson.train("windows", text, always={"batches": "windows"}, **changes)
-    greedy, sampled = _write_from_a_window(lesson, windows, int(lesson.values.get("seed", 0)))
+    greedy, sampled = _generate_from_a_window(lesson, windows, int(lesson.values.get("seed", 0)))
     took = windows.finished.seconds
     seconds = min(took, ENOUGH)
     sentences, streams = _for_seconds(lesson, text, seconds)
@@ -42,7 +42,7 @@ def teach(lesson: Lesson) -> bool:
     ratio = streams.predictions_per_second / windows.predictions_per_second
     lesson.say("(Each loss by the run's own batches: after a whole window; within a sentence; the state carried.)")
     then = _best_within(windows, seconds)
-    found = f"streams learn {ratio:.0f} times the predictions a second; in {seconds:.0f} s they reach {_loss(streams)}"
+    found = f"streams learn {ratio:.0f} times the predictions/s; in {seconds:.0f} s they reach {_loss(streams)}"
     found += f", windows {then:.4f}" + (f" (after {took:.0f} s: {windows.nats:.4f})" if took > seconds else "")
     return lesson.verdict(streams.nats < then and ratio > 1, found)
 
@@ -75,7 +75,7 @@ def _looped(text: str) -> str:
     return "no loop" if loop is None else f"a loop of {loop.period} from character {loop.start} on"
 
 
-def _write_from_a_window(lesson: Lesson, run: LessonRun, seed: int) -> tuple[str, str]:
+def _generate_from_a_window(lesson: Lesson, run: LessonRun, seed: int) -> tuple[str, str]:
     """Prints a random window of the text and what follows it: the greedy text, and one that is sampled."""
     model = run.model
     text = model.clean(lesson.text())

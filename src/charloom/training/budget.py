@@ -12,17 +12,17 @@ from pydantic import Field
 
 from charloom.config import BUDGETS, Section, TrainingSettings
 
-VALIDATIONS = 20  # in a budget, where nothing else is asked: a curve to look at for about 2% of the time
+VALIDATIONS = 20  # in a budget, where nothing else is asked: they take about 2% of the time
 FLOOR = 0.01  # of the highest rate: the rate never falls to nothing
 
 
 class Progress(Section, frozen=False):
     """Where a run is: everything that resuming needs and the engine does not hold. Goes to `resume.json`.
 
-    epoch, index: the next batch; seconds: spent in training so far; best_nats: the best model's loss, of the kind
-    that `best_by` names; waited: validations since the best; validations: how many there were; marks: how many parts of
-    the budget were validated; train_nats, train_tokens: sums
-    since the last validation; lr_factor: halved by a rewind.
+    epoch, index: the next batch; tokens: targets that were learned, over all epochs; seconds: spent in training;
+    best_nats: the best model's loss, of the kind that `best_by` names; waited: validations since the best; validations:
+    how many there were; marks: twentieths of the budget that are spent; train_nats, train_tokens: sums since the last
+    validation; lr_factor: halved by a rewind; log_bytes, samples_bytes: sizes of `log.jsonl` and `samples.txt`.
     """
 
     step: int = Field(0, ge=0)

@@ -47,7 +47,7 @@ class Planned(Event):
     """What nobody chose, chosen from the text and the clock.
 
     tokens: of the training text; distinct: of its vocabulary; records: in it, 0 where it is one text; repeated: share
-    of the tokens that stand in a line which stood there before; xz_bits_per_token: what xz makes of its beginning.
+    of the tokens in lines that are a copy of an earlier line; xz_bits_per_token: what xz makes of its beginning.
     """
 
     minutes: float
@@ -110,7 +110,7 @@ class Validation(Event):
 
 @dataclass(frozen=True)
 class Sample(Event):
-    """Text that the model writes at this moment."""
+    """Text that the model generated at this step."""
 
     step: int
     text: str

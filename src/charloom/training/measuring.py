@@ -1,6 +1,6 @@
 """How well an engine predicts a text: over a layout, in windows that begin cold, or learning from it as it reads.
 
-Shapes: B texts side by side, T characters.
+Shapes: B sequences side by side, T characters.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def measure(
 
 
 def guesses(batches: Batches, tokens: int, most: float = math.inf) -> Guesses:
-    """What guesses without context make of the same part of a layout, of so many distinct tokens."""
+    """Losses of guesses without context on the same part of a layout; `tokens` is the vocabulary size."""
     counts = np.zeros(tokens, np.int64)
     read = 0
     for index in range(len(batches)):

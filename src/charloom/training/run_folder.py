@@ -116,7 +116,7 @@ class RunFolder:
 
     @property
     def resume_command(self) -> str:
-        """What goes on with this run."""
+        """The command that goes on with this run."""
         return f"charloom train --resume {shlex.quote(str(self.folder))}"
 
     @classmethod

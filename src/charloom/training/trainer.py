@@ -204,7 +204,7 @@ class Trainer:
         return trained_model(self._model, self._engine, step, figures)
 
     def _validate(self) -> None:
-        """Measures, keeps what is to be kept, and shows what the weights write; training's own state stays as it is."""
+        """Measures, saves models where that is due, and reports a sample; training's own state stays as it is."""
         progress = self._progress
         train_nats = progress.train_nats / progress.train_tokens if progress.train_tokens else None
         progress.train_nats, progress.train_tokens = 0.0, 0
@@ -237,7 +237,7 @@ class Trainer:
         return self._progress.epoch - (self._progress.index == 0)
 
     def _judge(self, nats: float | None) -> bool:
-        """Whether these weights are the best so far, which are written down; without a loss to tell, the newest are."""
+        """Whether these weights are the best so far, which are then saved. Without a loss the newest are the best."""
         progress = self._progress
         best = nats is None or progress.best_nats is None or nats < progress.best_nats
         progress.waited += 1
@@ -247,7 +247,7 @@ class Trainer:
         return best
 
     def _keep(self, best: bool, nats: float | None) -> str | None:
-        """Writes a model folder for good, where that is due; its name tells the epoch, the step and the loss."""
+        """Writes a model folder into `kept/`, where that is due; its name tells the epoch, the step and the loss."""
         every = self._settings.keep
         if not every or not (best if every == "best" else self._progress.validations % every == 0):
             return None
@@ -297,6 +297,6 @@ class Trainer:
         )
 
     def _stop_measuring(self) -> None:
-        """Ctrl-C while a large split is measured: `last/` is written, and resuming comes straight back here."""
+        """Ctrl-C while a large split is measured: `last/` is written, and resuming measures again."""
         if self._stop():
             self._interrupt()

@@ -1,7 +1,7 @@
 """What became of a run, in plain words: learnt too little, by heart, or as much as there was, and what would help most.
 
-It looks at the training loss first, in nats a token: did it rise, and is it lower than what two guesses give that look
-at no context? Only then it compares the loss of the best weights on the text that they learnt from with that on text
+It looks at the training loss first, in nats a token: did it rise, and is it lower than that of two guesses
+without context? Only then it compares the loss of the best weights on the text that they learnt from with that on text
 that they never saw, and the best validation with those after it.
 """
 
@@ -38,7 +38,7 @@ SMALLER = "A smaller --lr would help most"
 
 @dataclass(frozen=True)
 class Guesses:
-    """Losses of guesses that look at no context: any token alike, or as often as it stands in the training text."""
+    """Losses of guesses without context: every token alike, or by its frequency in the training text."""
 
     uniform: float
     frequency: float
