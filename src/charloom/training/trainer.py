@@ -33,7 +33,6 @@ class Recent:
 
     nats: float = 0.0
     tokens: int = 0
-    seconds: float = 0.0
 
     @property
     def mean(self) -> float | None:
