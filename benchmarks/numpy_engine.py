@@ -106,8 +106,8 @@ def ours(engine: str, hidden: int, input_kind: str, optimizer: str, rows: int = 
     model = {"cell": "lstm", "nonlinearity": "tanh", "layers": 1, "hidden": hidden, "input": input_kind}
     shape = validated(Architecture, {**model, "embedding": 64, "vocabulary_size": V})
     how = {"steps": 1, "engine": engine, "optimizer": optimizer, "device": "cpu", "precision": "fp32"}
-    settings = validated(TrainingSettings, {**how, "threads": THREADS})
-    made = open_engine(choose_engine(settings, "lstm"), shape, settings, 0.0)
+    settings = validated(TrainingSettings, {**how, "threads": THREADS, "dropout": 0.0})
+    made = open_engine(choose_engine(settings, "lstm"), shape, settings)
     made.load(initial_parameters(shape, 0))
     ids = np.random.default_rng(0).integers(0, V, (rows, 20 * length + 1))
     state, turn = None, 0

@@ -233,8 +233,8 @@ def kernels(
         embedding=embedding or 1,
         vocabulary_size=VOCABULARY,
     )
-    settings = TrainingSettings(steps=1, engine="native", precision=precision, clip=5.0)  # type: ignore[arg-type]
-    engine = open_engine(choose_engine(settings, cell), shape, settings, 0.0)
+    settings = TrainingSettings(steps=1, dropout=0.0, engine="native", precision=precision, clip=5.0)  # type: ignore[arg-type]
+    engine = open_engine(choose_engine(settings, cell), shape, settings)
     engine.load(initial_parameters(shape, 1))
     next_batch, state = batches(batch, steps), [None]
 

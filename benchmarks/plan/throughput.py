@@ -52,7 +52,7 @@ class Worker:
     def __init__(self, settings: Settings, distinct: int) -> None:
         made, training = Architecture.of(settings.model, distinct), settings.training
         choice = choose_engine(training, made.cell)
-        self._engine, self._state = open_engine(choice, made, training, settings.training.dropout), None
+        self._engine, self._state = open_engine(choice, made, training), None
         self._engine.load(initial_parameters(made, 0))
         self._ids_BT = np.random.default_rng(0).integers(0, distinct, (training.batch_size, training.seq_length + 1))
 

@@ -91,7 +91,7 @@ def test_auto_without_kernels_and_torch_is_numpy_and_says_so(without_kernels, wi
     for asked in (settings(), settings(device="cpu", precision="fp32")):
         choice = choose_engine(asked, "lstm")
         assert choice == EngineChoice("numpy", "cpu", "fp32")
-        assert isinstance(open_engine(choice, SHAPE, asked, 0.0), CpuEngine)
+        assert isinstance(open_engine(choice, SHAPE, asked), CpuEngine)
     said = slower_than_asked(settings(), "lstm")
     assert "not built" in said
     assert "pip install torch" in said

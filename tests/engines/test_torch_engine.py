@@ -42,7 +42,7 @@ def architecture(cell="lstm", nonlinearity="tanh", layers=1, input_kind="embeddi
 
 
 def settings(**values):
-    return TrainingSettings(**{"steps": 10, "device": "cpu", "precision": "fp32", **values})
+    return TrainingSettings(**{"steps": 10, "device": "cpu", "precision": "fp32", "dropout": 0.0, **values})
 
 
 def skip_where_bf16_is_refused(precision, cell):
@@ -53,9 +53,8 @@ def skip_where_bf16_is_refused(precision, cell):
 
 def made(shape, dropout=0.0, dtype=torch.float32, scale=1.0, **values):
     """An engine with parameters large enough that no gate is linear."""
-    engine = TorchEngine(
-        EngineChoice("torch", precision=values.pop("precision", "fp32")), shape, settings(**values), dropout, dtype
-    )
+    choice = EngineChoice("torch", precision=values.pop("precision", "fp32"))
+    engine = TorchEngine(choice, shape, settings(dropout=dropout, **values), dtype)
     generator = np.random.default_rng(7)
     engine.load({name: scale * generator.normal(0, 0.7, size) for name, size in shape.shapes.items()})
     return engine
@@ -350,7 +349,7 @@ def test_a_restored_engine_goes_on_bit_for_bit(optimizer, precision, cell):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_learns(optimizer):
     """An optimizer whose rate or groups are not wired up: the four patterns are learnt by heart, or not."""
-    engine = TorchEngine(EngineChoice("torch"), architecture(hidden=16), settings(optimizer=optimizer), 0.0)
+    engine = TorchEngine(EngineChoice("torch"), architecture(hidden=16), settings(optimizer=optimizer))
     engine.load(initial_parameters(engine.network.architecture, 0))
     inputs = np.tile(np.arange(4), (2, 3))
     rate = {"sgd": 0.5, "adagrad": 0.2, "rmsprop": 0.01}.get(optimizer, 0.05)

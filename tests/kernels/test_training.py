@@ -455,8 +455,10 @@ def kernels(choice, monkeypatch):
 
 def engine(shape, is_native, dropout=0.0, **values):
     kind = "native" if is_native else "numpy"
-    settings = TrainingSettings(**{"steps": 10, "threads": 2, "precision": "fp32", "seed": 4, "engine": kind, **values})
-    made = CpuEngine(choose_engine(settings, shape.cell), shape, settings, dropout)
+    settings = TrainingSettings(
+        **{"steps": 10, "threads": 2, "precision": "fp32", "seed": 4, "engine": kind, "dropout": dropout, **values}
+    )
+    made = CpuEngine(choose_engine(settings, shape.cell), shape, settings)
     made.load(initial_parameters(shape, 1))
     return made
 

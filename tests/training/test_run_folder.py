@@ -506,7 +506,7 @@ def test_damage_anywhere_in_last_is_found_or_harmless(finished, name, edits, len
         model, found, arrays = state.model, state.progress, state.arrays
         assert isinstance(found, Progress)
         choice = choose_engine(run.settings.training, model.architecture.cell)
-        engine = open_engine(choice, model.architecture, run.settings.training, 0.0)
+        engine = open_engine(choice, model.architecture, run.settings.training)
         engine.load(model.parameters)
         rows = min(4, run.settings.training.batch_size)
         state = engine.restore(arrays, rows if found.index else 0)

@@ -41,7 +41,6 @@ class CpuEngine:
         choice: of `choose_engine`: NumPy or the kernels, and their precision.
         architecture: of the network.
         settings: of training.
-        dropout: the share of units that is dropped.
         dtype: of NumPy's numbers; float64 for checks of gradients.
     """
 
@@ -50,10 +49,9 @@ class CpuEngine:
         choice: EngineChoice,
         architecture: Architecture,
         settings: TrainingSettings,
-        dropout: float = 0.0,
         dtype: DTypeLike = np.float32,
     ) -> None:
-        self._settings, self._dropout = settings, dropout
+        self._settings = settings
         self._dtype = np.dtype(dtype)
         self._parameters: dict[str, Floats] = {n: np.zeros(s, dtype) for n, s in architecture.shapes.items()}
         self._network = NumpyNetwork(architecture, self._parameters)
@@ -81,9 +79,9 @@ class CpuEngine:
         masks, targets = None, count(targets_BT)
         random = random_stream(self._settings.seed, self._steps)
         dropped = weight_drop_levels(self._parameters, self._settings.weight_drop, random)
-        if self._dropout:
+        if self._settings.dropout:
             locked = self._settings.dropout_mask == "locked"
-            masks = self._network.dropout_masks(targets_BT, self._dropout, random, locked)
+            masks = self._network.dropout_masks(targets_BT, self._settings.dropout, random, locked)
         batch = Rows(inputs_BT, targets_BT, state, masks)
         nats, gradients, state = self._arithmetic.gradients(batch, 1 / max(1, targets), dropped)
         if not self._steps:

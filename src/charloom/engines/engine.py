@@ -173,12 +173,12 @@ def _gpu_may_be_here() -> bool:
     return apple or shutil.which("nvidia-smi") is not None or os.path.exists("/dev/kfd")
 
 
-def open_engine(choice: EngineChoice, architecture: Architecture, settings: TrainingSettings, dropout: float) -> Engine:
+def open_engine(choice: EngineChoice, architecture: Architecture, settings: TrainingSettings) -> Engine:
     """The engine of `choose_engine`, with parameters that are still to be loaded."""
     if choice.engine == "torch":
         from charloom.engines.torch.engine import TorchEngine
 
-        return TorchEngine(choice, architecture, settings, dropout)
+        return TorchEngine(choice, architecture, settings)
     from charloom.engines.cpu import CpuEngine
 
-    return CpuEngine(choice, architecture, settings, dropout)
+    return CpuEngine(choice, architecture, settings)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from charloom.config import Settings
 from charloom.data.batches import Batches, training_batches, validation_batches
-from charloom.data.dataset import Dataset, Ids
+from charloom.data.dataset import Dataset
+from charloom.data.ids import Ids
 
 STREAM = 200_000  # tokens; a split of more is measured in several streams, each from the zero state
 MOST_STREAMS = 64

@@ -85,9 +85,9 @@ def in_windows(engine: Engine, ids: NDArray[np.integer[Any]], length: int) -> Sc
 def reader(model: ModelFolder) -> Engine:
     """An engine that computes with a model's weights exactly, and that learns by plain gradient descent."""
     settings = TrainingSettings(
-        steps=1, optimizer="sgd", momentum=0.0, weight_decay=0.0, clip=1.0, precision="fp32", device="cpu"
+        steps=1, dropout=0.0, optimizer="sgd", momentum=0.0, weight_decay=0.0, clip=1.0, precision="fp32", device="cpu"
     )
-    engine = open_engine(choose_engine(settings, model.architecture.cell), model.architecture, settings, 0.0)
+    engine = open_engine(choose_engine(settings, model.architecture.cell), model.architecture, settings)
     engine.load(model.parameters)
     return engine
 

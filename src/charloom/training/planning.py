@@ -229,8 +229,10 @@ class ThroughputEstimate:
 def _timed(settings: Settings, distinct: int, hidden: int, batch: Batch, seconds: float) -> list[float]:
     """What each of some steps on the batch takes, two at least; the first finds the caches cold."""
     made = Architecture.of(settings.model.model_copy(update={"hidden": hidden}), distinct)
-    training = settings.training.model_copy(update={"weight_drop": TIMED_DROPS, "dropout_mask": "locked"})
-    engine = open_engine(choose_engine(training, made.cell), made, training, TIMED_DROPS)
+    training = settings.training.model_copy(
+        update={"dropout": TIMED_DROPS, "weight_drop": TIMED_DROPS, "dropout_mask": "locked"}
+    )
+    engine = open_engine(choose_engine(training, made.cell), made, training)
     random = np.random.default_rng(0)
     engine.load({name: random.normal(0, 0.05, shape).astype(np.float32) for name, shape in made.shapes.items()})
     state, steps = None, list[float]()

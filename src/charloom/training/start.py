@@ -19,7 +19,7 @@ from charloom.config import ModelSettings, Settings
 from charloom.data.corpus import open_corpus
 from charloom.data.dataset import Dataset, open_dataset, prepare
 from charloom.data.vocabulary import Vocabulary
-from charloom.engines.engine import choose_engine, open_engine, slower_than_asked
+from charloom.engines.engine import EngineChoice, choose_engine, open_engine, slower_than_asked
 from charloom.errors import ModelError, SettingsError
 from charloom.training.budget import Progress
 from charloom.training.events import Event, Finished, Notice, Planned, Report, Started
@@ -90,7 +90,7 @@ def start(
                     model = adapt(asked.base, model, notice)
                 for event in events:
                     run.log(event)
-                trainer = _trainer(run, dataset, layouts, RunState(model, Progress()), report, stop)
+                trainer = _trainer(run, dataset, layouts, RunState(model, Progress()), asked.engine, report, stop)
         return trainer.train()
 
 
@@ -138,7 +138,8 @@ def resume(folder: Path, budgets: Mapping[str, Any], report: Report, stop: Stop)
             if state.progress.index >= len(layouts.training):
                 found = f"below {len(layouts.training)}, the batches; found {state.progress.index}"
                 raise ModelError(f"resume.json: index must be {found}")
-            trainer = _trainer(run, dataset, layouts, state, report, stop)
+            engine = choose_engine(run.settings.training, run.settings.model.cell)
+            trainer = _trainer(run, dataset, layouts, state, engine, report, stop)
             if budgets:
                 run.save_settings()  # so that the next --resume goes on to the same end
         return trainer.train()
@@ -148,12 +149,14 @@ def resume(folder: Path, budgets: Mapping[str, Any], report: Report, stop: Stop)
 class Asked:
     """What a run was asked for.
 
-    settings: all of them, checked; chosen: names of those that nobody else may choose; base: the base model, if any.
+    settings: all of them, checked; chosen: names of those that nobody else may choose; base: the base model, if any;
+    engine: what will compute, which is here.
     """
 
     settings: Settings
     chosen: frozenset[str]
     base: ModelFolder | None
+    engine: EngineChoice
 
     @property
     def base_vocabulary(self) -> Vocabulary | None:
@@ -169,8 +172,8 @@ def _asked(values: Mapping[str, Any], base: str | None) -> Asked:
     """
     model = load_model(base) if base else None
     settings = settings_like(model, values) if model else Settings.from_flat(values)
-    check_engine(settings.training, settings.model.cell)
-    return Asked(settings, frozenset([*values, *(ModelSettings.model_fields if model else ())]), model)
+    engine = choose_engine(settings.training, settings.model.cell)
+    return Asked(settings, frozenset([*values, *(ModelSettings.model_fields if model else ())]), model, engine)
 
 
 def _check_parts(run: RunFolder, dataset: Dataset, model: ModelFolder) -> None:
@@ -194,11 +197,17 @@ def _check_parts(run: RunFolder, dataset: Dataset, model: ModelFolder) -> None:
 
 
 def _trainer(
-    run: RunFolder, dataset: Dataset, layouts: Layouts, state: RunState, report: Report, stop: Stop
+    run: RunFolder,
+    dataset: Dataset,
+    layouts: Layouts,
+    state: RunState,
+    choice: EngineChoice,
+    report: Report,
+    stop: Stop,
 ) -> Trainer:
     """The trainer at this state of the run; reports that training begins."""
-    shape, training = state.model.architecture, run.settings.training
-    engine = open_engine(shape, training, training.dropout)
+    shape = state.model.architecture
+    engine = open_engine(choice, shape, run.settings.training)
     trainer = Trainer(engine, layouts, run, state, report, stop)
     started = Started(
         run=str(run.folder),

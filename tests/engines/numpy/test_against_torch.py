@@ -31,7 +31,9 @@ NAMES = ["-".join(map(str, kind.values())) for kind in KINDS]
 
 
 def settings(**values):
-    return TrainingSettings(**{"steps": 10, "device": "cpu", "precision": "fp32", "threads": 1, **values})
+    return TrainingSettings(
+        **{"steps": 10, "device": "cpu", "precision": "fp32", "threads": 1, "dropout": 0.0, **values}
+    )
 
 
 def batch(seed=0, rows=3, width=5, masked=0.2):
@@ -74,9 +76,10 @@ def test_gradients_are_those_of_autograd(random, architecture, weights, cell, la
 
 def pair(shape, parameters, dropout=0.0, dtype=np.float64, **options):
     """Both engines, from the same weights."""
+    asked = settings(dropout=dropout, **options)
     engines = (
-        CpuEngine(EngineChoice("numpy"), shape, settings(**options), dropout, dtype=dtype),
-        torch_engine.TorchEngine(EngineChoice("torch"), shape, settings(**options), dropout, DTYPES[dtype]),
+        CpuEngine(EngineChoice("numpy"), shape, asked, dtype=dtype),
+        torch_engine.TorchEngine(EngineChoice("torch"), shape, asked, DTYPES[dtype]),
     )
     for engine in engines:
         engine.load(parameters)

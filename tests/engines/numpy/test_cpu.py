@@ -21,12 +21,12 @@ V, NOTHING = 5, -1
 
 
 def settings(**values):
-    return TrainingSettings(**{"steps": 10, "engine": "numpy", "threads": 1, **values})
+    return TrainingSettings(**{"steps": 10, "engine": "numpy", "threads": 1, "dropout": 0.0, **values})
 
 
 def made(shape, dropout=0.0, dtype=np.float32, **values):
     """An engine with parameters large enough that no gate is linear."""
-    engine = CpuEngine(EngineChoice("numpy"), shape, settings(**values), dropout, dtype=dtype)
+    engine = CpuEngine(EngineChoice("numpy"), shape, settings(dropout=dropout, **values), dtype=dtype)
     generator = np.random.default_rng(7)
     engine.load({name: generator.normal(0, 0.7, size) for name, size in shape.shapes.items()})
     return engine
@@ -62,7 +62,7 @@ def test_a_restored_engine_goes_on_bit_for_bit(architecture, cell, optimizer):
         if step == 2:
             parameters, arrays = straight.parameters(), straight.snapshot(state)
         _, _, state = straight.step(*batch(step, rows=16), state, 0.02)
-    resumed = CpuEngine(EngineChoice("numpy"), shape, settings(**options), 0.3)
+    resumed = CpuEngine(EngineChoice("numpy"), shape, settings(dropout=0.3, **options))
     resumed.load(parameters)
     again = resumed.restore(arrays, 16)
     assert_same(resumed.snapshot(again), arrays)
@@ -234,7 +234,7 @@ def test_numbers_that_overflow_end_in_a_loss_that_is_not_finite(architecture):
 def test_every_optimizer_learns(architecture, optimizer):
     """An optimizer whose rate or memory is not wired up: the four patterns are learnt by heart, or not."""
     shape = architecture(hidden=16)
-    engine = CpuEngine(EngineChoice("numpy"), shape, settings(optimizer=optimizer), 0.0)
+    engine = CpuEngine(EngineChoice("numpy"), shape, settings(optimizer=optimizer))
     engine.load(initial_parameters(shape, 0))
     inputs = np.tile(np.arange(4), (2, 3))
     rate = {"sgd": 0.5, "adagrad": 0.2, "rmsprop": 0.01}.get(optimizer, 0.05)

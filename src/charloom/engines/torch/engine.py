@@ -51,15 +51,14 @@ class TorchEngine:
         choice: EngineChoice,
         architecture: Architecture,
         settings: TrainingSettings,
-        dropout: float = 0.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         if settings.threads:
             torch.set_num_threads(thread_count(settings.threads))
-        self._settings, self._dropout, self._dtype = settings, dropout, dtype
+        self._settings, self._dtype = settings, dtype
         self._device = torch.device(choice.device)
         self._products = torch.bfloat16 if choice.precision == "bf16" else dtype
-        network = TorchNetwork(architecture, dropout, settings.dropout_mask == "locked", settings.weight_drop)
+        network = TorchNetwork(architecture, settings.dropout, settings.dropout_mask == "locked", settings.weight_drop)
         self.network = network.to(self._device, dtype)
         self._optimizer = _optimizer(self.network, settings, self._device)
         self._steps = 0
@@ -97,7 +96,7 @@ class TorchEngine:
 
     def _seed_dropout(self) -> None:
         """Makes the dropout of this step a function of (seed, step): PyTorch's draws, and `masks.py`'s."""
-        if self._dropout or self._settings.weight_drop:
+        if self._settings.dropout or self._settings.weight_drop:
             self.network.dropout.random = random_stream(self._settings.seed, self._steps)
             if self.network.rnn.dropout or self._device.type != "cpu":
                 torch.manual_seed(int(np.random.SeedSequence([self._settings.seed, self._steps]).generate_state(1)[0]))
