@@ -73,6 +73,16 @@ def test_a_text_is_the_same_alone_in_a_batch_and_streamed(cell, options):
     assert model.generate_many(2, "abc", 400, seed=3, index=2, stop=["ab", "h\n"], **options) == many[2:4]
 
 
+def test_many_prompts_side_by_side():
+    """Catches a text after another prompt than its own, and an index that counts prompts in place of texts."""
+    model = random_model()
+    many = model.generate_many(2, ["abc", "", "h\n"], 60, seed=3, index=5)
+    for k, text in enumerate(many):
+        assert text == model.generate(["abc", "", "h\n"][k // 2], 60, seed=3, index=5 + k)
+    with pytest.raises(SettingsError, match="count must be from 1"):
+        model.generate_many(1, [])
+
+
 def test_a_longer_text_begins_with_the_shorter_one():
     """Catches random numbers that depend on the length asked for."""
     model = random_model()
@@ -270,6 +280,40 @@ def test_options_out_of_range_are_named_at_the_call(options):
     for count in (0, 100_001, 2**70):
         with pytest.raises(SettingsError, match="count must be from 1 to 100,000"):
             random_model().generate_many(count)
+
+
+def test_a_length_that_no_memory_holds():
+    """Catches a program that fills the memory before it fails; `stream` takes any length."""
+    for ask in (random_model().generate, lambda length: random_model().generate_many(10**4, length=length)):
+        with pytest.raises(SettingsError, match=r"length must be at most 1,000,000,000 .*; stream gives any length"):
+            ask(length=10**30)
+    assert len(next(random_model().stream(length=10**30, seed=1))) > 0
+
+
+@pytest.mark.parametrize("logprobs", [-1, 101])
+def test_too_many_log_probabilities(logprobs):
+    """Catches an array as wide as somebody likes."""
+    with pytest.raises(SettingsError, match="logprobs must be from 0 to 100"):
+        random_model().request("a", logprobs=logprobs)
+
+
+def test_repetition_is_penalised_and_ngrams_are_not_repeated():
+    """Catches an option that is taken and does nothing, and a history that leaves out the prompt."""
+    model = random_model()
+    plain = model.generate("abc", 300, seed=1)
+    assert model.generate("abc", 300, seed=1, repetition_penalty=1.0) == plain
+    assert model.generate("abc", 300, seed=1, repetition_penalty=3.0) != plain
+    text = "abc" + model.generate("abc", 300, seed=1, no_repeat_ngram_size=3)
+    seen = [text[k : k + 3] for k in range(len(text) - 2)]
+    assert len(seen) == len({*seen})
+    chain = chain_model(LETTERS, {n: (n + 1) % LETTERS.size for n in range(LETTERS.size)})
+    assert "bcd" not in chain.generate("abcdab", 5, seed=0, no_repeat_ngram_size=3)
+
+
+def test_the_earlier_name_of_the_metadata():
+    """Catches a program of the version before that ends with an AttributeError."""
+    with pytest.warns(DeprecationWarning, match=r"Model\.metadata"):
+        assert random_model(metadata={"corpus": "x"}).provenance == {"corpus": "x"}
 
 
 def test_the_index_of_the_last_text_of_a_batch():

@@ -158,3 +158,64 @@ def test_adapting_to_a_text_first(charloom, tmp_path, tiny):
     assert {path.name: path.read_bytes() for path in (tiny / "best").iterdir()} == before
     assert "no such file" in charloom(*arguments, "--adapt", "b.txt").complaint
     assert "stdin can be read only once" in charloom(*arguments, "--adapt", "-", "--prompt", "-", stdin="x").complaint
+
+
+def test_several_prompts_give_several_texts(charloom, tiny):
+    """Catches a prompt that is dropped, and texts in another order than their prompts."""
+    asked = ("--length", "20", "--seed", "4")
+    ended = charloom("generate", tiny, *asked, "--prompt", "Now", "--prompt", "The ", "--count", "2", "--json")
+    texts = [json.loads(line) for line in ended.out.splitlines()]
+    assert [(text["index"], text["prompt"]) for text in texts] == [(0, "Now"), (1, "Now"), (2, "The "), (3, "The ")]
+    assert [text["text"] for text in texts] == Model.load(tiny).generate_many(2, ["Now", "The "], 20, seed=4)
+    plain = charloom("generate", tiny, *asked, "--prompt", "Now", "--prompt", "The ").out
+    assert plain.startswith("--- 1\nNow")
+    assert "\n--- 2\nThe " in plain
+
+
+def test_records_as_json_are_an_object_each(charloom, tiny_records):
+    """Catches records that are cut otherwise than without --json, and a last one that is lost."""
+    asked = ("generate", tiny_records, "--records", "4", "--seed", "1")
+    ended = charloom(*asked, "--json", "--count", "2")
+    records = [json.loads(line) for line in ended.out.splitlines()]
+    assert sorted((each["index"], each["record"]) for each in records) == [(k, n) for k in range(2) for n in range(4)]
+    first = [each["text"] for each in records if each["index"] == 0]
+    assert "\n".join(first) + "\n" == charloom(*asked).out
+    begun = charloom("generate", tiny_records, "--records", "2", "--seed", "1", "--prompt", "a", "--json")
+    assert [json.loads(line)["prompt"] for line in begun.out.splitlines()] == ["a", "a"]
+
+
+def test_repetition_options_reach_the_model(charloom, tiny):
+    """Catches an option that is taken and does nothing, and a value that fails in the middle of a text."""
+    asked = ("generate", tiny, "--length", "80", "--seed", "4")
+    options = {"--repetition-penalty": "2", "--repetition-window": "9", "--no-repeat-ngram-size": "3"}
+    ended = charloom(*asked, *(word for pair in options.items() for word in pair))
+    expected = Model.load(tiny).generate(
+        length=80, seed=4, repetition_penalty=2, repetition_window=9, no_repeat_ngram_size=3
+    )
+    assert ended.out == expected + "\n"
+    for name in options:
+        ended = charloom(*asked, name, "-1")
+        assert ended.status == 2
+        assert ended.complaint.startswith(f"{name} must be")
+
+
+def test_interactive_continues_each_line(charloom, tiny):
+    """Catches a session that a mistake ends, a line that is read as more of the last one, and texts that repeat."""
+    typed = "Now \nNow \n\nNow \u1234\nThe\n"
+    ended = charloom("generate", tiny, "--interactive", "--length", "30", "--seed", "1", stdin=typed)
+    model = Model.load(tiny)
+    texts = ["Now " + model.generate("Now ", 30, seed=1, index=index) for index in (0, 1)]
+    texts.append(texts[-1] + model.generate(texts[-1], 30, seed=1, index=2))
+    texts.append("The" + model.generate("The", 30, seed=1, index=4))
+    assert ended.status == 0
+    assert ended.out == "".join(f"{text}\n" for text in texts)
+    assert "(U+1234) at position 4 of the prompt" in ended.err
+    refused = charloom("generate", tiny, "--interactive", "--prompt", "Now")
+    assert refused.status == 2
+    assert "--interactive" in refused.complaint
+
+
+def test_interactive_ends_a_record(charloom, tiny_records):
+    """Catches a model of records that goes on with the next name."""
+    ended = charloom("generate", tiny_records, "--interactive", "--seed", "1", stdin="a\n")
+    assert ended.out == "a" + Model.load(tiny_records).generate("a", records=1, seed=1) + "\n"
