@@ -5,6 +5,8 @@ Shapes: B sequences, T time steps, V vocabulary size, E embedding, H hidden, L l
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,9 @@ from torch.func import functional_call
 from charloom.architecture import Architecture
 from charloom.data.groups import NOTHING
 from charloom.engines.masks import dropout_levels, random_stream
+
+# With weight drop, cuDNN copies weights that lie apart in memory. It is meant, and slow only beside a GPU's best.
+warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
 
 TorchState = tuple[Tensor, ...]  # (h_LBH,) or, for an LSTM, (h_LBH, c_LBH)
 
