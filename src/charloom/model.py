@@ -360,22 +360,23 @@ class Model:
                 "records need a model that knows where a record ends, trained with --records line, sentence, "
                 "paragraph, file or field; this one was not: give a length or stop strings instead"
             )
-        return asked if asked.seed is not None else asked.model_copy(update={"seed": secrets.randbits(63)})
+        return asked.model_copy(update={"seed": secrets.randbits(63) if asked.seed is None else asked.seed})
 
     def _request(self, prompt: str, asked: GenerationOptions) -> Request:
+        assert asked.seed is not None
         return Request(
-            self._prompt(prompt, asked.unknown),
-            Sampling.model_construct(**{name: getattr(asked, name) for name in Sampling.model_fields}),
-            asked.seed or 0,
-            asked.index,
-            LENGTH if asked.length is None and asked.records is None else asked.length,
-            asked.records,
-            StopStrings(asked.stop),
-            SEPARATOR_TEXTS[self.records],
+            prompt_T=self._prompt(prompt, asked.unknown),
+            sampling=Sampling.model_construct(**{name: getattr(asked, name) for name in Sampling.model_fields}),
+            seed=asked.seed,
+            index=asked.index,
+            length=LENGTH if asked.length is None and asked.records is None else asked.length,
+            records=asked.records,
+            stop=StopStrings(asked.stop),
+            separator_text=SEPARATOR_TEXTS[self.records],
         )
 
     def _prompt(self, prompt: str, unknown: UnknownPolicy) -> Integers:
-        """The tokens that are read before the first one is written; empty where the first one is to be drawn."""
+        """The tokens that are read before the first one is generated; empty where the first one is to be drawn."""
         prompt_T = self._encode(prompt, unknown, "the prompt")
         if self.vocabulary.separator_id is not None:
             return self._after_separator(prompt_T)

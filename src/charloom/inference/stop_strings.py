@@ -10,7 +10,7 @@ class StopStrings:
     """The automaton of some stop strings (Aho and Corasick 1975); memory and time are linear in their characters.
 
     A state is the longest end of a text that is the beginning of a stop string; 0 is the empty one. Nothing changes
-    once it is made, so texts share it.
+    once it is made, so sequences share it.
     """
 
     def __init__(self, stop: Sequence[str]) -> None:
@@ -60,7 +60,7 @@ class StopGate:
         self._held: deque[str] = deque()
 
     def push(self, character: str) -> str:
-        """What may be written after this character; nothing once stopped."""
+        """What may be given out after this character; nothing once stopped."""
         if not self._stop:
             return character
         if self.stopped:

@@ -103,7 +103,18 @@ class NumpyNetwork:
         x_NH = dropout.forward(top_TBH.reshape(-1, self.architecture.hidden)[positions_N], mask_NH)
         weights = self.parameters["head.weight"], self.parameters["head.bias"]
         nats, correct, last = head.forward(x_NH, *weights, targets_BT[rows_N, times_N])
-        return ForwardPass(nats, len(positions_N), correct, after, first, layers, between, positions_N, mask_NH, last)
+        return ForwardPass(
+            nats=nats,
+            count=len(positions_N),
+            correct=correct,
+            state=after,
+            input_layer=first,
+            layers=layers,
+            between=between,
+            positions_N=positions_N,
+            mask_NH=mask_NH,
+            head=last,
+        )
 
     def _unroll(
         self, inputs_BT: Integers, state: CpuState | None, masks: Masks | None

@@ -1,6 +1,6 @@
 // Whether a team of threads pays at the moment, found out by trying.
 //
-// On an idle machine two threads write up to six times as fast as one, because each has its share of the weights in its
+// On an idle machine two threads generate up to six times as fast as one, because each has its share of the weights in its
 // own core's cache; while other processes keep the cores busy, a team waits at every barrier for whoever is kept away.
 // So both ways are timed, the faster one is taken, and the other is tried again now and then, the more rarely the more a
 // trial costs.
