@@ -391,6 +391,11 @@ def closed(streams: str, *arguments: str | os.PathLike[str]) -> subprocess.Compl
         (">&-", ["--version"], "Bad file descriptor"),
         ("<&-", ["eval", "MODEL", "-"], "Bad file descriptor"),
         ("<&-", ["train", "-"], "Bad file descriptor"),
+        (
+            "<&-",
+            ["generate", "MODEL", "--prompt", "-"],
+            "--prompt - needs a stdin that can be read: Bad file descriptor",
+        ),
     ],
 )
 def test_streams_that_are_closed(tiny, streams, arguments, says):

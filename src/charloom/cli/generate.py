@@ -202,6 +202,8 @@ def _prompt(prompt: str, binary: bool) -> str:
             found = f"byte 0x{error.object[error.start]:02X} at offset {error.start:,} is not"
             raise TextError(f"--prompt {prompt} must be UTF-8; {found}") from None
         reason = error.strerror if isinstance(error, OSError) else error
+        if prompt == "-":
+            raise TextError(f"--prompt - needs a stdin that can be read: {reason}") from None
         raise SettingsError(
             f"--prompt @FILE must name a file that can be read; {prompt[1:]}: {reason}; "
             "a prompt that begins with @ can come from stdin: --prompt -"
