@@ -15,7 +15,7 @@ from charloom.lessons import QUICK_TEXT, TEXTS, teach
 
 @click.command(
     cls=SettingsCommand,
-    short_help="Run one of the five classic programs and see its proof.",
+    short_help="Run one of the five classic programs and get a verdict.",
     epilog="""\b
     Examples:
       charloom lesson alphabet

@@ -32,7 +32,7 @@ COMMANDS = {
     "info": "Show a model, or what this installation can do.",
     "import": "Turn an old PyTorch or Keras checkpoint into a model folder.",
     "demo": "Train for a minute on text that is part of Python, and generate from it.",
-    "lesson": "Run one of the five classic programs and see its proof.",
+    "lesson": "Run one of the five classic programs and get a verdict.",
     "corpora": "List the named corpora.",
 }
 
