@@ -69,7 +69,10 @@ TURN = 200  # characters of an answer with --interactive
     "--interactive", is_flag=True, help="continue each line that is typed; an empty line goes on with the last"
 )
 @click.option(
-    "--json", "as_json", is_flag=True, help="print a JSON object a text, or a record: index, seed, prompt, text"
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="a JSON object a text: index, seed, prompt, text; with --records one a record, also with its number",
 )
 def command(
     model: str,
