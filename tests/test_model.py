@@ -290,10 +290,17 @@ def test_a_length_that_no_memory_holds():
     assert len(next(random_model().stream(length=10**30, seed=1))) > 0
 
 
-@pytest.mark.parametrize("logprobs", [-1, 101])
+@pytest.mark.parametrize("options", [{"slots": 0}, {"slots": 10**9}, {"precision": "fp64"}, {"threads": 0}])
+def test_a_scheduler_out_of_range(options):
+    """Catches a run without a slot, which never ends, and an error that is not ours."""
+    with pytest.raises(SettingsError, match=next(iter(options))):
+        random_model().run([], **options)
+
+
+@pytest.mark.parametrize("logprobs", [-1, 101, 1.5, True])
 def test_too_many_log_probabilities(logprobs):
     """Catches an array as wide as somebody likes."""
-    with pytest.raises(SettingsError, match="logprobs must be from 0 to 100"):
+    with pytest.raises(SettingsError, match="logprobs must be a number from 0 to 100"):
         random_model().request("a", logprobs=logprobs)
 
 

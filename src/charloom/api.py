@@ -14,6 +14,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+from charloom.errors import SettingsError
 from charloom.model import Model
 from charloom.training.events import Event, Report
 
@@ -59,6 +60,8 @@ def train(
     from charloom.training import start
     from charloom.training.interrupt import graceful_interrupt
 
+    if origin is not None and base is not None:
+        raise SettingsError("base must not be given with origin, its former name; leave origin out", "base")
     if origin is not None:
         message = "origin is now called base; the next version will not know the former name"
         warnings.warn(message, DeprecationWarning, stacklevel=2)

@@ -90,7 +90,7 @@ class GenerationOptions(Sampling):
     @classmethod
     def _stop(cls, value: Any) -> Any:
         value = (value,) if isinstance(value, str) else value
-        if value is not None and "" in value:
+        if isinstance(value, Sequence | set | frozenset) and "" in value:
             raise ValueError("a stop string must hold at least one character; found an empty one")
         return () if value is None else value
 
@@ -245,22 +245,23 @@ class Model:
 
         Text k is what `generate` gives with the same seed and `index=index + k`; first come those of the first prompt.
         """
-        prompts = [prompt] if isinstance(prompt, str) else prompt
-        if not (1 <= count <= MOST_SEQUENCES and 1 <= count * len(prompts) <= MOST_SEQUENCES):
-            found = f"{count} of {len(prompts)} prompts"
-            raise SettingsError(f"count must be from 1 to {MOST_SEQUENCES:,}, texts of one call; got {found}", "count")
-        count *= len(prompts)
         asked = self._options(length, options)
-        _check_length(asked, count)
-        if asked.index + count > 2**63:
-            raise SettingsError(f"index must be below 2^63 for each of {count} texts; got {asked.index} for the first")
-        firsts = [self._request(each, asked) for each in prompts]
-        each = count // len(prompts)
-        requests = (replace(firsts[k // each], index=asked.index + k) for k in range(count))
-        texts: list[list[str]] = [[] for _ in range(count)]
-        for number, output in self.run(requests, asked.precision, asked.threads, slots=min(count, MANY_SLOTS)):
+        requests = self._requests(count, prompt, asked)
+        _check_length(asked, len(requests))
+        texts: list[list[str]] = [[] for _ in requests]
+        for number, output in self.run(requests, asked.precision, asked.threads, min(len(requests), MANY_SLOTS)):
             texts[number].append(output.text)
         return ["".join(chunks) for chunks in texts]
+
+    def requests(
+        self,
+        count: int,
+        prompt: str | Sequence[str] = "",
+        length: int | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> list[Request]:
+        """The requests of `generate_many`, in its order."""
+        return self._requests(count, prompt, self._options(length, dict(options)))
 
     def request(
         self,
@@ -278,8 +279,8 @@ class Model:
                 many as the vocabulary has; None for none at all.
             options: see `stream`.
         """
-        if logprobs is not None and not 0 <= logprobs <= MOST_LOGPROBS:
-            raise SettingsError(f"logprobs must be from 0 to {MOST_LOGPROBS}; got {logprobs}", "logprobs")
+        if logprobs is not None and not (type(logprobs) is int and 0 <= logprobs <= MOST_LOGPROBS):
+            raise SettingsError(f"logprobs must be a number from 0 to {MOST_LOGPROBS}; got {logprobs!r}", "logprobs")
         request = self._request(prompt, self._options(length, dict(options)))
         return replace(request, logprobs=None if logprobs is None else min(logprobs, self.vocabulary.size))
 
@@ -304,7 +305,10 @@ class Model:
         Raises:
             SettingsError: for a precision that this model or machine does not have.
         """
-        return Scheduler(self._backend(precision, threads), self.vocabulary, slots)
+        asked = validated(GenerationOptions, {"precision": precision, "threads": threads})
+        if not 1 <= slots <= MOST_SEQUENCES:
+            raise SettingsError(f"slots must be from 1 to {MOST_SEQUENCES:,}; got {slots}", "slots")
+        return Scheduler(self._backend(asked.precision, asked.threads), self.vocabulary, slots)
 
     def score(self, text: str, unknown: UnknownPolicy = "error") -> Score:
         """How well the model predicts a text: every character after the first once, the state carried from its start,
@@ -361,6 +365,19 @@ class Model:
                 "paragraph, file or field; this one was not: give a length or stop strings instead"
             )
         return asked.model_copy(update={"seed": secrets.randbits(63) if asked.seed is None else asked.seed})
+
+    def _requests(self, count: int, prompt: str | Sequence[str], asked: GenerationOptions) -> list[Request]:
+        """So many after each prompt, all with an index of their own."""
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        if not (1 <= count <= MOST_SEQUENCES and 1 <= count * len(prompts) <= MOST_SEQUENCES):
+            found = f"{count}" if len(prompts) == 1 else f"{count} for each of {len(prompts)} prompts"
+            raise SettingsError(f"count must be from 1 to {MOST_SEQUENCES:,}, texts of one call; got {found}", "count")
+        if asked.index + count * len(prompts) > 2**63:
+            raise SettingsError(
+                f"index must be below 2^63 for each of {count * len(prompts)} texts; got {asked.index} for the first"
+            )
+        firsts = [first for each in prompts for first in [self._request(each, asked)] * count]
+        return [replace(first, index=asked.index + k) for k, first in enumerate(firsts)]
 
     def _request(self, prompt: str, asked: GenerationOptions) -> Request:
         assert asked.seed is not None

@@ -180,6 +180,11 @@ def test_records_as_json_are_an_object_each(charloom, tiny_records):
     assert sorted((each["index"], each["record"]) for each in records) == [(k, n) for k in range(2) for n in range(4)]
     first = [each["text"] for each in records if each["index"] == 0]
     assert "\n".join(first) + "\n" == charloom(*asked).out
+    cut = charloom(
+        "generate", tiny_records, "--records", "4", "--seed", "1", "--json", "--length", str(len(first[0]) + 1)
+    )
+    assert [json.loads(line)["text"] for line in cut.out.splitlines()] == first[:1]
+    assert charloom(*asked, "--json", "--count", "0").status == 2
     begun = charloom("generate", tiny_records, "--records", "2", "--seed", "1", "--prompt", "a", "--json")
     assert [json.loads(line)["prompt"] for line in begun.out.splitlines()] == ["a", "a"]
 

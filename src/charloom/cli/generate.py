@@ -111,16 +111,20 @@ def command(
         _print_stream(loaded, texts[0], given)
 
 
-def _print_stream(model: Model, prompt: str, given: dict[str, Any]) -> str:
-    """Prints the prompt and what follows it, as it is made; returns both."""
+def _print_stream(model: Model, prompt: str, given: dict[str, Any], interactive: bool = False) -> list[str]:
+    """Prints the prompt and what follows it, as it is made; returns both. interactive: Ctrl-C ends only this text."""
     stream, chunks, binary = model.stream(prompt, **given), [prompt], model.vocabulary.binary
-    write(prompt, binary)
-    for chunk in stream:
-        write(chunk, binary)
-        chunks.append(chunk)
+    try:
+        write(prompt, binary)
+        for chunk in stream:
+            write(chunk, binary)
+            chunks.append(chunk)
+    except KeyboardInterrupt:
+        if not interactive:
+            raise
     if not binary or sys.stdout.isatty():
         write("\n")
-    return "".join(chunks)
+    return chunks
 
 
 def _print_texts(model: Model, prompts: Sequence[str], count: int, given: dict[str, Any], as_json: bool) -> None:
@@ -138,13 +142,13 @@ def _print_records(model: Model, prompts: Sequence[str], count: int, given: dict
     from charloom.data.vocabulary import RECORD_SEPARATOR
 
     options = {name: value for name, value in given.items() if name not in ("precision", "threads")}
-    requests = [model.request(prompt, **options) for prompt in prompts for _ in range(count)]
-    apart = (replace(each, index=index, separator_text=RECORD_SEPARATOR) for index, each in enumerate(requests))
+    requests = model.requests(count, prompts, **options)
+    apart = [replace(each, separator_text=RECORD_SEPARATOR) for each in requests]
     begun, ended = [""] * len(requests), [0] * len(requests)
     for index, output in model.run(apart, given.get("precision", "auto"), given.get("threads")):
         *records, begun[index] = (begun[index] + output.text).split(RECORD_SEPARATOR)
-        if output.finish_reason:
-            records.append(begun[index])
+        if output.finish_reason == "records" or (output.finish_reason and begun[index]):
+            records.append(begun[index])  # where the length ends just behind a separator, no record is begun
         for text in records:
             about = {"index": index, "record": ended[index], "seed": given["seed"], "prompt": prompts[index // count]}
             write(json.dumps(about | {"text": text}) + "\n")
@@ -153,23 +157,22 @@ def _print_records(model: Model, prompts: Sequence[str], count: int, given: dict
 
 def _interact(model: Model, given: dict[str, Any]) -> None:
     """Continues line after line from stdin; a mistake in one, and Ctrl-C in an answer, only end that answer."""
-    if "records" not in given:
-        given.setdefault(
-            *(("records", 1) if model.vocabulary.separator and "length" not in given else ("length", TURN))
-        )
-    text = ""
+    if not given.keys() & {"length", "records"}:
+        given |= {"records": 1} if model.vocabulary.separator else {"length": TURN}
+    typing = sys.stdin.isatty() and sys.stdout.isatty()
+    chunks: list[str] = []  # the last text, prompt and answer
     for index in itertools.count():
-        if sys.stdin.isatty():
+        if typing:
             write("> ")
         if not (line := sys.stdin.readline()):
-            return
-        text = line.removesuffix("\n") or text
+            break
+        prompt = line.rstrip("\r\n") or "".join(chunks)
         try:
-            text = _print_stream(model, text, given | {"index": index})
-        except KeyboardInterrupt:
-            write("\n")
+            chunks = _print_stream(model, prompt, given | {"index": index}, interactive=True)
         except CharloomError as error:
             tell_line(f"charloom: {error}")
+    if typing:
+        write("\n")
 
 
 def _adapted(path: str, texts: tuple[str, ...], unknown: Any) -> Model:

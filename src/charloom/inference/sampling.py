@@ -46,7 +46,7 @@ class Sampling(Section):
     min_p: float | None = Field(None, ge=0, le=1, description="only tokens at least p times as probable as the first")
     greedy: bool = Field(False, description="always the most probable token")
     repetition_penalty: float = Field(
-        1.0, gt=0, le=100, description="above 1 makes the last tokens less probable, below 1 more; 1 is off"
+        1.0, ge=0.01, le=100, description="above 1 makes the last tokens less probable, below 1 more; 1 is off"
     )
     repetition_window: int = Field(64, ge=1, le=10_000, description="the last tokens that the penalty sees")
     no_repeat_ngram_size: int | None = Field(
