@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -280,6 +281,19 @@ def test_a_long_prompt_is_read_between_steps_of_others(precision, monkeypatch):
         assert running in seen
         updates += 1
     assert updates > 5
+
+
+def test_a_chunk_of_a_prompt_needs_memory_for_that_chunk_alone(precision):
+    """Catches a long prompt of which each chunk copies and checks all that is left: its time grows with the square."""
+    backend = random_model(layers=1)._backend(precision)
+    ids_T = np.zeros(10**7, np.uint8)
+    backend.read(ids_T[:9], backend.initial_state(), 0.0)
+    tracemalloc.start()
+    try:
+        backend.read(ids_T, backend.initial_state(), 0.0)
+        assert tracemalloc.get_traced_memory()[1] < 10**7
+    finally:
+        tracemalloc.stop()
 
 
 def test_log_probabilities(precision):

@@ -19,6 +19,9 @@ from charloom.inference.sampling import NGRAM_WINDOW, Floats
 from charloom.inference.weights import InferenceWeights
 from charloom.kernels import thread_count
 
+READ_TOKENS = 2**16
+"""Most tokens of a prompt that one call reads: each call copies and checks those that it is given."""
+
 
 def fits(weights: InferenceWeights) -> bool:
     """Whether the kernels compute this network as NumPy would: they know float32 alone.
@@ -74,7 +77,7 @@ class NativeBackend:
     def read(self, ids_T: Integers, state: State, seconds: float) -> tuple[int, State]:
         """See `Backend.read`."""
         batch = self._joined(state)
-        count = batch.read(ids_T[None].astype(np.int64), None, seconds)
+        count = batch.read(ids_T[None, :READ_TOKENS].astype(np.int64), None, seconds)
         return count, self._state(batch, 1)
 
     def logits(self, ids_BT: Integers, state: State) -> tuple[Floats, State]:
