@@ -315,6 +315,17 @@ def test_log_probabilities(precision):
     assert found[0].logprob == pytest.approx(own, abs=1e-5)
 
 
+@pytest.mark.filterwarnings("error")
+def test_log_probabilities_of_a_sequence_without_a_choice(precision):
+    """Catches a warning of NumPy's about -inf less -inf."""
+    model = random_model()
+    model.weights.parameters["head.bias"][:] = -np.inf
+    work = model.scheduler("fp32")
+    work.submit(model.request("a", 5, logprobs=2))
+    outputs = [output for _ in range(3) for output in work.update()]
+    assert [(output.finish_reason, output.logprobs) for output in outputs] == [("error", ())]
+
+
 def test_stop_strings_belong_to_their_request(precision):
     """Catches an automaton whose state two sequences share."""
     model = random_model()

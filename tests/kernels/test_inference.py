@@ -389,8 +389,20 @@ def test_log_probabilities_are_numpys(variant):
             batch.join(Row(Sampling(top_k=3), 2, k, logprobs=logprobs), np.array([1]), backend.initial_state())
         both.append(batch.decode(50, np.inf))
     np.testing.assert_array_equal(both[0].tokens_BS, both[1].tokens_BS)
-    np.testing.assert_allclose(both[0].logprobs, both[1].logprobs, atol=1e-5)
-    np.testing.assert_array_equal(both[0].top_ids_BSN, both[1].top_ids_BSN)
+    for row, asked in ((1, 0), (2, 5)):
+        np.testing.assert_allclose(*(each.logprobs[row, :, : 1 + asked] for each in both), atol=1e-5)
+        np.testing.assert_array_equal(*(each.top_ids_BSN[row, :, :asked] for each in both))
+
+
+def test_a_row_that_asks_for_no_log_probabilities_takes_no_time_for_them(variant):
+    """Catches one request of many that makes a step of all several times as slow."""
+    backend = NativeBackend(variant, random_weights(architecture("lstm", hidden=60)), "fp32", 2)
+    batch, logprobs, top_ids = backend.batch(), np.full((3, 9, 6), np.nan), np.full((3, 9, 5), -1, np.int32)
+    for k, asked in enumerate((None, 0, 5)):
+        batch.join(Row(PLAIN, 2, k, logprobs=asked), np.array([1]), backend.initial_state())
+    batch._batch.decode(np.empty((3, 9), np.int64), np.inf, logprobs, top_ids)
+    assert np.isfinite(logprobs).sum(axis=2).tolist() == [[0] * 9, [1] * 9, [6] * 9]
+    assert (top_ids >= 0).sum(axis=2).tolist() == [[0] * 9, [0] * 9, [5] * 9]
 
 
 # ---- what can go wrong

@@ -154,7 +154,7 @@ def native_row(module: ModuleType, row: Row, token: int) -> Any:
     made.separator = -1 if row.separator_id is None else row.separator_id
     native = module.Row()
     native.sampling, native.seed, native.index, native.position = made, row.seed, row.index, row.position
-    native.token = token
+    native.token, native.logprobs = token, -1 if row.logprobs is None else row.logprobs
     return native
 
 

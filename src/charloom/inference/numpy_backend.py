@@ -92,9 +92,9 @@ class NumpyBatch:
             ids_B = self._choose(logits_BV.copy())
             tokens.append(ids_B)
             if top >= 0:
-                pairs = [log_probabilities(*each, top) for each in zip(logits_BV, ids_B, strict=True)]
-                logprobs.append(np.stack([pair[0] for pair in pairs]))
-                top_ids.append(np.stack([pair[1] for pair in pairs]))
+                own_and_top, ids_BN = self._log_probabilities(logits_BV, ids_B, top)
+                logprobs.append(own_and_top)
+                top_ids.append(ids_BN)
             if ids_B.min() < 0 or time.monotonic() >= end:
                 break
         if top < 0:
@@ -115,6 +115,15 @@ class NumpyBatch:
             if token >= 0:
                 row.take(token)
         return ids_B
+
+    def _log_probabilities(self, logits_BV: Floats, ids_B: Ids, top: int) -> tuple[Doubles, Ids]:
+        """[B, 1 + N] and ids_BN of `Decoded`, as far as a row asks for them and has a token."""
+        logprobs, ids_BN = np.zeros((len(ids_B), 1 + top)), np.zeros((len(ids_B), top), np.intp)
+        for number, (row, token) in enumerate(zip(self._rows, ids_B.tolist(), strict=True)):
+            if (wanted := row.row.logprobs) is not None and token >= 0:
+                found = log_probabilities(logits_BV[number], token, wanted)
+                logprobs[number, : 1 + wanted], ids_BN[number, :wanted] = found
+        return logprobs, ids_BN
 
 
 class _DecodingRow:

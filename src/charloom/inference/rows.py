@@ -56,7 +56,8 @@ class Decoded:
     """What a call of `Batch.decode` generated.
 
     tokens_BS: ids; -1 in the last step of a row whose logits leave no token to choose. logprobs: where a row asks for
-    them, [B, S, 1 + N] of the token and of the N most probable ones, whose ids top_ids_BSN has.
+    them, [B, S, 1 + N] of the token and of the N most probable ones, whose ids top_ids_BSN has; N is the most that a
+    row asks for, and what a row does not ask for is not set.
     """
 
     tokens_BS: Ids

@@ -273,8 +273,8 @@ void DecodingBatch::choose_one(const Call& call, int member, int step, int numbe
     if (member == 0 || !each_chooses_) {
         size_t at = size_t(number) * call.steps + step;
         call.generated[at] = token;
-        if (call.logprobs && token >= 0)
-            self.sampler->log_probabilities(logits, token, call.top, call.logprobs + at * (1 + call.top),
+        if (call.logprobs && row.logprobs >= 0 && token >= 0)
+            self.sampler->log_probabilities(logits, token, row.logprobs, call.logprobs + at * (1 + call.top),
                                             call.top_ids + at * call.top);
         if (row.sampling.needs_history() && token >= 0) row.history.push(token);
     }

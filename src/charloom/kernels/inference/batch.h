@@ -18,7 +18,8 @@ namespace charloom::inference {
 struct Row {
     SamplingParameters sampling;
     uint64_t seed = 0, index = 0, position = 0;
-    int token = 0;  // is read next
+    int token = 0;      // is read next
+    int logprobs = -1;  // how many log-probabilities are wanted beside that of the token; -1 for none at all
     History history;
 };
 
@@ -28,7 +29,7 @@ struct Call {
     const int64_t* given = nullptr;  // [B, S]: the tokens that are read; null where tokens are generated
     float* logits = nullptr;         // [B, S, V]: what came of the given ones; or null
     int64_t* generated = nullptr;    // [B, S]: the tokens, -1 where a row's logits leave none to choose
-    double* logprobs = nullptr;      // [B, S, 1 + N]; or null
+    double* logprobs = nullptr;      // [B, S, 1 + N], set as far as a row asks for them; or null
     int32_t* top_ids = nullptr;      // [B, S, N]
     int top = 0;                     // N
 };

@@ -130,6 +130,8 @@ public:
             size_t top = top_ids->shape(2);
             require(logprobs->shape(2) == top + 1 && top <= size_t(network_.vocabulary_size),
                     "logprobs must be [B, S, 1 + N]");
+            for (int row = 0; row < size(); row++)
+                require(batch_.row(row).logprobs <= static_cast<int>(top), "N must be what each row asks for or more");
             for (size_t axis : {0, 1})
                 require(logprobs->shape(axis) == tokens.shape(axis) && top_ids->shape(axis) == tokens.shape(axis),
                         "logprobs must be [B, S, 1 + N], top_ids [B, S, N]");
@@ -215,7 +217,8 @@ void bind_inference(nb::module_& module) {
         .def_rw("seed", &Row::seed)
         .def_rw("index", &Row::index)
         .def_rw("position", &Row::position)
-        .def_rw("token", &Row::token);
+        .def_rw("token", &Row::token)
+        .def_rw("logprobs", &Row::logprobs);
     nb::class_<CheckedBatch>(module, "DecodingBatch", "See charloom.inference.native_backend, which is what to call.")
         .def(nb::init<const PackedNetwork&, int>(), "network"_a, "threads"_a, nb::keep_alive<1, 2>())
         .def_prop_ro("size", &CheckedBatch::size)
