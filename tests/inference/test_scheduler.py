@@ -315,6 +315,17 @@ def test_log_probabilities(precision):
     assert found[0].logprob == pytest.approx(own, abs=1e-5)
 
 
+def test_every_token_is_counted(precision, monkeypatch):
+    """Catches tokens that are lost because they gave no text yet: a part of a character, or of a stop string."""
+    monkeypatch.setattr(scheduler, "CHUNK_SECONDS", 0.0)
+    model = random_model(Vocabulary("bytes"), "rnn", layers=1, scale=1.0)
+    counts = [
+        sum(output.tokens for _, output in model.run([model.request("a", 300, seed=1, logprobs=asked)], precision))
+        for asked in (None, 0)
+    ]
+    assert counts[0] == counts[1] > 300
+
+
 @pytest.mark.filterwarnings("error")
 def test_log_probabilities_of_a_sequence_without_a_choice(precision):
     """Catches a warning of NumPy's about -inf less -inf."""

@@ -84,7 +84,7 @@ class Scheduler:
         return sequence
 
     def update(self) -> list[Output]:
-        """Goes on for a moment, and gives what came of each sequence that gave anything or ended."""
+        """Goes on for a moment, and gives what came of each sequence that has new tokens or ended."""
         return [*self._cancel(), *self._admit(), *self._read_prompts(), *self._decode()]
 
     def _cancel(self) -> list[Output]:
@@ -162,9 +162,8 @@ class Scheduler:
         seconds = CHUNK_SECONDS if all(sequence.started for sequence in self._running) else 0.0
         decoded = self._batch.decode(steps, seconds)
         for row, sequence in enumerate(self._running):
-            output = sequence.take(decoded.tokens_BS[row].tolist(), _logprobs(decoded, row, sequence.request.logprobs))
-            if output.text or output.logprobs or output.finish_reason:
-                outputs.append(output)
+            logprobs = _logprobs(decoded, row, sequence.request.logprobs)
+            outputs.append(sequence.take(decoded.tokens_BS[row].tolist(), logprobs))
         self._remove_ended()
         return outputs
 
