@@ -315,6 +315,15 @@ def test_log_probabilities(precision):
     assert found[0].logprob == pytest.approx(own, abs=1e-5)
 
 
+def test_log_probabilities_of_a_first_token_that_is_drawn_evenly(precision):
+    """Catches a chance for the unknown token, which is never drawn: all together would be above 1."""
+    model = random_model(Vocabulary("characters", tuple("abcd"), unknown=True))
+    [(_, output)] = model.run([model.request("", 1, logprobs=5)], precision)
+    [found] = output.logprobs
+    assert sum(np.exp(logprob) for _, logprob in found.top) == pytest.approx(1)
+    assert found.logprob == pytest.approx(np.log(0.25))
+
+
 def test_every_token_is_counted(precision, monkeypatch):
     """Catches tokens that are lost because they gave no text yet: a part of a character, or of a stop string."""
     monkeypatch.setattr(scheduler, "CHUNK_SECONDS", 0.0)

@@ -86,8 +86,11 @@ class Sequence:
 
     def even_logprobs(self, token: int) -> list[TokenLogprobs] | None:
         """The log-probabilities of such a token, where they are asked for."""
-        top, even = self.request.logprobs, -math.log(self._vocabulary.plain)
-        return None if top is None else [TokenLogprobs(token, even, tuple((other, even) for other in range(top)))]
+        top, plain = self.request.logprobs, self._vocabulary.plain
+        if top is None:
+            return None
+        even = -math.log(plain)
+        return [TokenLogprobs(token, even, tuple((other, even) for other in range(min(top, plain))))]
 
     def row(self) -> Row:
         """What a backend must know of it. The unknown token is never generated, and no record is empty."""
