@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from charloom import kernels
 from charloom.architecture import Architecture
 from charloom.data.vocabulary import Vocabulary
-from charloom.errors import ModelError, QueueFullError
+from charloom.errors import ModelError, QueueFullError, SettingsError
 from charloom.inference import network, scheduler
 from charloom.inference.scheduler import Scheduler
 from charloom.inference.stop_strings import StopStrings
@@ -322,6 +322,15 @@ def test_log_probabilities_of_a_first_token_that_is_drawn_evenly(precision):
     [found] = output.logprobs
     assert sum(np.exp(logprob) for _, logprob in found.top) == pytest.approx(1)
     assert found.logprob == pytest.approx(np.log(0.25))
+
+
+def test_a_scheduler_needs_a_slot_and_a_queue(precision):
+    """Catches `Model.run` that never ends, or generates nothing, and says nothing."""
+    model = random_model()
+    with pytest.raises(SettingsError, match="slots and waiting must be 1 or more; got 0"):
+        model.run([model.request("a", 5)], precision, slots=0)
+    with pytest.raises(SettingsError, match="got 1 and 0"):
+        Scheduler(model._backend(precision), LETTERS, slots=1, waiting=0)
 
 
 def test_every_token_is_counted(precision, monkeypatch):

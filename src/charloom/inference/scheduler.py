@@ -13,7 +13,7 @@ from collections import deque
 import numpy as np
 
 from charloom.data.vocabulary import Vocabulary
-from charloom.errors import QueueFullError
+from charloom.errors import QueueFullError, SettingsError
 from charloom.inference.request import Request
 from charloom.inference.rows import Backend, Decoded, Integers, State
 from charloom.inference.sequence import Output, Sequence, TokenLogprobs
@@ -42,6 +42,9 @@ class Scheduler:
         vocabulary: of the model.
         slots: how many sequences are at work at once; their states take memory.
         waiting: how many requests may wait for a slot.
+
+    Raises:
+        SettingsError: for fewer than one slot, or fewer than one request that may wait.
     """
 
     def __init__(
@@ -51,6 +54,8 @@ class Scheduler:
         slots: int = SLOTS,
         waiting: int = WAITING,
     ) -> None:
+        if slots < 1 or waiting < 1:
+            raise SettingsError(f"slots and waiting must be 1 or more; got {slots} and {waiting}")
         self._backend, self._vocabulary = backend, vocabulary
         self._slots, self._most_waiting = slots, waiting
         self._waiting: deque[Sequence] = deque()
