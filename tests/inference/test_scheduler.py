@@ -17,6 +17,7 @@ from charloom.architecture import Architecture
 from charloom.data.vocabulary import Vocabulary
 from charloom.errors import ModelError, QueueFullError, SettingsError
 from charloom.inference import network, scheduler
+from charloom.inference.numpy_backend import NumpyBackend
 from charloom.inference.scheduler import Scheduler
 from charloom.inference.stop_strings import StopStrings
 from charloom.model import Model
@@ -331,6 +332,22 @@ def test_a_scheduler_needs_a_slot_and_a_queue(precision):
         model.run([model.request("a", 5)], precision, slots=0)
     with pytest.raises(SettingsError, match="got 1 and 0"):
         Scheduler(model._backend(precision), LETTERS, slots=1, waiting=0)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+def test_numpy_reads_a_prompt_in_short_chunks(cell):
+    """Catches seconds between two steps of others while a long prompt is read, and a state that knows of the chunks."""
+    model = random_model(RECORDS, cell, layers=3, hidden=70, records="line", keep_order=False)
+    backend = NumpyBackend(model.weights)
+    ids_T = np.random.default_rng(1).choice([0, 1, 2, 3, RECORDS.separator_id], 500, p=[0.3, 0.3, 0.2, 0.19, 0.01])
+    _, whole = [*backend._network.states(ids_T[None], backend.initial_state())][-1]
+    state, done, chunks = backend.initial_state(), 0, []
+    while done < len(ids_T):
+        count, state = backend.read(ids_T[done:], state, 0.0)
+        done, chunks = done + count, [*chunks, count]
+    assert max(chunks) < 100
+    np.testing.assert_array_equal(state.h_LBH, whole.h_LBH)
+    np.testing.assert_array_equal(state.memory, whole.memory)
 
 
 def test_every_token_is_counted(precision, monkeypatch):
