@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,8 +14,7 @@ from charloom.inference.rows import Integers, Row
 from charloom.inference.sampling import draw, uniforms
 
 
-@dataclass(frozen=True)
-class TokenLogprobs:
+class TokenLogprobs(NamedTuple):
     """ln p of a token and of the most probable ones, by the network's own distribution: before any sampling parameter.
 
     token: its id; logprob: ln p; top: pairs of an id and its ln p, the most probable first.
@@ -26,8 +25,7 @@ class TokenLogprobs:
     top: tuple[tuple[int, float], ...] = ()
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(NamedTuple):
     """What came of one sequence in one update of the scheduler.
 
     text: what is certain by now, which may be none; tokens: how many were generated; logprobs: of each of those, where
@@ -111,13 +109,13 @@ class Sequence:
 
     def take(self, tokens: list[int], logprobs: list[TokenLogprobs] | None = None) -> Output:
         """What comes of its next tokens: of all up to the one that ends it. An id of -1 ends it with an error."""
-        self.started, text, taken = True, "", 0
+        self.started, text, taken, detokenizer = True, "", 0, self._detokenizer
         for token in tokens:
-            if self.finish_reason:
+            if detokenizer.finish_reason:  # not the property: this is done for every token
                 break
             if token < 0:
-                self._detokenizer.finish_reason = "error"
+                detokenizer.finish_reason = "error"
                 break
-            text += self._detokenizer.push(token)
+            text += detokenizer.push(token)
             taken += 1
-        return Output(self, text, taken, tuple(logprobs[:taken]) if logprobs else (), self.finish_reason)
+        return Output(self, text, taken, tuple(logprobs[:taken]) if logprobs else (), detokenizer.finish_reason)
