@@ -118,6 +118,7 @@ def machine(precision, made, batch_of=None):  # noqa: C901 - a class of small me
         @rule(data=st.data(), moment=st.sampled_from([0.0, 0.02]), reading=st.sampled_from([0.0, 0.02]))
         def update(self, data, moment, reading):
             scheduler.CHUNK_SECONDS, scheduler.READ_SECONDS = moment, reading
+            scheduler.FIRST_SECONDS = min(moment, 0.002)
             for each, sequences in self.given.values():
                 for output in each.update():
                     sequences[output.sequence].append(output)
@@ -164,7 +165,7 @@ def outputs_of(model, request, precision):
 @pytest.fixture
 def restored(monkeypatch):
     """The constants that the machine changes; NumPy's prompts in several blocks."""
-    for name in ("CHUNK_SECONDS", "READ_SECONDS"):
+    for name in ("CHUNK_SECONDS", "FIRST_SECONDS", "READ_SECONDS"):
         monkeypatch.setattr(scheduler, name, getattr(scheduler, name))
     monkeypatch.setattr(network, "BLOCK_LIMIT", 80 * 50)
 
@@ -272,7 +273,7 @@ def test_a_long_prompt_is_read_between_steps_of_others(precision, monkeypatch):
     monkeypatch.setattr(network, "BLOCK_LIMIT", 80 * 50)
     model = random_model()
     work = model.scheduler(precision)
-    running = work.submit(model.request("a", None, seed=1, stop="no such text"))
+    running = work.submit(model.request("a", 10**6, seed=1))
     work.update()
     late, updates = work.submit(model.request("ab" * 400, 5)), 0
     seen: set = set()
@@ -348,6 +349,20 @@ def test_numpy_reads_a_prompt_in_short_chunks(cell):
     assert max(chunks) < 100
     np.testing.assert_array_equal(state.h_LBH, whole.h_LBH)
     np.testing.assert_array_equal(state.memory, whole.memory)
+
+
+def test_the_first_update_of_a_sequence_is_short_but_not_empty(precision, monkeypatch):
+    """Catches a first text that waits, and a few tokens an update while many short sequences come and go."""
+    model, seconds = random_model(), []
+    work = model.scheduler(precision)
+    plain = work._batch.decode
+    monkeypatch.setattr(work._batch, "decode", lambda steps, most: seconds.append(most) or plain(steps, most))
+    for _ in range(2):
+        work.submit(model.request("a", 10_000))
+        work.update()
+        work.update()
+    assert 0 < seconds[0] == seconds[2] <= 0.002
+    assert seconds[1] == seconds[3] == scheduler.CHUNK_SECONDS
 
 
 def test_every_token_is_counted(precision, monkeypatch):

@@ -21,6 +21,10 @@ from charloom.inference.sequence import Output, Sequence, TokenLogprobs
 CHUNK_SECONDS = 0.02
 """Running sequences go on for so long in an update: soon enough for the eye, rare enough to cost nothing."""
 
+FIRST_SECONDS = 0.002
+"""For so long where one of them has given out nothing yet: soon enough for its first text, and with many that come and
+go, few enough updates."""
+
 CHUNK_TOKENS = 2**12
 """Most tokens that they generate in it, all together."""
 
@@ -164,7 +168,7 @@ class Scheduler:
         if not self._running:
             return outputs
         steps = min(max(1, CHUNK_TOKENS // len(self._running)), *(sequence.left for sequence in self._running))
-        seconds = CHUNK_SECONDS if all(sequence.started for sequence in self._running) else 0.0
+        seconds = CHUNK_SECONDS if all(sequence.started for sequence in self._running) else FIRST_SECONDS
         decoded = self._batch.decode(steps, seconds)
         for row, sequence in enumerate(self._running):
             logprobs = _logprobs(decoded, row, sequence.request.logprobs)
