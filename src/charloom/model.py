@@ -376,8 +376,11 @@ class Model:
             raise SettingsError(
                 f"index must be below 2^63 for each of {count * len(prompts)} texts; got {asked.index} for the first"
             )
-        firsts = [first for each in prompts for first in [self._request(each, asked)] * count]
-        return [replace(first, index=asked.index + k) for k, first in enumerate(firsts)]
+        first = self._request(prompts[0], asked)
+        prompts_T = [self._prompt(each, asked.unknown) for each in prompts]
+        return [
+            replace(first, prompt_T=prompts_T[k // count], index=asked.index + k) for k in range(count * len(prompts))
+        ]
 
     def _request(self, prompt: str, asked: GenerationOptions) -> Request:
         assert asked.seed is not None

@@ -365,6 +365,15 @@ def test_the_first_update_of_a_sequence_is_short_but_not_empty(precision, monkey
     assert seconds[1] == seconds[3] == scheduler.CHUNK_SECONDS
 
 
+def test_prompts_share_what_is_asked_of_them(monkeypatch):
+    """Catches an automaton of stop strings for each prompt (30 MB at most), and rows that NumPy chooses one by one."""
+    requests: list = []
+    monkeypatch.setattr(Model, "run", lambda self, given, *rest, **options: requests.extend(given) or iter(()))
+    random_model().generate_many(2, ["a", "b", "c"], 5, stop="xyz", seed=1)
+    assert len(requests) == 6
+    assert len({id(request.stop) for request in requests}) == len({id(request.sampling) for request in requests}) == 1
+
+
 def test_every_token_is_counted(precision, monkeypatch):
     """Catches tokens that are lost because they gave no text yet: a part of a character, or of a stop string."""
     monkeypatch.setattr(scheduler, "CHUNK_SECONDS", 0.0)
