@@ -306,8 +306,6 @@ class Model:
             SettingsError: for a precision that this model or machine does not have.
         """
         asked = validated(GenerationOptions, {"precision": precision, "threads": threads})
-        if not 1 <= slots <= MOST_SEQUENCES:
-            raise SettingsError(f"slots must be from 1 to {MOST_SEQUENCES:,}; got {slots}", "slots")
         return Scheduler(self._backend(asked.precision, asked.threads), self.vocabulary, slots)
 
     def score(self, text: str, unknown: UnknownPolicy = "error") -> Score:
