@@ -46,11 +46,11 @@ def traffic(cell: str, layers: int, hidden: int, batch: int, size: int) -> float
     gates, total = GATES[cell], 0.0
     for layer in range(layers):
         below = layer > 0
-        numbers = 2 * SAVED[cell]  # written, and read in the backward pass
-        numbers += 2 * gates * (1 + below)  # gradients: written; read for each weight matrix and the layer below
-        numbers += 2 * gates * below  # input sums, written and read
-        numbers += 3 + 2  # hidden values: written, read above, read for the gradient; their gradient written and read
-        total += numbers * hidden * size
+        values = 2 * SAVED[cell]  # written, and read in the backward pass
+        values += 2 * gates * (1 + below)  # gradients: written; read for each weight matrix and the layer below
+        values += 2 * gates * below  # input sums, written and read
+        values += 3 + 2  # hidden values: written, read above, read for the gradient; their gradient written and read
+        total += values * hidden * size
         weights = gates * hidden * hidden * size
         if weights > CACHE:
             total += 2 * weights * cores() / batch  # by each core at each step, forward and backward

@@ -30,7 +30,7 @@ from charloom.engines.torch.device import choose_precision  # noqa: E402
 CASES = {128: 60, 512: 20}  # hidden units: steps a block
 BLOCKS = 7
 WARM_UP = 10  # steps
-NEVER = 1_000_000_000
+NO_STEP = 1_000_000_000
 B, T = 32, 64
 WORDS = "the of and to a in that it is was he for on are with as his they be at one have this from".split()  # noqa: SIM905
 
@@ -105,8 +105,8 @@ def measure(path: Path, hidden: int, steps: int) -> None:
         "seq_length": T,
         "split": "100/0/0",
         "engine": "torch",
-        "validate_every": NEVER,
-        "checkpoint_every": NEVER,
+        "validate_every": NO_STEP,
+        "checkpoint_every": NO_STEP,
     }
     turns = Turns(BareLoop(path, hidden))
     with tempfile.TemporaryDirectory() as folder:

@@ -38,7 +38,7 @@ def test_train_gives_the_best_model_of_the_run(trained, capsys):
     assert (captured.out, captured.err) == ("", "")
 
 
-def test_a_model_writes_streams_and_scores(trained):
+def test_a_model_generates_streams_and_scores(trained):
     """The README's example, line by line."""
     model = charloom.load(str(trained))
     text = model.generate("Now", length=200, seed=1)

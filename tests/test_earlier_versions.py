@@ -33,12 +33,12 @@ def backend(request, monkeypatch):
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_a_model_writes_the_same_texts(backend, name):
+def test_a_model_generates_the_same_texts(backend, name):
     """Catches: an older model that is refused, or whose seeds, filters, stop strings or records mean other texts."""
     model = charloom.load(FOLDER / name)
     for request in TEXTS[name]:
-        written = getattr(model, request["method"])(**request["options"], precision="fp32")
-        assert written == request["text"], request
+        generated = getattr(model, request["method"])(**request["options"], precision="fp32")
+        assert generated == request["text"], request
 
 
 @pytest.mark.parametrize("name", TEXTS)

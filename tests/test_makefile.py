@@ -26,5 +26,5 @@ def test_a_path_with_spaces_and_umlauts(tmp_path: Path, target: str):
     python = [word for word in words if word.startswith("-DPython_EXECUTABLE=")]
     assert python == [f"-DPython_EXECUTABLE={folder}/.venv/bin/python"]
     assert f"-DCMAKE_MAKE_PROGRAM={folder}/.venv/bin/ninja" in words
-    pieces = [word for word in words if "Sätze" in word and str(folder) not in word]
-    assert not pieces
+    split = [word for word in words if "Sätze" in word and str(folder) not in word]
+    assert not split

@@ -31,9 +31,9 @@ def test_every_result_has_a_command(page):
     """A row that nobody can make again; a trial that ran twice."""
     run = importlib.import_module("run")
     trials, found = list(run.trials()), [run.key(result) for result in run.results()]
-    paces = [run.key(json.loads(line)) for line in run.THROUGHPUTS.read_text(encoding="utf-8").splitlines()]
+    throughputs = [run.key(json.loads(line)) for line in run.THROUGHPUTS.read_text(encoding="utf-8").splitlines()]
     assert set(found) <= set(trials)
-    assert set(paces) <= set(trials)
-    assert len(set(paces)) == len(paces)
+    assert set(throughputs) <= set(trials)
+    assert len(set(throughputs)) == len(throughputs)
     assert len(set(found)) == len(found)
     assert len(set(trials)) == len(trials)

@@ -37,7 +37,7 @@ def filled(text: str, found: Sequence[Result]) -> str:
         "fp32": lambda found: minutes(found, "fp32"),
         "lesson": lesson,
         "pictures": pictures,
-        "text": texts,
+        "text": comparisons,
         "settings": settings,
         "grid": grid,
         "depth": lambda found: plain(found, "depth"),
@@ -107,7 +107,7 @@ def beside(result: Result) -> bool:
     return result["name"] == "nanogpt" or "--precision fp32" in result["flags"]
 
 
-def texts(found: Sequence[Result]) -> Iterable[str]:
+def comparisons(found: Sequence[Result]) -> Iterable[str]:
     """The plan beside the best by hand."""
     yield from head("text", "planned", "nats per token", "best of the others", "nats per token", "the plan's is")
     for corpus in corpora(found):

@@ -39,9 +39,9 @@ EVALUATED, OTHERWISE = {"minutes", "fp32"}, ("--protocol", "windows:256", "--dyn
 """Names whose models `charloom eval` reads, too, and how."""
 
 TIMED = {"text", "grid", "depth", "size", "ablation"}
-"""Names whose trials get as many steps as their minutes hold by `throughput.py`; those are kept in throughput.jsonl."""
+"""Names whose trials get as many steps as their minutes hold by `throughput.py`; those are in throughput.jsonl."""
 
-DROPPING = "--dropout 0.3 --weight-drop 0.3 --dropout-mask locked"
+DROPOUT = "--dropout 0.3 --weight-drop 0.3 --dropout-mask locked"
 """Of what the plan will choose: how it is timed."""
 
 PROGRAMS = {"prototypes", "nanogpt"}
@@ -102,7 +102,7 @@ def in_steps(name: str, corpus: str, flags: str) -> str:
     distinct = planned(corpus, "--minutes 1", lambda _: 1.0).distinct
     together = [each for *which, each in trials() if which == [name, corpus] and "--hidden" in each]
     if missing := [each for each in together if each not in steps]:
-        now = steps_in_time([each if "--lr" in each else f"{each} {DROPPING}" for each in together], distinct)
+        now = steps_in_time([each if "--lr" in each else f"{each} {DROPOUT}" for each in together], distinct)
         now_of = dict(zip(together, now, strict=True))
         then_to_now = median([steps[each] / now_of[each] for each in together if each in steps] or [1.0])
         print(f"{corpus}: {1 / then_to_now:.2f} times as fast as when timed first", file=sys.stderr, flush=True)

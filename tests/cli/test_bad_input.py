@@ -297,7 +297,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_model_folder_that_is_damaged(charloom, tmp_path, tiny, damage):
-    """A traceback from a library; weights that write rubbish; or another file's name in the message."""
+    """A traceback from a library; weights that generate rubbish; or another file's name in the message."""
     shutil.copytree(tiny / "best", tmp_path / "model")
     spoil, says = DAMAGES[damage]
     spoil(tmp_path / "model")
@@ -436,7 +436,7 @@ def test_half_a_character_in_a_vocabulary(charloom, tmp_path, tiny):
 
 @pytest.mark.parametrize("threads", [2**31, 10**30])
 def test_threads_beyond_reason(charloom, corpus_file, smallest, tiny, threads):
-    """A number that a C int does not hold, in training and in writing."""
+    """A number that a C int does not hold, in training and in generation."""
     for arguments in (["train", corpus_file, *smallest], ["generate", tiny]):
         ended = charloom(*arguments, "--threads", str(threads))
         assert (ended.status, ended.out) == (2, "")

@@ -7,7 +7,7 @@ import pytest
 pytestmark = pytest.mark.processor
 
 
-def test_it_trains_writes_measures_and_tells_what_next(charloom, tmp_path):
+def test_it_trains_generates_measures_and_tells_what_next(charloom, tmp_path):
     """A demo that ends without text, without a figure to compare, or with commands that do not work."""
     ended = charloom("demo", "--minutes", "0.01", "--out", "run")
     assert ended.status == 0, ended.err

@@ -30,7 +30,7 @@ def test_a_prompt_from_a_file_or_stdin(charloom, tmp_path, tiny):
     assert charloom("generate", tiny, *asked, "--prompt", "-", stdin="Now\nis\n").out == expected
 
 
-def test_the_same_seed_writes_the_same_text(charloom, tiny):
+def test_the_same_seed_gives_the_same_text(charloom, tiny):
     """A seed that is not used; or texts that are the same without one."""
     first, again, other, drawn, redrawn = (
         charloom("generate", tiny, "--length", "60", *seed).out
@@ -40,7 +40,7 @@ def test_the_same_seed_writes_the_same_text(charloom, tiny):
     assert len({first, other, drawn, redrawn}) == 4
 
 
-def test_json_holds_all_that_is_needed_to_write_it_again(charloom, tiny):
+def test_json_holds_all_that_is_needed_to_generate_it_again(charloom, tiny):
     """A drawn seed that is lost; anything but JSON on stdout."""
     ended = charloom("generate", tiny, "--prompt", "Now", "--count", "3", "--length", "30", "--json")
     texts = [json.loads(line) for line in ended.out.splitlines()]

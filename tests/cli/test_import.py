@@ -1,4 +1,4 @@
-"""`charloom import`: from an old checkpoint to a model that writes, through the real command line."""
+"""`charloom import`: from an old checkpoint to a model that generates text, through the real command line."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def test_an_imported_model_is_a_model(charloom, tmp_path, checkpoint):
     assert facts["metadata"]["imported_from"] == "rnn_20_epoch.net"
     assert len(facts["metadata"]["file_sha256"]) == 64
     assert "Imported from `rnn_20_epoch.net` (PyTorch" in (tmp_path / "rnn_20_epoch" / "README.md").read_text()
-    written = charloom("generate", "rnn_20_epoch", "--prompt", "Th", "--length", "40", "--seed", "1")
-    assert written.status == 0
-    assert set(written.out) <= set(VOCABULARY)
+    generated = charloom("generate", "rnn_20_epoch", "--prompt", "Th", "--length", "40", "--seed", "1")
+    assert generated.status == 0
+    assert set(generated.out) <= set(VOCABULARY)
     (tmp_path / "text.txt").write_text("Things end. Things begin, then end!\n" * 20)
     assert json.loads(charloom("eval", "rnn_20_epoch", "text.txt", "--json").out)["characters"] == 719
     trained = charloom(

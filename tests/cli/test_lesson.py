@@ -60,7 +60,7 @@ def test_windows(charloom, tmp_path):
 
 
 def test_anna(charloom):
-    """One of the two runs left out, or writing without top-k."""
+    """One of the two runs left out, or generation without top-k."""
     out = lesson(charloom, "anna", "--quick")
     assert "--top-k 5" in out
     assert "--top-k 10" in out

@@ -20,7 +20,7 @@ def test_every_setting_is_a_flag_with_a_description():
         assert len(OPTIONS[name].help) > 8
 
 
-def test_names_are_settings_or_the_verbs_own_never_both():
+def test_names_are_settings_or_the_commands_own_but_not_both():
     """A section with a name of another one: a flag would set the first alone."""
     assert len(SETTING_NAMES) == len({*SETTING_NAMES})
     assert not {"out", "resume", "base", "quiet", "as_json", "tensorboard"} & {*SETTING_NAMES}

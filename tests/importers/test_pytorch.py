@@ -118,7 +118,7 @@ def test_other_networks(file, alphabet, apart, options):
     ],
 )
 def test_tokens_as_people_kept_them(file, alphabet, apart, tokens):
-    """A dictionary read in the order of its writing instead of its indices."""
+    """A dictionary read in the order of the file instead of its indices."""
     net = CharRNN()
     torch.save({"state_dict": net.state_dict(), "chars": tokens(alphabet)}, file)
     assert apart(import_model(file, None, print), alphabet, net.logits) < CLOSE

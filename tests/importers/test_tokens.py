@@ -1,4 +1,4 @@
-"""The characters of a imported network, as people wrote them down."""
+"""The characters of an imported network, as people wrote them down."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def written(tmp_path):
     ],
 )
 def test_every_form(written, content, characters):
-    """A newline that is a character dropped, or an editor's kept; an object in the order of its writing."""
+    """A newline that is a character dropped, or an editor's kept; an object in the order of its file."""
     assert read_characters(written(content), len(characters)) == tuple(characters)
 
 

@@ -26,14 +26,14 @@ from charloom.engines.numpy.rows import Rows
 CELLS = [("lstm", "tanh"), ("gru", "tanh"), ("rnn", "tanh"), ("rnn", "relu")]
 
 
-def made(cell=("lstm", "tanh"), layers=1, hidden=7, entry="embedding", vocabulary_size=5):
+def made(cell=("lstm", "tanh"), layers=1, hidden=7, input_kind="embedding", vocabulary_size=5):
     kind, nonlinearity = cell
     return Architecture(
         cell=kind,
         nonlinearity=nonlinearity,
         layers=layers,
         hidden=hidden,
-        input=entry,
+        input=input_kind,
         embedding=3,
         vocabulary_size=vocabulary_size,
     )
@@ -111,7 +111,7 @@ def assert_near(found, wanted, tolerance):
 
 # Every size on its own must be cut right: units and tokens into blocks, sequences into panels, panels among threads.
 CASES = [
-    # layers, hidden, entry, vocabulary_size, sequences, steps, dropout, state, targets, threads
+    # layers, hidden, input_kind, vocabulary_size, sequences, steps, dropout, state, targets, threads
     (1, 1, "onehot", 2, 1, 1, 0.0, False, "every", 1),
     (1, 7, "embedding", 1, 1, 3, 0.0, True, "every", 2),
     (3, 7, "scalar", 5, 13, 4, 0.3, True, "some", 2),
@@ -158,8 +158,8 @@ def test_any_shape_is_numpys(choice, cell, case):
 
 def judge(choice, cell, case, tolerance):
     """The kernels in float32 against NumPy in float64."""
-    layers, hidden, entry, vocabulary_size, sequences, steps, dropout, state, targets, threads = case
-    shape = made(cell, layers, hidden, entry, vocabulary_size)
+    layers, hidden, input_kind, vocabulary_size, sequences, steps, dropout, state, targets, threads = case
+    shape = made(cell, layers, hidden, input_kind, vocabulary_size)
     parameters, rows = weights(shape), batch(shape, sequences, steps, dropout, state, targets)
     scale = 1 / max(1, count(rows.targets_BT))
     d_state = tuple(part + np.float32(0.01) for part in batch(shape, sequences, steps, 0.0, True, seed=9).state)
@@ -198,8 +198,8 @@ def test_bfloat16_is_near(choice, cell, case):
     """Products of numbers with 8 bits: the same sums, to about 1 in 100; a relu that is off by a bit is off or on."""
     if "bf16" not in choice.module.precisions():
         pytest.skip("no bf16 products")
-    layers, hidden, entry, vocabulary_size, sequences, steps, dropout, state, targets, threads = case
-    shape = made(cell, layers, hidden, entry, vocabulary_size)
+    layers, hidden, input_kind, vocabulary_size, sequences, steps, dropout, state, targets, threads = case
+    shape = made(cell, layers, hidden, input_kind, vocabulary_size)
     parameters, rows = weights(shape), batch(shape, sequences, steps, dropout, state, targets)
     scale = 1 / max(1, count(rows.targets_BT))
     d_state = batch(shape, sequences, steps, 0.0, True, seed=9).state
@@ -210,7 +210,7 @@ def test_bfloat16_is_near(choice, cell, case):
 
 def test_what_an_earlier_batch_left_is_not_seen(choice):
     """Rows and steps of a larger batch that stay in the workspace."""
-    shape = made(layers=2, hidden=40, entry="embedding", vocabulary_size=50)
+    shape = made(layers=2, hidden=40, input_kind="embedding", vocabulary_size=50)
     parameters = weights(shape)
     for precision in choice.module.precisions():
         used = on_kernels(choice, shape, parameters, precision)
@@ -225,8 +225,8 @@ def test_what_an_earlier_batch_left_is_not_seen(choice):
 
 
 def test_the_same_step_twice_is_the_same_to_the_bit(choice):
-    """Threads whose sums meet in the order in which they happen to end."""
-    shape = made(layers=2, hidden=64, entry="onehot", vocabulary_size=30)
+    """Threads whose sums are added in the order in which they happen to end."""
+    shape = made(layers=2, hidden=64, input_kind="onehot", vocabulary_size=30)
     parameters, rows = weights(shape), batch(shape, 64, 12, 0.3)
     for precision in choice.module.precisions():
         runs = [on_kernels(choice, shape, parameters, precision, threads=3).gradients(rows, 0.1) for _ in range(5)]
@@ -517,7 +517,7 @@ def test_each_engine_resumes_the_others_snapshots(kernels):
 def test_ten_steps_equal_a_stock_lstm(kernels):
     """Both of our own engines wrong in the same way."""
     torch = pytest.importorskip("torch")
-    shape = made(layers=2, hidden=64, entry="onehot", vocabulary_size=40)
+    shape = made(layers=2, hidden=64, input_kind="onehot", vocabulary_size=40)
     ours = engine(shape, True, optimizer="adam", beta2=0.999, clip=0, weight_decay=0)
     rnn, head = torch.nn.LSTM(40, 64, 2, batch_first=True), torch.nn.Linear(64, 40)
     start = {name: torch.from_numpy(value) for name, value in ours.parameters().items()}

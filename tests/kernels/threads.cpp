@@ -1,7 +1,7 @@
 // The thread pool, training and generation as they are used, without Python: for ThreadSanitizer (`make
 // check-threads`).
 //
-// Parts and members share plain numbers, so only the pool orders their reads and writes. Where it does not, the
+// Parts and members share plain values, so only the pool orders their reads and writes. Where it does not, the
 // sanitizer reports a data race. `threads without-barrier` leaves out one barrier; the sanitizer must report it.
 
 #include <sys/wait.h>
@@ -102,13 +102,13 @@ void forks() {
 
 // ---- training: forward, backward, clipping and Adam, some steps
 
-using Numbers = std::vector<float>;
+using FloatVector = std::vector<float>;
 
-Numbers random_numbers(size_t count, float scale) {
+FloatVector random_values(size_t count, float scale) {
     static std::mt19937 random(1);
-    Numbers numbers(count);
-    for (float& number : numbers) number = scale * std::normal_distribution<float>()(random);
-    return numbers;
+    FloatVector values(count);
+    for (float& value : values) value = scale * std::normal_distribution<float>()(random);
+    return values;
 }
 
 struct Sizes {
@@ -127,13 +127,13 @@ std::vector<size_t> parameter_sizes(const Sizes& s) {
 }
 
 void train(const Sizes& s, int threads) {
-    std::vector<Numbers> parameters, gradients, means, squares;
+    std::vector<FloatVector> parameters, gradients, means, squares;
     std::vector<const float*> reading;
     std::vector<float*> writing;
     std::vector<Span> spans;
     std::vector<AdamArrays> all;
     for (size_t size : parameter_sizes(s)) {
-        parameters.push_back(random_numbers(size, 0.1f));
+        parameters.push_back(random_values(size, 0.1f));
         for (auto* zeros : {&gradients, &means, &squares}) zeros->emplace_back(size);
     }
     for (size_t n = 0; n < parameters.size(); n++) {
@@ -145,7 +145,7 @@ void train(const Sizes& s, int threads) {
     }
     std::vector<int32_t> ids(size_t(s.sequences) * s.steps), targets(ids.size());
     for (size_t n = 0; n < ids.size(); n++) ids[n] = int(n * 7) % s.tokens, targets[n] = int(n * 5) % s.tokens;
-    Numbers h(size_t(s.layers) * s.sequences * s.hidden), c(h.size()), h_after(h.size()), c_after(h.size());
+    FloatVector h(size_t(s.layers) * s.sequences * s.hidden), c(h.size()), h_after(h.size()), c_after(h.size());
     bool lstm = s.cell == Cell::lstm;
     Batch batch{s.sequences,
                 s.steps,
@@ -178,16 +178,16 @@ void training() {
 
 void generate(int rows, int threads, inference::Precision precision, bool given) {
     constexpr int HIDDEN = 48, VOCABULARY = 13, STEPS = 40, GATE_ROWS = 4 * HIDDEN;
-    Numbers recurrent = random_numbers(size_t(GATE_ROWS) * HIDDEN, 0.2f),
-            table = random_numbers(size_t(VOCABULARY) * GATE_ROWS, 0.5f);
-    Numbers below = random_numbers(size_t(GATE_ROWS) * HIDDEN, 0.2f), biases = random_numbers(GATE_ROWS, 0.1f);
-    Numbers head = random_numbers(size_t(VOCABULARY) * HIDDEN, 0.5f), head_bias(VOCABULARY);
+    FloatVector recurrent = random_values(size_t(GATE_ROWS) * HIDDEN, 0.2f),
+                table = random_values(size_t(VOCABULARY) * GATE_ROWS, 0.5f);
+    FloatVector below = random_values(size_t(GATE_ROWS) * HIDDEN, 0.2f), biases = random_values(GATE_ROWS, 0.1f);
+    FloatVector head = random_values(size_t(VOCABULARY) * HIDDEN, 0.5f), head_bias(VOCABULARY);
     inference::Parameters parameters{Cell::lstm, HIDDEN, VOCABULARY, {}, head.data(), head_bias.data(), nullptr, -1};
     parameters.layers.push_back({nullptr, 0, recurrent.data(), table.data(), VOCABULARY, nullptr});
     parameters.layers.push_back({below.data(), HIDDEN, recurrent.data(), biases.data(), 1, nullptr});
     const inference::PackedNetwork network(parameters, precision, false);
     inference::DecodingBatch batch(network);
-    Numbers zero(size_t(2) * HIDDEN);
+    FloatVector zero(size_t(2) * HIDDEN);
     for (int row = 0; row < rows; row++) {
         inference::Row alike;
         alike.token = 1;
@@ -196,7 +196,7 @@ void generate(int rows, int threads, inference::Precision precision, bool given)
         batch.join(alike, zero.data(), zero.data());
     }
     std::vector<int64_t> generated(size_t(rows) * STEPS), prompt(generated.size());
-    Numbers logits(given ? size_t(rows) * STEPS * VOCABULARY : 0);
+    FloatVector logits(given ? size_t(rows) * STEPS * VOCABULARY : 0);
     for (size_t n = 0; n < prompt.size(); n++) prompt[n] = int64_t(n % STEPS * 3 % VOCABULARY);
     inference::Call call{.steps = STEPS};
     if (given)

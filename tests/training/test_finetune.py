@@ -22,9 +22,15 @@ pytestmark = pytest.mark.processor
 CHEAP = {"hidden": 8, "embedding": 4, "batch_size": 4, "seq_length": 8, "device": "cpu", "precision": "fp32"}
 
 
-def folder(vocabulary, entry="embedding", seed=0, cell="lstm"):
+def folder(vocabulary, input_kind="embedding", seed=0, cell="lstm"):
     shape = Architecture(
-        cell=cell, nonlinearity="tanh", layers=2, hidden=8, input=entry, embedding=4, vocabulary_size=vocabulary.size
+        cell=cell,
+        nonlinearity="tanh",
+        layers=2,
+        hidden=8,
+        input=input_kind,
+        embedding=4,
+        vocabulary_size=vocabulary.size,
     )
     generator = np.random.default_rng(seed)
     weights = {name: generator.normal(0, 1, size).astype(np.float32) for name, size in shape.shapes.items()}
@@ -35,8 +41,8 @@ def characters(text, **special):
     return Vocabulary("characters", tuple(sorted(text)), **special)
 
 
-def adapted(old, new, entry="embedding"):
-    base, fresh, said = folder(old, entry, seed=1), folder(new, entry, seed=2), []
+def adapted(old, new, input_kind="embedding"):
+    base, fresh, said = folder(old, input_kind, seed=1), folder(new, input_kind, seed=2), []
     return base, fresh, adapt(base, fresh, said.append), said
 
 
@@ -44,7 +50,7 @@ def tokens(vocabulary):
     return [*vocabulary.characters, *["unknown"] * vocabulary.unknown, *["separator"] * vocabulary.separator]
 
 
-@pytest.mark.parametrize("entry", ["embedding", "onehot"])
+@pytest.mark.parametrize("input_kind", ["embedding", "onehot"])
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -54,15 +60,15 @@ def tokens(vocabulary):
         (characters("bd"), characters("ac")),
     ],
 )
-def test_rows_follow_their_character_and_new_ones_start_fresh(old, new, entry):
+def test_rows_follow_their_character_and_new_ones_start_fresh(old, new, input_kind):
     """Rows by index: every weight goes to the wrong letter as soon as the alphabet shifts; special tokens too."""
-    base, fresh, made, said = adapted(old, new, entry)
+    base, fresh, made, said = adapted(old, new, input_kind)
     known = [token for token in tokens(new) if token in tokens(old)]
     assert said == [
         f"fine-tuning: {len(known)} known tokens keep their weights, {new.size - len(known)} new ones start fresh"
     ]
-    by_row = ["head.weight", "head.bias"] + ["embedding.weight"] * (entry == "embedding")
-    by_column = ["rnn.weight_ih_l0"] if entry == "onehot" else []
+    by_row = ["head.weight", "head.bias"] + ["embedding.weight"] * (input_kind == "embedding")
+    by_column = ["rnn.weight_ih_l0"] if input_kind == "onehot" else []
     for index, token in enumerate(tokens(new)):
         source, place = (base, tokens(old).index(token)) if token in known else (fresh, index)
         for name in by_row:
@@ -159,11 +165,11 @@ def test_records_are_read_as_the_model_learnt_them(keep_order):
     assert settings_like(base, {"keep_order": not keep_order}).flat["keep_order"] != keep_order
 
 
-def test_records_are_fixed_only_where_the_model_knows_a_boundary():
-    with_boundary = replace(folder(characters("abc", separator=True)), records="line")
-    assert settings_like(with_boundary, {}).flat["records"] == "line"
+def test_records_are_fixed_only_where_the_model_has_a_separator():
+    with_separator = replace(folder(characters("abc", separator=True)), records="line")
+    assert settings_like(with_separator, {}).flat["records"] == "line"
     with pytest.raises(SettingsError, match="records must be as in the model"):
-        settings_like(with_boundary, {"records": "paragraph"})
+        settings_like(with_separator, {"records": "paragraph"})
     assert settings_like(base_model(), {"records": "paragraph"}).flat["records"] == "paragraph"
 
 
@@ -203,7 +209,7 @@ def test_a_new_text_with_a_shifted_alphabet_keeps_every_known_row(tmp_path):
     np.testing.assert_allclose(made.parameters["rnn.weight_hh_l1"], base.parameters["rnn.weight_hh_l1"], atol=1e-9)
 
 
-def test_a_base_with_an_unknown_symbol_keeps_it(tmp_path):
+def test_a_base_with_an_unknown_token_keeps_it(tmp_path):
     base = folder(characters("abc", unknown=True), seed=3)
     made, _ = fine_tune(tmp_path, base, "abc" * 100)
     assert made.vocabulary == base.vocabulary

@@ -80,7 +80,7 @@ class Recorder:
         self._contents = {}
         self._inside = False
 
-    def look(self):
+    def record(self):
         """Records files that are new, and what was written."""
         for path in sorted(self.root.rglob("*")):
             if path not in self._nodes:
@@ -136,7 +136,7 @@ class Recorder:
             mine = isinstance(arguments[0], int) or self.root in Path(arguments[0]).parents
             if not mine or self._inside:  # of another call that is seen: `rmtree` calls the others
                 return real(*arguments, **options)
-            self.look()
+            self.record()
             self._inside = True
             try:
                 result = real(*arguments, **options)
@@ -234,7 +234,7 @@ def recorded(tmp_path_factory, zen):
         with pytest.raises(Interrupted):
             start.start([str(corpus)], CHEAP, root / "runs" / "run", None, lambda _: None, lambda: next(asked, True))
         start.resume(root / "runs" / "run", {}, lambda _: None, lambda: False)
-        recorder.look()
+        recorder.record()
     return recorder, root / "runs" / "run"
 
 

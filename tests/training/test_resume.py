@@ -89,7 +89,7 @@ def assert_same_end(run, straight):
         {"dropout_mask": "locked", "weight_drop": 0.4},
         {"minutes": 1e6},  # planned; the steps, which end before, make the plan the same every time
     ],
-    ids=["streams", "reset", "bf16", "last", "windows", "pieces", "independent", "ordered", "dropped", "planned"],
+    ids=["streams", "reset", "bf16", "last", "windows", "chunks", "independent", "ordered", "dropped", "planned"],
 )
 def test_interrupted_anywhere_a_run_ends_as_the_straight_one(tmp_path, zen, layout):
     """Something that is not saved: dropout's place, the shuffle, a moment, the schedule, best so far, the state."""
@@ -172,8 +172,8 @@ def test_ctrl_c_saves_and_the_command_that_it_prints_goes_on(tmp_path, corpus_fi
     assert (process.returncode, out) == (130, "")
     message = shown.splitlines()[-1]
     assert message.startswith(f"charloom: stopped at step {step_of(run)}; go on with: ")
-    verb, *arguments = shlex.split(message.partition("go on with: ")[2])
-    assert (verb, arguments) == ("charloom", ["train", "--resume", str(run)])
+    command, *arguments = shlex.split(message.partition("go on with: ")[2])
+    assert (command, arguments) == ("charloom", ["train", "--resume", str(run)])
     assert resume(Path(arguments[-1])).step == 200
     train(corpus_file, tmp_path / "straight", **values)
     assert_same_end(run, tmp_path / "straight")

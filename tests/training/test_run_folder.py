@@ -519,7 +519,7 @@ def test_damage_anywhere_in_last_is_found_or_harmless(finished, name, edits, len
 
 
 @pytest.mark.parametrize("sha256", [True, False])
-def test_records_without_their_boundaries_are_one_error(tmp_path, corpus_file, sha256):
+def test_records_without_their_separators_are_one_error(tmp_path, corpus_file, sha256):
     """A division by zero, where an older version's run has no checksum of its ids."""
     run = tmp_path / "run"
     train(corpus_file, run, steps=2, records="line")

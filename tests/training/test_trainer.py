@@ -72,13 +72,13 @@ class Scripted:
 
 
 class Clock:
-    """Seconds that pass as told: `pace` at each look."""
+    """A clock that advances by `step` seconds at each call."""
 
-    def __init__(self, pace=0.0):
-        self.now, self.pace = 0.0, pace
+    def __init__(self, step=0.0):
+        self.now, self.step = 0.0, step
 
     def __call__(self):
-        self.now += self.pace
+        self.now += self.step
         return self.now
 
 
@@ -324,7 +324,7 @@ def test_a_state_that_explodes_over_the_whole_split_is_said_and_not_written(tmp_
     assert "not finite" in session.seen(Notice)[0].text
 
 
-def test_weights_that_write_nothing_are_no_reason_to_end(tmp_path):
+def test_weights_that_generate_nothing_are_no_reason_to_end(tmp_path):
     """A relu network whose state explodes by itself: the sample failed, and the run with it."""
     engine = Scripted()
     huge = {"rnn.weight_hh_l0": np.full((2, 2), 3e38, np.float32), "rnn.bias_hh_l0": np.ones(2, np.float32)}

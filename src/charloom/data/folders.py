@@ -18,7 +18,7 @@ from charloom.data.sources import shown
 from charloom.errors import TextError
 
 MODEL = {"config.json", "vocabulary.json", "model.safetensors"}
-NUMBERS = re.compile("0*([0-9]+)")
+DIGITS = re.compile("0*([0-9]+)")
 
 
 @dataclass
@@ -89,5 +89,5 @@ def _order(path: str) -> tuple[tuple[str, str], ...]:
     The count of its digits stands before each number, because a number with more digits is larger.
     """
     return tuple(
-        (NUMBERS.sub(lambda number: f"{len(number[1]):03}{number[1]}", part), part) for part in Path(path).parts
+        (DIGITS.sub(lambda number: f"{len(number[1]):03}{number[1]}", part), part) for part in Path(path).parts
     )

@@ -1,4 +1,4 @@
-// Packing a weight matrix, and cutting its products into pieces that fit the registers.
+// Packing a weight matrix, and cutting its products into blocks that fit the registers.
 
 #include "inference/matrix.h"
 

@@ -19,8 +19,8 @@ void pack_table(const LayerParameters& from, int gates, int hidden, PackedLayer&
                     from.table[(size_t(row) * gates + gate) * hidden + unit];
 }
 
-void copy(const float* from, size_t count, Buffer<float>& to, size_t room) {
-    to.reserve(room);
+void copy(const float* from, size_t count, Buffer<float>& to, size_t capacity) {
+    to.reserve(capacity);
     std::memcpy(to.get(), from, count * sizeof(float));
 }
 

@@ -174,10 +174,10 @@ void Sampler::keep_top_k(int k) {
     auto edge = weights_.begin() + k - 1;
     std::nth_element(weights_.begin(), edge, weights_.begin() + vocabulary_size_, std::greater<>());
     double least = *edge;
-    auto room = k - std::count_if(scores_.begin(), scores_.begin() + vocabulary_size_,
-                                  [&](double score) { return score > least; });
+    auto equal = k - std::count_if(scores_.begin(), scores_.begin() + vocabulary_size_,
+                                   [&](double score) { return score > least; });
     for (int n = 0; n < vocabulary_size_; n++)
-        if (scores_[n] < least || (scores_[n] == least && room-- <= 0)) scores_[n] = EXCLUDED;
+        if (scores_[n] < least || (scores_[n] == least && equal-- <= 0)) scores_[n] = EXCLUDED;
 }
 
 void Sampler::keep_top_p(double p) {

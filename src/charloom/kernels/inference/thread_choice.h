@@ -1,9 +1,9 @@
 // Whether a team of threads pays at the moment, found out by trying.
 //
-// On an idle machine two threads generate up to six times as fast as one, because each has its share of the weights in its
-// own core's cache; while other processes keep the cores busy, a team waits at every barrier for whoever is kept away.
-// So both ways are timed, the faster one is taken, and the other is tried again now and then, the more rarely the more a
-// trial costs.
+// On an idle machine two threads generate up to six times as fast as one, because each has its share of the weights in
+// its own core's cache. While other processes keep the cores busy, a team waits at every barrier for a delayed thread.
+// So both ways are timed, and the faster one is taken. The other is tried again now and then; the more a trial costs,
+// the more rarely.
 
 #pragma once
 
@@ -39,7 +39,7 @@ public:
 private:
     static constexpr double TRIALS = 40;  // a trial's time is to be a fortieth of all
 
-    // The mean of the last few; one that met a scheduler's time slice counts as four times that at most.
+    // The mean of the last few; one that a scheduler's time slice interrupted counts as four times that at most.
     static void mix(double& mean, double a_step) {
         mean = mean == 0 ? a_step : 0.7 * mean + 0.3 * std::min(a_step, 4 * mean);
     }
