@@ -58,7 +58,7 @@ def test_a_copy_is_read_like_a_file():
     for ending, pack in ((".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress), ("", bytes)):
         source = Source(f"a{ending}", Spool(io.BytesIO(pack(data)), "x"))
         assert b"".join(source.blocks(999)) == b"".join(source.blocks(999)) == data
-        assert source.sample(777, 5) == data[777:782]
+        assert source.bytes_at(777, 5) == data[777:782]
 
 
 @posix

@@ -16,7 +16,7 @@ from charloom.engines import native
 from charloom.engines.cpu import CpuEngine
 from charloom.engines.engine import EngineChoice, choose_engine
 from charloom.engines.initial import initial_parameters
-from charloom.engines.masks import random_stream
+from charloom.engines.masks import dropout_stream
 from charloom.engines.native import NativeArithmetic, precision_of
 from charloom.engines.numpy import clip, dropout, optimizers
 from charloom.engines.numpy.arithmetic import NumpyArithmetic
@@ -61,7 +61,7 @@ def batch(shape, sequences, steps, dropout=0.0, state=False, targets="some", see
         asked[random.random(asked.shape) < 0.4] = NOTHING
     network = NumpyNetwork(shape, {name: np.zeros(size, np.float32) for name, size in shape.shapes.items()})
     share = 0.4 if dropout == "locked" else dropout
-    masks = network.dropout_masks(asked, share, random_stream(0, seed), dropout == "locked") if dropout else None
+    masks = network.dropout_masks(asked, share, dropout_stream(0, seed), dropout == "locked") if dropout else None
     before = network.zero_state(sequences)
     if state:
         before = tuple(random.normal(0, 0.4, part.shape).astype(np.float32) for part in before)
@@ -242,7 +242,7 @@ def test_dropped_weights_are_numpys(choice, share, threads):
     """
     shape = made(layers=2, hidden=67)  # 17,956 recurrent weights a layer: a whole chunk, and a part
     parameters, rows = weights(shape), batch(shape, 9, 6, 0.3, state=True)
-    dropped = dropout.weight_drop_levels(parameters, share, random_stream(0, 1))
+    dropped = dropout.weight_drop_levels(parameters, share, dropout_stream(0, 1))
     assert [draw.levels.shape for draw in dropped.values()] == [(4 * 67, 67)] * 2
     before = {name: value.copy() for name, value in parameters.items()}
     native = on_kernels(choice, shape, parameters, threads=threads)

@@ -22,7 +22,7 @@ from charloom.data.named import TextDocument
 from charloom.data.packed import PackedText
 from charloom.data.reading import FileDocument, Notify, ignore, open_document
 from charloom.data.records import gathered, joined, lines, paragraphs, sentences, separated, tidied
-from charloom.data.sources import CHUNK, COMPRESSIONS, BinaryFile, UnreadableFile, find_source, place, share, shown
+from charloom.data.sources import CHUNK, COMPRESSIONS, BinaryFile, UnreadableFile, find_source, place, share, shown_path
 from charloom.errors import SettingsError, TextError
 
 Document = FileDocument | FieldDocument | TextDocument
@@ -198,7 +198,7 @@ class _Opener:
     def _glob(self, pattern: str) -> Iterable[Document]:
         found = matching(pattern)
         if not found.files and not found.ours:
-            raise TextError(f"no file matches {shown(pattern)}")
+            raise TextError(f"no file matches {shown_path(pattern)}")
         return self._many(pattern, found, "the glob")
 
     def _file(self, path: str, notice: Notify) -> Document:
@@ -231,19 +231,21 @@ class _Opener:
         wanted = "a text file" if self.settings.field is None else f"one of the {FIELD_FILES}"
         if not documents:
             number = _counted(len(found.files), "file")
-            raise TextError(f"{kind} {shown(where)} holds no text: none of its {number} is {wanted} that can be read")
+            raise TextError(
+                f"{kind} {shown_path(where)} holds no text: none of its {number} is {wanted} that can be read"
+            )
         if unfit:
-            self.notice(f"{shown(where)}: skipped {_counted(unfit, 'file')}, not {wanted}")
+            self.notice(f"{shown_path(where)}: skipped {_counted(unfit, 'file')}, not {wanted}")
         return documents
 
     def _tell_ours(self, where: str, found: FoundFiles, kind: str) -> None:
         if not found.ours:
             return
         more = ", …" if len(found.ours) > SHOWN_NOTICES else ""
-        ours = f"a run or a model of charloom: {', '.join(map(shown, found.ours[:SHOWN_NOTICES]))}{more}"
+        ours = f"a run or a model of charloom: {', '.join(map(shown_path, found.ours[:SHOWN_NOTICES]))}{more}"
         if not found.files:
-            raise TextError(f"{kind} {shown(where)} holds nothing but {ours}; name a file in it to read that one")
-        self.notice(f"{shown(where)}: skipped {_counted(len(found.ours), 'folder')} with {ours}")
+            raise TextError(f"{kind} {shown_path(where)} holds nothing but {ours}; name a file in it to read that one")
+        self.notice(f"{shown_path(where)}: skipped {_counted(len(found.ours), 'folder')} with {ours}")
 
     def _fitting(self, paths: list[str]) -> list[str]:
         if self.settings.field is None:
@@ -254,7 +256,7 @@ class _Opener:
         for line in notices[:SHOWN_NOTICES]:
             self.notice(line)
         if (more := len(notices) - SHOWN_NOTICES) > 0:
-            self.notice(f"{shown(where)}: {more:,} more such notices about its files")
+            self.notice(f"{shown_path(where)}: {more:,} more such notices about its files")
 
 
 def _hint(document: FileDocument, notice: Notify) -> None:

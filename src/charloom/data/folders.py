@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from charloom.data.sources import shown
+from charloom.data.sources import shown_path
 from charloom.errors import TextError
 
 MODEL = {"config.json", "vocabulary.json", "model.safetensors"}
@@ -39,7 +39,7 @@ def in_folder(folder: str) -> FoundFiles:
     found = FoundFiles()
 
     def unreadable(error: OSError) -> None:
-        line = f"{shown(str(error.filename))} cannot be read: {error.strerror}"
+        line = f"{shown_path(str(error.filename))} cannot be read: {error.strerror}"
         if error.filename == folder:
             raise TextError(line)
         found.notices.append(f"{line}; skipped")

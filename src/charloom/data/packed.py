@@ -46,7 +46,7 @@ def refuse_packed(source: Source) -> None:
 
 def _by_contents(source: Source) -> str | None:
     """The ending that belongs to the content; None for a file that is none of the `PACKED_FORMATS`."""
-    head = source.sample(0, 5)
+    head = source.bytes_at(0, 5)
     if head.startswith(ZIP_START):
         return _of_zip(source)
     return next((ending for start, ending in STARTS.items() if head.startswith(start)), None)

@@ -152,7 +152,7 @@ def unix_newlines(chunks: Iterable[str]) -> Iterator[str]:
 
 def _text_codec(source: Source, settings: TextSettings, size: int, notice: Notify) -> TextEncoding:
     refuse_packed(source)
-    head = source.sample(0, 4)
+    head = source.bytes_at(0, 4)
     marked = _marked(head)
     codec = _chosen(settings.encoding, head) if settings.encoding is not None else marked or TextEncoding()
     checked = _checked(source, codec, size, refuse_nul=True)
@@ -266,7 +266,7 @@ def _guessed(checked: _Decoding, strict: bool, notice: Notify) -> _Decoding:
     source, fault = checked.source, checked.fault
     assert fault is not None
     start = max(0, fault.offset - LEAD)
-    sample = source.sample(start, SAMPLE)
+    sample = source.bytes_at(start, SAMPLE)
     if _damaged(sample):
         return checked
     sample = sample[_word_before(sample, fault.offset - start) :]

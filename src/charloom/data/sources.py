@@ -55,7 +55,7 @@ class Source:
     @property
     def shown(self) -> str:
         """The name, as a message prints it."""
-        return shown(self.name)
+        return shown_path(self.name)
 
     @property
     def compression(self) -> str:
@@ -100,7 +100,7 @@ class Source:
             return cast(IO[bytes], lzma.open(file))
         return file.open("rb") if isinstance(file, Path) else file
 
-    def sample(self, start: int, length: int) -> bytes:
+    def bytes_at(self, start: int, length: int) -> bytes:
         """Up to `length` unpacked bytes from offset `start`."""
         return next(self.blocks(length, start), b"")
 
@@ -175,7 +175,7 @@ def _check_disk_space(copied: int, called: str) -> None:
     if copied > min(free, LARGEST_COPY):
         end = f"and {folder} has {free / 1e6:,.0f} MB free" if copied > free else "which is the limit"
         raise TextError(
-            f"{shown(called)} did not end after {copied / 1e6:,.0f} MB, {end}; save the wanted part to a file "
+            f"{shown_path(called)} did not end after {copied / 1e6:,.0f} MB, {end}; save the wanted part to a file "
             "and name that file, or set TMPDIR to a folder on a larger disk"
         )
 
@@ -206,17 +206,17 @@ def _local(path: str) -> Source:
         if stat.S_ISREG(mode):
             return Source(path, Path(path))
         if stat.S_ISDIR(mode):
-            raise TextError(f"{shown(path)} is a folder, not a file")
+            raise TextError(f"{shown_path(path)} is a folder, not a file")
         if stat.S_ISBLK(mode) or (stat.S_ISCHR(mode) and not _is_terminal(path)):  # /dev/zero has no end
-            raise TextError(f"{shown(path)} is a device, not a text; name a file, or - for stdin")
+            raise TextError(f"{shown_path(path)} is a device, not a text; name a file, or - for stdin")
         with open(path, "rb") as pipe:  # such as `<(command)` in a shell: can be read only once
             return _copied(path, pipe, path)
     except FileNotFoundError:
         raise TextError(
-            f"{shown(path)}: no such file, folder or corpus; `charloom corpora` lists the named corpora"
+            f"{shown_path(path)}: no such file, folder or corpus; `charloom corpora` lists the named corpora"
         ) from None
     except (OSError, ValueError) as error:
-        raise TextError(f"{shown(path)} cannot be opened: {reason(error)}") from None
+        raise TextError(f"{shown_path(path)} cannot be opened: {reason(error)}") from None
 
 
 def _is_terminal(path: str) -> bool:
@@ -233,11 +233,11 @@ def _fetched(url: str) -> Source:
         raise
     except ImportError as error:
         raise TextError(
-            f"{shown(url)}: a package for this kind of URL is missing: {reason(error)}; http and https need: "
+            f"{shown_path(url)}: a package for this kind of URL is missing: {reason(error)}; http and https need: "
             "pip install aiohttp"
         ) from None
     except Exception as error:  # the library of each protocol has exception classes of its own
-        raise TextError(f"{shown(url)} cannot be fetched: {_cause(error)}") from None
+        raise TextError(f"{shown_path(url)} cannot be fetched: {_cause(error)}") from None
 
 
 def _timeouts(url: str) -> dict[str, Any]:
@@ -263,7 +263,7 @@ def _copied(path: str, incoming: IO[bytes], called: str) -> Source:
     try:
         return Source("stdin" if path == "-" else path, Spool(incoming, called))
     except OSError as error:
-        raise TextError(f"{shown(called)} cannot be copied to a temporary file: {reason(error)}") from None
+        raise TextError(f"{shown_path(called)} cannot be copied to a temporary file: {reason(error)}") from None
 
 
 def place(name: str) -> str:
@@ -275,7 +275,7 @@ def _ending(name: str) -> str:
     return PurePosixPath(place(name)).suffix.lower()
 
 
-def shown(path: str) -> str:
+def shown_path(path: str) -> str:
     """A path in one line, for messages; escaped if it holds newlines or bytes that are not text."""
     return path if path and path.isprintable() else ascii(path)
 

@@ -17,8 +17,8 @@ from numpy.typing import DTypeLike, NDArray
 from charloom.architecture import Architecture
 from charloom.cells import Floats
 from charloom.config import TrainingSettings
-from charloom.engines.engine import EngineChoice
-from charloom.engines.masks import random_stream
+from charloom.engines.engine import Array, EngineChoice
+from charloom.engines.masks import dropout_stream
 from charloom.engines.native import NativeArithmetic, kernels_to_train
 from charloom.engines.numpy import optimizers
 from charloom.engines.numpy.arithmetic import NumpyArithmetic
@@ -28,8 +28,6 @@ from charloom.engines.numpy.network import NumpyNetwork, count
 from charloom.engines.numpy.rows import Rows
 from charloom.engines.resume import checked_steps, memory_keys, state_parts
 from charloom.kernels import thread_count
-
-Array = NDArray[np.int64]
 
 
 class CpuEngine:
@@ -77,7 +75,7 @@ class CpuEngine:
     ) -> tuple[float, int, CpuState]:
         """One step of training: (sum of nats over the targets, number of targets, state after it)."""
         masks, targets = None, count(targets_BT)
-        random = random_stream(self._settings.seed, self._steps)
+        random = dropout_stream(self._settings.seed, self._steps)
         dropped = weight_drop_levels(self._parameters, self._settings.weight_drop, random)
         if self._settings.dropout:
             locked = self._settings.dropout_mask == "locked"

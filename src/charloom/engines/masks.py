@@ -21,7 +21,7 @@ time, and a share of 0.3 trains like one of 77/256.
 """
 
 
-def random_stream(seed: int, step: int) -> np.random.Generator:
+def dropout_stream(seed: int, step: int) -> np.random.Generator:
     """The random numbers of one step: a function of (seed, step)."""
     return np.random.Generator(np.random.Philox(key=[seed, step]))
 

@@ -16,7 +16,7 @@ from charloom.architecture import Architecture
 from charloom.config import TrainingSettings
 from charloom.errors import ModelError
 
-Arrays = Mapping[str, NDArray[Any]]
+Snapshot = Mapping[str, NDArray[Any]]
 
 # The memory of each optimizer for each parameter: a number (`step`), and arrays of the parameter's shape.
 OPTIMIZER_MEMORY: dict[str, tuple[str, ...]] = {
@@ -35,7 +35,7 @@ def memory_keys(settings: TrainingSettings, steps: int) -> tuple[str, ...]:
     return OPTIMIZER_MEMORY[settings.optimizer] if begun and not forgetful else ()
 
 
-def checked_steps(arrays: Arrays, architecture: Architecture, settings: TrainingSettings, batch: int) -> int:
+def checked_steps(arrays: Snapshot, architecture: Architecture, settings: TrainingSettings, batch: int) -> int:
     """The count of steps in a snapshot of which every array is there and as it must be.
 
     batch: rows of the next step, which continues their state; 0 where it begins from the zero state.
@@ -62,7 +62,7 @@ def checked_steps(arrays: Arrays, architecture: Architecture, settings: Training
     return int(steps)
 
 
-def state_parts(arrays: Arrays, batch: int) -> list[NDArray[Any]]:
+def state_parts(arrays: Snapshot, batch: int) -> list[NDArray[Any]]:
     """The state in a snapshot, part by part; empty where the next step begins from zero."""
     return [array for name, array in sorted(arrays.items()) if batch and name.startswith("state.")]
 

@@ -9,23 +9,22 @@ Shapes: V vocabulary size, E embedding, X a layer's input size, H hidden, G gate
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charloom.architecture import GATES, Architecture
+from charloom.cells import Floats
 from charloom.checkpoint import ModelFolder
 from charloom.config import validated
 from charloom.data.reading import Notify
 from charloom.errors import ModelError, SettingsError
 from charloom.importers.tokens import check_tokens, renumber
 
-Floats = NDArray[np.floating[Any]]
-
 
 @dataclass(frozen=True, eq=False)
-class RecurrentLayer:
+class ImportedLayer:
     """One recurrent layer in PyTorch's layout and gate order. name: its name in the file, for errors."""
 
     name: str
@@ -57,7 +56,7 @@ class ImportedModel:
     """
 
     format: str
-    layers: tuple[RecurrentLayer, ...]
+    layers: tuple[ImportedLayer, ...]
     head_VH: Floats
     head_V: Floats
     embedding_VE: Floats | None = None

@@ -25,10 +25,11 @@ from typing import Any
 
 import numpy as np
 
+from charloom.cells import Floats
 from charloom.data.reading import Notify
 from charloom.errors import DeviceError, ModelError
 from charloom.files import LARGEST_TEXT
-from charloom.importers.imported import Floats, ImportedModel, RecurrentLayer
+from charloom.importers.imported import ImportedLayer, ImportedModel
 from charloom.importers.keras_config import KerasConfig, read_config, refuse_code, refuse_without_weights
 from charloom.importers.limits import check_unpacked_size
 
@@ -224,7 +225,7 @@ def _head(layer: KerasLayer) -> tuple[Floats, Floats]:
     return kernel_HV.T, bias[0] if bias else np.zeros(kernel_HV.shape[1], np.float32)
 
 
-def _recurrent(layer: KerasLayer, checked: bool) -> RecurrentLayer:
+def _recurrent(layer: KerasLayer, checked: bool) -> ImportedLayer:
     """A layer in PyTorch's layout.
 
     Args:
@@ -244,7 +245,7 @@ def _recurrent(layer: KerasLayer, checked: bool) -> RecurrentLayer:
     zeros = np.zeros((2, columns) if gates == 3 else columns)
     input_G, hidden_G = _biases(name, gates, columns, bias[0] if bias else zeros)
     arrays = (_gates_first(array, gates) for array in (kernel_XG, recurrent_HG, input_G, hidden_G))
-    return RecurrentLayer(name, *arrays)
+    return ImportedLayer(name, *arrays)
 
 
 def _biases(name: str, gates: int, columns: int, bias: Floats) -> tuple[Floats, Floats]:

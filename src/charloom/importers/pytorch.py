@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from charloom.cells import Floats
 from charloom.data.reading import Notify
 from charloom.errors import DeviceError, ModelError
-from charloom.importers.imported import Floats, ImportedModel, RecurrentLayer
+from charloom.importers.imported import ImportedLayer, ImportedModel
 from charloom.importers.limits import check_unpacked_size
 from charloom.importers.tokens import in_order
 
@@ -30,7 +31,7 @@ STATES = ("state_dict", "model_state_dict", "model", "net")
 TOKENS = ("tokens", "chars", "characters", "vocab", "int2char", "char2int", "idx2char", "char2idx", "itos", "stoi")
 PARAMETER = re.compile(r"^(.*?)\.?(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(?:_l(\d+))?(_reverse)?$")
 
-LayerArrays = dict[tuple[str, int], dict[str, Floats]]
+ArraysByLayer = dict[tuple[str, int], dict[str, Floats]]
 
 
 def read_pytorch(path: Path, notice: Notify) -> ImportedModel:
@@ -116,9 +117,9 @@ def _array(key: str, tensor: Any) -> Floats:
     return array
 
 
-def _sorted(state: Mapping[str, Floats]) -> tuple[LayerArrays, dict[str, dict[str, Floats]]]:
+def _sorted(state: Mapping[str, Floats]) -> tuple[ArraysByLayer, dict[str, dict[str, Floats]]]:
     """The arrays of recurrent layers by (module, layer), lowest first, and all other arrays by module."""
-    recurrent: LayerArrays = {}
+    recurrent: ArraysByLayer = {}
     others: dict[str, dict[str, Floats]] = {}
     for key, array in state.items():
         if match := PARAMETER.match(key):
@@ -144,7 +145,7 @@ def _check_array(key: str, name: str, reverse: str | None, array: Floats) -> Non
         raise ModelError(f"{key} must be a {'matrix' if name.startswith('weight') else 'vector'}; found {array.shape}")
 
 
-def _layer(place: tuple[str, int], arrays: dict[str, Floats]) -> RecurrentLayer:
+def _layer(place: tuple[str, int], arrays: dict[str, Floats]) -> ImportedLayer:
     """One layer; without biases (`bias=False`) both are zeros."""
     name = f"{place[0]} layer {place[1]}"
     missing = [part for part in ("weight_ih", "weight_hh") if part not in arrays]
@@ -152,7 +153,7 @@ def _layer(place: tuple[str, int], arrays: dict[str, Floats]) -> RecurrentLayer:
         raise ModelError(f"{name} must have a {missing[0]}; the file has none")
     zeros_G = np.zeros(len(arrays["weight_hh"]), np.float32)
     biases = (arrays.get("bias_ih", zeros_G), arrays.get("bias_hh", zeros_G))
-    return RecurrentLayer(name, arrays["weight_ih"], arrays["weight_hh"], *biases)
+    return ImportedLayer(name, arrays["weight_ih"], arrays["weight_hh"], *biases)
 
 
 def _ends(others: dict[str, dict[str, Floats]]) -> tuple[Floats | None, Floats, Floats]:
@@ -177,7 +178,7 @@ def _ends(others: dict[str, dict[str, Floats]]) -> tuple[Floats | None, Floats, 
     return named[0]["weight"] if len(named) == 2 else None, head["weight"], bias_V
 
 
-def _report_assumptions(layers: list[RecurrentLayer], places: LayerArrays, notice: Notify) -> None:
+def _report_assumptions(layers: list[ImportedLayer], places: ArraysByLayer, notice: Notify) -> None:
     if layers[0].cell == "rnn":
         notice("the file does not say which nonlinearity the rnn has; assumed: tanh, PyTorch's default")
     modules = list(dict.fromkeys(module for module, _ in places))

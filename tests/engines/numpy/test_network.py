@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from charloom.engines.masks import random_stream
+from charloom.engines.masks import dropout_stream
 from charloom.engines.numpy.network import NOTHING, NumpyNetwork, count
 from charloom.inference.network import InferenceNetwork, State
 from charloom.inference.weights import InferenceWeights
@@ -96,7 +96,7 @@ def test_gradients_with_dropout(random, architecture, weights, assert_slope, cel
     network = NumpyNetwork(shape, weights(shape))
     inputs, targets = batch()
     targets[1, 1] = NOTHING
-    masks = network.dropout_masks(targets, 0.4, random_stream(1, 5), locked)
+    masks = network.dropout_masks(targets, 0.4, dropout_stream(1, 5), locked)
     assert all(0 < (mask == 0).mean() < 1 for mask in (*masks.between, masks.head))
     judge(network, inputs, targets, state_of(network, random, 2), assert_slope, masks)
 
@@ -107,10 +107,10 @@ def test_masks_differ_between_layers_and_follow_the_targets(architecture, weight
     _, targets = batch()
     targets[0, 0] = NOTHING
     network = NumpyNetwork(shape, weights(shape))
-    masks = network.dropout_masks(targets, 0.5, random_stream(0, 0))
+    masks = network.dropout_masks(targets, 0.5, dropout_stream(0, 0))
     assert [mask.shape for mask in (*masks.between, masks.head)] == [(3, 2, 8), (3, 2, 8), (5, 8)]
     assert not np.array_equal(*masks.between)
-    masks = network.dropout_masks(targets, 0.5, random_stream(0, 0), locked=True)
+    masks = network.dropout_masks(targets, 0.5, dropout_stream(0, 0), locked=True)
     assert [mask.shape for mask in (*masks.between, masks.head)] == [(1, 2, 8), (1, 2, 8), (2, 8)]
 
 

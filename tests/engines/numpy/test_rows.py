@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from charloom.engines.masks import random_stream
+from charloom.engines.masks import dropout_stream
 from charloom.engines.numpy.network import NOTHING, NumpyNetwork
 from charloom.engines.numpy.rows import FEWEST, Rows, RowThreads, joined_states, summed_gradients
 
@@ -26,7 +26,7 @@ def test_the_parts_together_are_the_whole(random, architecture, weights, cell, l
     network = NumpyNetwork(shape, weights(shape))
     inputs, targets = batch(3 * FEWEST + 1)
     state = tuple(random(*part.shape) for part in network.zero_state(len(inputs)))
-    whole = Rows(inputs, targets, state, network.dropout_masks(targets, 0.3, random_stream(0, 0), locked))
+    whole = Rows(inputs, targets, state, network.dropout_masks(targets, 0.3, dropout_stream(0, 0), locked))
 
     def work(rows):
         done = network.forward(*rows)

@@ -19,13 +19,11 @@ from torch import Tensor, nn
 
 from charloom.architecture import Architecture
 from charloom.config import TrainingSettings
-from charloom.engines.engine import EngineChoice
-from charloom.engines.masks import random_stream
+from charloom.engines.engine import Array, EngineChoice
+from charloom.engines.masks import dropout_stream
 from charloom.engines.resume import checked_steps, state_parts
 from charloom.engines.torch.network import TorchNetwork, TorchState
 from charloom.kernels import thread_count
-
-Array = NDArray[np.int64]
 
 
 @contextmanager
@@ -97,7 +95,7 @@ class TorchEngine:
     def _seed_dropout(self) -> None:
         """Makes the dropout of this step a function of (seed, step): PyTorch's draws, and `masks.py`'s."""
         if self._settings.dropout or self._settings.weight_drop:
-            self.network.dropout.random = random_stream(self._settings.seed, self._steps)
+            self.network.dropout.random = dropout_stream(self._settings.seed, self._steps)
             if self.network.rnn.dropout or self._device.type != "cpu":
                 torch.manual_seed(int(np.random.SeedSequence([self._settings.seed, self._steps]).generate_state(1)[0]))
 

@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 from charloom.architecture import Architecture
 from charloom.data.groups import NOTHING
-from charloom.engines.masks import dropout_levels, random_stream
+from charloom.engines.masks import dropout_levels, dropout_stream
 
 # With weight drop, cuDNN copies weights that lie apart in memory. It is meant, and slow only beside a GPU's best.
 warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
@@ -32,7 +32,7 @@ class TorchDropout(nn.Module):
     def __init__(self, dropout: float, locked: bool) -> None:
         super().__init__()
         self.dropout, self.locked = dropout, locked
-        self.random = random_stream(0, 0)
+        self.random = dropout_stream(0, 0)
 
     def forward(self, x: Tensor) -> Tensor:
         """x, with units zeroed while training; any shape, [B, T, H] where locked."""
