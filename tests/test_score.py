@@ -1,15 +1,12 @@
-"""Scores and the compressor beside them."""
+"""Scores, and the cross-entropy that they sum."""
 
 from __future__ import annotations
 
-import lzma
 import math
 
 import numpy as np
-import pyppmd
 import pytest
 
-from charloom.evaluation.compressors import PPMD_MEMORY, PPMD_ORDER, bits_after, ppmd_bits, xz_bits
 from charloom.score import Score, cross_entropy
 
 pytestmark = pytest.mark.processor
@@ -45,33 +42,3 @@ def test_cross_entropy_equals_torch():
     logits_TV, targets_T = generator.standard_normal((50, 9)), generator.integers(0, 9, 50)
     expected = torch.nn.functional.cross_entropy(torch.tensor(logits_TV), torch.tensor(targets_T), reduction="sum")
     assert cross_entropy(logits_TV, targets_T)[0] == pytest.approx(expected.item(), rel=1e-13)
-
-
-def test_xz_bits_are_those_of_xz_9e():
-    """Catches another preset, and bytes taken for bits."""
-    data = b"".join(b"line %d of a text\n" % (n * n) for n in range(3000))
-    expected = 8 * len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
-    assert xz_bits(data) == expected
-    assert xz_bits(b"") == 8 * 32  # the container alone
-
-
-def test_ppmd_bits_are_those_of_its_decoder():
-    """Catches a stream that is not flushed: bits of a text that cannot be read again."""
-    data = b"the cat sat on the mat. " * 50
-    bits = ppmd_bits(data)
-    coder = pyppmd.Ppmd7Encoder(PPMD_ORDER, PPMD_MEMORY)
-    packed = coder.encode(data) + coder.flush()
-    assert bits == 8 * len(packed)
-    assert pyppmd.Ppmd7Decoder(PPMD_ORDER, PPMD_MEMORY).decode(packed, len(data)) == data
-    assert bits < xz_bits(data)
-
-
-@pytest.mark.parametrize("coder", [xz_bits, ppmd_bits])
-def test_what_was_read_before_helps_and_is_not_counted(coder):
-    """Catches the bits of both texts taken for those of the second, and a text that is coded by itself."""
-    random = np.random.default_rng(0)
-    before, other = (bytes(random.integers(97, 123, 20_000, np.uint8)) for _ in range(2))
-    data = before[5_000:15_000]
-    assert bits_after(coder, b"", data) == coder(data)
-    assert bits_after(coder, before, data) < 0.1 * coder(data)
-    assert bits_after(coder, other, data) > 0.9 * coder(data)

@@ -1,0 +1,54 @@
+"""The batches of a run: which splits there are, and in how many streams each is read."""
+
+from __future__ import annotations
+
+import pytest
+
+from charloom.config import Settings
+from charloom.data.corpus import corpus_of
+from charloom.data.dataset import prepare
+from charloom.training import layouts
+from charloom.training.layouts import Layouts
+
+STREAM = 1000  # tokens, in place of 200,000
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """The layouts of 40,000 characters."""
+    monkeypatch.setattr(layouts, "STREAM", STREAM)
+
+    def made(**values):
+        settings = Settings.from_flat({"steps": 1, "batch_size": 2, "seq_length": 8, "dropout": 0.0, **values})
+        dataset = prepare(corpus_of(["abc abd\n" * 5000], settings.text), settings.text, tmp_path, lambda _: None)
+        return Layouts.of(dataset, settings, lambda _: None)
+
+    return made
+
+
+def rows(batches):
+    return batches.batch(0, 0)[0].shape[0]
+
+
+def test_a_large_split_is_measured_in_several_streams(made):
+    """Catches one stream over all of a large split, and a split that is measured as another one."""
+    found = made(split="80/15/5")
+    assert (rows(found.whole), rows(found.test)) == (6, 2)  # 6000 and 2000 tokens
+
+
+def test_a_small_split_is_one_stream(made):
+    """Catches a state that begins anew within a split of less than a stream."""
+    assert rows(made(split="98/2").whole) == 1
+
+
+def test_splits_that_are_empty_have_no_layout(made):
+    """Catches an error, or a loss over nothing, without validation or test split."""
+    found = made(split="1/0")
+    assert (found.quick, found.whole, found.test) == (None, None, None)
+    assert found.seen
+
+
+def test_independent_records_are_measured_in_one_layout(made):
+    """Catches a second copy of the groups, which take time to sort."""
+    found = made(records="line", split="80/20")
+    assert found.whole is found.quick
