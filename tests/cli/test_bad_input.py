@@ -337,7 +337,7 @@ def test_a_disk_that_fills_up_while_training(charloom, tmp_path, corpus_file, sm
     largest = 20_000  # bytes: more than any file of a checkpoint, less than the log at its end
     ended = charloom("train", corpus_file, *flags, "--out", "run", largest_file=largest)
     assert ended.status == 1
-    assert "the last checkpoint is whole; make room, then: charloom train --resume run" in ended.complaint
+    assert "the last checkpoint is whole; free disk space, then: charloom train --resume run" in ended.complaint
     assert charloom("generate", "run", "--length", "5").status == 0
     ended = charloom("train", "--resume", "run", "--quiet")
     assert (ended.status, ended.out) == (0, "run/best\n")

@@ -45,7 +45,7 @@ def test_a_state_that_the_next_step_does_not_read_is_no_obstacle():
 
 
 @pytest.mark.parametrize("batch", [1, 3, 5, 8])
-def test_the_state_must_be_of_as_many_texts_as_the_next_step(batch):
+def test_the_state_must_have_as_many_rows_as_the_next_step(batch):
     """A read beyond the state: the kernels take a row for each sequence, and trained on whatever lay behind."""
     with pytest.raises(ModelError, match=rf"state.0 must be finite \(2, {batch}, 3\); found float32 \(2, 4, 3\)"):
         checked(snapshot(), batch)

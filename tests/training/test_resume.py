@@ -196,7 +196,7 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays_whole(tmp_path, c
     out, shown = process.communicate(timeout=60)
     assert (process.returncode, out) == (1, "")
     assert shown == (
-        f"charloom: {run} cannot be written: File too large; the last checkpoint is whole; make room, then: "
+        f"charloom: {run} cannot be written: File too large; the last checkpoint is whole; free disk space, then: "
         f"charloom train --resume {run}\n"
     )
     assert step_of(run) == 4

@@ -106,7 +106,7 @@ def test_a_full_disk_before_the_first_checkpoint_is_not_called_resumable(tmp_pat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("charloom.training.start.prepare", full)
-    with pytest.raises(TrainingError, match="run cannot be written: No space left on device; make room, then start"):
+    with pytest.raises(TrainingError, match="run cannot be written: No space left on device; free disk space, then st"):
         train(corpus_file, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

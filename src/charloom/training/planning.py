@@ -78,7 +78,7 @@ text more often, by this power of how much larger it is; a smaller one later, by
 USUAL = {
     "cell": "learns more than a GRU where a text is read often, and about as much where it is not",
     "layers": "a wider one learns as much in the time as two that cost the same, or more",
-    "batch_size": "with more texts a step reads more in the time and learns less, as there are fewer steps",
+    "batch_size": "with more sequences a step reads more in the time and learns less, as there are fewer steps",
     "seq_length": "the same with longer ones",
     "schedule": "a rate that stays, as high or a third of it, ends 1 to 1.5% worse",
 }

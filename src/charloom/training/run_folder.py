@@ -242,7 +242,7 @@ class RunFolder:
             yield
         except OSError as error:
             self._check_place()
-            mend = "make room" if error.errno in FULL else "mend that"
+            mend = "free disk space" if error.errno in FULL else "mend that"
             begun = os.path.lexists(self.folder / "last")
             then = f"the last checkpoint is whole; {mend}, then: {self.resume_command}"
             raise TrainingError(

@@ -16,10 +16,10 @@ public:
         lines_ = line_ = 0;
     }
 
-    // `times` runs of so many adjacent numbers, each `apart` from the one before.
+    // `times` runs of `count` adjacent numbers, each `apart` from the one before.
     template <class Number>
-    void add(const Number* from, int numbers, int times, size_t apart, bool to_write) {
-        int lines = int((numbers * sizeof(Number) + LINE - 1) / LINE);
+    void add(const Number* from, int count, int times, size_t apart, bool to_write) {
+        int lines = int((count * sizeof(Number) + LINE - 1) / LINE);
         *end_++ = {reinterpret_cast<const char*>(from), lines, times, apart * sizeof(Number), to_write};
         lines_ += lines * times;
     }
