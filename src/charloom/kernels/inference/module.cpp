@@ -18,9 +18,9 @@ namespace {
 
 template <class Number, class... Shape>
 using Array = nb::ndarray<Number, Shape..., nb::c_contig, nb::device::cpu>;
-using Vector = Array<const float, nb::ndim<1>>;
-using Matrix = Array<const float, nb::ndim<2>>;
-using LayerArrays = std::tuple<std::optional<Matrix>, Matrix, Matrix, std::optional<Vector>>;
+using Array1D = Array<const float, nb::ndim<1>>;
+using Array2D = Array<const float, nb::ndim<2>>;
+using LayerArrays = std::tuple<std::optional<Array2D>, Array2D, Array2D, std::optional<Array1D>>;
 
 Cell cell_named(const std::string& name) {
     if (name == "lstm") return Cell::lstm;
@@ -49,8 +49,8 @@ LayerParameters layer_of(const LayerArrays& arrays, int gates, int hidden) {
         static_cast<int>(table.shape(0)), hidden_bias ? hidden_bias->data() : nullptr};
 }
 
-Parameters checked(const std::string& cell, const std::vector<LayerArrays>& layers, Matrix head, Vector head_bias,
-                   const std::optional<Matrix>& features, int reset_id) {
+Parameters checked(const std::string& cell, const std::vector<LayerArrays>& layers, Array2D head, Array1D head_bias,
+                   const std::optional<Array2D>& features, int reset_id) {
     Parameters from{cell_named(cell),
                     static_cast<int>(head.shape(1)),
                     static_cast<int>(head.shape(0)),
@@ -79,8 +79,8 @@ Parameters checked(const std::string& cell, const std::vector<LayerArrays>& laye
 }
 
 void make_network(PackedNetwork* made, const std::string& cell, const std::string& precision, bool tiles,
-                  const std::vector<LayerArrays>& layers, Matrix head, Vector head_bias, std::optional<Matrix> features,
-                  int reset_id) {
+                  const std::vector<LayerArrays>& layers, Array2D head, Array1D head_bias,
+                  std::optional<Array2D> features, int reset_id) {
     Parameters from = checked(cell, layers, head, head_bias, features, reset_id);
     Precision format = precision_named(precision);
     require(format != Precision::int8 || from.cell != Cell::relu, "relu has no bound that 8 bits could be scaled to");
@@ -97,7 +97,7 @@ public:
 
     int size() const { return batch_.size(); }
 
-    void join(Row row, Matrix h, Matrix c, Array<const int64_t, nb::ndim<1>> recent) {
+    void join(Row row, Array2D h, Array2D c, Array<const int64_t, nb::ndim<1>> recent) {
         require_state(h, c);
         require_id(row.token);
         const SamplingParameters& sampling = row.sampling;
@@ -177,7 +177,7 @@ private:
 };
 
 // For tests: one choice, with a random number of the caller's.
-int choose(Vector logits, const SamplingParameters& sampling, std::vector<int> recent, int last, double uniform) {
+int choose(Array1D logits, const SamplingParameters& sampling, std::vector<int> recent, int last, double uniform) {
     int vocabulary_size = static_cast<int>(logits.shape(0)), padded = padded_width(vocabulary_size);
     std::vector<float> copy(padded, -std::numeric_limits<float>::infinity());
     std::copy_n(logits.data(), vocabulary_size, copy.begin());
