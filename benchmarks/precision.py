@@ -21,10 +21,11 @@ from probes import without_kernels
 
 import charloom
 from charloom import kernels
+from charloom.cells import Integers
 from charloom.data.dataset import open_dataset
 from charloom.inference.native_backend import NativeBackend
 from charloom.inference.numpy_backend import NumpyBackend
-from charloom.inference.rows import Backend, Integers
+from charloom.inference.rows import Backend
 from charloom.kernels import cores
 from charloom.model import Model
 from charloom.score import cross_entropy

@@ -1,4 +1,4 @@
-"""A model that writes and scores, on random weights and on one whose every next token is known."""
+"""A model that generates and scores, on random weights and on one whose every next token is known."""
 
 from __future__ import annotations
 
@@ -28,14 +28,16 @@ RECORDS = Vocabulary("characters", tuple("abcd"), separator=True)
 BYTES = Vocabulary("bytes")
 
 
-def random_model(vocabulary=LETTERS, cell="lstm", hidden=16, layers=2, entry="embedding", seed=0, scale=2.0, **options):
+def random_model(
+    vocabulary=LETTERS, cell="lstm", hidden=16, layers=2, input_kind="embedding", seed=0, scale=2.0, **options
+):
     """Weights large enough that the text depends on everything read before."""
     made = Architecture(
         cell=cell,
         nonlinearity="tanh",
         layers=layers,
         hidden=hidden,
-        input=entry,
+        input=input_kind,
         embedding=4,
         vocabulary_size=vocabulary.size,
     )
@@ -114,8 +116,8 @@ def test_the_whole_prompt_is_read_once(cell):
     prompt = "abc defgh\nab"
     network = InferenceNetwork(InferenceWeights(model.architecture, model.weights.parameters))
     logits_BTV, _ = network.sequence(LETTERS.encode(prompt)[None], network.initial_state(1))
-    likeliest = LETTERS.characters[logits_BTV[0, -1].argmax()]
-    assert model.generate(prompt, 1, greedy=True) == likeliest
+    most_probable = LETTERS.characters[logits_BTV[0, -1].argmax()]
+    assert model.generate(prompt, 1, greedy=True) == most_probable
     share = np.exp(logits_BTV[0, -1] - logits_BTV[0, -1].max())
     texts = "".join(model.generate(prompt, 1, temperature=1.0, seed=0, index=k) for k in range(2000))
     counted = np.array([texts.count(c) for c in LETTERS.characters]) / 2000
@@ -195,7 +197,7 @@ def test_a_chain_of_bytes():
     assert "".join(model.stream("", 5)) == "é🦊\né🦊"
 
 
-def test_the_unknown_symbol_is_read_and_never_written():
+def test_the_unknown_token_is_read_and_never_generated():
     """Catches U+FFFD in a text although the model finds it likeliest."""
     model = chain_model(FOLDED, {0: 3, 1: 3, 2: 3, 3: 3})
     for options in ({"greedy": True}, {"temperature": 100.0}, {"top_k": 1}):
@@ -233,10 +235,10 @@ def test_lone_surrogates_in_a_model_of_bytes(text):
 
 
 @pytest.mark.parametrize("vocabulary", [LETTERS, BYTES, RECORDS])
-@pytest.mark.parametrize("entry", ["embedding", "onehot", "scalar"])
-def test_score_predicts_every_character_once(vocabulary, entry):
+@pytest.mark.parametrize("input_kind", ["embedding", "onehot", "scalar"])
+def test_score_predicts_every_character_once(vocabulary, input_kind):
     """Catches a target that is off by one, a state reset between blocks, and a first record without its separator."""
-    model = random_model(vocabulary, entry=entry)
+    model = random_model(vocabulary, input_kind=input_kind)
     text = "abcdabdcaabb" * 30
     ids = vocabulary.encode((RECORD_SEPARATOR if vocabulary.separator else "") + text)
     network = InferenceNetwork(InferenceWeights(model.architecture, model.weights.parameters))

@@ -24,6 +24,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from charloom.architecture import Architecture
+from charloom.cells import Floats, Integers
 from charloom.config import MOST_THREADS, Cleaning, RecordKind, validated
 from charloom.data.cleaning import clean
 from charloom.data.vocabulary import UnknownPolicy, Vocabulary
@@ -31,8 +32,8 @@ from charloom.errors import ModelError, SettingsError, TextError, UnknownCharact
 from charloom.inference.backend import Precision, open_backend
 from charloom.inference.detokenizer import SEPARATOR_TEXTS
 from charloom.inference.request import Request
-from charloom.inference.rows import Backend, Integers
-from charloom.inference.sampling import Floats, Sampling
+from charloom.inference.rows import Backend
+from charloom.inference.sampling import Sampling
 from charloom.inference.scheduler import SLOTS, Scheduler
 from charloom.inference.sequence import Output
 from charloom.inference.stop_strings import StopStrings
@@ -432,25 +433,25 @@ class Model:
 
 
 def _outputs(scheduler: Scheduler, requests: Iterator[Request]) -> Iterator[tuple[int, Output]]:
-    """What comes of these requests, each with its number: the scheduler is fed as it has room.
+    """What comes of these requests, each with its number: the scheduler is fed as long as it takes more.
 
     Raises:
         ModelError: where a sequence ends with an error.
     """
-    numbers: dict[int, int] = {}  # of the sequences that have not ended, by their identity
+    places: dict[int, int] = {}  # of the sequences that have not ended, by their identity
     count = 0
     while True:
         while not scheduler.full and (request := next(requests, None)) is not None:
-            numbers[id(scheduler.submit(request))] = count
+            places[id(scheduler.submit(request))] = count
             count += 1
         if scheduler.idle:
             return
         for output in scheduler.update():
-            yield numbers[id(output.sequence)], output
+            yield places[id(output.sequence)], output
             if output.finish_reason == "error":
                 raise ModelError(NOTHING_TO_CHOOSE)
             if output.finish_reason:
-                del numbers[id(output.sequence)]
+                del places[id(output.sequence)]
 
 
 def _check_length(asked: GenerationOptions, count: int) -> None:

@@ -130,7 +130,7 @@ def test_frequencies_follow_the_probabilities():
 
 
 @pytest.mark.parametrize("sampling", [Sampling(greedy=True), Sampling(temperature=0), Sampling(temperature=1e-9)])
-def test_greedy_takes_the_first_of_the_likeliest(sampling):
+def test_greedy_takes_the_first_of_the_most_probable(sampling):
     """Catches a division by zero, and ties that go to chance."""
     assert choose(np.array([[1.0, 5.0, 5.0, 2.0]]), np.array([0.99]), sampling).tolist() == [1]
 

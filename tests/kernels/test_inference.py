@@ -36,13 +36,13 @@ BOUNDED = CELLS[:3]
 PLAIN = Sampling()
 
 
-def architecture(cell="lstm", nonlinearity="tanh", layers=2, hidden=50, entry="embedding", vocabulary_size=37):
+def architecture(cell="lstm", nonlinearity="tanh", layers=2, hidden=50, input_kind="embedding", vocabulary_size=37):
     return Architecture(
         cell=cell,
         nonlinearity=nonlinearity,
         layers=layers,
         hidden=hidden,
-        input=entry,
+        input=input_kind,
         embedding=5,
         vocabulary_size=vocabulary_size,
     )
@@ -130,14 +130,14 @@ def test_a_wide_network(variant):
 
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("vocabulary_size", [1, 2, 16, 17, 129])
-@pytest.mark.parametrize("entry", ["embedding", "onehot", "scalar"])
+@pytest.mark.parametrize("input_kind", ["embedding", "onehot", "scalar"])
 @pytest.mark.parametrize("table", [True, False], ids=["table", "product"])
-def test_every_input_and_vocabulary(variant, entry, vocabulary_size, layers, table, monkeypatch):
+def test_every_input_and_vocabulary(variant, input_kind, vocabulary_size, layers, table, monkeypatch):
     """Catches a first layer whose tokens are gathered and multiplied otherwise than they are looked up."""
     if not table:
         monkeypatch.setattr(weights_module, "TABLE_LIMIT", 0)
     weights = random_weights(
-        architecture("gru", layers=layers, hidden=20, entry=entry, vocabulary_size=vocabulary_size)
+        architecture("gru", layers=layers, hidden=20, input_kind=input_kind, vocabulary_size=vocabulary_size)
     )
     network = network_of(weights)
     ids_BT = np.random.default_rng(2).integers(0, vocabulary_size, (3, 6))
@@ -192,7 +192,7 @@ def test_what_enters_the_first_layer_stays_exact(variant, precision, monkeypatch
     np.testing.assert_allclose(logits, expected, atol=2e-2, rtol=0)
 
 
-# ---- texts
+# ---- sequences
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
@@ -475,7 +475,7 @@ def test_wrong_arguments_are_refused(variant):
             batch._batch.decode(np.empty(shape, np.int64), 1.0, None, None)
 
 
-# ---- what a person meets
+# ---- models
 
 
 @pytest.mark.parametrize("cell", sorted(LAYERS))

@@ -135,8 +135,8 @@ def rows_times(x_BX: Floats, weight_XG: Floats) -> Floats:
     """x_BX @ weight_XG, each row's product on its own, in one NumPy call.
 
     BLAS rounds the product of a matrix and a matrix differently from that of a vector and a matrix. At a near tie in
-    sampling two texts would then differ. So a row is bit for bit the same alone and in any batch. At 16 rows that takes
-    2 to 3 times as long as a matrix product (H 128 to 512, on two cores with AVX-512).
+    sampling two sequences would then differ. So a row is bit for bit the same alone and in any batch. At 16 rows that
+    takes 2 to 3 times as long as a matrix product (H 128 to 512, on two cores with AVX-512).
     """
     if len(x_BX) == 1:
         return x_BX @ weight_XG

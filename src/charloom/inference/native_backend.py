@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.cells import merged_biases
-from charloom.inference.rows import Decoded, Integers, Row, State
-from charloom.inference.sampling import NGRAM_WINDOW, Floats
+from charloom.cells import Floats, Integers, merged_biases
+from charloom.inference.rows import Decoded, Row, State
+from charloom.inference.sampling import NGRAM_WINDOW
 from charloom.inference.weights import InferenceWeights
 from charloom.kernels import thread_count
 
@@ -53,7 +53,7 @@ class NativeBackend:
         self._module, self._architecture, self._threads = module, weights.architecture, thread_count(threads)
         sizes = weights.architecture
         self._packed = module.PackedNetwork(
-            cell=sizes.nonlinearity if sizes.cell == "rnn" else sizes.cell,
+            cell=(sizes.cell, sizes.nonlinearity),
             precision=precision,
             tiles=tiles,
             layers=[_layer(weights, number) for number in range(sizes.layers)],
@@ -110,26 +110,26 @@ class NativeBackend:
 
 
 class NativeBatch:
-    """See `charloom.inference.rows.Batch`."""
+    """See `charloom.inference.rows.DecodingBatch`."""
 
     def __init__(self, module: ModuleType, batch: Any) -> None:
         self._module, self._batch = module, batch
         self._logprobs: list[int | None] = []  # what each row asks for
 
     def join(self, row: Row, recent: Integers, state: State) -> None:
-        """See `Batch.join`."""
+        """See `DecodingBatch.join`."""
         self._batch.join(native_row(self._module, row, int(recent[-1])), *_arrays(state, 0), recent.astype(np.int64))
         self._logprobs.append(row.logprobs)
 
     def leave(self, row: int) -> None:
-        """See `Batch.leave`."""
+        """See `DecodingBatch.leave`."""
         self._batch.leave(row)
         last = self._logprobs.pop()
         if row < len(self._logprobs):
             self._logprobs[row] = last
 
     def decode(self, steps: int, seconds: float) -> Decoded:
-        """See `Batch.decode`."""
+        """See `DecodingBatch.decode`."""
         rows, asked = len(self._logprobs), [each for each in self._logprobs if each is not None]
         tokens_BS = np.empty((rows, steps), np.int64)
         if not asked:

@@ -19,9 +19,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from charloom.cells import Floats
+from charloom.cells import Floats, Integers
 from charloom.inference.layers import LAYERS, rows_times
-from charloom.inference.rows import Integers, State
+from charloom.inference.rows import State
 from charloom.inference.weights import InferenceWeights
 
 BLOCK_LIMIT = 2**20

@@ -11,18 +11,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from charloom.cells import Floats, Integers
 from charloom.inference.network import InferenceNetwork
-from charloom.inference.rows import Decoded, Integers, Row, State
-from charloom.inference.sampling import (
-    Doubles,
-    Floats,
-    Ids,
-    choose,
-    forbid_ngrams,
-    log_probabilities,
-    penalise,
-    random_stream,
-)
+from charloom.inference.rows import Decoded, Row, State
+from charloom.inference.sampling import Doubles, choose, forbid_ngrams, log_probabilities, penalise, random_stream
 from charloom.inference.weights import InferenceWeights
 
 READ_TOKENS = 32
@@ -63,7 +55,7 @@ class NumpyBackend:
 
 
 class NumpyBatch:
-    """See `charloom.inference.rows.Batch`."""
+    """See `charloom.inference.rows.DecodingBatch`."""
 
     def __init__(self, network: InferenceNetwork) -> None:
         self._network = network
@@ -71,7 +63,7 @@ class NumpyBatch:
         self._state = network.initial_state(0)
 
     def join(self, row: Row, recent: Integers, state: State) -> None:
-        """See `Batch.join`."""
+        """See `DecodingBatch.join`."""
         self._rows.append(_DecodingRow(row, recent))
         self._state = State(
             np.concatenate([self._state.h_LBH, state.h_LBH], axis=1),
@@ -79,7 +71,7 @@ class NumpyBatch:
         )
 
     def leave(self, row: int) -> None:
-        """See `Batch.leave`."""
+        """See `DecodingBatch.leave`."""
         last = self._rows.pop()
         keep = np.arange(len(self._rows))
         if row < len(keep):
@@ -87,10 +79,10 @@ class NumpyBatch:
         self._state = self._state.rows(keep)
 
     def decode(self, steps: int, seconds: float) -> Decoded:
-        """See `Batch.decode`."""
+        """See `DecodingBatch.decode`."""
         end = time.monotonic() + seconds
         top = max((row.row.logprobs for row in self._rows if row.row.logprobs is not None), default=-1)
-        tokens, logprobs, top_ids = list[Ids](), list[Doubles](), list[Ids]()
+        tokens, logprobs, top_ids = list[Integers](), list[Doubles](), list[Integers]()
         for _ in range(steps):
             logits_BV, self._state = self._network.step(np.array([row.token for row in self._rows]), self._state)
             ids_B = self._choose(logits_BV.copy())
@@ -105,7 +97,7 @@ class NumpyBatch:
             return Decoded(np.stack(tokens, axis=1))
         return Decoded(np.stack(tokens, axis=1), np.stack(logprobs, axis=1), np.stack(top_ids, axis=1))
 
-    def _choose(self, logits_BV: Floats) -> Ids:
+    def _choose(self, logits_BV: Floats) -> Integers:
         """ids_B; rows with the same sampling parameters are chosen together. Changes the logits."""
         ids_B = np.empty(len(self._rows), np.intp)
         uniform_B = np.array([next(row.random) for row in self._rows])
@@ -120,7 +112,7 @@ class NumpyBatch:
                 row.take(token)
         return ids_B
 
-    def _log_probabilities(self, logits_BV: Floats, ids_B: Ids, top: int) -> tuple[Doubles, Ids]:
+    def _log_probabilities(self, logits_BV: Floats, ids_B: Integers, top: int) -> tuple[Doubles, Integers]:
         """[B, 1 + N] and ids_BN of `Decoded`, as far as a row asks for them and has a token."""
         logprobs, ids_BN = np.zeros((len(ids_B), 1 + top)), np.zeros((len(ids_B), top), np.intp)
         for number, (row, token) in enumerate(zip(self._rows, ids_B.tolist(), strict=True)):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from charloom.inference.rows import Integers
+from charloom.cells import Integers
 from charloom.inference.sampling import Sampling
 from charloom.inference.stop_strings import StopStrings
 

@@ -6,14 +6,12 @@ Shapes: B rows, S steps, L layers, H hidden, N log-probabilities beside that of 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from charloom.inference.sampling import Doubles, Floats, Ids, Sampling
-
-Integers = NDArray[np.integer[Any]]
+from charloom.cells import Floats, Integers
+from charloom.inference.sampling import Doubles, Sampling
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,19 +51,19 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """What a call of `Batch.decode` generated.
+    """What a call of `DecodingBatch.decode` generated.
 
     tokens_BS: ids; -1 in the last step of a row whose logits leave no token to choose. logprobs: where a row asks for
     them, [B, S, 1 + N] of the token and of the N most probable ones, whose ids top_ids_BSN has; N is the most that a
     row asks for, and what a row does not ask for is not set.
     """
 
-    tokens_BS: Ids
+    tokens_BS: Integers
     logprobs: Doubles | None = None
     top_ids_BSN: Integers | None = None
 
 
-class Batch(Protocol):
+class DecodingBatch(Protocol):
     """Sequences side by side; their recurrent state stays here from call to call."""
 
     def join(self, row: Row, recent: Integers, state: State) -> None:
@@ -105,5 +103,5 @@ class Backend(Protocol):
     def logits(self, ids_BT: Integers, state: State) -> tuple[Floats, State]:
         """logits_BTV after each of these tokens, and the state after the last."""
 
-    def batch(self) -> Batch:
+    def batch(self) -> DecodingBatch:
         """An empty batch."""

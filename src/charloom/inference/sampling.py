@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from charloom.cells import Floats, Integers
 from charloom.config import Section
 
 Doubles = NDArray[np.float64]
-Floats = NDArray[np.floating[Any]]
-Ids = NDArray[np.intp]
 
 COLDEST = 1e-6
 """Temperatures below are greedy: a logit one float32 rounding behind the highest has no chance left."""
@@ -69,7 +67,7 @@ class Sampling(Section):
         return max(self.penalised, 0 if self.no_repeat_ngram_size is None else NGRAM_WINDOW)
 
 
-def choose(logits_BV: Floats, uniform_B: Doubles, sampling: Sampling) -> Ids:
+def choose(logits_BV: Floats, uniform_B: Doubles, sampling: Sampling) -> Integers:
     """The next token of each row, by temperature, top-k, top-p and min-p.
 
     Args:
@@ -102,11 +100,11 @@ def probabilities(logits_BV: Floats, sampling: Sampling) -> Doubles:
     return normalised_BV
 
 
-def log_probabilities(logits_V: Floats, token: int, top: int) -> tuple[Doubles, Ids]:
+def log_probabilities(logits_V: Floats, token: int, top: int) -> tuple[Doubles, Integers]:
     """ln softmax(logits) of the token and of the `top` highest; and the ids of those, the lowest of equals first."""
     scores_V = logits_V.astype(np.float64) - logits_V.max()
     scores_V -= np.log(np.exp(scores_V).sum())
-    top_ids: Ids = np.argsort(-scores_V, kind="stable")[:top]
+    top_ids: Integers = np.argsort(-scores_V, kind="stable")[:top]
     return scores_V[[token, *top_ids]], top_ids
 
 
@@ -186,7 +184,7 @@ def min_p(logits_BV: Doubles, p: float) -> Doubles:
     return np.where(logits_BV >= floor_B1, logits_BV, -np.inf)
 
 
-def draw(probabilities_BV: Floats, uniform_B: Doubles) -> Ids:
+def draw(probabilities_BV: Floats, uniform_B: Doubles) -> Integers:
     """One token a row by the inverse of the cumulative distribution, in float64.
 
     Args:
@@ -201,7 +199,7 @@ def draw(probabilities_BV: Floats, uniform_B: Doubles) -> Ids:
     # uniform is at most 1 - 2^-53, which lowers any normal double by half a unit in the last place or more, so the
     # product rounds to less than the total, and some cumulative probability exceeds it
     target_B = uniform_B * cdf_BV[:, -1]
-    ids_B: Ids
+    ids_B: Integers
     if len(cdf_BV) == 1:
         ids_B = cdf_BV[0].searchsorted(target_B, side="right")
     else:
@@ -229,6 +227,6 @@ def random_stream(seed: int, index: int, position: int = 0) -> Iterator[float]:
         position += BLOCK
 
 
-def _highest(scores_BV: Doubles) -> Ids:
-    ids_B: Ids = scores_BV.argmax(axis=-1)
+def _highest(scores_BV: Doubles) -> Integers:
+    ids_B: Integers = scores_BV.argmax(axis=-1)
     return ids_B

@@ -12,10 +12,11 @@ from collections import deque
 
 import numpy as np
 
+from charloom.cells import Integers
 from charloom.data.vocabulary import Vocabulary
 from charloom.errors import QueueFullError, SettingsError
 from charloom.inference.request import Request
-from charloom.inference.rows import Backend, Decoded, Integers, State
+from charloom.inference.rows import Backend, Decoded, State
 from charloom.inference.sequence import Output, Sequence, TokenLogprobs
 
 CHUNK_SECONDS = 0.02

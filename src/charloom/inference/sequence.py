@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from charloom.cells import Integers
 from charloom.data.vocabulary import Vocabulary
 from charloom.inference.detokenizer import Detokenizer, FinishReason
 from charloom.inference.request import Request
-from charloom.inference.rows import Integers, Row
+from charloom.inference.rows import Row
 from charloom.inference.sampling import draw, uniforms
 
 

@@ -8,12 +8,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from charloom.architecture import GATES, Architecture
-from charloom.cells import input_features
-
-Floats = NDArray[np.floating[Any]]
+from charloom.cells import Floats, input_features
 
 TABLE_LIMIT = 2**22
 """Most numbers in the input table: 16 MiB in float32. Beyond, a product each step costs less than the memory."""

@@ -28,9 +28,9 @@ constexpr size_t LEAST_SHARE = 32 << 10;
 constexpr double TEAM_SECONDS = 500e-6;
 
 template <class Number>
-void enlarge(Buffer<Number>& buffer, size_t used, size_t room) {
+void enlarge(Buffer<Number>& buffer, size_t used, size_t capacity) {
     Buffer<Number> larger;
-    larger.reserve(room);
+    larger.reserve(capacity);
     if (used) std::copy_n(buffer.get(), used, larger.get());
     buffer = std::move(larger);
 }
@@ -44,13 +44,13 @@ DecodingBatch::DecodingBatch(const PackedNetwork& network)
 
 void DecodingBatch::grow(int rows) {
     if (rows <= capacity_) return;
-    int room = std::max(rows, 2 * capacity_);
+    int capacity = std::max(rows, 2 * capacity_);
     for (Values& made : values_) {
-        enlarge(made.numbers, size() * stride_, room * stride_);
-        enlarge(made.words, size() * word_stride_, room * word_stride_);
+        enlarge(made.floats, size() * stride_, capacity * stride_);
+        enlarge(made.words, size() * word_stride_, capacity * word_stride_);
     }
-    for (auto& memory : memory_) enlarge(memory, size() * stride_, room * stride_);
-    capacity_ = room;
+    for (auto& memory : memory_) enlarge(memory, size() * stride_, capacity * stride_);
+    capacity_ = capacity;
 }
 
 void DecodingBatch::join(Row row, const float* h, const float* c) {
@@ -70,7 +70,7 @@ void DecodingBatch::leave(int row) {
     int last = size() - 1;
     for (size_t layer = 0; row < last && layer < network_.layers.size(); layer++) {
         Values& now = values(layer, 1 - first_parity_);
-        std::copy_n(now.numbers + last * stride_, stride_, now.numbers + row * stride_);
+        std::copy_n(now.floats + last * stride_, stride_, now.floats + row * stride_);
         std::copy_n(now.words + last * word_stride_, word_stride_, now.words + row * word_stride_);
         std::copy_n(memory_[layer] + last * stride_, stride_, memory_[layer] + row * stride_);
     }
@@ -81,7 +81,7 @@ void DecodingBatch::leave(int row) {
 void DecodingBatch::copy_state(int row, float* h, float* c) const {
     int hidden = network_.hidden;
     for (size_t layer = 0; layer < network_.layers.size(); layer++) {
-        std::copy_n(values(layer, 1 - first_parity_).numbers + row * stride_, hidden, h + layer * hidden);
+        std::copy_n(values(layer, 1 - first_parity_).floats + row * stride_, hidden, h + layer * hidden);
         if (network_.cell == Cell::lstm) std::copy_n(memory_[layer] + row * stride_, hidden, c + layer * hidden);
     }
 }
@@ -211,7 +211,7 @@ void DecodingBatch::run_panels(int member, int step, int number, Range panels, b
                          layer.below ? self.below + sums : nullptr,
                          reset ? ZEROS : recurrent + sums,
                          layer.hidden_bias + unit,
-                         reset ? ZEROS : values(number, 1 - parity).numbers + row * stride_ + unit,
+                         reset ? ZEROS : values(number, 1 - parity).floats + row * stride_ + unit,
                          memory + row * stride_ + unit};
                 put(number, parity, row, unit, cell_step(network_.cell, at));
             }
@@ -291,13 +291,13 @@ void DecodingBatch::read(Member& by, int row, int token) {
 
 void DecodingBatch::put(int layer, int parity, int row, int unit, Floats h) {
     Values& to = values(layer, parity);
-    store(to.numbers + row * stride_ + unit, h);
+    store(to.floats + row * stride_ + unit, h);
     if (network_.precision != Precision::fp32) put_values(network_.precision, to.words + row * word_stride_, unit, h);
 }
 
 BatchView DecodingBatch::view(int layer, int parity) const {
     const Values& from = values(layer, parity);
-    if (network_.precision == Precision::fp32) return {reinterpret_cast<const uint32_t*>(from.numbers.get()), stride_};
+    if (network_.precision == Precision::fp32) return {reinterpret_cast<const uint32_t*>(from.floats.get()), stride_};
     return {from.words, word_stride_};
 }
 

@@ -54,7 +54,7 @@ public:
 
 private:
     struct Values {  // hidden values of a layer after a step: as numbers, and as matrices take them
-        Buffer<float> numbers;
+        Buffer<float> floats;
         Buffer<uint32_t> words;
     };
     struct Member {           // what each thread of a team has for itself

@@ -3,6 +3,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
@@ -20,15 +21,8 @@ template <class Number, class... Shape>
 using Array = nb::ndarray<Number, Shape..., nb::c_contig, nb::device::cpu>;
 using Array1D = Array<const float, nb::ndim<1>>;
 using Array2D = Array<const float, nb::ndim<2>>;
+using CellName = std::pair<std::string, std::string>;  // and the nonlinearity of a plain RNN
 using LayerArrays = std::tuple<std::optional<Array2D>, Array2D, Array2D, std::optional<Array1D>>;
-
-Cell cell_named(const std::string& name) {
-    if (name == "lstm") return Cell::lstm;
-    if (name == "gru") return Cell::gru;
-    if (name == "tanh") return Cell::tanh;
-    require(name == "relu", "cell must be lstm, gru, tanh or relu");
-    return Cell::relu;
-}
 
 Precision precision_named(const std::string& name) {
     if (name == "fp32") return Precision::fp32;
@@ -49,9 +43,9 @@ LayerParameters layer_of(const LayerArrays& arrays, int gates, int hidden) {
         static_cast<int>(table.shape(0)), hidden_bias ? hidden_bias->data() : nullptr};
 }
 
-Parameters checked(const std::string& cell, const std::vector<LayerArrays>& layers, Array2D head, Array1D head_bias,
+Parameters checked(const CellName& cell, const std::vector<LayerArrays>& layers, Array2D head, Array1D head_bias,
                    const std::optional<Array2D>& features, int reset_id) {
-    Parameters from{cell_named(cell),
+    Parameters from{cell_named(cell.first, cell.second),
                     static_cast<int>(head.shape(1)),
                     static_cast<int>(head.shape(0)),
                     {},
@@ -78,7 +72,7 @@ Parameters checked(const std::string& cell, const std::vector<LayerArrays>& laye
     return from;
 }
 
-void make_network(PackedNetwork* made, const std::string& cell, const std::string& precision, bool tiles,
+void make_network(PackedNetwork* made, const CellName& cell, const std::string& precision, bool tiles,
                   const std::vector<LayerArrays>& layers, Array2D head, Array1D head_bias,
                   std::optional<Array2D> features, int reset_id) {
     Parameters from = checked(cell, layers, head, head_bias, features, reset_id);
