@@ -136,3 +136,22 @@ def test_the_text_left_and_the_end(tokens, length):
         assert not (ended and chunk)
         assert detokenizer.left == (0 if detokenizer.finish_reason else length - len(text))
     assert text == "".join(detokenized(tokens, length=length, stop=["ab"], separator_text="-")[0])
+
+
+@given(
+    st.lists(st.integers(0, 4), max_size=30),
+    st.integers(0, 30),
+    st.none() | st.integers(0, 12),
+    st.none() | st.integers(1, 3),
+    st.sampled_from([(), ("ab",)]),
+)
+def test_tokens_taken_together_give_the_same_text(tokens, cut, length, records, stop):
+    """Catches a token lost between two chunks, one that counts after the end, and an end that the short way misses."""
+    options = {"length": length, "records": records, "separator_text": "-"}
+    one, many = Detokenizer(ABC, stop=StopStrings(stop), **options), Detokenizer(ABC, stop=StopStrings(stop), **options)
+    text, taken = "", 0
+    for token in tokens:
+        if one.finish_reason is None:
+            text, taken = text + one.push(token), taken + 1
+    (first, before), (rest, after) = many.take(tokens[:cut]), many.take(tokens[cut:])
+    assert (first + rest, before + after, many.finish_reason, many.left) == (text, taken, one.finish_reason, one.left)

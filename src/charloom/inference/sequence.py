@@ -110,13 +110,9 @@ class Sequence:
 
     def take(self, tokens: list[int], logprobs: list[TokenLogprobs] | None = None) -> Output:
         """What comes of its next tokens: of all up to the one that ends it. An id of -1 ends it with an error."""
-        self.started, text, taken, detokenizer = True, "", 0, self._detokenizer
-        for token in tokens:
-            if detokenizer.finish_reason:  # not the property: this is done for every token
-                break
-            if token < 0:
-                detokenizer.finish_reason = "error"
-                break
-            text += detokenizer.push(token)
-            taken += 1
-        return Output(self, text, taken, tuple(logprobs[:taken]) if logprobs else (), detokenizer.finish_reason)
+        self.started = True
+        failed = bool(tokens) and tokens[-1] < 0
+        text, taken = self._detokenizer.take(tokens[:-1] if failed else tokens)
+        if failed and self.finish_reason is None:
+            self._detokenizer.finish_reason = "error"
+        return Output(self, text, taken, tuple(logprobs[:taken]) if logprobs else (), self.finish_reason)

@@ -17,6 +17,7 @@ void bind_inference(nb::module_& module);  // inference/module.cpp
 }  // namespace charloom
 
 NB_MODULE(CHARLOOM_MODULE, module) {
+    nb::set_leak_warnings(false);  // a model that lives until the interpreter ends is no leak
     module.attr("LANES") = CHARLOOM_LANES;
     module.attr("FLAGS") = CHARLOOM_FLAGS;  // the compiler's, for what is compared with these kernels
     module.def("cpu_features", &charloom::cpu_features, "What this processor can do of what the variants need.");
