@@ -237,7 +237,7 @@ class TrainingSettings(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to train")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="number format of the matrix products")
     threads: int | None = Field(
-        None, ge=1, le=MOST_THREADS, description="CPU threads, at most 64 or the number of cores  [all cores]"
+        None, ge=1, le=MOST_THREADS, description="CPU threads; at most 64, or as many as there are cores  [all cores]"
     )
 
     @field_validator("validate_every", "keep", mode="before")

@@ -79,7 +79,7 @@ def open_variant(name: str) -> ModuleType:
         DeviceError: if it is not built, or this processor cannot run it.
     """
     if name not in VARIANTS:
-        raise SettingsError(f"the kernels are {', '.join(VARIANTS)} or off, not {name!r}; mend {FORCE}")
+        raise SettingsError(f"the kernels are {', '.join(VARIANTS)} or off, not {name!r}; correct {FORCE}")
     if why := obstacle(name):
         raise DeviceError(f"the kernels {name!r} cannot be used: {why}; here run: {', '.join(runnable()) or 'none'}")
     try:

@@ -79,8 +79,8 @@ USUAL = {
     "cell": "learns more than a GRU where a text is read often, and about as much where it is not",
     "layers": "a wider one learns as much in the time as two that cost the same, or more",
     "batch_size": "with more sequences a step reads more in the time and learns less, as there are fewer steps",
-    "seq_length": "the same with longer ones",
-    "schedule": "a rate that stays, as high or a third of it, ends 1 to 1.5% worse",
+    "seq_length": "longer steps read more in the time, too, and learn less",
+    "schedule": "a constant rate, as high or a third of it, ends 1 to 1.5% worse",
 }
 """What no plan changes, and why: it won in equal time, the LSTM in equal steps (docs/results.md; LOG.md, "LSTM or GRU",
 "one layer or two", "larger batches and longer steps in a minute").
@@ -287,7 +287,7 @@ def _rate(settings: Settings, hidden: int) -> PlannedChoice:
     """How fast it learns."""
     highest = FASTEST[settings.model.cell]
     rate = min(highest, round(highest * math.sqrt(FASTEST_AT / hidden), 4))
-    return PlannedChoice("lr", rate, f"{highest:g} for {FASTEST_AT} units, less for more: as the root of their number")
+    return PlannedChoice("lr", rate, f"{highest:g} for {FASTEST_AT} units; for more, less: in proportion to 1/√units")
 
 
 def _decay(epochs: float) -> PlannedChoice:
