@@ -16,8 +16,9 @@ from charloom.config import Cleaning
 from charloom.data.vocabulary import RECORD_SEPARATOR, Vocabulary
 from charloom.errors import ModelError, SettingsError, TextError, UnknownCharacterError
 from charloom.inference.network import InferenceNetwork
+from charloom.inference.options import GenerationOptions, Options
 from charloom.inference.weights import InferenceWeights
-from charloom.model import GenerationOptions, Model, Options
+from charloom.model import Model
 from charloom.score import cross_entropy
 
 pytestmark = pytest.mark.processor

@@ -18,19 +18,19 @@ import secrets
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
-from pydantic import Field, field_validator
 
 from charloom.architecture import Architecture
 from charloom.cells import Floats, Integers
-from charloom.config import MOST_THREADS, Cleaning, RecordKind, validated
+from charloom.config import Cleaning, RecordKind, validated
 from charloom.data.cleaning import clean
 from charloom.data.vocabulary import UnknownPolicy, Vocabulary
 from charloom.errors import ModelError, SettingsError, TextError, UnknownCharacterError
 from charloom.inference.backend import Precision, open_backend
 from charloom.inference.detokenizer import SEPARATOR_TEXTS
+from charloom.inference.options import GenerationOptions, Options, RequestOptions
 from charloom.inference.request import Request
 from charloom.inference.rows import Backend
 from charloom.inference.sampling import Sampling
@@ -58,76 +58,12 @@ MOST_LOGPROBS = 100
 MOST_SEQUENCES = 100_000
 """Most sequences of one call of `generate_many`."""
 
-MOST_STOP = 100_000
-"""Characters of all stop strings together: their automaton takes 30 MB then."""
-
 SCORED = 256
 """Tokens of a text that are scored together: their logits are what memory is needed for."""
-
-NOTHING_TO_CHOOSE = (
-    "a model's output must hold a finite number to choose a token by; found none: its weights diverged in "
-    "training, or every token it has is forbidden; use an earlier checkpoint, or fewer restrictions"
-)
-"""What `ModelError` says where a sequence ends because no token can be chosen."""
 
 # Surrogates but for U+DC80 … U+DCFF, which carry undecodable bytes, and, in models of records, the record separator.
 LONE = re.compile("[\\ud800-\\udc7f\\udd00-\\udfff]")
 LONE_IN_RECORDS = re.compile("[\\ud801-\\udc7f\\udd00-\\udfff]")
-
-
-class GenerationOptions(Sampling):
-    """Everything that can be asked of a generated text."""
-
-    length: int | None = Field(None, ge=0, description="characters; 1,000 where None and no records are asked for")
-    records: int | None = Field(None, ge=1, description="whole records, of a model trained on records")
-    stop: tuple[str, ...] = Field((), description="end before the first of these strings")
-    seed: int | None = Field(None, ge=0, lt=2**63, description="of the random stream; None draws one")
-    index: int = Field(0, ge=0, lt=2**63, description="which of a seed's texts: text k of many has index + k")
-    unknown: UnknownPolicy = Field("error", description="what to do with a prompt's unknown characters")
-    precision: Precision = Field("auto", description="of the arithmetic: auto, fp32, bf16 or int8")
-    threads: int | None = Field(None, ge=1, le=MOST_THREADS, description="CPU threads; None is all cores")
-
-    @field_validator("stop", mode="before")
-    @classmethod
-    def _stop(cls, value: Any) -> Any:
-        value = (value,) if isinstance(value, str) else value
-        if isinstance(value, Sequence | set | frozenset) and "" in value:
-            raise ValueError("a stop string must hold at least one character; found an empty one")
-        return () if value is None else value
-
-    @field_validator("stop")
-    @classmethod
-    def _bounded(cls, stop: tuple[str, ...]) -> tuple[str, ...]:
-        if (characters := sum(map(len, stop))) > MOST_STOP:
-            raise ValueError(
-                f"stop strings must have at most {MOST_STOP:,} characters together; got {len(stop):,} of {characters:,}"
-            )
-        return stop
-
-
-class RequestOptions(TypedDict, total=False):
-    """The keywords of `Model.request`; `GenerationOptions` says what each does."""
-
-    temperature: float
-    top_k: int | None
-    top_p: float | None
-    min_p: float | None
-    greedy: bool
-    repetition_penalty: float
-    repetition_window: int
-    no_repeat_ngram_size: int | None
-    records: int | None
-    stop: str | Sequence[str]
-    seed: int | None
-    index: int
-    unknown: UnknownPolicy
-
-
-class Options(RequestOptions, total=False):
-    """The keywords of `Model.stream`, `generate` and `generate_many`."""
-
-    precision: Precision
-    threads: int | None
 
 
 class Model:
@@ -298,7 +234,7 @@ class Model:
             SettingsError: for a precision that this model or machine does not have; at the call.
             ModelError: if no token can be chosen for one of them.
         """
-        return _outputs(self.scheduler(precision, threads, slots), iter(requests))
+        return self.scheduler(precision, threads, slots).run(iter(requests))
 
     def scheduler(self, precision: Precision = "auto", threads: int | None = None, slots: int = SLOTS) -> Scheduler:
         """A scheduler of its own for requests to this model.
@@ -430,28 +366,6 @@ class Model:
                 f"{found.start()}; pass --unknown skip or --unknown replace"
             )
         return lone.sub("" if unknown == "skip" else "\ufffd", text)
-
-
-def _outputs(scheduler: Scheduler, requests: Iterator[Request]) -> Iterator[tuple[int, Output]]:
-    """What comes of these requests, each with its number: the scheduler is fed as long as it takes more.
-
-    Raises:
-        ModelError: where a sequence ends with an error.
-    """
-    places: dict[int, int] = {}  # of the sequences that have not ended, by their identity
-    count = 0
-    while True:
-        while not scheduler.full and (request := next(requests, None)) is not None:
-            places[id(scheduler.submit(request))] = count
-            count += 1
-        if scheduler.idle:
-            return
-        for output in scheduler.update():
-            yield places[id(output.sequence)], output
-            if output.finish_reason == "error":
-                raise ModelError(NOTHING_TO_CHOOSE)
-            if output.finish_reason:
-                del places[id(output.sequence)]
 
 
 def _check_length(asked: GenerationOptions, count: int) -> None:

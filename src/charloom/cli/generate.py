@@ -90,7 +90,8 @@ def command(
     escapes (PEP 383).
     """
     from charloom.config import validated
-    from charloom.model import GenerationOptions, Model
+    from charloom.inference.options import GenerationOptions
+    from charloom.model import Model
 
     given = {name: value for name, value in options.items() if not (value is None or value is False or value == ())}
     given.setdefault("seed", secrets.randbits(SEED_BITS))

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator
 
 import numpy as np
 
 from charloom.cells import Integers
 from charloom.data.vocabulary import Vocabulary
-from charloom.errors import QueueFullError, SettingsError
+from charloom.errors import ModelError, QueueFullError, SettingsError
 from charloom.inference.request import Request
 from charloom.inference.rows import Backend, Decoded, State
 from charloom.inference.sequence import Output, Sequence, TokenLogprobs
@@ -37,6 +38,13 @@ SLOTS = 64
 
 WAITING = 1024
 """Requests that may wait for a slot, where nothing else is asked for."""
+
+
+NOTHING_TO_CHOOSE = (
+    "a model's output must hold a finite number to choose a token by; found none: its weights diverged in "
+    "training, or every token it has is forbidden; use an earlier checkpoint, or fewer restrictions"
+)
+"""What `ModelError` says where a sequence ends because no token can be chosen."""
 
 
 class Scheduler:
@@ -96,6 +104,27 @@ class Scheduler:
     def update(self) -> list[Output]:
         """Goes on for a moment, and gives what came of each sequence that has new tokens or ended."""
         return [*self._cancel(), *self._admit(), *self._read_prompts(), *self._decode()]
+
+    def run(self, requests: Iterator[Request]) -> Iterator[tuple[int, Output]]:
+        """All outputs of these requests, each with its request's number from 0. A request is taken when it can wait.
+
+        Raises:
+            ModelError: where a sequence ends with an error.
+        """
+        numbers: dict[int, int] = {}  # of the sequences that have not ended, by their identity
+        count = 0
+        while True:
+            while not self.full and (request := next(requests, None)) is not None:
+                numbers[id(self.submit(request))] = count
+                count += 1
+            if self.idle:
+                return
+            for output in self.update():
+                yield numbers[id(output.sequence)], output
+                if output.finish_reason == "error":
+                    raise ModelError(NOTHING_TO_CHOOSE)
+                if output.finish_reason:
+                    del numbers[id(output.sequence)]
 
     def _cancel(self) -> list[Output]:
         """Ends what was cancelled since the last update, wherever it stands."""

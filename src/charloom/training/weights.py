@@ -11,7 +11,8 @@ from charloom.checkpoint import ModelFolder
 from charloom.config import TrainingSettings
 from charloom.engines.engine import Engine
 from charloom.errors import ModelError
-from charloom.model import Model, Options
+from charloom.inference.options import Options
+from charloom.model import Model
 
 
 class NotFinite(Exception):
