@@ -291,7 +291,7 @@ def _masked(keras, L):
         (_initial_state, "must be a chain of layers; the input of lstm_1 is not"),
         (_beside, "must be a chain of layers; the input of lstm.* is not"),
         (_cell_state, "must be a chain of layers; the input of dense is not"),
-        (_twice, "must be a chain of layers; the input of lstm is not"),
+        (_twice, "must be a chain of layers; the input of lstm.* is not"),
         (_chain(_lstm(go_backwards=True), DENSE), "lstm reads backwards"),
         (_chain(_lstm(activation="relu"), DENSE), "lstm: activation must be tanh"),
         (
