@@ -25,7 +25,7 @@ def test_the_python_example_runs(tmp_path: Path, corpus: str) -> None:
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert re.search(r"\d\.\d\d bits per character, \d+% guessed right\n", done.stdout)
-    assert re.search(r"0 '.*' length\n", done.stdout)
+    assert re.search(r"0 ['\"].*['\"] length\n", done.stdout)
 
 
 def test_advice_to_install_names_packages_that_an_index_has():

@@ -23,6 +23,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 SUFFIXES = [".keras", ".weights.h5", ".h5"]
 
 
+@pytest.fixture(autouse=True)
+def counted_anew(keras):
+    """Keras numbers its layers through a whole process: without this, a layer's name depends on the tests before."""
+    keras.utils.clear_session()
+
+
 @pytest.fixture
 def L(keras):
     return keras.layers
@@ -291,7 +297,7 @@ def _masked(keras, L):
         (_initial_state, "must be a chain of layers; the input of lstm_1 is not"),
         (_beside, "must be a chain of layers; the input of lstm.* is not"),
         (_cell_state, "must be a chain of layers; the input of dense is not"),
-        (_twice, "must be a chain of layers; the input of lstm.* is not"),
+        (_twice, "must be a chain of layers; the input of lstm is not"),
         (_chain(_lstm(go_backwards=True), DENSE), "lstm reads backwards"),
         (_chain(_lstm(activation="relu"), DENSE), "lstm: activation must be tanh"),
         (
