@@ -14,9 +14,6 @@ import pytest
 
 from charloom.training.interrupt import graceful_interrupt, prompt_interrupt
 
-pytestmark = pytest.mark.processor
-
-
 ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
