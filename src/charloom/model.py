@@ -166,14 +166,13 @@ class Model:
             UnknownCharacterError: for a character of the prompt that the model does not know.
             ModelError: while generating, if no token can be chosen.
         """
-        asked = self._options(length, options)
-        outputs = self.run([self._request(prompt, asked)], asked.precision, asked.threads, slots=1)
-        return (output.text for _, output in outputs if output.text)
+        return self._stream(prompt, self._options(length, options))
 
     def generate(self, prompt: str = "", length: int | None = None, **options: Unpack[Options]) -> str:
         """What follows the prompt, at once: arguments and errors of `stream`; at most 10^9 characters."""
-        _check_length(self._options(length, options), 1)
-        return "".join(self.stream(prompt, length, **options))
+        asked = self._options(length, options)
+        _check_length(asked, 1)
+        return "".join(self._stream(prompt, asked))
 
     def generate_many(
         self, count: int, prompt: str | Sequence[str] = "", length: int | None = None, **options: Unpack[Options]
@@ -300,6 +299,10 @@ class Model:
                 "paragraph, file or field; this one was not: give a length or stop strings instead"
             )
         return asked.model_copy(update={"seed": secrets.randbits(63) if asked.seed is None else asked.seed})
+
+    def _stream(self, prompt: str, asked: GenerationOptions) -> Iterator[str]:
+        outputs = self.run([self._request(prompt, asked)], asked.precision, asked.threads, slots=1)
+        return (output.text for _, output in outputs if output.text)
 
     def _requests(self, count: int, prompt: str | Sequence[str], asked: GenerationOptions) -> list[Request]:
         """So many after each prompt, all with an index of their own."""

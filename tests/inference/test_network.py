@@ -100,12 +100,12 @@ def test_steps_blocks_and_states_equal_the_sequence(cell, nonlinearity, input_ki
     ids_BT = np.random.default_rng(3).integers(0, made.vocabulary_size, (3, 10))
     expected, final = network.sequence(ids_BT, state)
     monkeypatch.setattr(network_module, "BLOCK_LIMIT", 3 * network._widest * 4)
-    blocks = [logits for logits, _ in network.blocks(ids_BT, state)]
-    assert [block.shape[1] for block in blocks] == [4, 4, 2]
-    np.testing.assert_allclose(np.concatenate(blocks, axis=1), expected, atol=1e-13)
-    *_, (count, after) = network.states(ids_BT, state)
-    assert count == 2
-    np.testing.assert_allclose(after.h_LBH, final.h_LBH, atol=1e-13)
+    counts, states = zip(*network.states(ids_BT, state), strict=True)
+    assert counts == (4, 4, 2)
+    in_blocks, after = network.sequence(ids_BT, state)
+    np.testing.assert_allclose(in_blocks, expected, atol=1e-13)
+    for each in (after, states[-1]):
+        np.testing.assert_allclose(each.h_LBH, final.h_LBH, atol=1e-13)
     for t in range(10):
         logits_BV, state = network.step(ids_BT[:, t], state)
         np.testing.assert_allclose(logits_BV, expected[:, t], atol=1e-13)

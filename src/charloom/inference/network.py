@@ -86,18 +86,10 @@ class InferenceNetwork:
         """Many tokens at once: logits_BTV after each of them, and the state after the last."""
         logits_BTV = np.empty((*ids_BT.shape, self.architecture.vocabulary_size), self.dtype)
         done = 0
-        for block_BTV, after in self.blocks(ids_BT, state):
-            logits_BTV[:, done : done + block_BTV.shape[1]] = block_BTV
-            done, state = done + block_BTV.shape[1], after
-        return logits_BTV, state
-
-    def blocks(self, ids_BT: Integers, state: State) -> Iterator[tuple[Floats, State]]:
-        """What `sequence` gives, some steps at a time: their logits_BTV and the state after them.
-
-        Memory does not depend on the length, so a sequence of any length can be scored.
-        """
         for top_TBH, after in self._hidden(ids_BT, state):
-            yield (top_TBH @ self._head_HV + self._head_V).swapaxes(0, 1), after
+            logits_BTV[:, done : done + len(top_TBH)] = (top_TBH @ self._head_HV + self._head_V).swapaxes(0, 1)
+            done, state = done + len(top_TBH), after
+        return logits_BTV, state
 
     def states(self, ids_BT: Integers, state: State) -> Iterator[tuple[int, State]]:
         """Reads these tokens, whose logits nobody needs, a block at a time: how many steps it has, and the state after.

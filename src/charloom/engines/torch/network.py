@@ -16,7 +16,7 @@ from charloom.architecture import Architecture
 from charloom.data.groups import NOTHING
 from charloom.engines.masks import dropout_levels, dropout_stream
 
-# With weight drop, cuDNN copies weights that lie apart in memory. It is meant, and slow only beside a GPU's best.
+# With weight drop, the weights of a layer lie apart in memory. cuDNN copies them in each call, and PyTorch warns of it.
 warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
 
 TorchState = tuple[Tensor, ...]  # (h_LBH,) or, for an LSTM, (h_LBH, c_LBH)

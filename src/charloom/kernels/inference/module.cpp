@@ -190,8 +190,7 @@ void bind_inference(nb::module_& module) {
     using namespace inference;
     nb::class_<PackedNetwork>(module, "PackedNetwork")
         .def("__init__", &make_network, "cell"_a, "precision"_a, "tiles"_a, "layers"_a, "head"_a, "head_bias"_a,
-             "features"_a.none(), "reset_id"_a = -1)
-        .def_prop_ro("bytes", &PackedNetwork::bytes);
+             "features"_a.none(), "reset_id"_a = -1);
     nb::class_<SamplingParameters>(module, "SamplingParameters")
         .def(nb::init<>())
         .def_rw("temperature", &SamplingParameters::temperature)
@@ -215,7 +214,6 @@ void bind_inference(nb::module_& module) {
         .def_rw("logprobs", &Row::logprobs);
     nb::class_<CheckedBatch>(module, "DecodingBatch", "See charloom.inference.native_backend, which is what to call.")
         .def(nb::init<const PackedNetwork&, int>(), "network"_a, "threads"_a, nb::keep_alive<1, 2>())
-        .def_prop_ro("size", &CheckedBatch::size)
         .def("join", &CheckedBatch::join, "row"_a, "h"_a, "c"_a, "recent"_a)
         .def("leave", &CheckedBatch::leave, "row"_a)
         .def("copy_state", &CheckedBatch::copy_state, "row"_a, "h"_a, "c"_a)
