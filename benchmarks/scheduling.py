@@ -17,6 +17,7 @@ import time
 from generation import VOCABULARY, architecture, parameters
 
 from charloom import kernels
+from charloom.checkpoint import ModelFolder
 from charloom.data.vocabulary import Vocabulary
 from charloom.inference.scheduler import CHUNK_SECONDS, READ_SECONDS, Scheduler
 from charloom.inference.sequence import Sequence
@@ -48,7 +49,7 @@ def measure(layers: int, hidden: int, characters: int) -> None:
     """Prints the waits of one network."""
     made = architecture(layers, hidden)
     letters = tuple(map(chr, range(64, 64 + VOCABULARY)))
-    model = Model(made, Vocabulary("characters", letters), parameters(made))
+    model = Model(ModelFolder(made, Vocabulary("characters", letters), parameters(made)))
     prompt = "ItWasTheBestOfTimes" * (characters // 19 + 1)
     request = model.request(prompt[:characters], 1, seed=0)
     started = time.perf_counter()

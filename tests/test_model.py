@@ -6,6 +6,7 @@ import itertools
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from typing import get_type_hints
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from charloom import kernels
 from charloom.architecture import Architecture
+from charloom.checkpoint import ModelFolder, save_model
 from charloom.config import Cleaning
 from charloom.data.vocabulary import RECORD_SEPARATOR, Vocabulary
 from charloom.errors import ModelError, SettingsError, TextError, UnknownCharacterError
@@ -48,7 +50,7 @@ def random_model(
         name: (scale * generator.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
         for name, shape in made.shapes.items()
     }
-    return Model(made, vocabulary, parameters, **options)
+    return Model(ModelFolder(made, vocabulary, parameters, **options))
 
 
 def chain_model(vocabulary, following, **options):
@@ -61,7 +63,7 @@ def chain_model(vocabulary, following, **options):
     parameters["rnn.weight_ih_l0"][...] = 10 * np.eye(size)
     for before, after in following.items():
         parameters["head.weight"][after, before] = 1000
-    return Model(made, vocabulary, parameters, **options)
+    return Model(ModelFolder(made, vocabulary, parameters, **options))
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
@@ -344,7 +346,7 @@ def test_a_vocabulary_of_another_model():
     """Catches an index error in the middle of a text."""
     model = random_model()
     with pytest.raises(ModelError, match="must have as many tokens"):
-        Model(model.architecture, FOLDED, {})
+        Model(ModelFolder(model.architecture, FOLDED, {}))
 
 
 def test_memory_does_not_grow_with_the_length():
@@ -383,16 +385,14 @@ def test_a_model_is_made_without_torch_or_safetensors():
 
 def test_load_reads_what_checkpoint_wrote(tmp_path):
     """Catches a field of the model folder that is not handed on."""
-    checkpoint = pytest.importorskip("charloom.checkpoint")
     model = random_model(RECORDS, records="paragraph", cleaning=Cleaning(lowercase=True), metadata={"corpus": "x"})
     generator = np.random.default_rng(0)
     parameters = {n: generator.standard_normal(s).astype(np.float32) for n, s in model.architecture.shapes.items()}
-    folder = checkpoint.ModelFolder(
-        model.architecture, RECORDS, parameters, model.cleaning, model.records, model.metadata
-    )
-    checkpoint.save_model(tmp_path / "model", folder)
+    folder = replace(model.folder, parameters=parameters)
+    save_model(tmp_path / "model", folder)
     loaded = Model.load(tmp_path / "model")
-    assert (loaded.architecture, loaded.vocabulary, loaded.cleaning) == (model.architecture, RECORDS, model.cleaning)
-    assert (loaded.records, loaded.metadata) == ("paragraph", {"corpus": "x"})
-    expected = Model(model.architecture, RECORDS, parameters, model.cleaning, "paragraph").generate("ab", 50, seed=1)
+    assert (loaded.architecture, loaded.vocabulary) == (model.architecture, RECORDS)
+    assert (loaded.folder.cleaning, loaded.folder.records) == (Cleaning(lowercase=True), "paragraph")
+    assert loaded.metadata == {"corpus": "x"}
+    expected = Model(folder).generate("ab", 50, seed=1)
     assert loaded.generate("ab", 50, seed=1) == expected

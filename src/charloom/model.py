@@ -13,21 +13,20 @@ Shapes: B rows, T steps, V vocabulary size.
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Unpack
-
-import numpy as np
+from functools import cached_property
+from typing import Any, Unpack
 
 from charloom.architecture import Architecture
-from charloom.cells import Floats, Integers
-from charloom.config import Cleaning, RecordKind, validated
-from charloom.data.cleaning import clean
+from charloom.cells import Integers
+from charloom.checkpoint import ModelFolder, load_model
+from charloom.config import validated
+from charloom.data.tokenizer import Tokenizer
 from charloom.data.vocabulary import UnknownPolicy, Vocabulary
-from charloom.errors import ModelError, SettingsError, TextError, UnknownCharacterError
+from charloom.errors import ModelError, SettingsError
 from charloom.inference.backend import Precision, open_backend
 from charloom.inference.detokenizer import SEPARATOR_TEXTS
 from charloom.inference.options import GenerationOptions, Options, RequestOptions
@@ -39,9 +38,6 @@ from charloom.inference.sequence import Output
 from charloom.inference.stop_strings import StopStrings
 from charloom.inference.weights import InferenceWeights
 from charloom.score import Score, cross_entropy
-
-if TYPE_CHECKING:
-    from charloom.checkpoint import ModelFolder
 
 LENGTH = 1000
 """Characters generated where neither a length nor a number of records is asked for: about half a printed page."""
@@ -61,58 +57,28 @@ MOST_SEQUENCES = 100_000
 SCORED = 256
 """Tokens of a text that are scored together: their logits are what memory is needed for."""
 
-# Surrogates but for U+DC80 … U+DCFF, which carry undecodable bytes, and, in models of records, the record separator.
-LONE = re.compile("[\\ud800-\\udc7f\\udd00-\\udfff]")
-LONE_IN_RECORDS = re.compile("[\\ud801-\\udc7f\\udd00-\\udfff]")
-
 
 class Model:
-    """A network, its vocabulary, and how its text was prepared. Threads may share one: nothing in it changes, but that
-    it is packed for the kernels when it first generates.
+    """A network, its vocabulary, and how its text was prepared. Threads may share one: nothing in it changes. Its
+    weights are packed for the kernels when it first generates.
 
     Args:
-        architecture: sizes and kinds of the network.
-        vocabulary: of `architecture.vocabulary_size` tokens.
-        parameters: by PyTorch's names; copied, so a trainer can pass its live ones.
-        cleaning: what prompts and scored texts go through, as the training text did.
-        records: what one record was in training; fixes the separator.
-        metadata: where the model comes from, for people.
-        keep_order: whether records were read in their order, the state carried from one to the next; otherwise a
-            separator is always read from the zero state, as in training.
+        folder: the content of a model folder, read or made in memory. Its parameters are copied when the model first
+            generates.
 
     Raises:
         ModelError: if the vocabulary does not fit the network.
     """
 
-    def __init__(
-        self,
-        architecture: Architecture,
-        vocabulary: Vocabulary,
-        parameters: Mapping[str, Floats],
-        cleaning: Cleaning | None = None,
-        records: RecordKind = "none",
-        metadata: Mapping[str, Any] | None = None,
-        keep_order: bool = True,
-    ) -> None:
-        if vocabulary.size != architecture.vocabulary_size:
+    def __init__(self, folder: ModelFolder) -> None:
+        if folder.vocabulary.size != folder.architecture.vocabulary_size:
             raise ModelError(
-                f"a model's vocabulary must have as many tokens as its network, {architecture.vocabulary_size}; "
-                f"found {vocabulary.size}"
+                "a model's vocabulary must have as many tokens as its network, "
+                f"{folder.architecture.vocabulary_size}; found {folder.vocabulary.size}"
             )
-        self.architecture = architecture
-        self.vocabulary = vocabulary
-        self.cleaning = cleaning or Cleaning()
-        self.records: RecordKind = records
-        self.metadata = dict(metadata or {})
-        self.keep_order = keep_order
-        self.weights = InferenceWeights(architecture, parameters, None if keep_order else vocabulary.separator_id)
+        self.folder = folder
+        self.tokenizer = Tokenizer(folder.vocabulary, folder.cleaning)
         self._backends: dict[Precision, Backend] = {}
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """The earlier name of `metadata`."""
-        warnings.warn("Model.provenance is now Model.metadata", DeprecationWarning, stacklevel=2)
-        return self.metadata
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Model:
@@ -121,22 +87,33 @@ class Model:
         Raises:
             ModelError: for a folder that is missing, damaged, from the future, or not a model.
         """
-        from charloom.checkpoint import load_model  # here, so that a model made in memory needs no safetensors
+        return Model(load_model(path))
 
-        return Model.of(load_model(path))
+    @property
+    def architecture(self) -> Architecture:
+        """Sizes and kinds of the network."""
+        return self.folder.architecture
 
-    @staticmethod
-    def of(folder: ModelFolder) -> Model:
-        """A model that was read, or that training has in its hands."""
-        return Model(
-            folder.architecture,
-            folder.vocabulary,
-            folder.parameters,
-            folder.cleaning,
-            folder.records,
-            folder.metadata,
-            folder.keep_order,
-        )
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Its tokens."""
+        return self.folder.vocabulary
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Where the model comes from, for people."""
+        return self.folder.metadata
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """The earlier name of `metadata`."""
+        warnings.warn("Model.provenance is now Model.metadata", DeprecationWarning, stacklevel=2)
+        return self.metadata
+
+    @cached_property
+    def weights(self) -> InferenceWeights:
+        """What the backends compute with."""
+        return InferenceWeights(self.architecture, self.folder.parameters, self.folder.reset_id)
 
     def stream(self, prompt: str = "", length: int | None = None, **options: Unpack[Options]) -> Iterator[str]:
         """What follows the prompt, in chunks as they are made; the prompt itself is not among them.
@@ -255,7 +232,7 @@ class Model:
             TextError: for a text too short to predict anything in.
             UnknownCharacterError: for a character that the model does not know.
         """
-        return self.score_ids(*self.read(text, unknown))
+        return self.score_ids(*self.tokenizer.text(text, unknown))
 
     def score_ids(self, ids_T: Integers, characters: int) -> Score:
         """The same of tokens, all of which but the first are so many characters."""
@@ -267,23 +244,6 @@ class Model:
             found, hits = cross_entropy(logits_BTV[0], targets_T)
             nats, correct = nats + found, correct + hits
         return Score(len(ids_T) - 1, characters, nats, correct)
-
-    def read(self, text: str, unknown: UnknownPolicy = "error") -> tuple[Integers, int]:
-        """What the model reads of a text to be predicted: its tokens, and how many characters all but the first are.
-
-        Raises:
-            TextError: for a text too short to predict anything in.
-            UnknownCharacterError: for a character that the model does not know.
-        """
-        ids_T = self._encode(text, unknown, "the text")
-        known = len(self.clean(text)) if self.vocabulary.kind == "bytes" else len(ids_T)
-        if self.vocabulary.separator_id is not None:
-            ids_T = self._after_separator(ids_T)
-        else:
-            known -= 1
-        if known < 1 or len(ids_T) < 2:
-            raise TextError("a text to score must hold at least 2 characters, or 1 for a model of records; found fewer")
-        return ids_T, known
 
     def _backend(self, precision: Precision, threads: int | None = None) -> Backend:
         """Made once for each precision; two threads may both make one, which does no harm."""
@@ -315,7 +275,7 @@ class Model:
                 f"index must be below 2^63 for each of {count * len(prompts)} texts; got {asked.index} for the first"
             )
         first = self._request(prompts[0], asked)
-        prompts_T = [self._prompt(each, asked.unknown) for each in prompts]
+        prompts_T = [self.tokenizer.prompt(each, asked.unknown) for each in prompts]
         return [
             replace(first, prompt_T=prompts_T[k // count], index=asked.index + k) for k in range(count * len(prompts))
         ]
@@ -323,52 +283,15 @@ class Model:
     def _request(self, prompt: str, asked: GenerationOptions) -> Request:
         assert asked.seed is not None
         return Request(
-            prompt_T=self._prompt(prompt, asked.unknown),
+            prompt_T=self.tokenizer.prompt(prompt, asked.unknown),
             sampling=Sampling.model_construct(**{name: getattr(asked, name) for name in Sampling.model_fields}),
             seed=asked.seed,
             index=asked.index,
             length=LENGTH if asked.length is None and asked.records is None else asked.length,
             records=asked.records,
             stop=StopStrings(asked.stop),
-            separator_text=SEPARATOR_TEXTS[self.records],
+            separator_text=SEPARATOR_TEXTS[self.folder.records],
         )
-
-    def _prompt(self, prompt: str, unknown: UnknownPolicy) -> Integers:
-        """The tokens that are read before the first one is generated; empty where the first one is to be drawn."""
-        prompt_T = self._encode(prompt, unknown, "the prompt")
-        if self.vocabulary.separator_id is not None:
-            return self._after_separator(prompt_T)
-        if len(prompt_T) == 0 and (self.vocabulary.kind == "bytes" or "\n" in self.vocabulary.characters):
-            return self.vocabulary.encode("\n")
-        return prompt_T
-
-    def _after_separator(self, ids_T: Integers) -> Integers:
-        separator = self.vocabulary.separator_id
-        if len(ids_T) > 0 and ids_T[0] == separator:
-            return ids_T
-        return np.concatenate([np.array([separator], self.vocabulary.dtype), ids_T])
-
-    def _encode(self, text: str, unknown: UnknownPolicy, what: str) -> Integers:
-        text = self.clean(text)
-        if self.vocabulary.kind == "bytes":
-            text = self._without_surrogates(text, unknown, what)
-        return self.vocabulary.encode(text, unknown, what)
-
-    def clean(self, text: str) -> str:
-        """The text as training saw it: a model of characters knows one kind of line end."""
-        return clean(text, self.cleaning, newlines="keep" if self.vocabulary.kind == "bytes" else "lf")
-
-    def _without_surrogates(self, text: str, unknown: UnknownPolicy, what: str) -> str:
-        """Bytes of UTF-8 exist for all but lone surrogates, such as half an emoji from a cut JSON string."""
-        lone = LONE_IN_RECORDS if self.vocabulary.separator else LONE
-        if (found := lone.search(text)) is None:
-            return text
-        if unknown == "error":
-            raise UnknownCharacterError(
-                f"{what} must be Unicode text; found the lone surrogate U+{ord(found[0]):04X} at position "
-                f"{found.start()}; pass --unknown skip or --unknown replace"
-            )
-        return lone.sub("" if unknown == "skip" else "\ufffd", text)
 
 
 def _check_length(asked: GenerationOptions, count: int) -> None:

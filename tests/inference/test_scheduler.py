@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from charloom import kernels
 from charloom.architecture import Architecture
+from charloom.checkpoint import ModelFolder
 from charloom.data.vocabulary import Vocabulary
 from charloom.errors import ModelError, QueueFullError, SettingsError
 from charloom.inference import network, scheduler
@@ -46,7 +47,7 @@ def random_model(vocabulary=LETTERS, cell="lstm", layers=2, hidden=20, scale=2.0
         name: (scale * generator.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
         for name, shape in made.shapes.items()
     }
-    return Model(made, vocabulary, parameters, **options)
+    return Model(ModelFolder(made, vocabulary, parameters, **options))
 
 
 @pytest.fixture(params=["numpy", "fp32", "bf16", "int8"])

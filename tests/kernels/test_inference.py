@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from charloom import kernels
 from charloom.architecture import Architecture
+from charloom.checkpoint import ModelFolder
 from charloom.data.vocabulary import Vocabulary
 from charloom.errors import SettingsError
 from charloom.inference import weights as weights_module
@@ -487,7 +488,7 @@ def test_a_model_generates_the_same_with_and_without_kernels(cell, monkeypatch):
     texts = []
     for module in (None, *map(kernels.open_variant, kernels.runnable())):
         monkeypatch.setattr(kernels, "chosen", lambda module=module: kernels.KernelChoice("x", module, "a test"))
-        model = Model(made, vocabulary, parameters)
+        model = Model(ModelFolder(made, vocabulary, parameters))
         texts.append(
             [*model.generate_many(3, "abc", 150, seed=1, stop=["ab"]), model.generate("", 50, seed=2, top_k=3)]
         )
@@ -498,7 +499,7 @@ def test_precisions_and_threads_are_options():
     """Catches an option that is taken and does nothing."""
     vocabulary = Vocabulary("characters", tuple("\n abcdefgh"))
     made = architecture("lstm", vocabulary_size=vocabulary.size)
-    model = Model(made, vocabulary, random_parameters(made, scale=3.0))
+    model = Model(ModelFolder(made, vocabulary, random_parameters(made, scale=3.0)))
     if kernels.chosen().module is None:
         pytest.skip("no kernels are built here")
     texts = {p: model.generate("abc", 1000, seed=1, precision=p) for p in ("auto", "fp32", "bf16", "int8")}

@@ -97,10 +97,10 @@ def command(
     from charloom.model import Model
 
     folder = load_model(model)
-    loaded, data = Model.of(folder), _data(Path(model), needed=not paths)
+    loaded, data = Model(folder), _data(Path(model), needed=not paths)
     if paths:
         text = read_text(loaded, paths, encoding, errors, field)
-        ids, characters = loaded.read(text, unknown)
+        ids, characters = loaded.tokenizer.text(text, unknown)
         read, of = text[:MOST].replace(RECORD_SEPARATOR, "\n").encode("utf-8", "surrogateescape"), len(text[:MOST])
     else:
         ids = _held_out(model, data)

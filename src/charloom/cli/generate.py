@@ -184,8 +184,8 @@ def _adapted(path: str, texts: tuple[str, ...], unknown: Any) -> Model:
     from charloom.training.measuring import adapted
 
     folder = load_model(path)
-    loaded = Model.of(folder)
-    return Model.of(adapted(folder, loaded.read(read_text(loaded, texts), unknown)[0]))
+    loaded = Model(folder)
+    return Model(adapted(folder, loaded.tokenizer.text(read_text(loaded, texts), unknown)[0]))
 
 
 def _prompt(prompt: str, binary: bool) -> str:

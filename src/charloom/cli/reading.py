@@ -23,8 +23,14 @@ def read_text(
     from charloom.config import TextSettings, validated
     from charloom.data.corpus import open_corpus
 
-    records = "file" if model.records == "field" and field is None else model.records
-    values = {**model.cleaning.model_dump(), "records": records, "encoding": encoding, "errors": errors, "field": field}
+    records = "file" if model.folder.records == "field" and field is None else model.folder.records
+    values = {
+        **model.folder.cleaning.model_dump(),
+        "records": records,
+        "encoding": encoding,
+        "errors": errors,
+        "field": field,
+    }
     values |= {"vocabulary": model.vocabulary.kind, "binary": model.vocabulary.binary}
     settings = validated(TextSettings, values)
     # Opened without records: the notice that one file makes one record is for training only.

@@ -78,7 +78,7 @@ def _looped(text: str) -> str:
 def _generate_from_a_window(lesson: Lesson, run: LessonRun, seed: int) -> tuple[str, str]:
     """Prints a random window of the text and what follows it: the greedy text, and one that is sampled."""
     model = run.model
-    text = model.clean(lesson.text())
+    text = model.tokenizer.clean(lesson.text())
     width = min(WINDOW, len(text) // 2)
     start = int(np.random.default_rng(seed).integers(len(text) - width))
     window = text[start : start + width]

@@ -54,6 +54,6 @@ def sample(model: ModelFolder, settings: TrainingSettings, step: int) -> str | N
         options |= {"temperature": settings.sample_temperature}
     try:
         with np.errstate(over="ignore", invalid="ignore"):
-            return Model.of(model).generate(length=settings.sample_length, **options)
+            return Model(model).generate(length=settings.sample_length, **options)
     except ModelError:
         return None

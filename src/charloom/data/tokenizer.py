@@ -1,0 +1,88 @@
+"""A text of a user as a model reads it: cleaned as the training text was, then token ids.
+
+Shapes: T tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from charloom.config import Cleaning
+from charloom.data.cleaning import clean
+from charloom.data.vocabulary import IdArray, UnknownPolicy, Vocabulary
+from charloom.errors import TextError, UnknownCharacterError
+
+# Surrogates but for U+DC80 … U+DCFF, which carry undecodable bytes, and, in models of records, the record separator.
+LONE = re.compile("[\\ud800-\\udc7f\\udd00-\\udfff]")
+LONE_IN_RECORDS = re.compile("[\\ud801-\\udc7f\\udd00-\\udfff]")
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """vocabulary: of the model; cleaning: what the training text went through."""
+
+    vocabulary: Vocabulary
+    cleaning: Cleaning
+
+    def clean(self, text: str) -> str:
+        """The text as training saw it: a model of characters knows one kind of line end."""
+        return clean(text, self.cleaning, newlines="keep" if self.vocabulary.kind == "bytes" else "lf")
+
+    def prompt(self, prompt: str, unknown: UnknownPolicy) -> IdArray:
+        """The tokens that are read before the first one is generated; empty where the first one is to be drawn.
+
+        Raises:
+            UnknownCharacterError: for a character that the model does not know.
+        """
+        prompt_T = self._encode(prompt, unknown, "the prompt")
+        if self.vocabulary.separator_id is not None:
+            return self._after_separator(prompt_T)
+        if len(prompt_T) == 0 and (self.vocabulary.kind == "bytes" or "\n" in self.vocabulary.characters):
+            return self.vocabulary.encode("\n")
+        return prompt_T
+
+    def text(self, text: str, unknown: UnknownPolicy) -> tuple[IdArray, int]:
+        """The tokens of a text to be predicted, and how many characters all but the first token are.
+
+        A model of records reads a separator first, so it predicts the first character too.
+
+        Raises:
+            TextError: for a text too short to predict anything in.
+            UnknownCharacterError: for a character that the model does not know.
+        """
+        ids_T = self._encode(text, unknown, "the text")
+        characters = len(self.clean(text)) if self.vocabulary.kind == "bytes" else len(ids_T)
+        if self.vocabulary.separator_id is not None:
+            ids_T = self._after_separator(ids_T)
+        else:
+            characters -= 1
+        if characters < 1 or len(ids_T) < 2:
+            raise TextError("a text to score must hold at least 2 characters, or 1 for a model of records; found fewer")
+        return ids_T, characters
+
+    def _after_separator(self, ids_T: IdArray) -> IdArray:
+        separator = self.vocabulary.separator_id
+        if len(ids_T) > 0 and ids_T[0] == separator:
+            return ids_T
+        return np.concatenate([np.array([separator], self.vocabulary.dtype), ids_T])
+
+    def _encode(self, text: str, unknown: UnknownPolicy, what: str) -> IdArray:
+        text = self.clean(text)
+        if self.vocabulary.kind == "bytes":
+            text = self._without_surrogates(text, unknown, what)
+        return self.vocabulary.encode(text, unknown, what)
+
+    def _without_surrogates(self, text: str, unknown: UnknownPolicy, what: str) -> str:
+        """Bytes of UTF-8 exist for all but lone surrogates, such as half an emoji from a cut JSON string."""
+        lone = LONE_IN_RECORDS if self.vocabulary.separator else LONE
+        if (found := lone.search(text)) is None:
+            return text
+        if unknown == "error":
+            raise UnknownCharacterError(
+                f"{what} must be Unicode text; found the lone surrogate U+{ord(found[0]):04X} at position "
+                f"{found.start()}; pass --unknown skip or --unknown replace"
+            )
+        return lone.sub("" if unknown == "skip" else "\ufffd", text)
