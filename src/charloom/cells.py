@@ -21,6 +21,7 @@ from charloom.architecture import Architecture
 
 Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]]
+Booleans = NDArray[np.bool_]
 Nonlinearity = Literal["tanh", "relu"]
 
 

@@ -3,7 +3,7 @@
 A model that gives the next character the probability p can encode it in -log2 p bits (Shannon 1948). So bits per
 character compare a language model with a compressor. Training minimises nats (natural logarithm).
 
-Shapes: T steps, V vocabulary size.
+Shapes: T steps, V vocabulary size, N targets.
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ class Score:
     characters: int
     nats: float
     correct: int
+
+    @classmethod
+    def of_targets(cls, nats_N: NDArray[np.floating[Any]], correct_N: NDArray[np.bool_]) -> Score:
+        """The score of N targets that are one character each, from what `Engine.score` returns; sums in float64."""
+        return cls(len(nats_N), len(nats_N), float(nats_N.sum(dtype=np.float64)), int(correct_N.sum()))
 
     @property
     def nats_per_char(self) -> float:

@@ -10,6 +10,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
+#include <memory>
+#include <numeric>
 #include <random>
 #include <string>
 #include <thread>
@@ -146,6 +148,8 @@ void train(const Sizes& s, int threads) {
     std::vector<int32_t> ids(size_t(s.sequences) * s.steps), targets(ids.size());
     for (size_t n = 0; n < ids.size(); n++) ids[n] = int(n * 7) % s.tokens, targets[n] = int(n * 5) % s.tokens;
     FloatVector h(size_t(s.layers) * s.sequences * s.hidden), c(h.size()), h_after(h.size()), c_after(h.size());
+    std::vector<double> nats(targets.size());
+    auto correct = std::make_unique<bool[]>(targets.size());
     bool lstm = s.cell == Cell::lstm;
     Batch batch{s.sequences,
                 s.steps,
@@ -153,13 +157,16 @@ void train(const Sizes& s, int threads) {
                 targets.data(),
                 {h.data(), lstm ? c.data() : nullptr},
                 {h_after.data(), lstm ? c_after.data() : nullptr},
+                nats.data(),
+                correct.get(),
                 {},
                 false};
     TypedTrainingNetwork<SinglePrecision> network({s.cell, s.layers, s.hidden, s.tokens, Input::ONEHOT, s.tokens},
                                                   threads);
     double first = 0, last = 0;
     for (int step = 1; step <= 8; step++) {
-        last = network.forward(reading, batch, 1.0f / float(targets.size())).nats;
+        network.forward(reading, batch, 1.0f / float(targets.size()));
+        last = std::accumulate(nats.begin(), nats.end(), 0.0);
         if (step == 1) first = last;
         network.backward(writing, {}, {});
         clip(spans, 0, 1, threads);

@@ -54,7 +54,8 @@ class Scripted:
         return self.losses.get(self.calls, 1.0) * targets_BT.size, targets_BT.size, (state or 0) + 1
 
     def score(self, inputs_BT, targets_BT, state):
-        return self.scores.get(self.count, 1.0) * targets_BT.size, targets_BT.size, 0, "measuring"
+        nats_N = np.full(targets_BT.size, self.scores.get(self.count, 1.0))
+        return nats_N, np.zeros(targets_BT.size, bool), "measuring"
 
     def parameters(self):
         made = initial_parameters(SHAPE, 0)
@@ -316,7 +317,7 @@ def test_a_state_that_explodes_over_the_whole_split_is_said_and_not_written(tmp_
     session = Session(tmp_path, engine, validate_every=10)
     measured = []
     engine.score = lambda inputs, targets, state: (
-        measured.append(1) or (1.0 if len(measured) == 1 else math.inf, targets.size, 0, state)
+        measured.append(1) or (np.array([1.0 if len(measured) == 1 else math.inf]), np.zeros(1, bool), state)
     )
     finished = session.trainer.train()
     assert (finished.validation_nats, finished.test_nats) == (None, None)

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from charloom.architecture import Architecture
-from charloom.cells import Floats
+from charloom.cells import Booleans, Floats
 from charloom.config import TrainingSettings
+from charloom.data.groups import NOTHING
 from charloom.engines.engine import Array, EngineChoice
 from charloom.engines.masks import dropout_stream
 from charloom.engines.native import NativeArithmetic, kernels_to_train
@@ -88,10 +89,20 @@ class CpuEngine:
         self._steps += 1
         return nats, targets, state
 
-    def score(self, inputs_BT: Array, targets_BT: Array, state: CpuState | None) -> tuple[float, int, int, CpuState]:
-        """Loss without learning: (sum of nats, number of targets, how many were the top guess, state after it)."""
-        nats, correct, state = self._arithmetic.measure(inputs_BT, targets_BT, state)
-        return nats, count(targets_BT), correct, state
+    def score(self, inputs_BT: Array, targets_BT: Array, state: CpuState | None) -> tuple[Floats, Booleans, CpuState]:
+        """Loss without learning: (nats of each target, whether it was the top guess, state after it).
+
+        Some steps at a time, because the activations of a long sequence need much memory.
+        """
+        wanted_BT = targets_BT != NOTHING
+        nats_BT, correct_BT = np.empty(targets_BT.shape), np.empty(targets_BT.shape, np.bool_)
+        for start in range(0, targets_BT.shape[1], self._arithmetic.CHUNK):
+            steps = np.s_[:, start : start + self._arithmetic.CHUNK]
+            nats_N, correct_N, state = self._arithmetic.measure(Rows(inputs_BT[steps], targets_BT[steps], state, None))
+            nats_BT[steps][wanted_BT[steps]] = nats_N
+            correct_BT[steps][wanted_BT[steps]] = correct_N
+        assert state is not None
+        return nats_BT[wanted_BT], correct_BT[wanted_BT], state
 
     def parameters(self) -> dict[str, NDArray[np.float32]]:
         """A copy of all parameters under their names on disk."""

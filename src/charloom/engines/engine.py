@@ -46,8 +46,14 @@ class Engine(Protocol):
         """One step of training: (sum of nats over the targets, number of targets, state after it)."""
         ...
 
-    def score(self, inputs_BT: Array, targets_BT: Array, state: State) -> tuple[float, int, int, State]:
-        """Loss without learning: (sum of nats, number of targets, how many were the top guess, state after it)."""
+    def score(
+        self, inputs_BT: Array, targets_BT: Array, state: State
+    ) -> tuple[NDArray[np.floating[Any]], NDArray[np.bool_], State]:
+        """Loss without learning, for N targets in the order of [B, T]: (nats_N, correct_N, state after it).
+
+        nats_N: -ln p of each target, in float32 or float64; add them in float64. correct_N: whether the target had the
+        highest p.
+        """
         ...
 
     def parameters(self) -> dict[str, NDArray[np.float32]]:

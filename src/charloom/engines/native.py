@@ -14,16 +14,15 @@ from types import MappingProxyType, ModuleType
 import numpy as np
 
 from charloom.architecture import Architecture
-from charloom.cells import Floats, Integers
+from charloom.cells import Booleans, Floats
 from charloom.config import ADAM, TrainingSettings
 from charloom.engines.masks import NOTHING_DROPPED, DropoutLevels
 from charloom.engines.numpy import optimizers
 from charloom.engines.numpy.arrays import CpuState
+from charloom.engines.numpy.network import count
 from charloom.engines.numpy.rows import Rows
 from charloom.errors import DeviceError
 from charloom.kernels import KernelChoice, chosen
-
-CHUNK = 256  # steps scored at once
 
 
 def kernels_to_train() -> KernelChoice:
@@ -71,6 +70,8 @@ class NativeArithmetic:
         kernels: the variant.
     """
 
+    CHUNK = 256  # steps scored at once
+
     def __init__(
         self,
         architecture: Architecture,
@@ -104,11 +105,11 @@ class NativeArithmetic:
             if name not in self._masked:
                 self._masked[name] = np.empty_like(self._parameters[name])
             self._module.drop(self._parameters[name], levels, kept, self._masked[name], self._threads)
-        nats, _, state = self._forward(batch, scale, {name: self._masked[name] for name in dropped})
+        nats_N, _, state = self._forward(batch, scale, {name: self._masked[name] for name in dropped})
         self.backward(None)
         for name, (levels, kept) in dropped.items():
             self._module.drop(self._gradients[name], levels, kept, self._gradients[name], self._threads)
-        return nats, self._gradients, state
+        return float(nats_N.sum()), self._gradients, state
 
     def backward(self, d_state: CpuState | None) -> CpuState | None:
         """The backward pass of the last forward pass, into the gradients' arrays.
@@ -123,20 +124,14 @@ class NativeArithmetic:
         self._network.backward(list(self._gradients.values()), _contiguous(d_state), d_before)
         return d_before
 
-    def measure(self, inputs_BT: Integers, targets_BT: Integers, state: CpuState | None) -> tuple[float, int, CpuState]:
-        """(sum of nats, top guesses, state after), without learning."""
-        nats, correct = 0.0, 0
-        for start in range(0, inputs_BT.shape[1], CHUNK):
-            ids_BT, asked_BT = (of_BT[:, start : start + CHUNK] for of_BT in (inputs_BT, targets_BT))
-            found, hits, state = self._forward(Rows(ids_BT, asked_BT, state, None), 0.0)
-            nats, correct = nats + found, correct + hits
-        assert state is not None
-        return nats, correct, state
+    def measure(self, batch: Rows) -> tuple[Floats, Booleans, CpuState]:
+        """(nats of each target, whether it was the top guess, state after), without learning."""
+        return self._forward(batch, 0.0)
 
     def _forward(
         self, batch: Rows, scale: float, instead: Mapping[str, Floats] = MappingProxyType({})
-    ) -> tuple[float, int, CpuState]:
-        """(sum of nats, top guesses, state after); scale 0: no backward pass follows.
+    ) -> tuple[Floats, Booleans, CpuState]:
+        """(nats of each target, whether it was the top guess, state after); scale 0: no backward pass follows.
 
         instead: replacements for some parameters, by name.
         """
@@ -146,9 +141,11 @@ class NativeArithmetic:
         masks = [] if batch.masks is None else [*batch.masks.between, batch.masks.head]
         locked = batch.masks is not None and batch.masks.locked
         given = [instead.get(name, value) for name, value in self._parameters.items()]
-        arrays = self._module.BatchArrays(ids_BT, asked_BT, _contiguous(batch.state or ()), after, masks, locked)
-        nats, correct = self._network.forward(given, arrays, scale)
-        return nats, correct, after
+        nats_N, correct_N = np.empty(count(asked_BT)), np.empty(count(asked_BT), np.bool_)
+        before = _contiguous(batch.state or ())
+        arrays = self._module.BatchArrays(ids_BT, asked_BT, before, after, nats_N, correct_N, masks, locked)
+        self._network.forward(given, arrays, scale)
+        return nats_N, correct_N, after
 
     def update(
         self,

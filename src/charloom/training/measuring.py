@@ -24,6 +24,7 @@ from charloom.training.verdict import Guesses
 
 AT_ONCE = 2**14  # tokens of windows that are read side by side
 QUICK_VALIDATION = 200_000  # tokens; the standard error of their mean is below 0.005 nats
+NOTHING_READ = Score(tokens=0, characters=0, nats=0.0, correct=0)
 PER_WINDOW = 4  # windows begin so often in the length of one
 
 # Of dynamic evaluation; LOG.md tells from what they were chosen.
@@ -39,17 +40,17 @@ def measure(
     most: ends once so many tokens have been read; watch: called after every batch.
     """
     state: State = None
-    total, tokens, correct, read = 0.0, 0, 0, 0
+    total, read = NOTHING_READ, 0
     for index in range(len(batches)):
         if read >= most:
             break
         inputs_BT, targets_BT = batches.batch(0, index)
         before = state if batches.carried(0, index) else None
-        nats, count, right, state = engine.score(inputs_BT, targets_BT, before)
-        total, tokens, correct = total + nats, tokens + count, correct + right
+        nats_N, correct_N, state = engine.score(inputs_BT, targets_BT, before)
+        total += Score.of_targets(nats_N, correct_N)
         read += inputs_BT.size
         watch()
-    return Score(tokens=tokens, characters=tokens, nats=total, correct=correct)
+    return total
 
 
 def guesses(batches: Batches, tokens: int, most: float = math.inf) -> Guesses:
@@ -73,13 +74,13 @@ def in_windows(engine: Engine, ids: NDArray[np.integer[Any]], length: int) -> Sc
     length, so that the figure repeats. The text is longer than one.
     """
     starts = np.arange(0, len(ids) - length, max(1, length // PER_WINDOW))
-    total, tokens, correct = 0.0, 0, 0
+    total = NOTHING_READ
     at_once = max(1, AT_ONCE // length)
     for first in range(0, len(starts), at_once):
         rows_BT = ids[starts[first : first + at_once, None] + np.arange(length + 1)].astype(np.int64)
-        nats, count, right, _ = engine.score(rows_BT[:, :-1], rows_BT[:, 1:], None)
-        total, tokens, correct = total + nats, tokens + count, correct + right
-    return Score(tokens=tokens, characters=tokens, nats=total, correct=correct)
+        nats_N, correct_N, _ = engine.score(rows_BT[:, :-1], rows_BT[:, 1:], None)
+        total += Score.of_targets(nats_N, correct_N)
+    return total
 
 
 def reader(model: ModelFolder) -> Engine:

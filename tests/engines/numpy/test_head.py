@@ -14,9 +14,10 @@ TARGETS = np.array([4, 0, 2, 2])
 def test_nats_and_guesses_are_those_of_the_evaluation(random):
     """A mean where a sum is promised; a guess compared with another row's target."""
     x, weight, bias = random(4, 3), random(5, 3), random(5)
-    nats, correct, _ = head.forward(x, weight, bias, TARGETS)
-    assert (nats, correct) == (pytest.approx(cross_entropy(x @ weight.T + bias, TARGETS)[0], rel=1e-13), 1)
-    assert cross_entropy(x @ weight.T + bias, TARGETS)[1] == 1
+    nats_N, correct_N, _ = head.forward(x, weight, bias, TARGETS)
+    nats, correct = cross_entropy(x @ weight.T + bias, TARGETS)
+    assert (nats_N.sum(), correct_N.sum()) == (pytest.approx(nats, rel=1e-13), correct)
+    assert correct == 1
 
 
 def test_gradients_of_the_scaled_sum(random, assert_slope):
@@ -25,7 +26,7 @@ def test_gradients_of_the_scaled_sum(random, assert_slope):
     d_x, d_weight, d_bias = head.backward(0.3, head.forward(x, weight, bias, TARGETS)[2])
 
     def value():
-        return 0.3 * head.forward(x, weight, bias, TARGETS)[0]
+        return 0.3 * head.forward(x, weight, bias, TARGETS)[0].sum()
 
     assert_slope(value, x, d_x, "x")
     assert_slope(value, weight, d_weight, "weight")
@@ -35,13 +36,13 @@ def test_gradients_of_the_scaled_sum(random, assert_slope):
 def test_large_logits_overflow_nothing():
     """exp before the highest logit is taken off."""
     bias = np.array([1000.0, 0.0, -1000.0])
-    nats, _, saved = head.forward(np.zeros((2, 1)), np.zeros((3, 1)), bias, np.array([0, 2]))
-    assert nats == 2000.0
+    nats_N, _, saved = head.forward(np.zeros((2, 1)), np.zeros((3, 1)), bias, np.array([0, 2]))
+    assert nats_N.tolist() == [0, 2000]
     np.testing.assert_array_equal(saved.probabilities_NV, [[1, 0, 0], [1, 0, 0]])
 
 
 def test_no_target_at_all_is_no_loss_and_no_gradient():
     """A maximum or a mean of nothing, in a part of a batch that is padding only."""
-    nats, correct, saved = head.forward(np.zeros((0, 2)), np.ones((3, 2)), np.ones(3), np.zeros(0, np.int64))
-    assert (nats, correct) == (0.0, 0)
+    nats_N, correct_N, saved = head.forward(np.zeros((0, 2)), np.ones((3, 2)), np.ones(3), np.zeros(0, np.int64))
+    assert len(nats_N) == len(correct_N) == 0
     assert not any(gradient.any() for gradient in head.backward(1.0, saved))

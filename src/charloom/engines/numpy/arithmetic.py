@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
-from charloom.cells import Floats, Integers
+from charloom.cells import Booleans, Floats
 from charloom.config import TrainingSettings
 from charloom.engines.masks import NOTHING_DROPPED, DropoutLevels
 from charloom.engines.numpy import clip, dropout, optimizers
@@ -19,11 +19,11 @@ from charloom.engines.numpy.arrays import CpuState
 from charloom.engines.numpy.network import NumpyNetwork
 from charloom.engines.numpy.rows import Rows, RowThreads, joined_states, summed_gradients
 
-CHUNK = 64  # steps scored at once: without a backward pass, no activation of an earlier chunk is needed
-
 
 class NumpyArithmetic:
     """The gradients of a batch, its loss, and the optimizer's step, which changes the network's parameters in place."""
+
+    CHUNK = 64  # steps scored at once: without a backward pass, no activation of an earlier chunk is needed
 
     def __init__(self, network: NumpyNetwork, threads: int) -> None:
         self._network = network
@@ -54,22 +54,16 @@ class NumpyArithmetic:
             masked = {name: dropout.backward(total[name], masks.get(name)) for name in total}
             return sum(nats), masked, joined_states(list(states))
 
-    def measure(self, inputs_BT: Integers, targets_BT: Integers, state: CpuState | None) -> tuple[float, int, CpuState]:
-        """(sum of nats, top guesses, state after), without learning."""
-        with self._limited():
-            parts = self._threads.share(self._measure, Rows(inputs_BT, targets_BT, state, None))
-        nats, correct, states = zip(*parts, strict=True)
-        return sum(nats), sum(correct), joined_states(list(states))
+    def measure(self, batch: Rows) -> tuple[Floats, Booleans, CpuState]:
+        """(nats of each target, whether it was the top guess, state after), without learning."""
 
-    def _measure(self, rows: Rows) -> tuple[float, int, CpuState]:
-        """(sum of nats, top guesses, state after) of some rows, one chunk of steps after the other."""
-        nats, correct, state = 0.0, 0, rows.state
-        for start in range(0, rows.inputs_BT.shape[1], CHUNK):
-            ids_BT, targets_BT = (of_BT[:, start : start + CHUNK] for of_BT in (rows.inputs_BT, rows.targets_BT))
-            done = self._network.forward(ids_BT, targets_BT, state)
-            nats, correct, state = nats + done.nats, correct + done.correct, done.state
-        assert state is not None
-        return nats, correct, state
+        def work(rows: Rows) -> tuple[Floats, Booleans, CpuState]:
+            passed = self._network.forward(*rows)
+            return passed.nats_N, passed.correct_N, passed.state
+
+        with self._limited():
+            nats, correct, states = zip(*self._threads.share(work, batch), strict=True)
+        return np.concatenate(nats), np.concatenate(correct), joined_states(list(states))
 
     def update(
         self,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from charloom.cells import Floats, Integers
+from charloom.cells import Booleans, Floats, Integers
 from charloom.engines.numpy import linear
 
 
@@ -22,8 +22,10 @@ class LossActivations(NamedTuple):
     weight_VH: Floats
 
 
-def forward(x_NH: Floats, weight_VH: Floats, bias_V: Floats, targets_N: Integers) -> tuple[float, int, LossActivations]:
-    """(sum over N of -ln softmax(W x + b)[target] in nats, how many targets had the highest logit, saved activations).
+def forward(
+    x_NH: Floats, weight_VH: Floats, bias_V: Floats, targets_N: Integers
+) -> tuple[Floats, Booleans, LossActivations]:
+    """(-ln softmax(W x + b)[target] in nats, whether the target had the highest logit, saved activations).
 
     The highest logit is subtracted first: the softmax stays the same, and exp does not overflow.
     """
@@ -34,9 +36,8 @@ def forward(x_NH: Floats, weight_VH: Floats, bias_V: Floats, targets_N: Integers
     probabilities_NV = np.exp(logits_NV, out=logits_NV)
     sum_N = np.add.reduce(probabilities_NV, axis=1)
     probabilities_NV /= sum_N[:, None]
-    nats = np.add.reduce(np.log(sum_N) - target_N, dtype=np.float64)
     saved = LossActivations(probabilities_NV, targets_N, x_NH, weight_VH)
-    return float(nats), int((best_N == targets_N).sum()), saved
+    return np.log(sum_N) - target_N, best_N == targets_N, saved
 
 
 def backward(scale: float, saved: LossActivations) -> tuple[Floats, Floats, Floats]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from charloom.architecture import Architecture
-from charloom.cells import Floats, Integers, input_features
+from charloom.cells import Booleans, Floats, Integers, input_features
 from charloom.data.groups import NOTHING
 from charloom.engines.masks import dropout_levels
 from charloom.engines.numpy import dropout, gru, head, input_layer, linear, lstm, rnn
@@ -49,15 +49,14 @@ class DropoutActivations(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ForwardPass:
-    """The result of `NumpyNetwork.forward`: sum of nats, number of targets, how many were the top guess, state after.
+    """The result of `NumpyNetwork.forward`: for each target its nats and whether it was the top guess; the state after.
 
     The rest are the saved activations: of the input layer, of each recurrent layer (gates and states of every step), of
     dropout between two of them, and of the head. positions_N are the positions of the targets in [T, B], flattened.
     """
 
-    nats: float
-    count: int
-    correct: int
+    nats_N: Floats
+    correct_N: Booleans
     state: CpuState
     input_layer: input_layer.InputActivations
     layers: list[Any]
@@ -65,6 +64,11 @@ class ForwardPass:
     positions_N: Integers
     mask_NH: Floats | None
     head: head.LossActivations
+
+    @property
+    def nats(self) -> float:
+        """The sum over the targets."""
+        return float(np.add.reduce(self.nats_N, dtype=np.float64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +106,10 @@ class NumpyNetwork:
         mask_NH = masks.of_targets(rows_N) if masks else None
         x_NH = dropout.forward(top_TBH.reshape(-1, self.architecture.hidden)[positions_N], mask_NH)
         weights = self.parameters["head.weight"], self.parameters["head.bias"]
-        nats, correct, last = head.forward(x_NH, *weights, targets_BT[rows_N, times_N])
+        nats_N, correct_N, last = head.forward(x_NH, *weights, targets_BT[rows_N, times_N])
         return ForwardPass(
-            nats=nats,
-            count=len(positions_N),
-            correct=correct,
+            nats_N=nats_N,
+            correct_N=correct_N,
             state=after,
             input_layer=first,
             layers=layers,

@@ -103,13 +103,13 @@ class TorchEngine:
     @torch.no_grad()
     def score(
         self, inputs_BT: Array, targets_BT: Array, state: TorchState | None
-    ) -> tuple[float, int, int, TorchState]:
-        """Loss without learning: (sum of nats, number of targets, how many were the top guess, state after it)."""
+    ) -> tuple[NDArray[np.floating[Any]], NDArray[np.bool_], TorchState]:
+        """Loss without learning: (nats of each target, whether it was the top guess, state after it)."""
         self.network.eval()
         logits_NV, targets_N, state = self._forward(inputs_BT, targets_BT, state)
-        nats = nn.functional.cross_entropy(logits_NV, targets_N, reduction="sum")
-        correct = (logits_NV.argmax(1) == targets_N).sum()
-        return nats.item(), len(targets_N), int(correct), state
+        nats_N = nn.functional.cross_entropy(logits_NV, targets_N, reduction="none")
+        correct_N = logits_NV.argmax(1) == targets_N
+        return nats_N.cpu().numpy(), correct_N.cpu().numpy(), state
 
     def _forward(
         self, inputs_BT: Array, targets_BT: Array, state: TorchState | None

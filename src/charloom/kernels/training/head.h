@@ -16,9 +16,12 @@ public:
     using Number = typename P::Number;
 
     struct HeadPart {
-        double nats = 0;
-        int64_t correct = 0;
         Buffer<float> d_bias, logits;
+    };
+
+    // Both [panel][P::ROWS]: the target of a row, and its place among all targets; -1 for none.
+    struct Targets {
+        const int32_t *ids, *places;
     };
 
     void resize(int hidden, int tokens, int panels, int parts) {
@@ -49,12 +52,12 @@ public:
         for (int v = 0; v < padded_; v++) bias_[v] = v < tokens_ ? bias[v] : PADDING_LOGIT;
     }
 
-    // Loss and, where `scale` is not 0, the gradient of scale times it with respect to the logits, for the panels in
-    // the range. targets: [panel][P::ROWS], -1 for none.
-    void forward(Panels<P> x, int rows, const int32_t* targets, Range range, float scale, int part) {
+    // The loss of each target, to `nats`, and whether it had the highest logit, to `correct`. Where `scale` is not 0,
+    // also the gradient of scale times the sum of losses with respect to the logits. For the panels in the range.
+    void forward(Panels<P> x, int rows, Targets targets, double* nats, bool* correct, Range range, float scale,
+                 int part) {
         typename P::ThreadSetup setup(rows);
         HeadPart& mine = parts_[part];
-        mine.nats = 0, mine.correct = 0;
         std::memset(mine.d_bias, 0, padded_ * sizeof(float));
         int pairs = padded_ / (2 * LANES);
         float* second = mine.logits + padded_ / LANES * TILE;
@@ -64,17 +67,19 @@ public:
                 P::multiply(x.panel(m), two ? x.panel(m + 1) : nullptr,
                             weights_ + size_t(pair) * x.blocks * P::PACKED_PAIR, x.blocks, rows,
                             mine.logits + 2 * pair * TILE, second + 2 * pair * TILE, [] {});
-            for (int row = 0; row < rows; row++) {
-                score_row(mine.logits + row * LANES, targets[size_t(m) * P::ROWS + row], m, row, scale, mine);
-                if (two)
-                    score_row(second + row * LANES, targets[size_t(m + 1) * P::ROWS + row], m + 1, row, scale, mine);
-            }
+            for (int row = 0; row < rows; row++)
+                for (int panel = m; panel < m + 1 + two; panel++) {
+                    float* z = (panel == m ? mine.logits.get() : second) + row * LANES;
+                    size_t at = size_t(panel) * P::ROWS + row;
+                    int32_t target = targets.ids[at], place = targets.places[at];
+                    float all = target < 0 ? 0 : score_row(z, target, nats[place], correct[place]);
+                    if (scale != 0) gradient_row(z, target, panel, row, scale, all, mine);
+                }
         }
     }
 
     Panels<P> d_logits() const { return {d_logits_, padded_ / P::DEPTH}; }
     const Number* weights_transposed() const { return weights_transposed_; }
-    const std::vector<HeadPart>& parts() const { return parts_; }
 
     void bias_gradient(float* to) const {
         for (int v = 0; v < tokens_; v++) {
@@ -85,31 +90,36 @@ public:
 
 private:
     // One row: logits at z, a TILE between their vectors. The highest is subtracted first, so that nothing overflows.
-    CHARLOOM_INLINE void score_row(float* z, int target, int m, int row, float scale, HeadPart& mine) {
+    // Leaves e to the power of the differences at z, and returns their sum.
+    CHARLOOM_INLINE float score_row(float* z, int target, double& nats, bool& correct) const {
+        int vectors = padded_ / LANES;
+        Floats top = splat(PADDING_LOGIT);
+        for (int v = 0; v < vectors; v++) {
+            Floats logits = load(z + v * TILE) + load(bias_ + v * LANES);
+            store(z + v * TILE, logits);
+            top = larger(top, logits);
+        }
+        float best = highest(top), of_target = z[target / LANES * TILE + target % LANES];
+        correct = of_target == best && is_first(z, target, best);
+        Floats total{};
+        for (int v = 0; v < vectors; v++) {
+            Floats e = exponential(load(z + v * TILE) - best);
+            store(z + v * TILE, e);
+            total += e;
+        }
+        float all = sum(total);
+        nats = std::log(all) + double(best) - of_target;
+        return all;
+    }
+
+    // The gradient of a row's logits: scale (softmax - one-hot target). z, all: what `score_row` left and returned.
+    CHARLOOM_INLINE void gradient_row(float* z, int target, int m, int row, float scale, float all, HeadPart& mine) {
         int vectors = padded_ / LANES;
         if (target >= 0) {
-            Floats top = splat(PADDING_LOGIT);
-            for (int v = 0; v < vectors; v++) {
-                Floats logits = load(z + v * TILE) + load(bias_ + v * LANES);
-                store(z + v * TILE, logits);
-                top = larger(top, logits);
-            }
-            float best = highest(top), of_target = z[target / LANES * TILE + target % LANES];
-            mine.correct += of_target == best && is_first(z, target, best);
-            Floats total{};
-            for (int v = 0; v < vectors; v++) {
-                Floats e = exponential(load(z + v * TILE) - best);
-                store(z + v * TILE, e);
-                total += e;
-            }
-            float all = sum(total);
-            mine.nats += std::log(all) + double(best) - of_target;
-            if (scale == 0) return;
             float share = scale / all;
             for (int v = 0; v < vectors; v++) store(z + v * TILE, load(z + v * TILE) * share);
             z[target / LANES * TILE + target % LANES] -= scale;
         }
-        if (scale == 0) return;
         for (int v = 0; v < vectors; v++) {
             Floats d = target >= 0 ? load(z + v * TILE) : Floats{};
             store(d_logits().at(m, row, v * LANES), d);

@@ -22,6 +22,8 @@ namespace {
 
 using Array = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
 using Ids = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Nats = nb::ndarray<double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Flags = nb::ndarray<bool, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Levels = nb::ndarray<const uint8_t, nb::c_contig, nb::device::cpu>;
 using Arrays = std::vector<Array>;
 using Shape = std::vector<size_t>;
@@ -94,7 +96,10 @@ std::unique_ptr<TrainingNetwork> open_network(const Architecture& a, const std::
 // The arrays of a batch, as Python gives them. state, state_after: [h], or of an LSTM [h, c]; no state is zero.
 struct BatchArrays {
     Ids inputs, targets;
-    Arrays state, state_after, masks;
+    Arrays state, state_after;
+    Nats nats;
+    Flags correct;
+    Arrays masks;
     bool locked;
 };
 
@@ -111,16 +116,15 @@ public:
         network_ = open_network(a_, precision, tiles, threads);
     }
 
-    std::pair<double, int64_t> forward(const Arrays& parameters, const BatchArrays& arrays, float scale) {
+    void forward(const Arrays& parameters, const BatchArrays& arrays, float scale) {
         differentiable_ = false;
         require(have_shapes(parameters, shapes_), "parameters must have the shapes of the architecture");
         Batch batch = checked(arrays);
         auto found = pointers(parameters);
         held_ = {parameters, arrays.masks};
         ReleaseGil here;
-        Score score = network_->forward({found.begin(), found.end()}, batch, scale);
+        network_->forward({found.begin(), found.end()}, batch, scale);
         differentiable_ = scale != 0;
-        return {score.nats, score.correct};
     }
 
     // No d_state is zero, no d_before asks for none.
@@ -147,7 +151,10 @@ private:
         check_ids(targets.data(), targets.size(), INT32_MIN);
         require(arrays.state.empty() || is_state(arrays.state), STATE_RULE);
         require(is_state(arrays.state_after), STATE_RULE);
-        require(arrays.masks.empty() || have_shapes(arrays.masks, mask_shapes(targets, arrays.locked)),
+        size_t count =
+            std::count_if(targets.data(), targets.data() + targets.size(), [](int32_t id) { return id >= 0; });
+        require(arrays.nats.size() == count && arrays.correct.size() == count, "nats and correct must be [N]");
+        require(arrays.masks.empty() || have_shapes(arrays.masks, mask_shapes(steps, count, arrays.locked)),
                 "masks must fit the batch");
         auto masks = pointers(arrays.masks);
         return {int(sequences),
@@ -156,6 +163,8 @@ private:
                 targets.data(),
                 pointers_of(arrays.state),
                 pointers_of(arrays.state_after),
+                arrays.nats.data(),
+                arrays.correct.data(),
                 {masks.begin(), masks.end()},
                 arrays.locked};
     }
@@ -170,10 +179,8 @@ private:
         return have_shapes(state, std::vector<Shape>(a_.cell == Cell::lstm ? 2 : 1, state_));
     }
 
-    std::vector<Shape> mask_shapes(const Ids& targets, bool locked) const {
-        size_t sequences = targets.shape(0), steps = targets.shape(1), units = a_.hidden;
-        size_t count =
-            std::count_if(targets.data(), targets.data() + targets.size(), [](int32_t id) { return id >= 0; });
+    std::vector<Shape> mask_shapes(size_t steps, size_t count, bool locked) const {
+        size_t sequences = state_[1], units = a_.hidden;
         std::vector<Shape> shapes(a_.layers, {locked ? 1 : steps, sequences, units});
         shapes.back() = {locked ? sequences : count, units};
         return shapes;
@@ -216,10 +223,12 @@ std::vector<std::string> precisions() {
 void bind_training(nb::module_& module) {
     using namespace nb::literals;
     module.def("precisions", precisions, "The number formats of products that these kernels have.");
-    nb::class_<BatchArrays>(module, "BatchArrays",
-                            "A batch: ids [B, T], states ([h] or [h, c], each [L, B, H]) and dropout's masks.")
-        .def(nb::init<Ids, Ids, Arrays, Arrays, Arrays, bool>(), "inputs"_a, "targets"_a, "state"_a, "state_after"_a,
-             "masks"_a, "locked"_a);
+    nb::class_<BatchArrays>(
+        module, "BatchArrays",
+        "A batch: ids [B, T], states ([h] or [h, c], each [L, B, H]), the results of N targets, and "
+        "dropout's masks.")
+        .def(nb::init<Ids, Ids, Arrays, Arrays, Nats, Flags, Arrays, bool>(), "inputs"_a, "targets"_a, "state"_a,
+             "state_after"_a, "nats"_a, "correct"_a, "masks"_a, "locked"_a);
     nb::class_<CheckedTrainingNetwork>(module, "TrainingNetwork",
                                        "A network with its buffers. Call it through charloom.engines.native.")
         .def(nb::init<nb::handle, const std::string&, bool, int>(), "architecture"_a, "precision"_a, "tiles"_a,

@@ -25,7 +25,7 @@ public:
         for (int n = 0; n < a_.layers; n++) layers_.push_back(make_layer<P>(a_.cell));
     }
 
-    Score forward(const std::vector<const float*>& parameters, const Batch& batch, float scale) override {
+    void forward(const std::vector<const float*>& parameters, const Batch& batch, float scale) override {
         SubnormalsAreZero here;
         parameters_ = parameters, batch_ = batch;
         bool save = scale != 0;
@@ -37,11 +37,10 @@ public:
         input_layer_.sum(parameters_, *layers_[0], threads_);
         for (int n = 0; n < a_.layers; n++) run_layer(n, save);
         gather_targets();
-        each_part(
-            [&](int part) { head_.forward(top_, layout_.rows, targets_.get(), active_panels(part), scale, part); });
-        Score score;
-        for (const auto& part : head_.parts()) score.nats += part.nats, score.correct += part.correct;
-        return score;
+        each_part([&](int part) {
+            head_.forward(top_, layout_.rows, {targets_, places_}, batch_.nats, batch_.correct, active_panels(part),
+                          scale, part);
+        });
     }
 
     void backward(const std::vector<float*>& gradients, State d_state, State d_before) override {
@@ -79,10 +78,10 @@ private:
 
     // ---- forward
 
-    // For each step and sequence: its row of a mask, and its target.
+    // For each step and sequence: its row of a mask, its target, and the target's place among all.
     void locate_targets() {
         size_t count_of_rows = size_t(total_panels()) * P::ROWS;
-        for (auto* rows : {&mask_rows_, &head_mask_rows_, &all_targets_}) {
+        for (auto* rows : {&mask_rows_, &all_places_, &all_targets_}) {
             rows->reserve(count_of_rows);
             std::fill(rows->get(), rows->get() + count_of_rows, -1);
         }
@@ -93,7 +92,7 @@ private:
                 mask_rows_[here] = batch_.locked ? sequence : t * batch_.sequences + sequence;
                 int32_t target = batch_.targets[size_t(sequence) * batch_.steps + t];
                 all_targets_[here] = target;
-                if (target >= 0) head_mask_rows_[here] = batch_.locked ? sequence : count++;
+                if (target >= 0) all_places_[here] = count++;
             }
         active_.clear();
         for (int m = 0; m < total_panels(); m++)
@@ -154,7 +153,7 @@ private:
     // Of the outputs of layer n.
     Mask mask(int n) const {
         if (batch_.masks.empty()) return {};
-        return {batch_.masks[n], n + 1 < a_.layers ? mask_rows_.get() : head_mask_rows_.get(), a_.hidden};
+        return {batch_.masks[n], n + 1 < a_.layers || batch_.locked ? mask_rows_.get() : all_places_.get(), a_.hidden};
     }
 
     Panels<P> masked(int n) const { return {masked_[n], hidden_ / P::DEPTH}; }
@@ -164,10 +163,11 @@ private:
     void gather_targets() {
         top_ = layer_output(a_.layers - 1);
         int count = int(active_.size());
-        targets_.reserve(size_t(count) * P::ROWS);
-        for (int i = 0; i < count; i++)
-            std::memcpy(targets_ + size_t(i) * P::ROWS, all_targets_ + size_t(active_[i]) * P::ROWS,
-                        P::ROWS * sizeof(int32_t));
+        for (auto [to, from] : {std::pair(&targets_, &all_targets_), std::pair(&places_, &all_places_)}) {
+            to->reserve(size_t(count) * P::ROWS);
+            for (int i = 0; i < count; i++)
+                std::memcpy(*to + size_t(i) * P::ROWS, *from + size_t(active_[i]) * P::ROWS, P::ROWS * sizeof(int32_t));
+        }
         if (count == total_panels()) return;
         Panels<P> compact{compact_, top_.blocks};
         for (int i = 0; i < count; i++)
@@ -236,7 +236,7 @@ private:
     Batch batch_{};
     Layout layout_;
     std::vector<int> active_;  // panels that have targets
-    Buffer<int32_t> mask_rows_, head_mask_rows_, all_targets_, targets_;
+    Buffer<int32_t> mask_rows_, all_targets_, all_places_, targets_, places_;
     Buffer<Number> compact_;
     Panels<P> top_;
 };

@@ -32,22 +32,21 @@ struct Batch {
     int sequences, steps;
     const int32_t *inputs, *targets;  // [B, T]; a target below 0 is none
     State state, state_after;         // before the first step; after the last step, written by the forward pass
-    // Dropout: [T, B, H] between each two layers, then [N, H] before the head, for N targets in the order of [B, T].
-    // locked: [1, B, H] and [B, H]. Empty without dropout.
+    // Written by the forward pass, for N targets in the order of [B, T]: the loss in nats, and whether the token with
+    // the highest logit was the target.
+    double* nats;
+    bool* correct;
+    // Dropout: [T, B, H] between each two layers, then [N, H] before the head. locked: [1, B, H] and [B, H]. Empty
+    // without dropout.
     std::vector<const float*> masks;
     bool locked;
-};
-
-struct Score {
-    double nats = 0;
-    int64_t correct = 0;
 };
 
 class TrainingNetwork {
 public:
     virtual ~TrainingNetwork() = default;
     // scale: of the loss in nats that `backward` differentiates; 0 where no backward pass follows.
-    virtual Score forward(const std::vector<const float*>& parameters, const Batch& batch, float scale) = 0;
+    virtual void forward(const std::vector<const float*>& parameters, const Batch& batch, float scale) = 0;
     // The gradients of the last `forward`, whose arrays must still exist. d_state: of the state after. d_before:
     // receives that of the state before.
     virtual void backward(const std::vector<float*>& gradients, State d_state, State d_before) = 0;
