@@ -4,7 +4,7 @@
 #   make test      the checks, then the tests; tests that depend on the processor run on slower kernels as well
 #   make test KERNELS=avx2   all tests on these kernels only: another variant that runs here, or `off`
 #   make test-all  all tests on every variant that runs here, and without kernels
-#   make check     the checks only: format, lint, types, imports, docs/cli.md
+#   make check     the checks only: format, lint, types, imports, generated parts of pages
 #   make format    format Python and C++ for the checks
 #   make kernels   build changed C++ in src/charloom/kernels/; demo, test and bench do so first
 #   make check-kernels   build the kernels with AddressSanitizer and UBSan, and run their tests; then check-threads;
@@ -17,7 +17,7 @@
 #                  twenty minutes
 #   make results   run the trials that benchmarks/plan/results.jsonl lacks, then generate docs/results.md; some hours
 #                  for all trials; can be interrupted
-#   make docs      generate docs/cli.md
+#   make docs      generate docs/cli.md, and the tables of other pages between [[[cog and [[[end]]]
 #   make notebook  execute docs/notebooks/first-steps.ipynb and store its outputs; two minutes
 #   make lock      generate requirements.lock (needs the network and Python 3.11)
 #   make clean     remove .venv and every cache, but not runs/
@@ -36,6 +36,9 @@ PIP = $(1)/bin/python -m pip install --quiet --quiet
 # What mypy and ruff check; a folder that does not exist is left out.
 SOURCES := src docs $(wildcard benchmarks)
 CPP := $(shell find src/charloom/kernels -name "*.h" -o -name "*.cpp") $(wildcard tests/kernels/*.cpp)
+# Pages that cog fills: the code stands in each page, before what it generated.
+PAGES := README.md CONTRIBUTING.md $(wildcard docs/*.md docs/*/*.md)
+COG = $(BIN)/cog --verbosity=1 -I docs -I benchmarks/plan
 BENCHMARKS := $(sort $(wildcard benchmarks/[a-z]*.py))
 # The lock contains all tools that build the C++, so a machine only needs a compiler.
 CMAKE := $(BIN)/cmake
@@ -98,7 +101,7 @@ check: $(DEVELOPMENT)
 	@$(BIN)/clang-format --dry-run --Werror $(CPP)
 	@$(BIN)/mypy $(SOURCES)
 	@$(BIN)/lint-imports --no-cache --no-logo
-	@$(BIN)/python docs/make_cli_reference.py --check
+	@$(COG) --check --check-fail-msg='run `make docs`' $(PAGES)
 
 format: $(DEVELOPMENT)
 	@$(BIN)/ruff format $(SOURCES) tests
@@ -149,9 +152,10 @@ bench: $(PEERS)/installed kernels
 results: $(DEVELOPMENT) kernels
 	@$(BIN)/python benchmarks/plan/run.py
 	@$(BIN)/python benchmarks/plan/page.py
+	@$(COG) -r docs/results.md
 
 docs: $(DEVELOPMENT)
-	@$(BIN)/python docs/make_cli_reference.py
+	@$(COG) -r $(PAGES)
 
 notebook: $(DEVELOPMENT)
 	@$(BIN)/python docs/execute_notebook.py

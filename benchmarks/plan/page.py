@@ -1,14 +1,18 @@
-"""Writes the tables of docs/results.md anew, each between its two marks, and its pictures, from results.jsonl.
+"""The tables and plots of docs/results.md, from results.jsonl.
 
-python benchmarks/plan/page.py
+    make docs                           puts the tables into the page
+    python benchmarks/plan/page.py      draws the plots
+
+Losses are nats per token, or nats/char where the tokens of the text are characters.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from prototypes import IDEAS
@@ -16,217 +20,184 @@ from run import HERE, results
 
 DOCS = HERE.parents[1] / "docs"
 Result = dict[str, Any]
-PUBLISHED = 1.2917  # nats a character of anna-karenina: the PyTorch lesson's best
-SITTING = "fp32"  # the plan's runs that are drawn, with the peers that ran beside them
-NO_ROWS = 2  # lines of a table that has none
+PUBLISHED = 1.2917  # nats a character of anna-karenina: the lowest loss in the saved output of the PyTorch lesson
+DRAWN = "fp32"  # the trials that are drawn, with the peers of the same session
 HIDDEN, LAYERS, CELLS = (64, 128, 256, 512), (1, 2, 3), ("lstm", "gru", "rnn")
+PLAN = ("hidden", "dropout", "weight_drop", "lr", "weight_decay")
+BY_HAND = ("layers", "hidden", "dropout", "weight-drop", "lr", "batch-size", "weight-decay")
+PEERS = {"lesson": "the PyTorch lesson's settings, in PyTorch", "nanogpt": "nanoGPT's settings for a CPU"}
 
 
-def main() -> None:
-    """Fills the page and draws."""
-    found = results()
-    page = DOCS / "results.md"
-    page.write_text(filled(page.read_text(encoding="utf-8"), found), encoding="utf-8")
-    draw(found)
+def plan(name: str) -> str:
+    """What the plan chose for each text and budget, and how often the text was read."""
+    rows = []
+    for result in of(name):
+        chosen = {"weight_decay": 0.01} | result["planned"]  # an earlier plan left charloom's default, 0.01
+        values = (f"{chosen[setting]:g}" for setting in PLAN)
+        rows.append((result["corpus"], options(result)["minutes"], *values, result["epochs"]))
+    heads = ("text", "minutes", "units", "dropout", "weight drop", "learning rate", "weight decay", "epochs")
+    return table(heads, rows)
 
 
-def filled(text: str, found: Sequence[Result]) -> str:
-    """The page with what stands between `<!-- name -->` and `<!-- end -->` made anew."""
-    tables = {
-        "minutes": lambda found: minutes(found, "minutes"),
-        "fp32": lambda found: minutes(found, "fp32"),
-        "lesson": lesson,
-        "pictures": pictures,
-        "text": comparisons,
-        "settings": settings,
-        "grid": grid,
-        "depth": lambda found: plain(found, "depth"),
-        "size": lambda found: plain(found, "size"),
-        "cells": lambda found: plain(found, "cells"),
-        "rates": lambda found: plain(found, "rates"),
-        "small": lambda found: plain(found, "small"),
-        "few": lambda found: plain(found, "few"),
-        "ablation": lambda found: plain(found, "ablation"),
-        "decay": lambda found: plain(found, "decay"),
-        "prototypes": prototypes,
-    }
-    for name, table in tables.items():
-        marks = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
-        lines = list(table(found))
-        body = "".join(f"{line}\n" for line in lines) if len(lines) > NO_ROWS else "Not run yet.\n"
-        place = re.search(marks, text, re.DOTALL)
-        assert place, f"docs/results.md has no place for {name}"
-        text = text[: place.start()] + place[1] + body + place[2] + text[place.end() :]
-    return text
+def losses(name: str) -> str:
+    """The loss of each text and budget, by three protocols."""
+    rows = []
+    for result in of(name):
+        score = result["eval"]
+        nats, *others = (score[f"{protocol}nats_per_char"] for protocol in ("", "windows_", "dynamic_"))
+        bits = f"{nats / math.log(2):.3f}"
+        others = [f"{other:.4f}" for other in others]
+        rows.append((result["corpus"], options(result)["minutes"], f"**{nats:.4f}**", bits, *others))
+    return table(("text", "minutes", "nats/char", "bits/char", "windows of 256, nats/char", "dynamic, nats/char"), rows)
 
 
-def minutes(found: Sequence[Result], name: str) -> Iterable[str]:
-    """What the plan gives in so many minutes."""
-    yield from head("text", "minutes", "chosen", "passes", "nats per char", "bits", "windows of 256", "learning on")
-    for result in of(found, name):
-        planned, read = result["planned"], result["eval"]
-        nats = read["nats_per_char"]
-        yield row(
-            result["corpus"],
-            option(result, "minutes"),
-            f"{planned['hidden']} units, dropout {planned['dropout']:g}, weight drop {planned['weight_drop']:g}, "
-            f"rate {planned['lr']:g}, weight decay {planned.get('weight_decay', 0.01):g}",
-            result["epochs"],
-            f"**{nats:.4f}**",
-            f"{nats / math.log(2):.3f}",
-            f"{read['windows_nats_per_char']:.4f}",
-            f"{read['dynamic_nats_per_char']:.4f}",
-        )
-
-
-def lesson(found: Sequence[Result]) -> Iterable[str]:
-    """How long it takes to the PyTorch lesson's best, in each sitting."""
-    yield from head("in", "settings", "seconds", "lowest on the curve", f"below {PUBLISHED} after")
-    ran = [*of(found, SITTING, "anna-karenina"), *of(found, "minutes", "anna-karenina"), *of(found, "lesson")]
-    for result in sorted(ran, key=beside, reverse=True):
+def lesson() -> str:
+    """The time until the loss is below that of the PyTorch lesson, for the plan and for the lesson's settings."""
+    ran = [*of(DRAWN, "anna-karenina"), *of("minutes", "anna-karenina"), *of("lesson")]
+    rows = []
+    for result in sorted(ran, key=in_drawn_session, reverse=True):
         curve = result["curve"]
-        below = next((f"{seconds:.0f} s" for seconds, nats in curve if nats < PUBLISHED), "never")
+        below = next((f"{seconds:.0f}" for seconds, nats in curve if nats < PUBLISHED), "never")
+        processor = "without AMX, fp32" if in_drawn_session(result) else "with AMX, bf16"
         lowest = f"{min(nats for _, nats in curve):.4f}"
-        precision = "float32" if beside(result) else "bfloat16, AMX"
-        yield row(precision, f"`{result['flags']}`", f"{curve[-1][0]:.0f}", lowest, below)
+        rows.append((processor, code(result["flags"]), f"{curve[-1][0]:.0f}", lowest, below))
+    return table(("processor", "options", "trained, s", "lowest nats/char", f"below {PUBLISHED} after, s"), rows)
 
 
-def pictures(found: Sequence[Result]) -> Iterable[str]:
-    """Those that `draw` makes."""
-    for corpus in drawn(found):
-        yield from ("", f"![Loss against time on {corpus}](results-{corpus}.svg)", "")
+def comparisons() -> str:
+    """The plan beside the best settings by hand, for each text."""
+    rows = []
+    for corpus in corpora():
+        by_hand = [result for result in of("text", corpus) if "hidden" in options(result)]
+        planned = next(result for result in of("text", corpus) if result not in by_hand)
+        best = min(by_hand, key=nats_of)
+        change = f"{nats_of(planned) / nats_of(best) - 1:+.1%}"
+        rows.append((corpus, "the plan", *settings_of(planned), f"**{nats_of(planned):.4f}**", change))
+        rows.append((corpus, "by hand", *settings_of(best), f"{nats_of(best):.4f}", ""))
+    return table(("text", "settings", *map(flag, BY_HAND), "nats/token", "plan compared with by hand"), rows)
 
 
-def drawn(found: Sequence[Result]) -> list[str]:
-    """The texts whose curves there are."""
-    return list(dict.fromkeys(result["corpus"] for result in of(found, SITTING)))
+def settings() -> str:
+    """The loss of all settings by hand, and of the plan, with each text."""
+    rows = []
+    for result in of("text", corpora()[0]):
+        same = {other["corpus"]: nats_of(other) for other in of("text") if other["flags"] == result["flags"]}
+        by_hand = "hidden" in options(result)
+        chosen = settings_of(result) if by_hand else [""] * len(BY_HAND)
+        rows.append(("by hand" if by_hand else "the plan", *chosen, *(f"{same[corpus]:.4f}" for corpus in corpora())))
+    return table(("settings", *map(flag, BY_HAND), *corpora()), rows)
 
 
-def beside(result: Result) -> bool:
-    """Whether it ran in the sitting that is drawn."""
+def settings_of(result: Result) -> list[str]:
+    """The values with which a network was trained, in the order of BY_HAND; empty where charloom's default is used."""
+    given = options(result, "train_as")
+    return [given.get(name, "") for name in BY_HAND]
+
+
+def grid() -> str:
+    """Losses of cells, depths and widths."""
+    found = {tuple(options(r)[name] for name in ("cell", "layers", "hidden")): nats_of(r) for r in of("grid")}
+    rows = [
+        (cell.upper(), layers, *(f"{found[cell, str(layers), str(hidden)]:.4f}" for hidden in HIDDEN))
+        for cell in CELLS
+        for layers in LAYERS
+    ]
+    return table(("cell", "layers", *(f"{hidden} units" for hidden in HIDDEN)), rows)
+
+
+def trials(name: str) -> str:
+    """All results of a name: first the options that all of them have, then a row for each with its other options."""
+    given = [options(result) for result in of(name)]
+    shared = {option: value for option, value in given[0].items() if all(o.get(option) == value for o in given)}
+    others = [option for option in dict.fromkeys(chain(*given)) if option not in {*shared, "steps"}]
+    rows = [
+        (result["corpus"], *(its.get(option, "") for option in others), f"{result['steps']:,}", nats, trained)
+        for result, its in zip(of(name), given, strict=True)
+        for nats, trained in [(f"{nats_of(result):.4f}", f"{result['train_nats']:.4f}")]
+    ]
+    common = " ".join(f"--{option} {value}" for option, value in shared.items())
+    heads = ("text", *map(flag, others), "steps", "validation, nats/token", "training at the end, nats/token")
+    return (f"Options of every row: {code(common)}\n\n" if common else "") + table(heads, rows)
+
+
+def prototypes() -> str:
+    """The loss of each idea that was tried in PyTorch."""
+    columns = list(dict.fromkeys(column_of(result) for result in of("prototypes")))
+    found = {(result["idea"], column_of(result)): f"{nats_of(result):.4f}" for result in of("prototypes")}
+    rows = [(idea, meaning, *(found.get((idea, at), "") for at in columns)) for idea, meaning in IDEAS.items()]
+    return table(("idea", "what it is", *map(code, columns)), rows)
+
+
+def column_of(result: Result) -> str:
+    """The options of a prototype but for its idea."""
+    return " ".join(f"--{name} {value}" for name, value in options(result).items() if name != "idea")
+
+
+def of(name: str, corpus: str | None = None) -> list[Result]:
+    """The results of a name, and of a text."""
+    return [result for result in _results() if result["name"] == name and corpus in (None, result["corpus"])]
+
+
+@functools.cache
+def _results() -> Sequence[Result]:
+    return results()
+
+
+def corpora() -> list[str]:
+    """The texts with which the plan and settings by hand were compared."""
+    return list(dict.fromkeys(result["corpus"] for result in of("text")))
+
+
+def in_drawn_session(result: Result) -> bool:
+    """Whether it ran in the session that is drawn."""
     return result["name"] == "nanogpt" or "--precision fp32" in result["flags"]
 
 
-def comparisons(found: Sequence[Result]) -> Iterable[str]:
-    """The plan beside the best by hand."""
-    yield from head("text", "planned", "nats per token", "best of the others", "nats per token", "the plan's is")
-    for corpus in corpora(found):
-        tried = of(found, "text", corpus)
-        others = [result for result in tried if "--hidden" in result["flags"]]
-        plan = next((result for result in tried if result not in others), None)
-        if plan is None or not others:
-            continue
-        best = min(others, key=nats_of)
-        yield row(
-            corpus,
-            f"`{by_hand(plan)}`",
-            f"**{nats_of(plan):.4f}**",
-            f"`{by_hand(best)}` ({len(others)} tried)",
-            f"{nats_of(best):.4f}",
-            f"{nats_of(plan) / nats_of(best) - 1:+.1%}",
-        )
-
-
-def settings(found: Sequence[Result]) -> Iterable[str]:
-    """Each setting by hand with each text."""
-    names = corpora(found)
-    yield from head("settings", *names)
-    for result in of(found, "text", names[0] if names else None):
-        same = [other for other in of(found, "text") if other["flags"] == result["flags"]]
-        losses = [next((f"{nats_of(o):.4f}" for o in same if o["corpus"] == name), "") for name in names]
-        yield row(f"`{by_hand(result)}`" if "--hidden" in result["flags"] else "**nothing given**", *losses)
-
-
-def grid(found: Sequence[Result]) -> Iterable[str]:
-    """Cells, depth and width."""
-    yield from head("cell", "layers", *(f"{hidden} units" for hidden in HIDDEN))
-    for cell in CELLS if of(found, "grid") else ():
-        for layers in LAYERS:
-            wanted = {"cell": cell, "layers": str(layers)}
-            fits = [r for r in of(found, "grid") if all(option(r, name) == value for name, value in wanted.items())]
-            by_size = {option(result, "hidden"): f"{nats_of(result):.4f}" for result in fits}
-            yield row(cell.upper(), layers, *(by_size.get(str(hidden), "") for hidden in HIDDEN))
-
-
-def plain(found: Sequence[Result], name: str) -> Iterable[str]:
-    """All results of a name, a line each."""
-    yield from head("text", "settings", "steps", "nats per token", "of training, at the end")
-    for result in of(found, name):
-        losses = (f"{nats_of(result):.4f}", f"{result['train_nats']:.4f}")
-        yield row(result["corpus"], f"`{result['flags']}`", f"{result['steps']:,}", *losses)
-
-
-def prototypes(found: Sequence[Result]) -> Iterable[str]:
-    """Ideas that were tried in PyTorch, and what they change."""
-    settings = list(dict.fromkeys((r["corpus"], without(r["flags"], "idea")) for r in of(found, "prototypes")))
-    yield from head("idea", "", *(f"{corpus}, `{flags}`" for corpus, flags in settings))
-    for idea, meaning in IDEAS.items():
-        tried = [r for r in of(found, "prototypes") if r["idea"] == idea]
-        losses = {(r["corpus"], without(r["flags"], "idea")): f"{nats_of(r):.4f}" for r in tried}
-        if tried:
-            yield row(idea, meaning, *(losses.get(setting, "") for setting in settings))
-
-
-def of(found: Sequence[Result], name: str, corpus: str | None = None) -> list[Result]:
-    """The results of a name, and of a text."""
-    return [result for result in found if result["name"] == name and corpus in (None, result["corpus"])]
-
-
-def corpora(found: Sequence[Result]) -> list[str]:
-    """The texts on which plan and hand were compared."""
-    return list(dict.fromkeys(result["corpus"] for result in of(found, "text")))
-
-
-def option(result: Result, name: str) -> str:
-    """What a flag was given."""
-    words = shlex.split(result["flags"])
-    return words[words.index(f"--{name}") + 1]
-
-
-def without(flags: str, name: str) -> str:
-    """The flags less this one."""
-    return re.sub(rf" ?--{name} \S+", "", flags).strip()
-
-
-def by_hand(result: Result) -> str:
-    """The flags less what all of them have."""
-    return without(without(result["train_as"].replace(" --dropout-mask locked", ""), "steps"), "minutes")
+def options(result: Result, key: str = "flags") -> dict[str, str]:
+    """Names and values of its options."""
+    words = shlex.split(result[key])
+    return {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
 
 
 def nats_of(result: Result) -> float:
-    """Per token."""
+    """Its loss in nats per token."""
     return float(result["validation_nats"])
 
 
-def head(*names: str) -> list[str]:
-    """The first two lines of a table."""
-    return [row(*names), "|---" * len(names) + "|"]
+def code(text: str) -> str:
+    """Text as inline code."""
+    return f"`{text}`"
 
 
-def row(*cells: object) -> str:
-    """A line of a table."""
-    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+def flag(name: str) -> str:
+    """The name of an option as inline code."""
+    return code(f"--{name}")
 
 
-def draw(found: Sequence[Result]) -> None:
-    """Loss against time: the plan's runs and what others have, in one sitting."""
+def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table in Markdown, with a newline at its end."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+
+
+def draw() -> None:
+    """Draws loss against time for each text: the runs of the plan, and peers of the same session."""
     import matplotlib
 
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "charloom"  # the same picture from the same figures, byte for byte
     from matplotlib import pyplot
 
-    peers = {"lesson": "the PyTorch lesson's settings, in PyTorch", "nanogpt": "nanoGPT's settings for a CPU"}
-    for corpus in drawn(found):
+    for corpus in dict.fromkeys(result["corpus"] for result in of(DRAWN)):
         figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
-        for result in of(found, SITTING, corpus):
-            label = f"charloom train --minutes {option(result, 'minutes')}"
+        for result in of(DRAWN, corpus):
+            label = f"charloom train --minutes {options(result)['minutes']}"
             axes.plot(*zip(*result["curve"], strict=True), marker=".", label=label)
-        for name, label in peers.items():
-            for result in filter(beside, of(found, name, corpus)):
+        for name, label in PEERS.items():
+            for result in filter(in_drawn_session, of(name, corpus)):
                 axes.plot(*zip(*result["curve"], strict=True), "k--", marker=".", label=label)
-        axes.set(xscale="log", xlabel="seconds", ylabel="nats per character of the validation split")
-        axes.set_title(f"{corpus}, two cores, float32")
+        axes.set(xscale="log", xlabel="seconds", ylabel="validation loss, nats/char")
+        axes.set_title(f"{corpus}, two cores without AMX, float32")
         axes.set_ylim(top=2.2)
         figure.legend(loc="outside lower center", ncols=2, frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
@@ -234,4 +205,4 @@ def draw(found: Sequence[Result]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    draw()

@@ -1,11 +1,11 @@
-"""What else recurrent networks of characters have been given, tried in PyTorch at equal steps before anything is built.
+"""Ideas from papers on recurrent language models, tried in PyTorch for equal steps before anything is built.
 
     python benchmarks/plan/prototypes.py CORPUS [--idea NAME] [--steps N] [--hidden H] [--layers L] ...
 
-Each idea stands beside `plain` with the same text, steps and settings; what is drawn at random (first values, masks)
-differs where an idea draws more, and that alone moves a result by some thousandths. An idea that does not win at equal
-steps cannot win at equal minutes, since none of them costs less a step but the time-parallel one. The last line printed
-is a JSON object: nats per token on the whole validation split, of the last weights.
+Each idea is compared with `plain` for the same text, steps and settings. Random values (initial weights, masks) differ
+where an idea draws more of them, which changes a result by some thousandths. Only min-gru has a cheaper step than
+`plain`, so another idea that does not win in equal steps cannot win in equal minutes. The last line printed is a JSON
+object: nats per token of the last weights, over the whole validation split.
 
 Shapes: B sequences side by side, T characters, E embedding, H hidden, V vocabulary size, L layers.
 """
@@ -33,18 +33,18 @@ BATCH, LENGTH, EMBEDDING = 32, 64, 64
 State = tuple[Tensor, ...]
 
 IDEAS = {
-    "plain": "an LSTM, locked masks, dropped recurrent weights: what charloom has",
-    "average": "the mean of weights, each step's counting 0.995 of the one after it (EMA)",
-    "average-long": "the same with 0.999",
-    "tail": "the plain mean of the weights of the last tenth of the steps",
-    "embedding-drop": "a tenth of the tokens of the vocabulary enter as zeros (Gal and Ghahramani 2016)",
-    "activation": "penalties on outputs (2) and on their change from step to step (1) (Merity, McCann and Socher 2017)",
-    "reset": "in each step, one text in a hundred begins from a zero state (Merity, Keskar and Socher 2018)",
-    "sum": "the head reads the sum of all layers' outputs",
-    "residual": "each layer but the first adds to what it reads",
-    "layer-norm": "normalised input sums, recurrent sums and cell (Ba, Kiros and Hinton 2016)",
-    "mogrifier": "input and state gate each other twice before each step (Melis, Kocisky and Blunsom 2020)",
-    "min-gru": "gates that see the input alone (Feng et al. 2024), each layer with a skip around it",
+    "plain": "an LSTM with locked masks and weight drop, as in charloom",
+    "average": "an exponential mean of the weights over the steps, with factor 0.995 (EMA)",
+    "average-long": "the same with factor 0.999",
+    "tail": "the mean of the weights over the last tenth of the steps",
+    "embedding-drop": "the embeddings of a tenth of the tokens are zero in a step (Gal and Ghahramani 2016)",
+    "activation": "penalties on outputs (2) and on their change per time step (1) (Merity, McCann and Socher 2017)",
+    "reset": "in each step, one sequence in a hundred starts from the zero state (Merity, Keskar and Socher 2018)",
+    "sum": "the head reads the sum of the outputs of all layers",
+    "residual": "each layer but the first adds its input to its output",
+    "layer-norm": "input sums, recurrent sums and cell are normalised (Ba, Kiros and Hinton 2016)",
+    "mogrifier": "input and state gate each other twice before each time step (Melis, Kocisky and Blunsom 2020)",
+    "min-gru": "the gates read only the input (Feng et al. 2024); layers have residual connections",
 }
 AVERAGES = {"average": 0.995, "average-long": 0.999}
 
