@@ -1,7 +1,7 @@
 """Cleaning of corpora, prompts and scored text, whole or in chunks.
 
 The steps, in this order: normal form, lower case, newlines to spaces, allowed characters, runs of spaces. So a later
-step handles what an earlier one makes: a space from a newline, a run of spaces around a removed character.
+step also cleans the result of an earlier one: a space from a newline, a run of spaces around a removed character.
 `RECORD_SEPARATOR` and surrogate escapes pass through all steps.
 
 `clean` is the plain definition; `cleaned` gives the same result from chunks, wherever they are cut. Two steps depend on

@@ -2,8 +2,9 @@
 
 A group holds one record a row. Short records take one step. Longer records take several steps, and the state is carried
 between them: gradients reach back one step, the state to the beginning of the record. The records of a group have
-widths of one class; their order is random and new in each epoch. A class is as wide as padding allows: from steps in
-which all records end together, a model learns that all do (LOG.md, "how alike the widths of records in a batch are").
+widths of one class; their order is random and new in each epoch. A class has as many widths as padding allows. If all
+records of a step had the same width, the model would learn that all records end there (LOG.md, "how alike the widths of
+records in a batch are").
 
 The index holds the position of every record, class after class. A small index is in memory. A large one is in a
 temporary file that is mapped for a moment, as the ids are: 30 million records take 240 MB.

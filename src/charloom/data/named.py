@@ -240,7 +240,7 @@ def _download(url: str, output_file: str, _pooch: object) -> None:
 
 
 def _pooch() -> Any:
-    """The module, imported on use: that takes longer than importing all of charloom."""
+    """The module pooch. It is imported on use, because its import takes longer than that of all of charloom."""
     try:
         pooch = importlib.import_module("pooch")
     except ImportError:

@@ -1,7 +1,7 @@
-"""Documents → one text, or records with `RECORD_SEPARATOR` before the first, between, and after the last.
+"""Documents → one text, or records with `RECORD_SEPARATOR` before the first, between any two, and after the last.
 
-Chunks are cut anywhere, so each step holds back what the next chunk may still change. All work is done by string
-methods and regular expressions on whole chunks: a corpus may have tens of millions of lines.
+Chunks are cut anywhere, so each step holds back the end of a chunk that the next chunk may still change. All work is
+done by string methods and regular expressions on whole chunks: a corpus may have tens of millions of lines.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def tidied(chunks: Iterable[str]) -> Iterator[str]:
 
 
 def _solid(text: str) -> int:
-    """Where the whitespace and separators at the end begin; the next chunk decides whether they stay."""
+    """The position where the whitespace and separators at the end begin; the next chunk decides whether they stay."""
     end = len(text)
     while end and (text[end - 1] == RECORD_SEPARATOR or text[end - 1].isspace()):
         end -= 1

@@ -89,7 +89,7 @@ def to_model(imported: ImportedModel, tokens: tuple[str, ...], notice: Notify) -
 
 
 def _scalar_embedding(count: int) -> Floats:
-    """Scalar input as an embedding of size 1, so that tokens can be put into another order: index/V stays."""
+    """Scalar input as an embedding of size 1: each token keeps its index / V of the file when ids change."""
     return (np.arange(count) / count)[:, None]
 
 

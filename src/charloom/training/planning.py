@@ -1,7 +1,7 @@
-"""Settings from a text and a clock: what a person would otherwise have to know, or to try.
+"""The plan: settings that fit the text, the speed of this machine and the budget in minutes.
 
-Only what nobody chose is planned, around what somebody did. Each choice comes with its reason. The rules were fitted to
-the experiments of `benchmarks/plan/`; LOG.md tells what they showed.
+Only settings that the user did not set are planned, and the plan takes those that the user set into account. Each
+choice comes with its reason. The rules were fitted to the trials of `benchmarks/plan/`; LOG.md has their results.
 
 Shapes: H hidden units.
 """
@@ -29,37 +29,39 @@ from charloom.training.events import Planned, PlannedChoice
 
 SIZES = (48, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024)
 TIMED = (64, 128, 256, 512, 1024)
-"""Sizes that are timed; what lies between follows from these."""
+"""Sizes that are timed. The throughput of the others is interpolated."""
 
 SECONDS, SLOW, MOST = 0.3, 0.5, 0.03
-"""A size is timed for so many seconds, all of them for so large a part of the budget. Where one step takes longer than
-SLOW, or all together took longer than that part, the first of each left out, nothing larger is timed.
+"""Seconds that one size is timed; seconds of a step that is too slow; and the part of the budget that all sizes may
+take. If a step takes longer than SLOW, or all steps so far took longer than MOST of the budget, no larger size is
+timed. The first step of each size does not count.
 """
 
 PER_PARAMETER = 4.0
-"""Tokens that a network reads for each of its parameters, at least: with fewer a smaller network ends better."""
+"""Smallest number of tokens that a network reads for each of its parameters. Below it, a smaller network is better."""
 
 TIMED_DROPS = 0.3
-"""What is dropped while a size is timed."""
+"""Dropout and weight drop while a size is timed."""
 
 FASTEST, FASTEST_AT = {"lstm": 0.011, "gru": 0.006, "rnn": 0.006}, 256
-"""The highest rate of learning, for so many units: two thirds to three quarters of the best in 2,000 steps, as longer
-runs fail at rates that short ones still like (LOG.md, "how fast each cell may learn").
+"""The highest learning rate of each cell, and the number of units for which it holds. It is two thirds to three
+quarters of the best rate in 2,000 steps, because longer runs fail at rates that work in short ones (LOG.md, "how fast
+each cell may learn").
 """
 
 DECAY, DECAY_EPOCHS = (0.03, 0.1), (1.0, 3.0)
-"""Weight decay, by how often the text is read; between the two, with the logarithm (LOG.md, "weight decay", and "weight
-decay of a text that is hardly read twice").
+"""Weight decay, and how often the text is read; between the two points, linear in the logarithm of the epochs (LOG.md,
+"weight decay", and "weight decay of a text that is hardly read twice").
 """
 
 SHARE = 0.75
-"""Of what was timed that is counted upon. Validation, samples and checkpoints take 0.07; and a machine that is shared,
-or grows hot, is slower for minutes than for the moment in which it was timed. To drop too much, or to train too large
-a network, costs more than the reverse.
+"""The part of the measured throughput that the plan expects. Validation, samples and checkpoints take 0.07. A machine
+that is shared, or gets hot, is slower for minutes than in the moment of the measurement. Too much dropout, or too large
+a network, raises the loss more than the reverse.
 """
 
 CANDIDATES = 16
-"""Batches from which one is taken to be timed."""
+"""Number of batches from which one is chosen for the timing."""
 
 SAMPLE = 2**20
 """Tokens at the beginning of the text from which `repeated` and `bits` are computed."""
@@ -67,11 +69,11 @@ SAMPLE = 2**20
 EPOCHS = (1.0, 4.0, 16.0, 40.0, 100.0)
 DROPOUT = (0.0, 0.1, 0.3, 0.5, 0.6)
 WEIGHT_DROP = (0.0, 0.0, 0.2, 0.4, 0.5)
-"""Both grow with the times that the text is read; between the points, with their logarithm."""
+"""Dropout and weight drop, by how often the text is read; between the points, linear in the logarithm of the epochs."""
 
 EPOCHS_AT, LARGER, SMALLER = 384, 0.7, 2.0
-"""EPOCHS are for so many units. A larger network learns by heart sooner: it counts as one of that size that reads the
-text more often, by this power of how much larger it is; a smaller one later, by that power of how much smaller.
+"""EPOCHS hold for EPOCHS_AT units. A larger network memorises earlier. Its epochs are multiplied by (units / EPOCHS_AT)
+to the power LARGER. A smaller network memorises later: the power is SMALLER.
 """
 
 
@@ -82,17 +84,18 @@ USUAL = {
     "seq_length": "longer steps read more in the time, too, and learn less",
     "schedule": "a constant rate, as high or a third of it, ends 1 to 1.5% worse",
 }
-"""What no plan changes, and why: it won in equal time, the LSTM in equal steps (docs/results.md; LOG.md, "LSTM or GRU",
-"one layer or two", "larger batches and longer steps in a minute").
+"""Settings whose defaults the plan keeps, and why. Each gave the lowest loss in equal time, the LSTM in equal steps
+(docs/results.md; LOG.md, "LSTM or GRU", "one layer or two", "larger batches and longer steps in a minute").
 """
 
 
 @dataclass(frozen=True)
 class CorpusStatistics:
-    """What a plan needs to know of the training split.
+    """The statistics of the training split that the plan uses.
 
-    tokens: of the split; distinct: of the vocabulary; records: in the split, 0 where it is one text; repeated: share of
-    the tokens in lines that are a copy of an earlier line, 0 to 1; bits: per token, as xz compresses it.
+    tokens: their number; distinct: the vocabulary size; records: their number, 0 if the split is one text; repeated:
+    share of the tokens in lines that are a copy of an earlier line, 0 to 1; bits: per token, as xz compresses the
+    split.
     """
 
     tokens: int
@@ -102,15 +105,15 @@ class CorpusStatistics:
     bits: float
 
     def readings(self, tokens: float) -> float:
-        """How often a run of so many tokens reads the text, its repeated lines counted once."""
+        """How often a run of this many tokens reads the text; repeated lines of the text count once."""
         return tokens / max(1.0, self.tokens * (1 - self.repeated))
 
 
 def corpus_statistics(dataset: Dataset, batches: Batches) -> CorpusStatistics:
-    """Statistics of the training split, whose layout this is; two of them are of its first `SAMPLE` tokens."""
+    """The statistics of the training split; `batches` is its layout. Two of them are of its first `SAMPLE` tokens."""
     ids = dataset.ids("train")
     sample = np.ascontiguousarray(ids.view()[:SAMPLE])
-    packed = len(lzma.compress(sample.tobytes(), preset=6)) - len(lzma.compress(b""))  # less the container
+    packed = len(lzma.compress(sample.tobytes(), preset=6)) - len(lzma.compress(b""))  # without the container
     bits = 8 * packed / max(1, len(sample))
     records = _records(ids, dataset.vocabulary.separator_id, batches)
     return CorpusStatistics(len(ids), dataset.vocabulary.size, records, _repeated(sample, dataset), bits)
@@ -118,7 +121,7 @@ def corpus_statistics(dataset: Dataset, batches: Batches) -> CorpusStatistics:
 
 def _records(ids: Ids, separator: int | None, batches: Batches) -> int:
     if isinstance(batches, GroupBatches):
-        return batches.records  # which has counted them
+        return batches.records  # its index has counted them
     return 0 if separator is None else count_separators(ids, separator) - 1
 
 
@@ -138,8 +141,9 @@ def _repeated(sample: np.ndarray[Any, Any], dataset: Dataset) -> float:
 
 
 def plans(chosen: Collection[str], settings: Settings) -> bool:
-    """Whether there is something to plan: the rules are for a budget in minutes, and a loss at every character of
-    streams or of independent records.
+    """Whether there is something to plan.
+
+    The rules hold for a budget in minutes, and a loss at every character of streams or of independent records.
     """
     training = settings.training
     usual = (training.batches == "streams" or settings.text.independent) and training.loss == "every"
@@ -147,7 +151,7 @@ def plans(chosen: Collection[str], settings: Settings) -> bool:
 
 
 def _able(optimizer: str) -> set[str]:
-    """What can be planned: the rate, for Adam; weight decay, where it stands apart from the gradient, in AdamW."""
+    """Settings that can be planned: the learning rate only for Adam and AdamW, weight decay only for AdamW."""
     without_rate = set(PLANNED) - {"lr", "weight_decay"}
     return (
         without_rate | ({"lr"} if optimizer in ADAM else set()) | ({"weight_decay"} if optimizer == "adamw" else set())
@@ -155,13 +159,13 @@ def _able(optimizer: str) -> set[str]:
 
 
 def plan(chosen: Collection[str], settings: Settings, dataset: Dataset, batches: Batches) -> tuple[Planned, Settings]:
-    """What nobody chose, each with its reason and in the order of the settings; and the settings with the plan.
+    """The planned choices, each with its reason, in the order of the settings; and the settings with the plan.
 
     Args:
-        chosen: the flat names of what somebody chose.
-        settings: with that, and defaults else; its budget is in minutes.
+        chosen: the flat names of the settings that the user set.
+        settings: these, and defaults for all others; the budget is in minutes.
         dataset: the text.
-        batches: the training layout of it; no plan changes that.
+        batches: its training layout, which the plan does not change.
     """
     minutes, text = settings.training.minutes, corpus_statistics(dataset, batches)
     assert minutes is not None
@@ -179,13 +183,13 @@ def plan(chosen: Collection[str], settings: Settings, dataset: Dataset, batches:
 
 
 def _typical(batches: Batches) -> Batch:
-    """A batch to time: of the first few, of which some may be of odd records, the one with the most targets."""
+    """A batch for the timing: of the first few, the one with the most targets, because some may have odd records."""
     few = (batches.batch(0, index) for index in range(min(CANDIDATES, len(batches))))
     return max(few, key=lambda batch: int((batch[1] != NOTHING).sum()))
 
 
 class ThroughputEstimate:
-    """How many tokens this machine reads in the budget, by H: some sizes are timed, the others follow from them."""
+    """How many tokens this machine reads in the budget, for each H. Some sizes are timed, the others interpolated."""
 
     def __init__(self, settings: Settings, text: CorpusStatistics, sizes: Sequence[int], batch: Batch) -> None:
         training = settings.training
@@ -213,21 +217,21 @@ class ThroughputEstimate:
                 break
 
     def rate(self, hidden: int) -> float:
-        """Tokens/s. Between two sizes a power of H; beyond the last its square: products outgrow all else."""
+        """Tokens/s: between two timed sizes a power of H, above the last 1/H², because products dominate there."""
         inside = np.interp(math.log(hidden), np.log(self._sizes), np.log(self._rates))
         return math.exp(inside) / max(1.0, hidden / self._sizes[-1]) ** 2
 
     def tokens(self, hidden: int) -> float:
-        """Tokens in the budget, or in steps or epochs that end before."""
+        """Tokens in the budget, or in the steps or epochs of the settings if they end earlier."""
         return min(self.rate(hidden) * self._seconds, self._most)
 
     def capped(self, hidden: int) -> bool:
-        """Whether steps or epochs end before the budget."""
+        """Whether the steps or epochs of the settings end before the minutes."""
         return self.rate(hidden) * self._seconds > self._most
 
 
 def _timed(settings: Settings, distinct: int, hidden: int, batch: Batch, seconds: float) -> list[float]:
-    """What each of some steps on the batch takes, two at least; the first finds the caches cold."""
+    """Seconds of each step on the batch, two steps or more; the first is slower, because the caches are cold."""
     made = Architecture.of(settings.model.model_copy(update={"hidden": hidden}), distinct)
     training = settings.training.model_copy(
         update={"dropout": TIMED_DROPS, "weight_drop": TIMED_DROPS, "dropout_mask": "locked"}
@@ -244,7 +248,7 @@ def _timed(settings: Settings, distinct: int, hidden: int, batch: Batch, seconds
 
 
 def _size(settings: Settings, text: CorpusStatistics, throughput: ThroughputEstimate) -> PlannedChoice:
-    """The largest network that the budget teaches enough."""
+    """The largest network that reads `PER_PARAMETER` tokens or more for each parameter in the budget."""
     hidden = settings.model.hidden
     if not throughput.given:
         able = [
@@ -269,7 +273,7 @@ def _parameters(settings: Settings, text: CorpusStatistics, hidden: int) -> int:
 
 
 def _dropout(text: CorpusStatistics, epochs: float, hidden: int) -> list[PlannedChoice]:
-    """More of it, the more often the text is read, and the larger the network."""
+    """Dropout, weight drop and masks: they drop more if the text is read more often, or the network is larger."""
     size = hidden / EPOCHS_AT
     counted = math.log(epochs) + (LARGER if size > 1 else SMALLER) * math.log(size)
     units, weights = (round(float(np.interp(counted, np.log(EPOCHS), shares)), 2) for shares in (DROPOUT, WEIGHT_DROP))
@@ -284,14 +288,14 @@ def _dropout(text: CorpusStatistics, epochs: float, hidden: int) -> list[Planned
 
 
 def _rate(settings: Settings, hidden: int) -> PlannedChoice:
-    """How fast it learns."""
+    """The learning rate."""
     highest = FASTEST[settings.model.cell]
     rate = min(highest, round(highest * math.sqrt(FASTEST_AT / hidden), 4))
     return PlannedChoice("lr", rate, f"{highest:g} for {FASTEST_AT} units; for more, less: in proportion to 1/√units")
 
 
 def _decay(epochs: float) -> PlannedChoice:
-    """How fast weights shrink that nothing renews."""
+    """The weight decay."""
     decay = round(float(np.interp(math.log(epochs), np.log(DECAY_EPOCHS), DECAY)), 2)
     return PlannedChoice(
         "weight_decay",

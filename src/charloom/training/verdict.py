@@ -1,8 +1,8 @@
-"""What became of a run, in plain words: learnt too little, by heart, or as much as there was, and what would help most.
+"""The verdict on a run: diverged, stalled, under-fitted, well fitted or over-fitted, and which change would help most.
 
-It looks at the training loss first, in nats a token: did it rise, and is it lower than that of two guesses
-without context? Only then it compares the loss of the best weights on the text that they learnt from with that on text
-that they never saw, and the best validation with those after it.
+It looks at the training loss first: did it rise, and is it lower than the losses of two guesses without context? Only
+then it compares two losses of the best weights, on training text and on held-out text, and the validation losses before
+and after the best one. All losses are in nats per token.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from dataclasses import dataclass
 from charloom.training.curve import RISEN, Curve
 
 NARROW, WIDE = 0.08, 0.25
-"""Gaps between seen and unseen text, as parts of the loss on unseen text; set by eye. Planned runs on tiny-shakespeare
-had 17 to 20%, half an hour of Anna Karenina 20%, the demo's text 35%.
+"""Gaps between the losses on training text and held-out text, as parts of the loss on held-out text; set by eye.
+Planned runs on tiny-shakespeare had 17 to 20%, half an hour of Anna Karenina 20%, the text of the demo 35%.
 """
 
 LEARNT = 0.01
-"""Nats a token: with fewer there is nothing left that a gap or a rise could be compared with."""
+"""Nats per token. Below this loss, gaps and rises are too small to be compared."""
 
 MANY, FEW = 16.0, 1.0
-"""Tokens read for each parameter: four times what a plan wants of them, and a quarter. With more a larger network
-would have learnt more in the same time, with fewer a smaller one.
+"""Tokens read for each parameter: four times the number that a plan needs, and a quarter of it. With more than MANY, a
+larger network would have learned more in the same time; with fewer than FEW, a smaller one.
 """
 
 WORSE_THAN_UNIFORM = 1.5
-"""Times the loss of a uniform guess. Fresh weights have about once that; a learning rate of 30 took it to 18 times."""
+"""A multiple of the loss of a uniform guess. Initial weights have about 1 times it; a learning rate of 30 gave 18."""
 
 HARDLY = 0.95
-"""Of the loss of a guess by frequency: with more, hardly anything was learnt but the frequencies. SGD with a learning
-rate of 5 stalled at 0.965 on tiny-shakespeare; a network that learns is below 0.7 after a minute.
+"""A part of the loss of a guess by frequency. Above it, the network learned little more than the frequencies. SGD with
+a learning rate of 5 stalled at 0.965 on tiny-shakespeare; a network that learns is below 0.7 after a minute.
 """
 
 
@@ -38,7 +38,7 @@ SMALLER = "A smaller --lr would help most"
 
 @dataclass(frozen=True)
 class Guesses:
-    """Losses of guesses without context: every token alike, or by its frequency in the training text."""
+    """Losses of guesses without context, in nats per token: uniform, and by frequency in the training text."""
 
     uniform: float
     frequency: float
@@ -46,11 +46,11 @@ class Guesses:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to; losses in nats a token.
+    """The result of a run; losses in nats per token.
 
-    curve: of the whole run; not empty; seen: the best weights on text that they learnt from, nothing dropped; unseen:
-    the same on the validation split; unit: what a token is, `char` or `byte`; read: tokens that it learnt from for
-    each of its parameters, one read twice counting twice; guesses: on the training text.
+    curve: of the whole run, not empty; seen: loss of the best weights on training text, without dropout; unseen: the
+    same on the validation split; unit: the name of a token, `char` or `byte`; read: tokens read for each parameter,
+    where a token that is read twice counts twice; guesses: on the training text.
     """
 
     curve: Curve
@@ -62,17 +62,17 @@ class Outcome:
 
     @property
     def exploded(self) -> bool:
-        """Whether the training loss was far above that of fresh weights; at first it may be, when fine-tuning."""
+        """Whether the training loss was well above that of initial weights, after the first point."""
         return max(self.curve.training[1:], default=0.0) > WORSE_THAN_UNIFORM * self.guesses.uniform
 
     @property
     def useless(self) -> bool:
-        """Whether nothing is left of a run that exploded: not even the frequencies of the tokens."""
+        """Whether the best weights of a run that exploded are worse than a guess by frequency."""
         return self.exploded and self.seen > self.guesses.frequency + LEARNT
 
 
 def verdict(outcome: Outcome) -> str:
-    """One or two sentences."""
+    """The verdict in one or two sentences."""
     seen, unseen, unit = outcome.seen, outcome.unseen, outcome.unit
     figures = f"{seen:.3f} nats/{unit} on text that it learnt from, {unseen:.3f} on text that it never saw"
     if unseen < LEARNT:
@@ -81,7 +81,7 @@ def verdict(outcome: Outcome) -> str:
 
 
 def _of_training(outcome: Outcome, figures: str) -> str | None:
-    """What the training loss says, where the network did not learn."""
+    """The verdict by the training loss, if the network did not learn; else None."""
     curve, unit = outcome.curve, outcome.unit
     if outcome.exploded:
         rose = f"training loss rose to {max(curve.training[1:]):.4g} nats/{unit}"
@@ -98,7 +98,7 @@ def _of_training(outcome: Outcome, figures: str) -> str | None:
 
 
 def _of_both(outcome: Outcome, figures: str) -> str:
-    """What seen and unseen text say together, where the network learnt."""
+    """The verdict by the losses on training text and held-out text, if the network learned."""
     curve, read = outcome.curve, outcome.read
     if curve.risen > RISEN:
         when = f"validation was best at step {curve.steps[curve.best]:,} of {curve.steps[-1]:,}"
