@@ -38,7 +38,8 @@ class ModelFolder:
     """The content of a model folder.
 
     records: the kind of record in training; metadata: corpus, split, losses and version, for people to read;
-    keep_order: whether records were read in order with the state carried on. If not, each was read from the zero state.
+    keep_order: whether records were read in order with the state carried on. If not, each was read from the zero state;
+    place: where it was read from, an absolute path; None for one that was made in memory.
     """
 
     architecture: Architecture
@@ -48,6 +49,7 @@ class ModelFolder:
     records: RecordKind = "none"
     metadata: dict[str, Any] = field(default_factory=dict)
     keep_order: bool = True
+    place: Path | None = field(default=None, compare=False)
 
     @property
     def reset_id(self) -> int | None:
@@ -137,7 +139,8 @@ def _load(folder: Path) -> ModelFolder:
     for name in ("vocabulary.json", "model.safetensors"):
         check_sha256(folder / name, config, "config.json")
     metadata = _section(config, "metadata")
-    return ModelFolder(architecture, vocabulary, parameters, cleaning, records, metadata, keep_order)
+    place = folder.resolve()
+    return ModelFolder(architecture, vocabulary, parameters, cleaning, records, metadata, keep_order, place)
 
 
 def read_json(path: Path) -> dict[str, Any]:

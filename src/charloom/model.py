@@ -18,10 +18,9 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from charloom.architecture import Architecture
-from charloom.cells import Integers
 from charloom.checkpoint import ModelFolder, load_model
 from charloom.config import validated
 from charloom.data.tokenizer import Tokenizer
@@ -37,7 +36,13 @@ from charloom.inference.scheduler import SLOTS, Scheduler
 from charloom.inference.sequence import Output
 from charloom.inference.stop_strings import StopStrings
 from charloom.inference.weights import InferenceWeights
-from charloom.score import Score, cross_entropy
+from charloom.score import Score
+
+if TYPE_CHECKING:
+    from charloom.data.corpus import AnyPath
+    from charloom.evaluation.engine import EnginePool
+    from charloom.evaluation.report import Report
+    from charloom.evaluation.text import FileOptions
 
 LENGTH = 1000
 """Characters generated where neither a length nor a number of records is asked for: about half a printed page."""
@@ -53,9 +58,6 @@ MOST_LOGPROBS = 100
 
 MOST_SEQUENCES = 100_000
 """Most sequences of one call of `generate_many`."""
-
-SCORED = 256
-"""Tokens of a text that are scored together: their logits are what memory is needed for."""
 
 
 class Model:
@@ -232,18 +234,63 @@ class Model:
             TextError: for a text too short to predict anything in.
             UnknownCharacterError: for a character that the model does not know.
         """
-        return self.score_ids(*self.tokenizer.text(text, unknown))
+        from charloom.evaluation import static
+        from charloom.evaluation.text import encoded
 
-    def score_ids(self, ids_T: Integers, characters: int) -> Score:
-        """The same of tokens, all of which but the first are so many characters."""
-        backend = self._backend("auto")
-        state, nats, correct = backend.initial_state(), 0.0, 0
-        for start in range(0, len(ids_T) - 1, SCORED):
-            targets_T = ids_T[start + 1 : start + 1 + SCORED]
-            logits_BTV, state = backend.logits(ids_T[None, start : start + len(targets_T)], state)
-            found, hits = cross_entropy(logits_BTV[0], targets_T)
-            nats, correct = nats + found, correct + hits
-        return Score(len(ids_T) - 1, characters, nats, correct)
+        with self._engines.borrowed() as engine:
+            return static.score(engine, encoded(self.folder, text, unknown), self.folder.reset_id)
+
+    def evaluate(
+        self,
+        text: str | None = None,
+        *,
+        paths: AnyPath | Sequence[AnyPath] | None = None,
+        dynamic: bool = False,
+        windows: int | None = None,
+        baselines: bool = True,
+        unknown: UnknownPolicy | None = None,
+        **options: Unpack[FileOptions],
+    ) -> Report:
+        """What `charloom eval` prints: the score of a text beside what compressors need for it.
+
+        Args:
+            text: what to predict. Without `text` and `paths`, it is the validation split of the run that the model
+                was loaded from.
+            paths: files to predict in place of a text, or anything else that `charloom.train` reads.
+            dynamic: also with a model that learns from each part of the text after it was scored.
+            windows: also in windows of so many tokens, each from the zero state.
+            baselines: also xz and PPMd, primed with the training text if the model was loaded from a run. They take
+                about 4 seconds for each megabyte.
+            unknown: as in `score`.
+            options: of files: `encoding`, `errors` and `field`, as in `charloom.train`.
+
+        Raises:
+            SettingsError: without a text, if the model was not loaded from a run; for `windows` out of range.
+            TextError: for a text that cannot be read, or is too short to predict anything in.
+            UnknownCharacterError: for a character that the model does not know.
+        """
+        from charloom.evaluation.report import evaluate
+        from charloom.evaluation.text import evaluation_text
+
+        found = evaluation_text(self.folder, text, paths, warnings.warn, unknown, **options)
+        return evaluate(self.folder, found, dynamic, windows, baselines)
+
+    def adapt(self, text: str, unknown: UnknownPolicy = "error") -> Model:
+        """A model that has learnt from a text by reading it once, as in dynamic evaluation; this one stays as it is.
+
+        Arguments and errors are those of `score`.
+        """
+        from charloom.evaluation.dynamic import adapted
+        from charloom.evaluation.text import encoded
+
+        return Model(adapted(self.folder, encoded(self.folder, text, unknown).ids_T))
+
+    @cached_property
+    def _engines(self) -> EnginePool:
+        """What scores texts; imported when it is needed, because it costs start-up time."""
+        from charloom.evaluation.engine import EnginePool
+
+        return EnginePool(self.folder)
 
     def _backend(self, precision: Precision, threads: int | None = None) -> Backend:
         """Made once for each precision; two threads may both make one, which does no harm."""

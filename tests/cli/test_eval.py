@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from charloom.cli import eval as eval_
+from charloom.evaluation import compressors
 from charloom.evaluation.compressors import ppmd_bits, xz_bits
 from charloom.model import Model
 
@@ -44,7 +45,7 @@ def test_compressors_are_given_only_so_much(monkeypatch, tmp_path, smallest, cha
     shutil.copytree(tmp_path / "run/best", tmp_path / "alone")  # without the run's data
     (tmp_path / "a.txt").write_text("é" + corpus, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(eval_, "MOST", 200)
+    monkeypatch.setattr(compressors, "MOST", 200)
     for arguments, characters in (
         (["run"], len(corpus) - len(corpus) * 9 // 10),
         (["alone", "a.txt"], 1 + len(corpus)),
@@ -72,7 +73,7 @@ def test_a_run_is_measured_on_what_it_kept_for_that(charloom, tmp_path, smallest
 def test_a_model_without_texts_of_its_own_needs_one(charloom, tiny, tmp_path, smallest, corpus_file):
     """A traceback for a folder that was shared without its data, or for a run that trained on everything."""
     shutil.copytree(tiny / "best", tmp_path / "alone")
-    assert "eval needs a text" in charloom("eval", "alone").complaint
+    assert "a text is needed" in charloom("eval", "alone").complaint
     assert charloom("train", corpus_file, *smallest, "--split", "1/0", "--out", "all", "--quiet").status == 0
     assert "has no validation split" in charloom("eval", "all").complaint
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
 import pytest
 
-from charloom.data.ids import Ids
-from charloom.lessons.measures import Loop, longest_copy, loop_at_end, pairs_nats
+from charloom.lessons.measures import Loop, longest_copy, loop_at_end
 
 
 @pytest.mark.parametrize(
@@ -34,11 +30,3 @@ def test_the_longest_copy():
     assert longest_copy("the hole, the rabbit hole she saw", text) == " the rabbit hole she "
     assert longest_copy("fell", text) == "fell"
     assert longest_copy("xyz", text) == ""
-
-
-def test_pairs_are_counted_from_training_and_judged_on_validation():
-    """Counts of the judged text, rows and columns confused, or a base other than e."""
-    train, judged = Ids.of(np.array([0, 1, 0, 1, 0, 2], np.uint8)), Ids.of(np.array([0, 1, 2], np.uint8))
-    # after 0: 1 twice, 2 once, and one more of each of three; after 1: 0 twice
-    expected = -(math.log(3 / 6) + math.log(1 / 5)) / 2
-    assert pairs_nats(train, judged, 3) == pytest.approx(expected)

@@ -18,10 +18,10 @@ from charloom.data.ids import Ids
 from charloom.data.vocabulary import Vocabulary
 from charloom.engines.initial import initial_parameters
 from charloom.errors import Interrupted, TrainingError
+from charloom.evaluation.static import measure
 from charloom.training.budget import FLOOR, Progress
 from charloom.training.events import Finished, Notice, Sample, Step, Validation
 from charloom.training.layouts import Layouts
-from charloom.training.measuring import measure
 from charloom.training.run_folder import RunFolder, RunState
 from charloom.training.trainer import Trainer
 

@@ -9,7 +9,8 @@ import click
 from charloom.cli.display import open_display
 from charloom.cli.screen import tell, write
 from charloom.cli.train import run
-from charloom.evaluation.compressors import bytes_of, compressed
+from charloom.evaluation.compressors import compressed
+from charloom.evaluation.text import bytes_of
 
 CORPUS = "python-docs"
 CLEANING = {"collapse_spaces": True}  # the reference is indented, and English is not

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import math
 import re
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from charloom.cli.reading import read_text
-from charloom.cli.screen import write
-from charloom.errors import ModelError, SettingsError, TextError
-from charloom.evaluation.compressors import MOST, bytes_of, characters_of, compressed
+from charloom.cli.screen import tell_line, write
+from charloom.errors import SettingsError
 
 if TYPE_CHECKING:
-    from charloom.data.dataset import Dataset
-    from charloom.score import Score
+    from charloom.evaluation.characters import CharacterNats, LineNats
+    from charloom.evaluation.report import Report
+
+DECIMALS = 6  # of nats and bits: finer than what fp32 computes
 
 
 class WindowsParameter(click.ParamType[int]):
@@ -38,6 +38,8 @@ class WindowsParameter(click.ParamType[int]):
     Examples:
       charloom eval runs/my-1
       charloom eval runs/my-1 chapter-12.txt chapter-13.txt --dynamic
+      charloom eval runs/my-1 chapter-12.txt --heat | less -R
+      charloom eval runs/log-1 server.log --per line | sort -t: -k2 -gr | head
     """
 )
 @click.argument("model")
@@ -46,14 +48,12 @@ class WindowsParameter(click.ParamType[int]):
     "--unknown",
     metavar="error|skip|replace",
     type=click.Choice(["error", "skip", "replace"]),
-    default="error",
     help="what to do with characters outside the vocabulary  [error]",
 )
 @click.option("--encoding", metavar="NAME", help="insist on this encoding; otherwise UTF-8, else detected")
 @click.option(
     "--errors",
     metavar="strict|replace|ignore",
-    default="strict",
     help="invalid bytes in the encoding: an error, U+FFFD, or left out  [strict]",
 )
 @click.option(
@@ -68,22 +68,29 @@ class WindowsParameter(click.ParamType[int]):
 )
 @click.option(
     "--protocol",
-    "window",
+    "windows",
     metavar="windows:N",
     type=WindowsParameter(),
     help="also in windows of N tokens, each from the zero state, like nanoGPT",
 )
-@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+@click.option(
+    "--per",
+    metavar="line|char",
+    type=click.Choice(["line", "char"]),
+    help="print a JSON object for each line (bits_per_char, nats, characters, number, text) or for each character "
+    "(bits, nats, index, character) in place of the report",
+)
+@click.option("--heat", is_flag=True, help="show the text, coloured by the bits of each character")
+@click.option("--json", "as_json", is_flag=True, help="print the report as one JSON object")
 def command(
     model: str,
     paths: tuple[str, ...],
-    unknown: Any,
-    encoding: str | None,
-    errors: str,
-    field: str | None,
     dynamic: bool,
-    window: int | None,
+    windows: int | None,
+    per: str | None,
+    heat: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Measure how well MODEL, a model folder or a run folder, predicts FILE... (whatever `charloom train` reads).
 
@@ -91,106 +98,94 @@ def command(
     the first is predicted once. The state is carried on from the start, or from the start of each record if records are
     independent. The baselines are xz -9e and PPMd on the same text, primed with the training text if MODEL is a run.
     The text is cleaned like the model's corpus.
+
+    With --per and --heat, a line ends with its newline or record separator, which counts as a character of it. Lines
+    are numbered from 1 and characters from 0, in the text as the model reads it. The first character of a text has no
+    figure: only models of records predict it.
     """
     from charloom.checkpoint import load_model
-    from charloom.data.vocabulary import RECORD_SEPARATOR
-    from charloom.model import Model
+    from charloom.cli.heat import show
+    from charloom.evaluation.characters import per_character
+    from charloom.evaluation.report import evaluate
+    from charloom.evaluation.text import evaluation_text
 
+    given = {name: value for name, value in options.items() if value is not None}
+    if (per or heat) and (dynamic or windows or as_json or (per and heat)):
+        raise SettingsError(
+            "--per and --heat take the place of the report; leave out --dynamic, --protocol, --json and one of the two"
+        )
     folder = load_model(model)
-    loaded, data = Model(folder), _data(Path(model), needed=not paths)
-    if paths:
-        text = read_text(loaded, paths, encoding, errors, field)
-        ids, characters = loaded.tokenizer.text(text, unknown)
-        read, of = text[:MOST].replace(RECORD_SEPARATOR, "\n").encode("utf-8", "surrogateescape"), len(text[:MOST])
+    text = evaluation_text(folder, None, paths or None, tell_line, **given)
+    if per:
+        _print_objects(per_character(folder, text), per)
+    elif heat:
+        show(per_character(folder, text))
     else:
-        ids = _held_out(model, data)
-        characters = max(1, characters_of(loaded.vocabulary, ids) - 1)
-        read, of = bytes_of(loaded.vocabulary, ids[:MOST]), characters_of(loaded.vocabulary, ids[:MOST])
-    score = loaded.score_ids(ids, characters)
-    report = _figures(score, loaded.vocabulary.kind == "bytes")
-    if window and folder.reset_id is not None:
-        raise SettingsError(
-            "--protocol windows needs a model without independent records; this one has them; leave it out"
-        )
-    window = window and min(window, len(ids) - 1)
-    if dynamic or window:
-        report |= _other_protocols(folder, ids, score, dynamic, window)
-    report |= compressed(read, of, data)
-    write((json.dumps(report) if as_json else "\n".join(_lines(report, window))) + "\n")
+        report = evaluate(folder, text, dynamic, windows)
+        write(json.dumps(report.to_json()) + "\n" if as_json else _table(report))
 
 
-def _figures(score: Score, of_bytes: bool) -> dict[str, Any]:
-    """The report of a score."""
-    report = {
-        "characters": score.characters,
-        "nats_per_char": score.nats_per_char,
-        "bits_per_char": score.bits_per_char,
-        "perplexity": score.perplexity,
-        "accuracy": score.accuracy,
-    }
-    if of_bytes:
-        report |= {"bytes": score.tokens, "bits_per_byte": score.nats / score.tokens / math.log(2)}
-    return report
+def _print_objects(chunks: Iterator[CharacterNats], per: str) -> None:
+    """Prints an object for each line or character; the figure to sort by comes first."""
+    from charloom.evaluation.characters import per_line
+
+    if per == "line":
+        for line in per_line(chunks):
+            write(json.dumps(_of_line(line)) + "\n")
+    else:
+        for chunk in chunks:
+            write("".join(json.dumps(each) + "\n" for each in _of_characters(chunk)))
 
 
-def _data(model: Path, needed: bool) -> Dataset | None:
-    """The dataset of the run that a folder is, or is in; None if there is none, or a damaged one is not `needed`."""
-    from charloom.data.dataset import open_dataset
-
-    place = model.resolve()
-    runs = [run for run in (place, *place.parents[:2]) if (run / "data" / "dataset.json").exists()]
-    try:
-        return open_dataset(runs[0] / "data") if runs else None
-    except ModelError:
-        if needed:
-            raise
-        return None
+def _of_line(line: LineNats) -> dict[str, Any]:
+    bits = None if line.bits_per_char is None else round(line.bits_per_char, DECIMALS)
+    figures = {"bits_per_char": bits, "nats": round(line.nats, DECIMALS), "characters": line.characters}
+    return figures | {"number": line.number, "text": line.text}
 
 
-def _held_out(model: str, data: Dataset | None) -> Any:
-    """The ids of the validation split."""
-    if data is None:
-        raise SettingsError(
-            f"eval needs a text unless MODEL is a run with its data; {model} is not: charloom eval {model} FILE"
-        )
-    ids = data.ids("validation").view()
-    if len(ids) < 2:
-        raise TextError(f"{model} has no validation split; name a file: charloom eval {model} FILE")
-    return ids
+def _of_characters(chunk: CharacterNats) -> Iterator[dict[str, Any]]:
+    """Without a character that is not predicted. A record separator is shown as a newline."""
+    from charloom.data.vocabulary import RECORD_SEPARATOR
+
+    text = chunk.text.replace(RECORD_SEPARATOR, "\n")
+    figures = zip(text, chunk.bits_C.tolist(), chunk.nats_C.tolist(), strict=True)
+    for index, (character, bits, nats) in enumerate(figures, chunk.start):
+        if not math.isnan(nats):
+            yield {
+                "bits": round(bits, DECIMALS),
+                "nats": round(nats, DECIMALS),
+                "index": index,
+                "character": character,
+            }
 
 
-def _other_protocols(folder: Any, ids: Any, score: Score, dynamic: bool, window: int | None) -> dict[str, float]:
-    """Nats per character by other protocols."""
-    from charloom.training import measuring
-
-    engine = measuring.reader(folder)
-    tokens_per_char = score.tokens / score.characters
-    found = {}
-    if window:
-        found["windows_nats_per_char"] = measuring.in_windows(engine, ids, window).nats_per_char * tokens_per_char
-    if dynamic:
-        found["dynamic_nats_per_char"] = measuring.dynamic(engine, ids, folder.reset_id) / score.characters
-    return found
-
-
-def _lines(report: dict[str, Any], window: int | None) -> list[str]:
-    """A table of labels and values; accuracy is per token, so per byte for a byte-level model."""
+def _table(report: Report) -> str:
+    """Labels and values; accuracy is per token, so per byte for a byte-level model."""
     rows = {
-        "characters": f"{report['characters']:,}",
-        "nats per char": f"{report['nats_per_char']:.4f}",
-        "bits per char": f"{report['bits_per_char']:.4f}",
-        "perplexity": f"{report['perplexity']:,.3f}",
-        "top-1 accuracy": f"{report['accuracy']:.1%}",
+        "characters": f"{report.characters:,}",
+        "nats per char": f"{report.nats_per_char:.4f}",
+        "bits per char": f"{report.bits_per_char:.4f}",
+        "perplexity": f"{report.perplexity:,.3f}",
+        "top-1 accuracy": f"{report.accuracy:.1%}",
     }
-    if "bytes" in report:
-        rows |= {"bytes": f"{report['bytes']:,}", "bits per byte": f"{report['bits_per_byte']:.4f}"}
-    for name, label in (("windows", f"windows of {window}"), ("dynamic", "dynamic")):
-        if nats := report.get(f"{name}_nats_per_char"):
-            rows[label] = f"{nats:.4f} nats per char ({nats / math.log(2):.4f} bits)"
-    seen = report["compressors_read_bytes_before"]
+    if report.bytes is not None:
+        rows |= {"bytes": f"{report.bytes:,}", "bits per byte": f"{report.bits_per_byte:.4f}"}
+    if report.windows_nats_per_char is not None:
+        rows[f"windows of {report.windows_length}"] = _nats(report.windows_nats_per_char)
+    if report.dynamic_nats_per_char is not None:
+        rows["dynamic"] = _nats(report.dynamic_nats_per_char)
+    rows |= _compressors(report)
+    return "".join(f"{name:<16}{value}\n" for name, value in rows.items())
+
+
+def _nats(nats: float) -> str:
+    return f"{nats:.4f} nats per char ({nats / math.log(2):.4f} bits)"
+
+
+def _compressors(report: Report) -> dict[str, str]:
+    seen, of = report.compressors_read_bytes_before, report.compressors_characters
     after = f" after {seen:,} bytes of the training text" if seen else ""
-    if (of := report["compressors_characters"]) < report["characters"]:
+    if of is not None and of < report.characters:
         after += f", for the first {of:,} characters"
-    for name, label in (("xz", "xz -9e"), ("ppmd", "PPMd")):
-        rows[label] = f"{report[f'{name}_bits_per_char']:.4f} bits per char{after}"
-    return [f"{name:<16}{value}" for name, value in rows.items()]
+    found = {"xz -9e": report.xz_bits_per_char, "PPMd": report.ppmd_bits_per_char}
+    return {name: f"{bits:.4f} bits per char{after}" for name, bits in found.items()}

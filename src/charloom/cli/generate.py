@@ -178,14 +178,11 @@ def _interact(model: Model, given: dict[str, Any]) -> None:
 
 def _adapted(path: str, texts: tuple[str, ...], unknown: Any) -> Model:
     """The model after it has learnt from these texts; what is on disk stays as it is."""
-    from charloom.checkpoint import load_model
-    from charloom.cli.reading import read_text
+    from charloom.evaluation.text import read
     from charloom.model import Model
-    from charloom.training.measuring import adapted
 
-    folder = load_model(path)
-    loaded = Model(folder)
-    return Model(adapted(folder, loaded.tokenizer.text(read_text(loaded, texts), unknown)[0]))
+    loaded = Model.load(path)
+    return loaded.adapt(read(loaded.folder, texts, tell_line), unknown)
 
 
 def _prompt(prompt: str, binary: bool) -> str:

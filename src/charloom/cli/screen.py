@@ -66,13 +66,14 @@ def tell_line(text: str) -> None:
     tell(one_line(text))
 
 
-def write(text: str, binary: bool = False) -> None:
+def write(text: str, binary: bool = False, styled: bool = False) -> None:
     """Writes to stdout and flushes; on a terminal, control characters are replaced.
 
     A lone surrogate, which a vocabulary may hold, is written as U+FFFD.
 
     Args:
         text: may hold surrogate escapes (PEP 383).
+        styled: the text has escape sequences of ours, and no other control characters.
         binary: if stdout is not a terminal, write UTF-8 and the escaped bytes, whatever its encoding and line ends are.
 
     Raises:
@@ -83,7 +84,8 @@ def write(text: str, binary: bool = False) -> None:
         if binary and not sys.stdout.isatty():
             sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
         else:
-            sys.stdout.write(shown(text) if sys.stdout.isatty() else LONE.sub("\ufffd", text))
+            safe = shown(text) if sys.stdout.isatty() and not styled else LONE.sub("\ufffd", text)
+            sys.stdout.write(safe)
         sys.stdout.flush()
     except BrokenPipeError:
         raise

@@ -1,1 +1,1 @@
-"""Baselines for the score of a model."""
+"""One evaluation of a model on a text: static, dynamic and windowed scores, and baselines, in one `Report`."""

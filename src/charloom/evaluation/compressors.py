@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import lzma
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyppmd
-from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from charloom.data.dataset import Dataset
-    from charloom.data.vocabulary import Vocabulary
+from charloom.data.dataset import Dataset
+from charloom.evaluation.text import bytes_of
 
 MOST = 2**23
 """Tokens of the scored text, and of the end of the training text, that a compressor reads: PPMd takes 20 seconds."""
@@ -42,23 +38,6 @@ def ppmd_bits(data: bytes) -> int:
 def bits_after(coder: Callable[[bytes], int], before: bytes, data: bytes) -> int:
     """Bits that a compressor primed with `before` needs for the data."""
     return coder(before + data) - coder(before) if before else coder(data)
-
-
-def bytes_of(vocabulary: Vocabulary, ids: NDArray[Any]) -> bytes:
-    """The text of ids in UTF-8; with a byte-level vocabulary, the bytes themselves."""
-    if vocabulary.kind == "bytes":
-        return np.where(ids < 256, ids, ord("\n")).astype(np.uint8).tobytes()  # a separator as a newline
-    return vocabulary.decode(ids).encode("utf-8", "surrogateescape")
-
-
-def characters_of(vocabulary: Vocabulary, ids: NDArray[Any]) -> int:
-    """The number of characters in ids: of UTF-8 bytes, those that begin a character; of binary bytes, see `Decoder`."""
-    if vocabulary.kind != "bytes":
-        return len(ids)
-    if vocabulary.binary:
-        return len(bytes_of(vocabulary, ids).decode("utf-8", "surrogateescape"))
-    chunks = (ids[start : start + MOST] for start in range(0, len(ids), MOST))
-    return len(ids) - sum(int(((chunk >= 0x80) & (chunk < 0xC0)).sum()) for chunk in chunks)
 
 
 def compressed(text: bytes, characters: int, data: Dataset | None) -> dict[str, float]:

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from charloom.data.ids import Ids
-
 
 @dataclass(frozen=True)
 class Loop:
@@ -39,16 +35,3 @@ def longest_copy(generated: str, text: str) -> str:
         while start + len(best) < len(generated) and generated[start : start + len(best) + 1] in text:
             best = generated[start : start + len(best) + 1]
     return best
-
-
-def pairs_nats(train: Ids, validation: Ids, tokens: int) -> float:
-    """Nats per character of a table of pairs: P(next | this) counted in training, one added to each count (Laplace).
-
-    What a model knows that has no memory at all beyond the last character.
-    """
-    counts = np.ones((tokens, tokens))
-    ids = train.view()
-    np.add.at(counts, (ids[:-1], ids[1:]), 1)
-    log_p = np.log(counts / counts.sum(1, keepdims=True))
-    judged = validation.view()
-    return float(-log_p[judged[:-1], judged[1:]].mean())

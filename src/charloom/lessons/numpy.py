@@ -12,8 +12,8 @@ from charloom.cells import Floats
 from charloom.checkpoint import load_model
 from charloom.data.dataset import open_dataset
 from charloom.engines.numpy.network import NumpyNetwork
+from charloom.evaluation.baselines import pairs_nats
 from charloom.lessons.lesson import Lesson, LessonRun
-from charloom.lessons.measures import pairs_nats
 from charloom.model import Model
 
 QUICK: dict[str, Any] = {"steps": 4_000}

@@ -9,11 +9,12 @@ from charloom.checkpoint import load_model
 from charloom.data.batches import Batches
 from charloom.engines.engine import Engine
 from charloom.errors import TrainingError
+from charloom.evaluation.baselines import guesses
+from charloom.evaluation.static import measure
 from charloom.score import Score
 from charloom.training.curve import read_curve
 from charloom.training.events import Finished, Notice, Report
-from charloom.training.layouts import Layouts
-from charloom.training.measuring import QUICK_VALIDATION, guesses, measure
+from charloom.training.layouts import QUICK_VALIDATION, Layouts
 from charloom.training.run_folder import RunFolder, RunState
 from charloom.training.verdict import Outcome, verdict
 from charloom.training.weights import trained_model

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from charloom.checkpoint import ModelFolder
 from charloom.engines.engine import Engine, State
 from charloom.errors import Interrupted, TrainingError
+from charloom.evaluation.static import measure
 from charloom.training import budget
 from charloom.training.events import Event, Finished, Notice, Report, Sample, Step, Validation
 from charloom.training.finish import finish
-from charloom.training.layouts import Layouts
-from charloom.training.measuring import QUICK_VALIDATION, measure
+from charloom.training.layouts import QUICK_VALIDATION, Layouts
 from charloom.training.run_folder import RunFolder, RunState
 from charloom.training.weights import NotFinite, finite_parameters, sample, trained_model
 

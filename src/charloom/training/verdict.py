@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from charloom.evaluation.baselines import Guesses
 from charloom.training.curve import RISEN, Curve
 
 NARROW, WIDE = 0.08, 0.25
@@ -34,14 +35,6 @@ a learning rate of 5 stalled at 0.965 on tiny-shakespeare; a network that learns
 
 
 SMALLER = "A smaller --lr would help most"
-
-
-@dataclass(frozen=True)
-class Guesses:
-    """Losses of guesses without context, in nats per token: uniform, and by frequency in the training text."""
-
-    uniform: float
-    frequency: float
 
 
 @dataclass(frozen=True)

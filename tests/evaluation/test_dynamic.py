@@ -1,15 +1,10 @@
-"""What guesses without context make of a text; and dynamic evaluation, carried or each record from the zero state."""
+"""Dynamic evaluation: the state carried on, or each record from the zero state."""
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-import pytest
 
-from charloom.data.batches import StreamBatches
-from charloom.data.ids import Ids
-from charloom.training.measuring import DYNAMIC_LENGTH, dynamic, guesses
+from charloom.evaluation.dynamic import LENGTH, dynamic
 
 RESET = 9
 
@@ -33,7 +28,7 @@ def test_independent_records_are_learnt_from_the_zero_state():
     assert dynamic(engine, ids, RESET) == len(ids) - 1
     assert engine.read[0] == ((), [RESET, 1, 2], [1, 2, RESET])
     assert engine.read[1] == ((), [RESET, 3], [3, RESET])
-    assert engine.read[2] == ((), [RESET, *[4] * (DYNAMIC_LENGTH - 1)], [4] * DYNAMIC_LENGTH)
+    assert engine.read[2] == ((), [RESET, *[4] * (LENGTH - 1)], [4] * LENGTH)
     assert engine.read[3][0] == tuple(engine.read[2][1])
     assert len(engine.read) == 4
 
@@ -44,11 +39,3 @@ def test_other_texts_are_read_on():
     engine = Listening()
     assert dynamic(engine, ids) == 5
     assert engine.read == [((), [RESET, 1, 2, RESET, 3], [1, 2, RESET, 3, RESET])]
-
-
-def test_guesses_are_entropies_of_what_is_predicted():
-    """Catches bits for nats, a token that never comes counted as one that does, and more read than asked for."""
-    ids = Ids.of(np.array([3, *[0, 1, 0, 0] * 16, *[2] * 64], np.uint8))
-    found = guesses(StreamBatches(ids, 1, 8), 5, most=64)
-    assert found.uniform == pytest.approx(math.log(5))
-    assert found.frequency == pytest.approx(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))

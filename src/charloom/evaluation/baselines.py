@@ -1,0 +1,49 @@
+"""Baselines that know nothing beyond one character: a uniform guess, frequencies, and a table of pairs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from charloom.data.batches import Batches
+from charloom.data.ids import Ids
+
+
+@dataclass(frozen=True)
+class Guesses:
+    """Losses of guesses without context: every token alike, or by its frequency in the same text."""
+
+    uniform: float
+    frequency: float
+
+
+def guesses(batches: Batches, tokens: int, most: float = math.inf) -> Guesses:
+    """Losses of guesses without context on the part of a layout that `measure` reads.
+
+    tokens: the vocabulary size; most: as in `measure`.
+    """
+    counts = np.zeros(tokens, np.int64)
+    read = 0
+    for index in range(len(batches)):
+        if read >= most:
+            break
+        inputs_BT, targets_BT = batches.batch(0, index)
+        counts += np.bincount(targets_BT[targets_BT >= 0], minlength=tokens)
+        read += inputs_BT.size
+    shares = counts[counts > 0] / max(1, counts.sum())
+    return Guesses(math.log(tokens), float(-(shares * np.log(shares)).sum()))
+
+
+def pairs_nats(train: Ids, validation: Ids, tokens: int) -> float:
+    """Nats per token of a table of pairs: P(next | this) counted in training, one added to each count (Laplace).
+
+    It is the loss of a model whose memory is the last token alone.
+    """
+    counts = np.ones((tokens, tokens))
+    ids = train.view()
+    np.add.at(counts, (ids[:-1], ids[1:]), 1)
+    log_p = np.log(counts / counts.sum(1, keepdims=True))
+    judged = validation.view()
+    return float(-log_p[judged[:-1], judged[1:]].mean())
