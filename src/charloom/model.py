@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from charloom.evaluation.engine import EnginePool
     from charloom.evaluation.report import Report
     from charloom.evaluation.text import FileOptions
+    from charloom.trace import Trace
 
 LENGTH = 1000
 """Characters generated where neither a length nor a number of records is asked for: about half a printed page."""
@@ -58,6 +59,9 @@ MOST_LOGPROBS = 100
 
 MOST_SEQUENCES = 100_000
 """Most sequences of one call of `generate_many`."""
+
+TRACED = 256
+"""Steps in a chunk of a trace: 6 MB for two layers of 512 units."""
 
 
 class Model:
@@ -291,6 +295,49 @@ class Model:
         from charloom.evaluation.engine import EnginePool
 
         return EnginePool(self.folder)
+
+    def trace(
+        self,
+        text: str,
+        *,
+        gradients_of: int | None = None,
+        window: int | None = None,
+        unknown: UnknownPolicy = "error",
+    ) -> Trace:
+        """What the network computes at every step while it reads a text: gates, states, logits and probabilities of
+        every layer, as named arrays.
+
+        Step t reads token t and predicts token t + 1. A token is a character or, for a byte-level model, a byte. The
+        first step starts from the zero state. A model of records reads a separator first, as in `score`; where records
+        are independent, every separator starts from the zero state.
+
+        Args:
+            text: what to read; it is cleaned as the training text was.
+            gradients_of: a step; the trace then also holds the gradient of its loss, -ln p of the token that follows.
+            window: how many steps before that one have a row in the gradients; None is all back to the zero state.
+            unknown: `error`, `skip` or `replace`.
+
+        Raises:
+            TextError: for an empty text, or a text whose trace does not fit `charloom.trace.MOST_NUMBERS`.
+            SettingsError: for a step or window out of range.
+            UnknownCharacterError: for a character that the model does not know.
+        """
+        from charloom import trace
+
+        return trace.trace(self.folder, self.tokenizer.ids(text, unknown), gradients_of, window)
+
+    def trace_chunks(self, text: str, chunk: int = TRACED, unknown: UnknownPolicy = "error") -> Iterator[Trace]:
+        """The trace of a text of any length, in chunks of so many steps; the state is carried. No gradients.
+
+        The arrays of all chunks, concatenated, equal those of `trace` within rounding: BLAS may add in another order.
+
+        Raises:
+            SettingsError: for a chunk that is too large for the memory; at the call.
+            UnknownCharacterError: for a character that the model does not know; at the call.
+        """
+        from charloom import trace
+
+        return trace.trace_chunks(self.folder, self.tokenizer.ids(text, unknown), chunk)
 
     def _backend(self, precision: Precision, threads: int | None = None) -> Backend:
         """Made once for each precision; two threads may both make one, which does no harm."""

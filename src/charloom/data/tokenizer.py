@@ -44,6 +44,15 @@ class Tokenizer:
             return self.vocabulary.encode("\n")
         return prompt_T
 
+    def ids(self, text: str, unknown: UnknownPolicy) -> IdArray:
+        """The tokens of a text as a network reads them: a model of records reads a separator first.
+
+        Raises:
+            UnknownCharacterError: for a character that the model does not know.
+        """
+        ids_T = self._encode(text, unknown, "the text")
+        return ids_T if self.vocabulary.separator_id is None else self._after_separator(ids_T)
+
     def text(self, text: str, unknown: UnknownPolicy) -> tuple[IdArray, int]:
         """The tokens of a text to be predicted, and how many characters all but the first token are.
 

@@ -89,9 +89,10 @@ def backward(d_out_TBH: Floats, d_state: CpuState | None, saved: LstmActivations
         saved: of `forward`.
     """
     gates_T4BH, hidden, cell, squashed_TBH, weight_GH = saved
-    d_next_BH, d_c_BH = zeros_or(d_state, (hidden[0], cell[0]))
+    d_next_BH, d_next_c_BH = zeros_or(d_state, (hidden[0], cell[0]))
     d_inputs_TBG = np.empty((*d_out_TBH.shape[:2], len(weight_GH)), d_out_TBH.dtype)
-    d_hidden_TBH, d_gates_4BH = np.empty_like(d_out_TBH), np.empty_like(gates_T4BH[0])
+    d_hidden_TBH, d_cell_TBH = np.empty_like(d_out_TBH), np.empty_like(d_out_TBH)
+    d_gates_4BH = np.empty_like(gates_T4BH[0])
     for t in reversed(range(len(d_out_TBH))):
         i_BH, f_BH, g_BH, o_BH = gates_T4BH[t]
         d_i_BH, d_f_BH, d_g_BH, d_o_BH = d_gates_4BH
@@ -99,15 +100,15 @@ def backward(d_out_TBH: Floats, d_state: CpuState | None, saved: LstmActivations
         np.multiply(d_h_BH, squashed_TBH[t], out=d_o_BH)
         d_squashed_BH = d_h_BH * o_BH
         through_tanh(d_squashed_BH, squashed_TBH[t])
-        d_c_BH += d_squashed_BH
+        d_c_BH = np.add(d_next_c_BH, d_squashed_BH, out=d_cell_TBH[t])
         np.multiply(d_c_BH, g_BH, out=d_i_BH)
         np.multiply(d_c_BH, cell[t], out=d_f_BH)
         np.multiply(d_c_BH, i_BH, out=d_g_BH)
-        d_c_BH *= f_BH
+        np.multiply(d_c_BH, f_BH, out=d_next_c_BH)
         through_sigmoid(d_gates_4BH[:2], gates_T4BH[t, :2])
         through_tanh(d_g_BH, g_BH)
         through_sigmoid(d_o_BH, o_BH)
         by_gate(d_inputs_TBG[t], d_h_BH.shape[-1])[...] = d_gates_4BH
         np.matmul(d_inputs_TBG[t], weight_GH, out=d_next_BH)
     d_weight_GH, d_bias_G = over_time(d_inputs_TBG, hidden[:-1])
-    return LayerGradients(d_inputs_TBG, (d_next_BH, d_c_BH), d_weight_GH, d_bias_G, d_hidden_TBH)
+    return LayerGradients(d_inputs_TBG, (d_next_BH, d_next_c_BH), d_weight_GH, d_bias_G, d_hidden_TBH, d_cell_TBH)

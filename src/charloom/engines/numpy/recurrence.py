@@ -25,7 +25,8 @@ class LayerGradients(NamedTuple):
     """What `backward` of a recurrent layer returns.
 
     inputs_TBG: with respect to each W x_t + b; state: to the state before the first step; weight_GH, bias_G: to U and
-    b'; hidden_TBH: to each h_t, both parts. Its norm towards t = 0 shows how far back the layer learns.
+    b'; hidden_TBH: to each h_t, both parts. Its norm towards t = 0 shows how far back the layer learns. cell_TBH: to
+    each c_t of an LSTM, by way of h_t too; None for other cells.
     """
 
     inputs_TBG: Floats
@@ -33,6 +34,7 @@ class LayerGradients(NamedTuple):
     weight_GH: Floats
     bias_G: Floats
     hidden_TBH: Floats
+    cell_TBH: Floats | None = None
 
 
 def by_gate(rows_BG: Floats, hidden: int) -> Floats:
