@@ -10,10 +10,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from charloom.data.dataset import open_dataset
+import charloom
 from charloom.lessons.lesson import Lesson, LessonRun
 from charloom.lessons.measures import longest_copy
-from charloom.model import Model
 from charloom.training.events import Validation
 
 EPOCHS = 20  # of the whole lesson: the memorising begins far earlier
@@ -55,7 +54,6 @@ def _over_fitting(best: Validation, last: Validation) -> str:
 
 def _copied(run: LessonRun) -> str:
     """The longest passage of the training text in what the last weights generate, greedily, after its beginning."""
-    folder = Path(run.finished.run)
-    dataset = open_dataset(folder / "data")
-    trained = dataset.vocabulary.decode(dataset.ids("train").view())
-    return longest_copy(Model.load(folder / "last").generate(trained[:20], GENERATED, greedy=True), trained)
+    trained = run.dataset.vocabulary.decode(run.dataset.ids("train").view())
+    last = charloom.load(Path(run.finished.run) / "last")
+    return longest_copy(last.generate(trained[:20], GENERATED, greedy=True), trained)

@@ -9,6 +9,7 @@ from typing import Any
 
 from charloom.config import Settings, TextSettings
 from charloom.data.corpus import open_corpus
+from charloom.data.dataset import Dataset, open_dataset
 from charloom.errors import SettingsError, TextError
 from charloom.files import replace_file
 from charloom.model import Model
@@ -28,6 +29,11 @@ class LessonRun:
     def model(self) -> Model:
         """The best model."""
         return Model.load(self.finished.run)
+
+    @property
+    def dataset(self) -> Dataset:
+        """Its text as token ids."""
+        return open_dataset(Path(self.finished.run) / "data")
 
     @property
     def validations(self) -> list[Validation]:

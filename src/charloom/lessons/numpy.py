@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from charloom.cells import Floats
-from charloom.checkpoint import load_model
-from charloom.data.dataset import open_dataset
-from charloom.engines.numpy.network import NumpyNetwork
 from charloom.evaluation.baselines import pairs_nats
 from charloom.lessons.lesson import Lesson, LessonRun
-from charloom.model import Model
 
 QUICK: dict[str, Any] = {"steps": 4_000}
 QUICK_LENGTH = 300_000  # characters of the text
@@ -23,6 +15,16 @@ WORD = "CARS"
 # Four units can be printed, and are enough for four letters.
 TINY: dict[str, Any] = {"cell": "lstm", "layers": 1, "hidden": 4, "input": "onehot", "dropout": 0.0, "split": "1/0"}
 TINY |= {"engine": "numpy", "batch_size": 1, "seq_length": 4, "steps": 400, "sample_length": 0}
+
+# Names in a line of the lesson, and in a trace.
+SHOWN_ARRAYS = {
+    "i  input gate": "input_gate_TH",
+    "f  forget gate": "forget_gate_TH",
+    "o  output gate": "output_gate_TH",
+    "g  candidate": "candidate_TH",
+    "c  cell": "cell_TH",
+    "h  hidden": "hidden_TH",
+}
 
 
 def teach(lesson: Lesson) -> bool:
@@ -45,40 +47,26 @@ def teach(lesson: Lesson) -> bool:
 
 def _pairs(run: LessonRun) -> float:
     """What a table of pairs needs on the same validation split."""
-    dataset = open_dataset(Path(run.finished.run) / "data")
+    dataset = run.dataset
     return pairs_nats(dataset.ids("train"), dataset.ids("validation"), dataset.vocabulary.size)
 
 
 def _walk(lesson: Lesson) -> None:
     """Trains four units on the word, and prints every number that it makes of each letter."""
-    run = lesson.train("cars", [lesson.write_text(WORD * 30, "cars.txt")], always=TINY)
-    model, folder = run.model, load_model(run.finished.run)
-    network = NumpyNetwork(folder.architecture, folder.parameters)
-    ids_BT = model.vocabulary.encode(WORD)[None].astype(np.int64)
-    done = network.forward(ids_BT, np.roll(ids_BT, -1, axis=1))
-    cache = done.layers[0]
-    lesson.say(
-        f"\n{WORD!r}, letter by letter, through an LSTM of {model.architecture.hidden} units that has learnt it:"
-    )
+    model = lesson.train("cars", [lesson.write_text(WORD * 30, "cars.txt")], always=TINY).model
+    units, characters = model.architecture.hidden, model.vocabulary.characters
+    lesson.say(f"\n{WORD!r}, letter by letter, through an LSTM of {units} units that has learnt it:")
+    trace = model.trace(WORD)
+    layer = trace.layers[0]._asdict()
     for t, letter in enumerate(WORD):
-        i_BH, f_BH, g_BH, o_BH = cache.gates_T4BH[t]
-        onehot = [int(token == letter) for token in model.vocabulary.characters]
-        lesson.say(f"\nstep {t + 1}, {letter!r}: one-hot {onehot} over {' '.join(model.vocabulary.characters)}")
-        lesson.say(_row("unit", [f"{n + 1}" for n in range(i_BH.shape[1])]))
-        named = {"i  input gate": i_BH, "f  forget gate": f_BH, "o  output gate": o_BH, "g  candidate": g_BH}
-        named |= {"c  cell": cache.cell[t + 1], "h  hidden": cache.hidden[t + 1]}
-        for name, values_BH in named.items():
-            lesson.say(_row(name, [f"{value:+.3f}" for value in values_BH[0]]))
-        lesson.say("   next: " + _distribution(model, cache.hidden[t + 1][0], network))
+        onehot = [int(token == letter) for token in characters]
+        lesson.say(f"\nstep {t + 1}, {letter!r}: one-hot {onehot} over {' '.join(characters)}")
+        lesson.say(_row("unit", [f"{n + 1}" for n in range(units)]))
+        for name, array in SHOWN_ARRAYS.items():
+            lesson.say(_row(name, [f"{value:+.3f}" for value in layer[array][t]]))
+        chances = zip(characters, trace.probabilities_TV[t], strict=True)
+        lesson.say("   next: " + "  ".join(f"{character} {p:.1%}" for character, p in chances))
 
 
 def _row(name: str, cells: list[str]) -> str:
     return f"   {name:<15}" + "".join(f"{cell:>9}" for cell in cells)
-
-
-def _distribution(model: Model, h_H: Floats, network: NumpyNetwork) -> str:
-    """The predicted probability of each character."""
-    logits_V = network.parameters["head.weight"] @ h_H + network.parameters["head.bias"]
-    p_V = np.exp(logits_V - logits_V.max())
-    p_V /= p_V.sum()
-    return "  ".join(f"{c} {p:.1%}" for c, p in zip(model.vocabulary.characters, p_V, strict=True))
