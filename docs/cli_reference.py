@@ -22,9 +22,8 @@ def commands(command: click.Command, name: str, parent: click.Context | None = N
     Yields:
         The words that the user types, and the help text.
     """
-    with click.Context(
-        command, info_name=name, parent=parent, terminal_width=WIDTH, max_content_width=WIDTH, color=False
-    ) as context:
+    layout = {**command.context_settings, "terminal_width": WIDTH, "max_content_width": WIDTH, "color": False}
+    with click.Context(command, info_name=name, parent=parent, **layout) as context:
         yield context.command_path, command.get_help(context)
         if isinstance(command, click.Group):
             for below in command.list_commands(context):

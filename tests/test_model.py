@@ -85,7 +85,7 @@ def test_many_prompts_side_by_side():
     many = model.generate_many(2, ["abc", "", "h\n"], 60, seed=3, index=5)
     for k, text in enumerate(many):
         assert text == model.generate(["abc", "", "h\n"][k // 2], 60, seed=3, index=5 + k)
-    with pytest.raises(SettingsError, match="count must be from 1"):
+    with pytest.raises(SettingsError, match="`count` must give from 1"):
         model.generate_many(1, [])
 
 
@@ -180,7 +180,7 @@ def test_no_record_is_empty():
 
 def test_records_need_a_model_of_records():
     """Catches a text that never ends, because no separator can come."""
-    with pytest.raises(SettingsError, match="--records"):
+    with pytest.raises(SettingsError, match="`records` needs a model that was trained on records"):
         random_model().generate(records=2)
 
 
@@ -284,14 +284,16 @@ def test_options_out_of_range_are_named_at_the_call(options):
     with pytest.raises(SettingsError, match=next(iter(options))):
         random_model().stream(**options)
     for count in (0, 100_001, 2**70):
-        with pytest.raises(SettingsError, match="count must be from 1 to 100,000"):
+        with pytest.raises(SettingsError, match="`count` must give from 1 to 100,000"):
             random_model().generate_many(count)
 
 
 def test_a_length_that_no_memory_holds():
     """Catches a program that fills the memory before it fails; `stream` takes any length."""
     for ask in (random_model().generate, lambda length: random_model().generate_many(10**4, length=length)):
-        with pytest.raises(SettingsError, match=r"length must be at most 1,000,000,000 .*; stream gives any length"):
+        with pytest.raises(
+            SettingsError, match=r"`length` must be at most 1,000,000,000 .*; `Model.stream` has no such limit"
+        ):
             ask(length=10**30)
     assert len(next(random_model().stream(length=10**30, seed=1))) > 0
 
@@ -306,7 +308,7 @@ def test_a_scheduler_out_of_range(options):
 @pytest.mark.parametrize("logprobs", [-1, 101, 1.5, True])
 def test_too_many_log_probabilities(logprobs):
     """Catches an array as wide as somebody likes."""
-    with pytest.raises(SettingsError, match="logprobs must be a number from 0 to 100"):
+    with pytest.raises(SettingsError, match="`logprobs` must be a whole number from 0 to 100"):
         random_model().request("a", logprobs=logprobs)
 
 
@@ -333,7 +335,7 @@ def test_the_index_of_the_last_text_of_a_batch():
     """Catches an index beyond an int64 for any text but the first."""
     model, last = random_model(), 2**63 - 1
     assert model.generate_many(2, length=9, seed=1, index=last - 1)[1] == model.generate(length=9, seed=1, index=last)
-    with pytest.raises(SettingsError, match=r"index must be below 2\^63 for each of 2 texts"):
+    with pytest.raises(SettingsError, match=r"`index` must be below 2\^63 for each of 2 texts"):
         model.generate_many(2, length=9, index=last)
 
 

@@ -38,7 +38,7 @@ def test_every_value_has_its_reason_beside_it(name):
 
 
 def test_an_unknown_name():
-    with pytest.raises(SettingsError, match=r"^preset must be one of alphabet, .*; got 'shakespeare'$"):
+    with pytest.raises(SettingsError, match=r"^`preset` must be one of alphabet, .*; got 'shakespeare'$"):
         preset("shakespeare")
 
 

@@ -61,7 +61,7 @@ def train(
     from charloom.training.interrupt import graceful_interrupt
 
     if origin is not None and base is not None:
-        raise SettingsError("base must not be given with origin, its former name; leave origin out", "base")
+        raise SettingsError("`base` must not be given with `origin`, its former name; leave `origin` out")
     if origin is not None:
         message = "origin is now called base; the next version will not know the former name"
         warnings.warn(message, DeprecationWarning, stacklevel=2)

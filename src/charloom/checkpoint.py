@@ -24,7 +24,7 @@ from charloom import earlier
 from charloom.architecture import Architecture
 from charloom.config import Cleaning, RecordKind, TextSettings, validated
 from charloom.data.vocabulary import Vocabulary
-from charloom.errors import CharloomError, ModelError
+from charloom.errors import CharloomError, ModelError, in_a_file
 from charloom.files import opened, read, replace_folder
 
 FORMAT = 3  # raised when an older charloom could not read a folder, or read it wrongly
@@ -97,7 +97,7 @@ def find_model(path: str | os.PathLike[str]) -> Path:
         if os.path.isfile(folder / "config.json"):  # unlike Path.is_file, raises no OSError: the path may be any string
             return folder
     if not os.path.lexists(path):
-        raise ModelError(f"a model must be a folder that `charloom train` wrote; {path} does not exist")
+        raise ModelError(f"a model must be a folder that charloom wrote; {path} does not exist")
     raise ModelError(f"a model must be a folder with a config.json; {path} is not one, nor a run folder that has one")
 
 
@@ -113,7 +113,7 @@ def load_model(path: str | os.PathLike[str]) -> ModelFolder:
     except ModelError as error:
         raise ModelError(f"{folder}: {error}") from None
     except CharloomError as error:
-        raise ModelError(f"{folder}: config.json: {error}") from None
+        raise ModelError(f"{folder}: config.json: {in_a_file(error)}") from None
 
 
 def _load(folder: Path) -> ModelFolder:

@@ -6,12 +6,13 @@ A field here is at the same time a flag of `charloom train` (`seq_length` is `--
 
 from __future__ import annotations
 
+import difflib
 import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -40,7 +41,7 @@ class Section(BaseModel):
     @classmethod
     def _no_infinity(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, int) and abs(value) > LARGEST:
-            raise ValueError(f"{info.field_name} must be at most 1e100; got {value}")
+            raise ValueError(f"`{info.field_name}` must be at most 1e100; got {value}")
         return value
 
 
@@ -52,11 +53,11 @@ class Cleaning(Section):
 
     lowercase: bool = Field(False, description="turn every letter into its lower case")
     allow: str | None = Field(
-        None, description="keep only these characters, as a regular expression's [] lists them, such as 'a-zA-Z .\\n'"
+        None, description="keep only these characters, listed as in a regular expression's [], such as 'a-zA-Z .\\n'"
     )
     newlines_to_spaces: bool = Field(False, description="turn every newline into a space")
     collapse_spaces: bool = Field(False, description="turn every run of spaces into one")
-    normalize: Literal["nfc", "nfkc"] | None = Field(None, description="bring the text into this Unicode normal form")
+    normalize: Literal["nfc", "nfkc"] | None = Field(None, description="convert the text to this Unicode normal form")
 
 
 class TextSettings(Cleaning):
@@ -65,28 +66,28 @@ class TextSettings(Cleaning):
     field: str | None = Field(
         None, description="the field (.jsonl, .json; user.name is nested) or column (.csv, .tsv) that holds the text"
     )
-    encoding: str | None = Field(None, description="insist on this encoding; otherwise UTF-8, else detected")
+    encoding: str | None = Field(None, description="the encoding of the text  [UTF-8, else detected]")
     errors: Literal["strict", "replace", "ignore"] = Field(
-        "strict", description="what becomes of bytes that the encoding does not know: an error, U+FFFD, or nothing"
+        "strict", description="invalid bytes in the encoding: an error, replaced by U+FFFD, or left out"
     )
-    binary: bool = Field(
-        False, description="read and generate bytes as they are, in no encoding; the vocabulary is bytes"
-    )
+    binary: bool = Field(False, description="read and generate raw bytes, without an encoding; the vocabulary is bytes")
     records: RecordKind = Field(
-        "none", description="read many short texts, each of this kind; the model learns where one begins and ends"
+        "none", description="the text is many short records of this kind; the model learns where each begins and ends"
     )
     keep_order: bool = Field(
-        False, description="with --records: texts that belong together, read in their order with the state carried"
+        False, description="with `records`: they belong together and are read in their order, with the state carried"
     )
     vocabulary: Literal["auto", "characters", "bytes"] = Field(
         "auto",
         validate_default=True,
-        description="what one token is; auto takes bytes above 4,000 distinct characters",
+        description="what one token is; auto: characters, or bytes above 4,000 distinct characters",
     )
     min_count: int = Field(
-        1, ge=1, description="fold characters seen fewer than N times in training into one unknown token"
+        1, ge=1, description="replace characters that training has fewer than N times by one unknown token"
     )
-    split: str = Field("90/10/0", description="train/validation/test, in parts of the text or of its records")
+    split: str = Field(
+        "90/10/0", description="sizes of the training, validation and test splits, as parts of the text or its records"
+    )
 
     @property
     def cleaning(self) -> Cleaning:
@@ -112,7 +113,7 @@ class TextSettings(Cleaning):
             return vocabulary
         if vocabulary == "characters":
             raise ValueError(
-                "vocabulary must be bytes where binary is asked for; got 'characters': leave one of them out"
+                "`vocabulary` must be 'bytes' with `binary=True`; got 'characters'; leave one of the two out"
             )
         return "bytes"
 
@@ -121,26 +122,26 @@ class TextSettings(Cleaning):
     def _two_or_three(cls, split: str) -> str:
         number = r"\d{1,18}(\.\d{1,18})?"
         if not re.fullmatch(rf"{number}(/{number}){{1,2}}", split) or Fraction(split.split("/")[0]) == 0:
-            raise ValueError(f"split must be two or three numbers such as 80/10/10, the first above 0; got {split!r}")
+            raise ValueError(f"`split` must be two or three numbers such as 80/10/10, the first above 0; got {split!r}")
         return split
 
     @model_validator(mode="after")
     def _field_for_records(self) -> Self:
         if self.records == "field" and self.field is None:
-            raise ValueError("records field needs a field: pass --field NAME")
+            raise ValueError("`records='field'` needs the name of a field; pass `field`")
         return self
 
     @model_validator(mode="after")
     def _records_to_keep_in_order(self) -> Self:
         if self.keep_order and self.records == "none":
-            raise ValueError("keep_order needs records: pass --records line, paragraph, sentence, file or field")
+            raise ValueError("`keep_order=True` needs records; pass `records`, for example `records='line'`")
         return self
 
     @model_validator(mode="after")
     def _no_decoding_of_binary(self) -> Self:
         for name, found, default in (("encoding", self.encoding, None), ("errors", self.errors, "strict")):
             if self.binary and found != default:
-                raise ValueError(f"{name} must not be given with binary, which decodes nothing; got {found!r}")
+                raise ValueError(f"`{name}` must be left out with `binary=True`, which decodes nothing; got {found!r}")
         return self
 
 
@@ -152,92 +153,89 @@ class ModelSettings(Section):
     """
 
     cell: Literal["rnn", "lstm", "gru"] = Field("lstm", description="the recurrent cell")
-    nonlinearity: Literal["tanh", "relu"] = Field("tanh", description="activation of --cell rnn")
-    layers: int = Field(1, ge=1, le=64, description="recurrent layers, one above the other")
+    nonlinearity: Literal["tanh", "relu"] = Field("tanh", description="activation function, with `cell='rnn'`")
+    layers: int = Field(1, ge=1, le=64, description="number of recurrent layers")
     hidden: int = Field(256, ge=1, le=65536, description="units in each layer")
     input: Literal["embedding", "onehot", "scalar"] = Field(
-        "embedding", description="how a character enters: as a learned vector, one-hot, or its index/V as one number"
+        "embedding",
+        description="how a token enters the network: as a learned vector, one-hot, or its index/V as one number",
     )
-    embedding: int = Field(64, ge=1, le=65536, description="size of the learned vector, with --input embedding")
+    embedding: int = Field(64, ge=1, le=65536, description="size of the learned vector, with `input='embedding'`")
 
 
 class TrainingSettings(Section):
     """How the network is trained, for how long, and on what."""
 
-    minutes: float | None = Field(None, gt=0, description="train for X minutes  [5 where no budget is given]")
+    minutes: float | None = Field(None, gt=0, description="train for X minutes  [5 without another budget]")
     epochs: int | None = Field(None, ge=1, description="train for N passes over the training text")
     steps: int | None = Field(
-        None, ge=1, description="train for N steps; of several budgets the one that ends first counts"
+        None, ge=1, description="train for N steps; of several budgets, the first that is spent ends training"
     )
     batches: Literal["streams", "windows", "records"] = Field(
         "streams",
-        description="parallel streams with carried state; every window, shuffled; or chunks of N characters, shuffled, "
-        "each from the zero state. Independent records (--records without --keep-order) have batches of their own",
+        description="parallel streams with carried state; all windows, shuffled; or chunks, shuffled, each from the "
+        "zero state. With `records` and without `keep_order`, batches are whole records instead",
     )
     state: Literal["carry", "reset"] = Field(
-        "carry", description="what becomes of the hidden state from step to step, in a stream or a long record"
+        "carry", description="at each step of a stream or a long record: carry the hidden state, or reset it to zero"
     )
     loss: Literal["every", "last"] = Field(
-        "every", description="predict after every character of a step, or after the last one only"
+        "every", description="predict after every token of a step, or only after the last one"
     )
-    wrap: bool = Field(False, description="read the text as a ring: after its last character comes its first")
-    batch_size: int = Field(32, ge=1, description="sequences side by side in a step")
-    seq_length: int = Field(64, ge=1, description="characters a step; gradients reach back this far")
-    optimizer: Literal["adamw", "adam", "rmsprop", "adagrad", "sgd"] = Field(
-        "adamw", description="the kind of gradient descent"
+    wrap: bool = Field(False, description="read the text as a ring: the first character follows the last one")
+    batch_size: int = Field(32, ge=1, description="sequences in a batch")
+    seq_length: int = Field(64, ge=1, description="tokens in a step; gradients go back as many")
+    optimizer: Literal["adamw", "adam", "rmsprop", "adagrad", "sgd"] = Field("adamw", description="the optimizer")
+    momentum: float = Field(
+        0.9, ge=0, lt=1, description="momentum, with `optimizer='sgd'`; 0 is plain gradient descent"
     )
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of --optimizer sgd; 0 is plain descent")
-    nesterov: bool = Field(False, description="Nesterov's form of that momentum")
+    nesterov: bool = Field(False, description="Nesterov momentum, with `optimizer='sgd'`")
     beta2: float = Field(
-        0.99, ge=0, lt=1, description="share of the mean squared gradient that adamw, adam and rmsprop keep a step"
+        0.99, ge=0, lt=1, description="decay of the mean squared gradient at each step, for adamw, adam and rmsprop"
     )
-    weight_decay: float = Field(0.01, ge=0, description="weight decay, on matrices only, never on biases")
+    weight_decay: float = Field(0.01, ge=0, description="weight decay of matrices; biases have none")
     lr: float = Field(0.01, gt=0, description="highest learning rate, reached at the end of the warm-up")
     schedule: Literal["cosine", "constant"] = Field(
-        "cosine", description="course of the learning rate after the warm-up"
+        "cosine", description="learning rate after the warm-up: falling as a cosine, or constant"
     )
-    warmup: float = Field(0.03, ge=0, lt=1, description="share of the budget in which the learning rate rises")
-    clip: float = Field(1.0, ge=0, description="clip the gradient to this norm; 0 never clips")
+    warmup: float = Field(0.03, ge=0, lt=1, description="part of the budget in which the learning rate rises")
+    clip: float = Field(1.0, ge=0, description="clip the norm of the gradient to this; 0 is off")
     clip_value: float = Field(
-        0.0, ge=0, description="before that, clip each of its numbers to this size; 0 never clips"
+        0.0, ge=0, description="before that, clip each number of the gradient to this size; 0 is off"
     )
     dropout: float = Field(
-        0.3, ge=0, lt=1, description="share of units dropped between layers and before the head, while training"
+        0.3, ge=0, lt=1, description="part of the units that is dropped between layers and before the head"
     )
     dropout_mask: Literal["fresh", "locked"] = Field(
-        "fresh", description="which units are dropped: drawn again at every character, or once for a sequence and step"
+        "fresh", description="draw the dropped units anew for every token, or once for each sequence and step"
     )
     weight_drop: float = Field(
-        0.0, ge=0, lt=1, description="share of the recurrent weights dropped in a step, while training"
+        0.0, ge=0, lt=1, description="part of the recurrent weights that is dropped in each step"
     )
-    seed: int = Field(0, ge=0, lt=2**63, description="seed of everything random")
-    validate_every: int | Literal["epoch"] | None = Field(
-        None, description="validate every N steps, or after each epoch  [20 times a budget]"
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of all random numbers")
+    validate_every: Annotated[int, Field(ge=1)] | Literal["epoch"] | None = Field(
+        None, description="validate every N steps, or after each epoch  [20 times in the budget]"
     )
     best_by: Literal["validation", "training"] = Field(
         "validation",
-        description="the loss that tells which model is the best; training loss: the mean since the last one",
+        description="the loss that chooses the best model; the training loss is the mean since the last validation",
     )
-    patience: int | None = Field(None, ge=1, description="stop after N validations without a better one  [never]")
-    keep: int | Literal["best"] | None = Field(
-        None, description="also keep the model of every Nth validation, or each new best, in kept/"
+    patience: int | None = Field(None, ge=1, description="stop after N validations without a better model  [never]")
+    keep: Annotated[int, Field(ge=1)] | Literal["best"] | None = Field(
+        None, description="also keep the model of every Nth validation, or each new best model, in kept/"
     )
     checkpoint_every: int | None = Field(
-        None, ge=1, description="save every N steps  [with each validation, and every minute]"
+        None, ge=1, description="save every N steps  [at each validation and every minute]"
     )
-    sample_length: int = Field(
-        240, ge=0, le=100_000, description="characters generated with each validation; 0 generates none"
-    )
-    sample_temperature: float = Field(
-        0.7, ge=0, description="temperature of those; 0 always takes the most probable character"
-    )
+    sample_length: int = Field(240, ge=0, le=100_000, description="characters generated at each validation")
+    sample_temperature: float = Field(0.7, ge=0, description="temperature of those; 0 is greedy")
     engine: Literal["auto", "native", "torch", "numpy"] = Field(
-        "auto", description="what computes; auto takes torch for a GPU, else the kernels (native)"
+        "auto", description="what computes; auto: torch with a GPU, else native (the kernels)"
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to train")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="number format of the matrix products")
     threads: int | None = Field(
-        None, ge=1, le=MOST_THREADS, description="CPU threads; at most 64, or as many as there are cores  [all cores]"
+        None, ge=1, le=MOST_THREADS, description="number of CPU threads  [all cores, at most 64]"
     )
 
     @field_validator("validate_every", "keep", mode="before")
@@ -248,14 +246,14 @@ class TrainingSettings(Section):
         if value is None or value == word:
             return value
         if isinstance(value, bool) or not re.fullmatch(r"\d{1,18}", str(value)) or int(value) == 0:
-            raise ValueError(f"{info.field_name} must be a whole number of at least 1, or {word}; got {value!r}")
+            raise ValueError(f"`{info.field_name}` must be a whole number of at least 1, or {word!r}; got {value!r}")
         return int(value)
 
     @model_validator(mode="after")
     def _momentum_for_nesterov(self) -> Self:
         if self.nesterov and not (self.optimizer == "sgd" and self.momentum):
-            found = f"momentum {self.momentum:g}" if self.optimizer == "sgd" else self.optimizer
-            raise ValueError(f"nesterov needs optimizer sgd with a momentum above 0; got {found}")
+            found = f"`momentum={self.momentum:g}`" if self.optimizer == "sgd" else f"`optimizer={self.optimizer!r}`"
+            raise ValueError(f"`nesterov=True` needs `optimizer='sgd'` and a `momentum` above 0; got {found}")
         return self
 
     @model_validator(mode="before")
@@ -276,11 +274,11 @@ class Settings(Section):
     @model_validator(mode="after")
     def _independent_records_as_they_are(self) -> Self:
         """What would read from one record into the next, where they have nothing to do with each other."""
-        for name, crosses in (("batches", self.training.batches == "windows"), ("wrap", self.training.wrap)):
-            if crosses and self.text.independent:
-                found = "windows" if name == "batches" else "a ring"
+        crossing = {"batches='windows'": self.training.batches == "windows", "wrap=True": self.training.wrap}
+        for argument, given in crossing.items():
+            if given and self.text.independent:
                 raise ValueError(
-                    f"{name} must not read across independent records, as {found} would; pass --keep-order"
+                    f"`{argument}` would read across independent records; pass `keep_order=True`, or leave it out"
                 )
         return self
 
@@ -320,13 +318,15 @@ def _section_of(setting: str) -> str:
     for section, kind in SECTIONS.items():
         if setting in kind.model_fields:
             return section
-    raise SettingsError(f"{setting} is not a setting; `charloom train --help` lists them")
+    near = difflib.get_close_matches(setting, [name for kind in SECTIONS.values() for name in kind.model_fields], 1)
+    advice = f"did you mean `{near[0]}`?" if near else "charloom/config.py lists all settings"
+    raise SettingsError(f"`{setting}` is not a setting; {advice}")
 
 
 def with_current_names(values: Mapping[str, Any], notice: Callable[[str], None]) -> dict[str, Any]:
     """Settings under the names that they have now. A former name works for one version, with a notice."""
     for old in earlier.SETTINGS.keys() & values.keys():
-        notice(f"{old} is now called {earlier.SETTINGS[old]}; the next version will not know the former name")
+        notice(f"`{old}` is now called `{earlier.SETTINGS[old]}`; the next version will not accept the former name")
     return earlier.renamed(values, earlier.SETTINGS)
 
 
@@ -363,9 +363,8 @@ def listed_characters(listed: str) -> str:
             kept = re.compile(f"[{class_signs}]", re.ASCII)
     except re.error as error:
         raise SettingsError(
-            "allow must list characters as a regular expression's [] does, such as 'a-zA-Z .\\n', with \\- for a - and "
-            f"\\\\ for a \\; got {listed!r}: {error.msg}",
-            "allow",
+            "`allow` must list characters as a regular expression's [] does, such as 'a-zA-Z .\\n', with \\- for a - "
+            f"and \\\\ for a \\; got {listed!r}: {error.msg}"
         ) from None
     every = "".join(chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000)
     return "".join(kept.findall(every))
@@ -391,12 +390,11 @@ def _in_one_line(error: ErrorDetails, kind: str) -> SettingsError:
     name = next((part for part in reversed(error["loc"]) if isinstance(part, str)), kind)
     message = error["msg"]
     if error["type"] == "value_error":
-        message = message.removeprefix("Value error, ")
-        return SettingsError(message, name if message.startswith(f"{name} ") else None)
+        return SettingsError(message.removeprefix("Value error, "))
     if error["type"] == "missing":
-        return SettingsError(f"{name} must be given; it is missing", name)
+        return SettingsError(f"`{name}` must be given; it is missing")
     if error["type"] == "extra_forbidden":
-        return SettingsError(f"{name} must not be given; there is no such setting", name)
+        return SettingsError(f"`{name}` must not be given; there is no such setting")
     must = message[0].lower() + message[1:]
-    must = must.removeprefix("input should ") if must.startswith("input should ") else f"be otherwise: {must}"
-    return SettingsError(f"{name} must {must}; got {error['input']!r}", name)
+    must = must.removeprefix("input should ") if must.startswith("input should ") else f"be valid: {must}"
+    return SettingsError(f"`{name}` must {must}; got {error['input']!r}")

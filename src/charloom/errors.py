@@ -1,27 +1,32 @@
 """Every error that a user can cause, with its exit status.
 
-A message says what must hold, what was found and what to do, in one line. The command line prints only the message.
-`assert` is for errors in charloom itself.
+A message says what must hold, what was found and what to do, in one line. It names arguments of Python in backquotes,
+with values of Python: `lr`, `keep_order=True`, `unknown='skip'`. The command line shows these as flags. What a user
+typed is quoted with `repr`. `assert` is for errors in charloom itself.
 """
+
+from __future__ import annotations
+
+from pathlib import Path
 
 
 class CharloomError(Exception):
-    """The base class of charloom's errors; exit status 1."""
+    """The base class of charloom's errors; exit status 1.
+
+    run: the folder of a run that can be resumed, if an error ended one; the command line adds the command for it.
+    """
 
     exit_status = 1
 
+    def __init__(self, message: str, run: Path | None = None) -> None:
+        super().__init__(message)
+        self.run = run
+
 
 class SettingsError(CharloomError, ValueError):
-    """An invalid setting, flag or argument; exit status 2.
-
-    setting: its name, if the message begins with it; the command line then shows it as a flag.
-    """
+    """An invalid setting or argument; exit status 2."""
 
     exit_status = 2
-
-    def __init__(self, message: str, setting: str | None = None) -> None:
-        super().__init__(message)
-        self.setting = setting
 
 
 class TextError(CharloomError):
@@ -52,3 +57,8 @@ class Interrupted(CharloomError):
     """Ctrl-C, SIGTERM or SIGHUP: the step was completed and everything was saved; exit status 130."""
 
     exit_status = 130
+
+
+def in_a_file(error: Exception) -> str:
+    """The message about a value that a file holds: its name is no argument there, so the backquotes go."""
+    return str(error).replace("`", "")

@@ -199,7 +199,7 @@ class Model:
             options: see `stream`.
         """
         if logprobs is not None and not (type(logprobs) is int and 0 <= logprobs <= MOST_LOGPROBS):
-            raise SettingsError(f"logprobs must be a number from 0 to {MOST_LOGPROBS}; got {logprobs!r}", "logprobs")
+            raise SettingsError(f"`logprobs` must be a whole number from 0 to {MOST_LOGPROBS}; got {logprobs!r}")
         request = self._request(prompt, self._options(length, dict(options)))
         return replace(request, logprobs=None if logprobs is None else min(logprobs, self.vocabulary.size))
 
@@ -349,8 +349,8 @@ class Model:
         asked = validated(GenerationOptions, {"length": length, **options})
         if asked.records is not None and self.vocabulary.separator_id is None:
             raise SettingsError(
-                "records need a model that knows where a record ends, trained with --records line, sentence, "
-                "paragraph, file or field; this one was not: give a length or stop strings instead"
+                "`records` needs a model that was trained on records, for example with `records='line'`; "
+                "this one was not; give `length` or `stop` instead"
             )
         return asked.model_copy(update={"seed": secrets.randbits(63) if asked.seed is None else asked.seed})
 
@@ -363,10 +363,10 @@ class Model:
         prompts = [prompt] if isinstance(prompt, str) else prompt
         if not (1 <= count <= MOST_SEQUENCES and 1 <= count * len(prompts) <= MOST_SEQUENCES):
             found = f"{count}" if len(prompts) == 1 else f"{count} for each of {len(prompts)} prompts"
-            raise SettingsError(f"count must be from 1 to {MOST_SEQUENCES:,}, texts of one call; got {found}", "count")
+            raise SettingsError(f"`count` must give from 1 to {MOST_SEQUENCES:,} texts in one call; got {found}")
         if asked.index + count * len(prompts) > 2**63:
             raise SettingsError(
-                f"index must be below 2^63 for each of {count * len(prompts)} texts; got {asked.index} for the first"
+                f"`index` must be below 2^63 for each of {count * len(prompts)} texts; got {asked.index} for the first"
             )
         first = self._request(prompts[0], asked)
         prompts_T = [self.tokenizer.prompt(each, asked.unknown) for each in prompts]
@@ -391,7 +391,6 @@ class Model:
 def _check_length(asked: GenerationOptions, count: int) -> None:
     if asked.length is not None and count * asked.length > MOST_LENGTH:
         raise SettingsError(
-            f"length must be at most {MOST_LENGTH:,} characters of all texts together; got {count * asked.length:,}; "
-            "stream gives any length, chunk by chunk",
-            "length",
+            f"`length` must be at most {MOST_LENGTH:,} characters for all texts together; got "
+            f"{count * asked.length:,}; `Model.stream` has no such limit"
         )

@@ -37,7 +37,7 @@ def nothing_begun(folder: Path) -> bool:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (None, ["text.txt", "no such file", "charloom corpora"]),
+        (None, ["text.txt", "no such file", "tiny-shakespeare"]),
         (b"", ["at least 2 characters", "has 0"]),
         (b"a", ["at least 2 characters", "has 1"]),
         (b"ab\0cd", ["text.txt", "NUL byte at offset 2", "--binary"]),
@@ -142,7 +142,7 @@ def test_a_batch_larger_than_the_corpus(charloom, tmp_path):
     ended = charloom("train", "text.txt", "--steps", "2", "--hidden", "8", "--batch-size", "5000", "--quiet")
     assert ended.status == 0
     assert len(ended.err.splitlines()) <= 2  # the other is about the split
-    assert "too short for 5000 x 64 characters a step; using 1 x" in ended.err
+    assert "too short for a batch of 5000 x 64 tokens; using 1 x" in ended.err
 
 
 # Options ----------------------------------------------------------------------------------------------------------
@@ -171,11 +171,11 @@ def test_a_value_outside_its_range(charloom, tmp_path, corpus_file, flag, value)
     ("arguments", "says"),
     [
         (["--hidden", "many"], "--hidden must be"),
-        (["--encoding", "latin-99"], "encoding 'latin-99' is unknown"),
-        (["--records", "field"], "pass --field NAME"),
+        (["--encoding", "latin-99"], "--encoding must be one that Python knows"),
+        (["--records", "field"], "--records field needs the name of a field; pass --field"),
         (["--field", "text"], "--field is for .jsonl, .json, .csv and .tsv files"),
         (["--hiden", "9"], "--hidden"),
-        (["--resume", "runs/x-1"], "--resume goes on with a run as it was"),
+        (["--resume", "runs/x-1"], "--resume changes nothing of a run but its budget"),
         (["--minutes"], "--minutes"),
         (["--out", "full"], "--out must be a new or empty folder"),
     ],
@@ -199,15 +199,15 @@ def test_options_that_cannot_be(charloom, tmp_path, corpus_file, arguments, says
         (["--top-p", "2"], "--top-p must be"),
         (["--min-p", "x"], "--min-p must be"),
         (["--length", "-5"], "--length must be"),
-        (["--count", "0"], "--count must be"),
+        (["--count", "0"], "--count must give from 1"),
         (["--count", "x"], "'--count'"),
-        (["--seed", "x"], "'--seed'"),
+        (["--seed", "x"], "--seed must be a valid integer"),
         (["--seed", "-1"], "--seed must be"),
         (["--unknown", "guess"], "--unknown must be"),
-        (["--stop", ""], "stop string"),
-        (["--records", "2"], "trained with --records"),
+        (["--stop", ""], "--stop must not contain"),
+        (["--records", "2"], "--records needs a model that was trained on records"),
         (["--prompt", "@nowhere.txt"], "nowhere.txt: No such file"),
-        (["--prompt", "@"], "--prompt @FILE must name a file; got @ alone; a prompt that is @ can come from stdin"),
+        (["--prompt", "@"], "--prompt @FILE must name a file; got @ alone; the prompt @ itself can be given on stdin"),
         (["--colour"], "--colour"),
     ],
 )
@@ -337,7 +337,10 @@ def test_a_disk_that_fills_up_while_training(charloom, tmp_path, corpus_file, sm
     largest = 20_000  # bytes: more than any file of a checkpoint, less than the log at its end
     ended = charloom("train", corpus_file, *flags, "--out", "run", largest_file=largest)
     assert ended.status == 1
-    assert "the last checkpoint is whole; free disk space, then: charloom train --resume run" in ended.complaint
+    assert (
+        "the last checkpoint is whole; free disk space, then resume the run: charloom train --resume run"
+        in ended.complaint
+    )
     assert charloom("generate", "run", "--length", "5").status == 0
     ended = charloom("train", "--resume", "run", "--quiet")
     assert (ended.status, ended.out) == (0, "run/best\n")
@@ -394,7 +397,7 @@ def closed(streams: str, *arguments: str | os.PathLike[str]) -> subprocess.Compl
         (
             "<&-",
             ["generate", "MODEL", "--prompt", "-"],
-            "--prompt - needs a stdin that can be read: Bad file descriptor",
+            "--prompt - needs a stdin that can be read; Bad file descriptor",
         ),
     ],
 )

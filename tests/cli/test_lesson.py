@@ -62,8 +62,8 @@ def test_windows(charloom, tmp_path):
 def test_anna(charloom):
     """One of the two runs left out, or generation without top-k."""
     out = lesson(charloom, "anna", "--quick")
-    assert "--top-k 5" in out
-    assert "--top-k 10" in out
+    assert "from the 5 most probable characters" in out
+    assert "from the 10 most probable characters" in out
     assert any(line.startswith("novel ") for line in out.splitlines())
 
 
@@ -90,11 +90,11 @@ def test_flags_change_the_preset(charloom, tmp_path):
         (["latin"], 2, "'latin' is not one of 'alphabet'"),
         (["alphabet", "--hidden", "0"], 2, "--hidden must be greater than or equal to 1; got '0'"),
         (["anna", "missing.txt"], 1, "missing.txt"),
-        (["alphabet", "mine.txt"], 2, "PATH must be left out: this lesson brings its own text; got mine.txt"),
+        (["alphabet", "mine.txt"], 2, "PATH must be left out, because this lesson has its own text; got mine.txt"),
         (
             ["windows", "--quick", "--split", "1/0"],
             2,
-            "--split must leave a validation part for this lesson; got '1/0'",
+            "--split must leave a validation split for this lesson; got '1/0'",
         ),
     ],
 )

@@ -82,7 +82,7 @@ def test_an_error_that_nobody_foresaw(cold, tmp_path):
     env = {"PYTHONPATH": str(tmp_path)}
     ended = cold("corpora", env=env)
     assert (ended.status, ended.out) == (1, "")
-    assert ended.complaint.startswith("a bug in charloom, ZeroDivisionError: division by zero; please report it")
+    assert ended.complaint.startswith("this is a bug in charloom, ZeroDivisionError: division by zero; please report")
     lines = cold("corpora", env=env | {"CHARLOOM_TRACEBACK": "1"}).err.splitlines()
     assert lines[0] == "Traceback (most recent call last):"
     assert lines[-1] == f"charloom: {ended.complaint}"

@@ -23,7 +23,7 @@ def test_every_setting_is_a_flag_with_a_description():
 def test_names_are_settings_or_the_commands_own_but_not_both():
     """A section with a name of another one: a flag would set the first alone."""
     assert len(SETTING_NAMES) == len({*SETTING_NAMES})
-    assert not {"out", "resume", "base", "quiet", "as_json", "tensorboard"} & {*SETTING_NAMES}
+    assert not {"out", "resume", "base_model", "quiet", "as_json", "tensorboard"} & {*SETTING_NAMES}
 
 
 def test_the_help_shows_every_default(charloom):
@@ -48,15 +48,16 @@ def test_a_former_flag_works_with_a_notice(monkeypatch, capsys):
     """Catches a flag of the last version that is refused, ignored, shown in the help, or accepted in silence."""
     monkeypatch.setattr("charloom.earlier.SETTINGS", {"learning_speed": "lr", "small_letters": "lowercase"})
     made = settings_options(SettingsCommand("train"))
-    parsed = made.make_context("train", ["--learning-speed", "0.5", "--small-letters"]).params
-    assert given_settings(parsed) == {"lr": "0.5", "lowercase": True}
+    parsed = made.make_context("train", ["--learning-speed", "0.5", "--small-letters"])
+    with parsed:
+        assert given_settings(parsed.params) == {"lr": "0.5", "lowercase": True}
     err = capsys.readouterr().err
-    assert "charloom: learning_speed is now called lr; the next version will not know the former name\n" in err
-    assert "small_letters is now called lowercase" in err
+    assert "charloom: --learning-speed is now called --lr; the next version will not accept the former name\n" in err
+    assert "--small-letters is now called --lowercase" in err
     assert given_settings(made.make_context("train", ["--lr", "0.5"]).params) == {"lr": "0.5"}
     assert capsys.readouterr().err == ""
     assert "learning-speed" not in made.get_help(click.Context(made))
-    with pytest.raises(SettingsError, match="learning_speed is not a setting"):
+    with pytest.raises(SettingsError, match="`learning_speed` is not a setting"):
         Settings.from_flat(given_settings(made.make_context("t", ["--lr", "1", "--learning-speed", "2"]).params))
 
 

@@ -103,7 +103,7 @@ def test_fine_tuning_tells_both_counts(charloom, tmp_path, tiny, smallest):
     assert re.search(r"fine-tuning: \d+ known tokens keep their weights, 1 new", ended.err)
     ended = charloom("train", "new.txt", "--from", tiny, "--hidden", "9")
     assert ended.status == 2
-    assert "--hidden must be as in the model given by --from, 8; got" in ended.complaint
+    assert "--hidden must be 8, as in the model that --from names; got" in ended.complaint
 
 
 def test_fine_tuning_is_planned_around_the_model(charloom, corpus_file, tiny):
@@ -143,7 +143,7 @@ def test_ctrl_c_saves_and_prints_the_command_that_goes_on(charloom, tmp_path, co
         err = process.communicate()[1]
     assert process.returncode == 130
     last = err.splitlines()[-1]
-    step = int(re.fullmatch(r"charloom: stopped at step ([\d,]+); go on with: .*", last)[1].replace(",", ""))
+    step = int(re.fullmatch(r"charloom: stopped at step ([\d,]+); everything is saved in .*", last)[1].replace(",", ""))
     assert last.endswith("charloom train --resume 'my run'")
     assert charloom("generate", "my run", "--length", "3").status == 0
     ended = charloom("train", "--resume", "my run", "--steps", str(step + 2))
@@ -200,7 +200,7 @@ def test_the_live_display_and_ctrl_c_in_it(tmp_path, corpus_file):
     terminal.read_until(b"")
     assert terminal.process.returncode == 130
     assert terminal.seen.rfind(b"\x1b[?25h") > terminal.seen.rfind(b"\x1b[?25l") >= 0
-    assert terminal.seen.rstrip().endswith(b"go on with: charloom train --resume run")
+    assert terminal.seen.rstrip().endswith(b"resume the run: charloom train --resume run")
 
 
 @pytest.mark.parametrize("full", [False, True], ids=["closed-pipe", "full-disk"])
@@ -242,14 +242,19 @@ def test_the_plan_alone(charloom, corpus_file, tmp_path):
     found = json.loads(charloom(*arguments, "--lr", "0.1", "--json").out)
     assert [choice["setting"] for choice in found["choices"]] == [row for row in rows if row != "lr"]
     assert [path.name for path in tmp_path.iterdir()] == ["corpus.txt"]
-    assert "budget in minutes" in charloom("train", corpus_file, "--steps", "5", "--plan-only").complaint
+    assert (
+        "a plan needs a budget in --minutes" in charloom("train", corpus_file, "--steps", "5", "--plan-only").complaint
+    )
     assert "every character" in charloom("train", corpus_file, "--loss", "last", "--plan-only").complaint
     assert "plans a new run" in charloom("train", "--resume", "x", "--plan-only").complaint
 
 
 def test_a_preset_leaves_nothing_to_plan(charloom, corpus_file):
     """Weights dropped in a lesson that never heard of it."""
-    assert "something left to choose" in charloom("train", corpus_file, "--preset", "numpy", "--plan-only").complaint
+    assert (
+        "a setting that is left to choose"
+        in charloom("train", corpus_file, "--preset", "numpy", "--plan-only").complaint
+    )
     events = charloom("train", corpus_file, "--preset", "numpy", "--steps", "2", "--minutes", "9", "--json").out
     assert "planned" not in {json.loads(line)["event"] for line in events.splitlines()}
 
@@ -291,7 +296,7 @@ def test_a_run_that_diverged_fails(charloom, corpus_file, tmp_path):
     *_, verdict, complaint = ended.err.splitlines()
     assert verdict.startswith("diverged: training loss rose to ")
     assert complaint.startswith("charloom: the weights diverged: ")
-    assert complaint.endswith("start anew with a smaller --lr")
+    assert complaint.endswith("start a new run with a smaller --lr")
     assert charloom("generate", "run", "--length", "3").status == 0
 
 

@@ -257,8 +257,8 @@ def test_a_text_too_short_shrinks_the_batch(length: int, settings: dict[str, Any
     layout, notices = plan(counting(length), **settings)
     asked = TrainingSettings(**settings)
     assert notices == [
-        f"the training text ({length:,} tokens) is too short for {asked.batch_size} x {asked.seq_length} characters a "
-        f"step; using {used[0]} x {used[1]}"
+        f"the training text ({length:,} tokens) is too short for a batch of {asked.batch_size} x {asked.seq_length} "
+        f"tokens; using {used[0]} x {used[1]}"
     ]
     assert layout.batch(0, 0)[0].shape == used
     first = used[1] if asked.batches == "windows" else 1
@@ -288,7 +288,7 @@ def test_short_records_make_no_notice():
     assert plan(ids, RECORD_SEPARATOR, batches="records")[1] == []
     few, _ = records_of([90] * 3)
     assert plan(few, RECORD_SEPARATOR, batches="records")[1] == [
-        "the training text (274 tokens) is too short for 32 x 64 characters a step; using 6 x 64"
+        "the training text (274 tokens) is too short for a batch of 32 x 64 tokens; using 6 x 64"
     ]
 
 

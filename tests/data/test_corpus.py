@@ -132,8 +132,8 @@ def test_one_file_is_one_record(folder):
     lines: list[str] = []
     assert open_corpus("a.txt", TextSettings(records="file"), lines.append).text() == f"{B}one{B}"
     assert lines == [
-        "a.txt is one file, so it makes one record; name a folder or several files, or cut it with --records line, "
-        "sentence or paragraph"
+        "a.txt is one file, so it makes one record; name a folder or several files, or cut it into records "
+        "with `records='line'`, `records='sentence'` or `records='paragraph'`"
     ]
     open_corpus(["a.txt", "b.txt"], TextSettings(records="file"), pytest.fail)
     open_corpus("a.txt", TextSettings(records="line"), pytest.fail)
@@ -460,7 +460,7 @@ def test_a_hint_where_a_field_may_be_meant(folder, name: str, data: str, names: 
     (folder() / name).write_text(data)
     lines: list[str] = []
     assert open_corpus(name, notice=lines.append).text() == data
-    hint = f"{name} is read whole, as text; --field NAME reads one field only; it has {names}"
+    hint = f"{name} is read as plain text; `field` reads one field only; the fields are {names}"
     assert lines == ([hint] if names else [])
     open_corpus(name, TextSettings(binary=True), pytest.fail)
 
@@ -476,7 +476,7 @@ def test_fields_of_files_that_have_none(folder):
     """Catches `--field` that is silently ignored."""
     folder(a_txt="x", d__a_txt="x", d__b_jsonl='{"text": "y"}', e__a_txt="x")
     with pytest.raises(
-        SettingsError, match=r"--field is for .jsonl, .json, .csv and .tsv files; a.txt is none of these"
+        SettingsError, match=r"`field` is for .jsonl, .json, .csv and .tsv files; a.txt is none of these"
     ):
         text_of("a.txt", field="text")
     with pytest.raises(SettingsError, match="the corpus python-docs has no fields"):

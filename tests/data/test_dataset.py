@@ -28,7 +28,7 @@ from charloom.errors import ModelError, TextError
 
 Make = Callable[..., tuple[Dataset, list[str]]]
 BYTES: dict[str, Any] = {"records": "paragraph", "vocabulary": "bytes", "split": "80/10/10"}
-TOO_SHORT = "the text is too short for a {} split; training takes its part"
+TOO_SHORT = "the text is too short for a {} split; the training split gets this part"
 
 
 @pytest.fixture(scope="module")

@@ -100,7 +100,7 @@ def test_other_encodings_are_detected_and_named(file, encoding: str, text: str, 
     assert len(lines) == 1
     assert document.codec.name in names
     assert f"is not UTF-8; reading it as {document.codec.name}" in lines[0]
-    assert lines[0].endswith("(pass --encoding to choose another)")
+    assert lines[0].endswith("(pass `encoding` to choose another)")
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 64, 1 << 20])
@@ -110,7 +110,7 @@ def test_damaged_utf8_names_the_exact_offset(file, prefix: str, size: int):
     good = prefix.encode()
     for bad in (b"\xff", b"\xe6\xbc", b"\xed\xa0\x80"):
         with pytest.raises(
-            TextError, match=f"0x{bad[0]:02X} at offset {len(good)} is not utf-8; pass --errors replace"
+            TextError, match=f"0x{bad[0]:02X} at offset {len(good)} is not utf-8; pass `errors='replace'`"
         ):
             read(file(good + bad + b"a" + good), size=size)
     with pytest.raises(TextError, match=f"0xE6 at offset {len(good)} is not utf-8"):
@@ -148,7 +148,7 @@ def test_what_is_not_in_the_encoding_can_be_replaced_or_ignored(
 ):
     """Catches one bad byte, or a file cut in mid-character, that nothing reads; and text changed without a word."""
     path = file(data)
-    with pytest.raises(TextError, match="pass --errors replace or ignore"):
+    with pytest.raises(TextError, match="pass `errors='replace'` or `errors='ignore'`"):
         read(path, encoding, size=size)
     for errors, expected in (("replace", replaced), ("ignore", ignored)):
         lines: list[str] = []
@@ -223,7 +223,7 @@ def test_nul_bytes_look_binary(file, encoding: str | None, width: int, size: int
     """Catches a picture, or UTF-16 without its mark, read as text; and a NUL counted from a chunk's start."""
     data = "naïve\0x".encode(encoding or "utf-8")[2 * (encoding == "utf-16") :]
     offset = data.index(b"\0" * width) + (width == 2)
-    with pytest.raises(BinaryFile, match=f"looks binary: a NUL byte at offset {offset}; pass --binary"):
+    with pytest.raises(BinaryFile, match=f"looks binary: a NUL byte at offset {offset}; pass `binary=True`"):
         read(file(data), encoding, size=size)
     with pytest.raises(BinaryFile, match=r"offset 1; .*utf-16-le"):
         read(file("plain".encode("utf-16-le")), size=size)
@@ -277,7 +277,7 @@ def test_line_ends_become_lf_wherever_they_are_cut(file, size: int):
 def test_unknown_and_unfit_encodings(file, name: str):
     """Catches a traceback for a mistyped name, and codecs that are no encodings of files."""
     for vocabulary in ("characters", "bytes"):
-        with pytest.raises(SettingsError, match="encoding "):
+        with pytest.raises(SettingsError, match="`encoding` must be one "):
             read(file(b"abc"), name, vocabulary=vocabulary)
 
 

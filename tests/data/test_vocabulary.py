@@ -107,8 +107,8 @@ def test_the_first_unknown_character_is_named(text: str, named: str):
     with pytest.raises(UnknownCharacterError) as caught:
         of("ab", unknown=True).encode(text, what="the prompt")
     assert str(caught.value) == (
-        f"{named} of the prompt is not in this model's vocabulary of 2 characters; pass --unknown skip or "
-        "--unknown replace, or use a byte-level model (trained with --vocabulary bytes)"
+        f"{named} of the prompt is not in this model's vocabulary of 2 characters; pass `unknown='skip'` or "
+        "`unknown='replace'`, or use a byte-level model (trained with `vocabulary='bytes'`)"
     )
 
 
@@ -135,7 +135,7 @@ def test_unknown_characters(characters: str, unknown: bool, expected: list[int])
 def test_replacing_where_nothing_can_stand_in():
     """Catches an id of None, and an error where there is nothing to replace."""
     assert of("ab").encode("ba", "replace").tolist() == [1, 0]
-    with pytest.raises(UnknownCharacterError, match=r"^--unknown replace needs a model with an unknown token .*skip"):
+    with pytest.raises(UnknownCharacterError, match=r"^`unknown='replace'` needs a model with an unknown token .*skip"):
         of("ab").encode("é", "replace")
 
 

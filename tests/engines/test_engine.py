@@ -100,7 +100,7 @@ def test_auto_without_kernels_and_torch_is_numpy_and_says_so(without_kernels, wi
 def test_kernels_that_are_not_there_are_refused_by_name(without_kernels):
     """A flag that is taken and does nothing."""
     with pytest.raises(
-        DeviceError, match="--engine native needs charloom's kernels, which are not used here: not built"
+        DeviceError, match="`engine='native'` needs charloom's kernels, which are not used here: not built"
     ):
         choose_engine(settings(engine="native"), "lstm")
 
@@ -111,7 +111,7 @@ def test_the_kernels_refuse_a_precision_that_they_lack(monkeypatch):
     monkeypatch.setattr(engine, "chosen", lambda: kernels)
     monkeypatch.setattr(native, "chosen", lambda: kernels)
     with pytest.raises(
-        DeviceError, match=r"--precision bf16 on a CPU needs AVX512-BF16 or AMX; .* use --precision fp32"
+        DeviceError, match=r"`precision='bf16'` on a CPU needs AVX512-BF16 or AMX; .* use `precision='fp32'`"
     ):
         choose_engine(settings(precision="bf16", device="cpu"), "lstm")
 
@@ -119,10 +119,10 @@ def test_the_kernels_refuse_a_precision_that_they_lack(monkeypatch):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"engine": "torch"}, f"--engine torch needs {INSTALL}"),
-        ({"device": "cuda"}, f"--device cuda needs {INSTALL}"),
-        ({"device": "mps"}, f"--device mps needs {INSTALL}"),
-        ({"precision": "bf16"}, f"--precision bf16 needs {INSTALL}"),
+        ({"engine": "torch"}, f"`engine='torch'` needs {INSTALL}"),
+        ({"device": "cuda"}, f"`device='cuda'` needs {INSTALL}"),
+        ({"device": "mps"}, f"`device='mps'` needs {INSTALL}"),
+        ({"precision": "bf16"}, f"`precision='bf16'` needs {INSTALL}"),
     ],
 )
 def test_what_needs_torch_says_what_to_install(without_torch, without_kernels, asked, message):
@@ -136,7 +136,7 @@ def test_kernels_arithmetic_on_the_cpu():
     """A GPU that was asked for and a CPU that is used in silence."""
     with pytest.raises(DeviceError) as error:
         choose_engine(settings(engine="native", device="cuda"), "lstm")
-    assert str(error.value) == "--device cuda needs --engine torch; --engine native computes on the CPU"
+    assert str(error.value) == "`device='cuda'` needs `engine='torch'`; `engine='native'` computes on the CPU"
 
 
 @pytest.mark.parametrize(("name", "value"), [("device", "cuda"), ("device", "mps"), ("precision", "bf16")])
@@ -144,7 +144,9 @@ def test_numpy_refuses_what_it_cannot_do(name, value):
     """A flag that is taken and does nothing."""
     with pytest.raises(DeviceError) as error:
         choose_engine(settings(engine="numpy", **{name: value}), "lstm")
-    assert str(error.value) == f"--{name} {value} needs --engine torch; --engine numpy computes on the CPU in fp32"
+    assert (
+        str(error.value) == f"`{name}={value!r}` needs `engine='torch'`; `engine='numpy'` computes on the CPU in fp32"
+    )
 
 
 def run(program, *arguments, cwd):

@@ -569,7 +569,7 @@ def test_a_kind_is_told_by_content(L, saved, apart, alphabet, characters, tmp_pa
 def test_without_characters(keras_2, arrays):
     """A model whose alphabet nobody knows."""
     with pytest.raises(
-        SettingsError, match=r"--characters must be given for old\.h5: a file with the network's 10 characters"
+        SettingsError, match=r"`characters` must be given for old\.h5: a file with the network's 10 characters"
     ):
         import_model(lstm_file(keras_2, arrays), None, print)
 

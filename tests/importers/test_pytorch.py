@@ -198,7 +198,7 @@ def test_a_bare_state_dict_takes_its_characters_from_a_file(file, alphabet, char
     torch.save(net.state_dict(), file)
     assert apart(import_model(file, characters, print), alphabet, net.logits) < CLOSE
     with pytest.raises(
-        SettingsError, match=r"--characters must be given for rnn\.net: a file with the network's 10 characters"
+        SettingsError, match=r"`characters` must be given for rnn\.net: a file with the network's 10 characters"
     ):
         import_model(file, None, print)
 
@@ -206,7 +206,7 @@ def test_a_bare_state_dict_takes_its_characters_from_a_file(file, alphabet, char
 def test_characters_are_refused_where_the_file_has_its_own(file, alphabet, characters):
     """Two sources of one truth."""
     torch.save(lesson(CharRNN(), alphabet), file)
-    with pytest.raises(SettingsError, match="--characters must be left out"):
+    with pytest.raises(SettingsError, match="`characters` must be left out"):
         import_model(file, characters, print)
 
 

@@ -64,20 +64,20 @@ def test_every_form(written, content, characters):
         ('{"a": 1, "b": 2, "c": 3}', "indices must be 0 … 2, each once; 0 is missing"),
         ('{"a": 0, "b": 1, "c": "2"}', "indices must be 0 … 2, each once"),
         ('{"a": [], "b": {}}', "indices must be"),
-        (b"ab\xff", "--characters must be UTF-8; .* at 2"),
+        (b"ab\xff", "`characters` must be a UTF-8 file; .* at offset 2"),
     ],
 )
 def test_what_is_refused(written, content, says):
     """Tokens that stand for other characters than the network's, or a traceback."""
     with pytest.raises(SettingsError, match=says) as error:
         read_characters(written(content), 3)
-    assert str(error.value).startswith("--characters ")
+    assert str(error.value).startswith("`characters` ")
     assert "\n" not in str(error.value)
 
 
 def test_a_missing_file(tmp_path):
     """A traceback for a slip of the pen."""
-    with pytest.raises(SettingsError, match=r"--characters must be a file that can be read; .*: No such file"):
+    with pytest.raises(SettingsError, match=r"`characters` must be a file that can be read; .*: No such file"):
         read_characters(tmp_path / "nowhere", 3)
 
 

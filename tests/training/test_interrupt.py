@@ -127,5 +127,5 @@ def test_a_signal_while_training_saves(tmp_path, corpus_file, number):
         process.send_signal(number)
         err = process.communicate()[1]
     assert process.returncode == 130
-    assert err.splitlines()[-1].endswith("go on with: charloom train --resume run")
+    assert err.splitlines()[-1].endswith("resume the run: charloom train --resume run")
     assert (tmp_path / "run" / "last" / "resume.json").exists()

@@ -171,8 +171,8 @@ def test_ctrl_c_saves_and_the_command_that_it_prints_goes_on(tmp_path, corpus_fi
     out, shown = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     message = shown.splitlines()[-1]
-    assert message.startswith(f"charloom: stopped at step {step_of(run)}; go on with: ")
-    command, *arguments = shlex.split(message.partition("go on with: ")[2])
+    assert message.startswith(f"charloom: stopped at step {step_of(run)}; everything is saved in ")
+    command, *arguments = shlex.split(message.partition("resume the run: ")[2])
     assert (command, arguments) == ("charloom", ["train", "--resume", str(run)])
     assert resume(Path(arguments[-1])).step == 200
     train(corpus_file, tmp_path / "straight", **values)
@@ -196,8 +196,8 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays_whole(tmp_path, c
     out, shown = process.communicate(timeout=60)
     assert (process.returncode, out) == (1, "")
     assert shown == (
-        f"charloom: {run} cannot be written: File too large; the last checkpoint is whole; free disk space, then: "
-        f"charloom train --resume {run}\n"
+        f"charloom: {run} cannot be written: File too large; the last checkpoint is whole; free disk space, "
+        f"then resume the run: charloom train --resume {run}\n"
     )
     assert step_of(run) == 4
     assert not [path.name for path in run.iterdir() if ".new" in path.name]

@@ -82,11 +82,11 @@ def test_out_takes_a_new_or_an_empty_folder_and_nothing_else(tmp_path, corpus_fi
     train(corpus_file, mine, steps=1)
     before = (mine / "best" / "model.safetensors").read_bytes()
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(SettingsError, match=f"--out must be a new or empty folder; {mine} holds files"):
+    with pytest.raises(SettingsError, match=f"`out` must be a new or empty folder; {mine} holds files"):
         train(corpus_file, mine, seed=1)
-    with pytest.raises(SettingsError, match=r"--out must be a folder that can be written; .*file: File exists"):
+    with pytest.raises(SettingsError, match=r"`out` must be a folder that can be written; .*file: File exists"):
         train(corpus_file, tmp_path / "file")
-    with pytest.raises(SettingsError, match=r"--out must be a folder that can be written; .*file: File exists"):
+    with pytest.raises(SettingsError, match=r"`out` must be a folder that can be written; .*file: File exists"):
         train(corpus_file, tmp_path / "file" / "below")
     assert (mine / "best" / "model.safetensors").read_bytes() == before
     assert (tmp_path / "file").read_text() == "mine"
@@ -142,7 +142,7 @@ def test_everything_reported_is_in_the_log(tmp_path, zen):
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     shown = sorted(json.dumps(event.to_json(), sort_keys=True) for event in events)
     assert sorted(json.dumps(line, sort_keys=True) for line in log) == shown
-    assert any(isinstance(event, Notice) and "too short for 500 x 8" in event.text for event in events)
+    assert any(isinstance(event, Notice) and "too short for a batch of 500 x 8" in event.text for event in events)
     end = log[-1]
     assert end["event"] == "finished"
     for name in ("validation", "test"):
@@ -212,7 +212,7 @@ def test_a_torn_log_is_skipped_with_a_notice_and_the_run_ends(copy, damage, line
     events = []
     assert resume(copy, events).step == 6
     said = [event.text for event in events if isinstance(event, Notice)]
-    assert said == ([f"log.jsonl holds {lines} that cannot be read, as a power cut leaves them; skipped"] * bool(lines))
+    assert said == ([f"log.jsonl has {lines} that cannot be read, perhaps after a power cut; skipped"] * bool(lines))
     shown = [json.dumps(event.to_json(), ensure_ascii=False) for event in events]
     assert path.read_text(encoding="utf-8", errors="replace").split("\n")[-len(shown) - 1 : -1] == shown
     assert resume(copy, []).step == 6
@@ -298,7 +298,7 @@ def test_of_two_runs_that_are_given_one_empty_folder_one_gets_it(tmp_path, corpu
         return folder
 
     monkeypatch.setattr(run_module, "new_folder", with_another_between)
-    with pytest.raises(SettingsError, match=f"--out must be a new or empty folder; another run began in {out}"):
+    with pytest.raises(SettingsError, match=f"`out` must be a new or empty folder; another run began in {out}"):
         train(corpus_file, out)
     assert ended[0].step == resume(out).step == 3
 
@@ -317,7 +317,9 @@ def test_nothing_is_written_through_a_link(copy, tmp_path, name):
         (copy / name).rename(tmp_path / "before")
     (copy / name).symlink_to(mine)
     before = mine.read_text() if mine.is_file() else everything_in(mine)
-    with pytest.raises(TrainingError, match=f"{name} cannot be written: a link, and none is followed; .*; mend"):
+    with pytest.raises(
+        TrainingError, match=f"{name} cannot be written: a link, and none is followed; .*; remove this obstacle"
+    ):
         resume(copy)
     assert before == (mine.read_text() if mine.is_file() else everything_in(mine))
 
@@ -349,8 +351,8 @@ def test_a_run_whose_budget_is_spent_says_so_and_is_still_measured(tmp_path, cor
         events = []
         ends.append(resume(tmp_path / "run", events))
         assert [event.text for event in events if isinstance(event, Notice)] == [
-            "this run had come to its end: 3 of 3 steps; its best model is measured once more; to train on, give a "
-            f"larger budget: charloom train --resume {tmp_path / 'run'} --steps 6"
+            "this run has already ended: 3 of 3 steps; its best model is measured again; "
+            "to train longer, resume it with a larger budget, such as `steps=6`"
         ]
         assert "test_nats" in load_model(tmp_path / "run").metadata
     assert ends[0] == ends[1]
@@ -413,7 +415,7 @@ def larger(name):
 
 
 DAMAGE = {
-    "no run.toml": (lambda folder: (folder / "run.toml").unlink(), "needs a run folder with a run.toml"),
+    "no run.toml": (lambda folder: (folder / "run.toml").unlink(), "a folder with a run.toml"),
     "run.toml not TOML": (lambda folder: (folder / "run.toml").write_text("= 3"), "run.toml must hold the settings"),
     "run.toml not UTF-8": (lambda folder: (folder / "run.toml").write_bytes(b"\xff"), "run.toml must hold"),
     "run.toml odd": (lambda folder: (folder / "run.toml").write_text("[training]\nlr = -1"), "run.toml .*lr must be"),
@@ -479,7 +481,7 @@ def test_a_run_of_an_older_version_has_no_checksums(copy):
 
 def test_a_folder_that_is_no_run_is_one_error(tmp_path):
     for folder in (tmp_path, tmp_path / "none"):
-        with pytest.raises(ModelError, match=r"--resume needs a run folder with a run\.toml"):
+        with pytest.raises(ModelError, match=r"a folder with a run\.toml"):
             resume(folder)
 
 

@@ -160,16 +160,16 @@ def test_patience_stops_after_so_many_validations_without_a_better_one(tmp_path)
     again = Session(tmp_path, Scripted(scores=scores), resumed=True, steps=20, validate_every=1, patience=3)
     assert again.trainer.train().step == 6
     [said] = again.seen(Notice)
-    assert said.text.startswith("this run had come to its end: 3 validations without a better one; its best model is")
+    assert said.text.startswith("this run has already ended: 3 validations without a better one; its best model is")
 
 
 @pytest.mark.parametrize(
     ("budgets", "said"),
     [
-        ({"steps": 7}, "7 of 7 steps; .* --steps 14"),
-        ({"steps": 2}, "7 of 2 steps; .* --steps 14"),
-        ({"steps": 9, "epochs": 1}, r"1\.4 of 1 epochs; .* --epochs 3"),
-        ({"steps": None, "minutes": 0.125}, r"0\.[23] of 0\.125 minutes; .* --minutes 1"),
+        ({"steps": 7}, "7 of 7 steps; .* `steps=14`"),
+        ({"steps": 2}, "7 of 2 steps; .* `steps=14`"),
+        ({"steps": 9, "epochs": 1}, r"1\.4 of 1 epochs; .* `epochs=3`"),
+        ({"steps": None, "minutes": 0.125}, r"0\.[23] of 0\.125 minutes; .* `minutes=1`"),
     ],
 )
 def test_a_spent_budget_is_named_with_what_to_give(tmp_path, budgets, said):
@@ -258,7 +258,7 @@ def test_a_loss_that_is_not_finite_rewinds_once_and_halves_the_rate(tmp_path):
     engine = Scripted(losses={6: math.nan})
     session = trained(tmp_path, engine, validate_every=2, checkpoint_every=2, epochs=2)
     assert [event.text for event in session.seen(Notice)] == [
-        "the loss was not finite at step 5: back to step 4, with half the learning rate"
+        "the loss was not finite at step 5; training goes back to step 4, with half the learning rate"
     ]
     assert engine.rates == [1.0] * 6 + [0.5] * 6
     assert engine.states[6] == 4, "the state of the checkpoint"
@@ -273,7 +273,7 @@ def test_a_second_loss_that_is_not_finite_is_the_end(tmp_path, second):
     """Rewinding for ever; a message that does not say what to do; a best model lost."""
     engine = Scripted(losses={6: math.inf, second: math.nan}, scores={2: 0.5})
     session = Session(tmp_path, engine, validate_every=2, checkpoint_every=2, steps=20)
-    with pytest.raises(TrainingError, match=r"again at step \d+, .* smaller --lr or --clip; .*best holds the best"):
+    with pytest.raises(TrainingError, match=r"at step \d+ it was not, .*best holds .* smaller `lr` or `clip`$"):
         session.trainer.train()
     assert saved_at(session.folder / "best") == 2
     assert len(session.seen(Notice)) == 1
@@ -287,7 +287,7 @@ def test_the_halved_rate_outlives_an_interruption(tmp_path):
     with pytest.raises(Interrupted):
         session.trainer.train()
     again = Session(tmp_path, Scripted(losses={1: math.nan}), resumed=True)
-    with pytest.raises(TrainingError, match="again"):
+    with pytest.raises(TrainingError, match="for the second time"):
         again.trainer.train()
 
 
@@ -341,7 +341,9 @@ def test_stopping_saves_says_how_to_go_on_and_going_on_ends_as_if_it_had_not(tmp
     folder.mkdir()
     ask = iter([False, False, True])
     session = Session(folder, Scripted(), stop=lambda: next(ask), validate_every=2)
-    with pytest.raises(Interrupted, match=f"stopped at step 3; go on with: charloom train --resume '{folder}/run'$"):
+    with pytest.raises(
+        Interrupted, match=f"^stopped at step 3; everything is saved in {folder}/run; .*resume the run$"
+    ):
         session.trainer.train()
     assert (session.progress["step"], saved_at(session.folder / "last")) == (3, 3)
     again = Session(folder, Scripted(), resumed=True, validate_every=2)

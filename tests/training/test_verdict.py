@@ -26,13 +26,13 @@ FALLING = course(2.0, 1.8, 1.7)
 @pytest.mark.parametrize(
     ("curve", "seen", "unseen", "read", "word", "advice"),
     [
-        (FALLING, 1.65, 1.7, 4, "under-fitted: ", "More minutes would help most, and with them a larger"),
-        (FALLING, 1.65, 1.7, 0.5, "under-fitted: ", "or a smaller network"),
-        (FALLING, 1.65, 1.7, 20, "under-fitted, for a network so small", "A larger one"),
+        (FALLING, 1.65, 1.7, 4, "under-fitted: ", "More minutes, together with a larger"),
+        (FALLING, 1.65, 1.7, 0.5, "under-fitted: ", "or a smaller `hidden`"),
+        (FALLING, 1.65, 1.7, 20, "under-fitted; the network is small", "A larger `hidden`"),
         (FALLING, 1.45, 1.7, 4, "well fitted: ", "More minutes"),
         (FALLING, 1.45, 1.7, 0.5, "well fitted: ", "More minutes"),
-        (FALLING, 1.45, 1.7, 20, "well fitted, for a network so small", "A larger one"),
-        (FALLING, 0.9, 1.7, 20, "fitted as far as this text goes", "More text"),
+        (FALLING, 1.45, 1.7, 20, "well fitted; the network is small", "A larger `hidden`"),
+        (FALLING, 0.9, 1.7, 20, "fitted as well as this text allows", "More text"),
         (
             course(2.0, 1.5, 1.6),
             0.9,
@@ -82,7 +82,7 @@ def test_a_training_loss_that_rose(curve, seen, words):
     """`over-fitted … 50997761420% worse … more text would help most`: the learning rate was 1,000."""
     found = said(curve, seen, 3.0)
     assert found.startswith(words)
-    assert found.endswith("A smaller --lr would help most")
+    assert found.endswith("A smaller `lr` would help most")
     assert "%" not in found
 
 
@@ -93,12 +93,12 @@ def test_no_better_than_frequencies():
     assert found.startswith(
         "stalled: 3.200 nats/char on text that it learnt from, 3.180 on text that it never saw; the"
     )
-    assert found.endswith("the frequencies of its chars alone give 3.300. A smaller --lr would help most")
+    assert found.endswith("the frequencies of its chars alone give 3.300. A smaller `lr` would help most")
     slow = course(4.15, 4.1, 4.06, 4.03, training=[4.17, 4.12, 4.07, 4.05])
     found = said(slow, 4.03, 4.03, read=20)
     assert found.startswith("under-fitted: ")
-    assert found.endswith("More minutes would help most, or a larger --lr")
-    assert said(course(3.8), 3.8, 3.8).endswith("or a larger --lr")
+    assert found.endswith("More minutes would help most, or a larger `lr`")
+    assert said(course(3.8), 3.8, 3.8).endswith("or a larger `lr`")
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ from pathlib import Path
 import click
 
 from charloom.cli.display import open_display
+from charloom.cli.options import range_of
 from charloom.cli.screen import tell, write
 from charloom.cli.train import run
+from charloom.config import TrainingSettings
 from charloom.evaluation.compressors import compressed
 from charloom.evaluation.text import bytes_of
 
@@ -17,10 +19,11 @@ CLEANING = {"collapse_spaces": True}  # the reference is indented, and English i
 BEGIN = "The "
 TEMPERATURE = 0.5  # a model of one minute spells well enough up to here
 LENGTH = 800  # characters: half a page
+MINUTES = range_of(TrainingSettings.model_fields["minutes"])
 
 
 @click.command()
-@click.option("--minutes", default="1", metavar="X", help="how long to train  [1]")
+@click.option("--minutes", default="1", metavar="X", help=f"how long to train  [{MINUTES}; 1]")
 @click.option("--out", metavar="DIR", type=Path, help="the run folder; new or empty  [runs/python-docs-<n>]")
 def command(minutes: str, out: Path | None) -> None:
     """Train for a minute on the reference of the Python language, which every Python carries, and show text

@@ -21,6 +21,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from charloom.cli.flags import as_flags
 from charloom.cli.screen import discard, one_line, shown, stderr_may_fail, tell, tell_line
 from charloom.training.events import Event, Finished, Notice, Planned, Report, Sample, Started, Step, Validation
 
@@ -67,7 +68,10 @@ def _notice_only(event: Event) -> None:
 
 
 class JsonDisplay:
-    """One event a line on stdout. If the reader closes the pipe, training continues without this display."""
+    """One event a line on stdout, as in log.jsonl: texts name settings as Python does, like the other fields.
+
+    If the reader closes the pipe, training continues without this display.
+    """
 
     def __init__(self) -> None:
         self._read = True
@@ -82,7 +86,7 @@ class JsonDisplay:
         except OSError as error:
             self._read = False
             discard(sys.stdout)
-            tell_line(f"stdout cannot be written: {error.strerror}; training goes on, see log.jsonl")
+            tell_line(f"stdout cannot be written: {error.strerror}; training continues; log.jsonl has all events")
 
 
 class EventLines:
@@ -158,7 +162,7 @@ def _finished(event: Finished, unit: str) -> list[str]:
     if event.test_nats is not None:
         lines.append(f"test, whole split: {loss(event.test_nats, unit)}")
     if event.verdict is not None:
-        lines.append(event.verdict)
+        lines.append(as_flags(event.verdict))
     return lines
 
 

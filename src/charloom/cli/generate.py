@@ -9,18 +9,23 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from charloom.cli.options import field_options
 from charloom.cli.screen import tell_line, write
+from charloom.config import validated
 from charloom.errors import CharloomError, SettingsError, TextError
-
-if TYPE_CHECKING:
-    from charloom.model import Model
+from charloom.inference.options import GenerationOptions
+from charloom.inference.sampling import Sampling
+from charloom.model import MOST_SEQUENCES, Model
 
 SEED_BITS = 32  # of a seed that is drawn: short enough to be typed again, and exact in any program's JSON
 TURN = 200  # characters of an answer with --interactive
+
+FIELDS = {name: field for name, field in GenerationOptions.model_fields.items() if name != "index"}
+FIELDS = dict(sorted(FIELDS.items(), key=lambda item: item[0] in Sampling.model_fields))  # what is common comes first
 
 
 @click.command(
@@ -37,71 +42,55 @@ TURN = 200  # characters of an answer with --interactive
 @click.argument("model")
 @click.option(
     "--prompt",
-    "prompts",
+    "prompt",
     multiple=True,
     metavar="TEXT|@FILE|-",
-    help="what to continue: a text, a file's, or stdin's; several give several texts",
+    help="the text to continue, or a file or stdin that contains it; may be given several times",
 )
-@click.option("--length", metavar="N", help="characters to generate  [1000; 200 with --interactive]")
-@click.option("--records", metavar="N", help="generate N whole records, with a model trained with --records")
-@click.option("--temperature", metavar="X", help="below 1 safer, above 1 bolder, 0 like --greedy  [0.8]")
-@click.option("--top-k", metavar="N", help="choose from the N most probable characters only")
-@click.option("--top-p", metavar="X", help="choose from the fewest characters that together have probability X")
-@click.option("--min-p", metavar="X", help="choose from characters at least X times as probable as the most probable")
-@click.option("--greedy", is_flag=True, help="always take the most probable character")
+@field_options(FIELDS)
 @click.option(
-    "--repetition-penalty", metavar="X", help="above 1 makes the last characters less probable, below 1 more  [1]"
+    "--count", default=1, metavar="N", type=int, help=f"texts after each prompt  [1 to {MOST_SEQUENCES:,}; 1]"
 )
-@click.option("--repetition-window", metavar="N", help="the last characters that the penalty sees  [64]")
-@click.option("--no-repeat-ngram-size", metavar="N", help="never repeat N characters in the same order")
-@click.option("--seed", metavar="N", type=int, help="the same seed gives the same text  [drawn; --json shows it]")
-@click.option("--stop", multiple=True, metavar="TEXT", help="end before this text; may be given several times")
-@click.option("--count", default=1, metavar="N", type=int, help="generate N texts after each prompt  [1]")
-@click.option("--adapt", metavar="FILE", multiple=True, help="learn from this text first, by reading it once")
-@click.option("--unknown", metavar="error|skip|replace", help="prompt characters that the model does not know  [error]")
 @click.option(
-    "--precision",
-    metavar="auto|fp32|bf16|int8",
-    help="of the arithmetic; bf16 and int8 are faster, and give another text  [auto: fp32]",
+    "--adapt", metavar="FILE", multiple=True, help="first train on this text, once; the model on disk stays the same"
 )
-@click.option("--threads", metavar="N", help="CPU threads at most; the text is the same  [all cores]")
 @click.option(
-    "--interactive", is_flag=True, help="continue each line that is typed; an empty line goes on with the last"
+    "--interactive",
+    is_flag=True,
+    help=f"continue each line of stdin, by {TURN} characters; an empty line continues the last text",
 )
 @click.option(
     "--json",
     "as_json",
     is_flag=True,
-    help="a JSON object a text: index, seed, prompt, text; with --records one a record, also with its number",
+    help="print one JSON object for each text: index, seed, prompt, text; with --records for each record",
 )
 def command(
     model: str,
-    prompts: tuple[str, ...],
+    prompt: tuple[str, ...],
     count: int,
     adapt: tuple[str, ...],
     interactive: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Generate text with MODEL, a model folder or a run folder, and print it as it is made.
+    """Generate text with MODEL, a model folder or a run folder, and print it while it is made.
 
-    The prompt comes first and the text follows it. A model trained with --binary takes a prompt from a file or stdin
-    as it is, and gives bytes, without a newline at the end. In --json its bytes that are no UTF-8 are surrogate
-    escapes (PEP 383).
+    The text follows its prompt. A token is a character, or a byte of a byte-level model. A model trained with --binary
+    reads a prompt from a file or stdin as raw bytes and prints raw bytes, without a newline at the end. In --json,
+    bytes that are not UTF-8 are surrogate escapes (PEP 383).
     """
-    from charloom.config import validated
-    from charloom.inference.options import GenerationOptions
-    from charloom.model import Model
-
     given = {name: value for name, value in options.items() if not (value is None or value is False or value == ())}
     given.setdefault("seed", secrets.randbits(SEED_BITS))
     validated(GenerationOptions, given)  # before a text is learnt for it
-    if [*prompts, *adapt].count("-") > 1:
-        raise SettingsError("stdin can be read only once; all but one of --prompt - and --adapt - must name a file")
-    if interactive and (prompts or as_json or count != 1 or "-" in adapt):
-        raise SettingsError("--interactive takes its prompts from the keyboard; leave out --prompt, --count and --json")
+    if [*prompt, *adapt].count("-") > 1:
+        raise SettingsError("stdin can be read only once; give - to one --prompt or --adapt only")
+    if interactive and (prompt or as_json or count != 1 or "-" in adapt):
+        raise SettingsError(
+            "--interactive reads its prompts from stdin; leave out --prompt, --count, --json and --adapt -"
+        )
     loaded = _adapted(model, adapt, given.get("unknown", "error")) if adapt else Model.load(model)
-    texts = [_prompt(prompt, loaded.vocabulary.binary) for prompt in prompts or ("",)]
+    texts = [_prompt(each, loaded.vocabulary.binary) for each in prompt or ("",)]
     if interactive:
         _interact(loaded, given)
     elif as_json and "records" in given:
@@ -194,7 +183,7 @@ def _prompt(prompt: str, binary: bool) -> str:
         return prompt
     if prompt == "@":
         raise SettingsError(
-            "--prompt @FILE must name a file; got @ alone; a prompt that is @ can come from stdin: --prompt -"
+            "--prompt @FILE must name a file; got @ alone; the prompt @ itself can be given on stdin, with --prompt -"
         )
     try:
         data = sys.stdin.buffer.read() if prompt == "-" else Path(prompt[1:]).read_bytes()
@@ -207,9 +196,9 @@ def _prompt(prompt: str, binary: bool) -> str:
             raise TextError(f"--prompt {prompt} must be UTF-8; {found}") from None
         reason = error.strerror if isinstance(error, OSError) else error
         if prompt == "-":
-            raise TextError(f"--prompt - needs a stdin that can be read: {reason}") from None
+            raise TextError(f"--prompt - needs a stdin that can be read; {reason}") from None
         raise SettingsError(
             f"--prompt @FILE must name a file that can be read; {prompt[1:]}: {reason}; "
-            "a prompt that begins with @ can come from stdin: --prompt -"
+            "a prompt that begins with @ can be given on stdin, with --prompt -"
         ) from None
     return text.replace("\r\n", "\n").removesuffix("\n")

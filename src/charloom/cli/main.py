@@ -11,6 +11,7 @@ import importlib
 import io
 import keyword
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -18,8 +19,9 @@ from typing import Any, TextIO
 
 import click
 
+from charloom.cli.flags import as_flags
 from charloom.cli.screen import discard, open_closed_streams, tell, tell_line
-from charloom.errors import CharloomError, SettingsError
+from charloom.errors import CharloomError
 from charloom.training.interrupt import prompt_interrupt
 
 TRACEBACK = "CHARLOOM_TRACEBACK"
@@ -70,12 +72,12 @@ class CommandGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command; a setting at the start of an error is shown as its flag."""
+        """Runs the command; arguments of Python in an error are shown as its flags."""
         try:
             return super().invoke(ctx)
-        except SettingsError as error:
-            command = self.get_command(ctx, ctx.invoked_subcommand or "")
-            raise SettingsError(_as_flag(str(error), command.params if command else [])) from None
+        except CharloomError as error:
+            error.args = (as_flags(str(error), self.get_command(ctx, ctx.invoked_subcommand or "")),)
+            raise
         except BrokenPipeError:
             ctx.exit(0)  # the reader of the pipe closed it (`| head`); click would make that a failure
 
@@ -83,12 +85,6 @@ class CommandGroup(click.Group):
         """The list in `--help`."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
-
-
-def _as_flag(message: str, parameters: Sequence[click.Parameter]) -> str:
-    name, _, rest = message.partition(" ")
-    flag = next((p.opts[0] for p in parameters if isinstance(p, click.Option) and p.name == name), name)
-    return f"{flag} {rest}"
 
 
 @click.group(
@@ -122,13 +118,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         status = _complain(_with_hint(error), error.exit_code)
     except CharloomError as error:
-        status = _complain(str(error), error.exit_status)
+        status = _complain(_with_command(error), error.exit_status)
     except BrokenPipeError:  # from buffered output; `CommandGroup.invoke` handles the usual case
         status = 0
     except MemoryError:
-        status = _complain("out of memory; lower --batch-size, --seq-length or --hidden", 1)
+        status = _complain("the memory is full; use a smaller --batch-size, --seq-length or --hidden", 1)
     except ImportError as error:  # a package that is missing, damaged, or too large for `ulimit -v`
-        status = _complain(f"every package must load; {_first(error)}; give it more memory, or install it again", 1)
+        status = _complain(f"every package must load; {_first(error)}; free memory, or install charloom again", 1)
     except OSError as error:
         status = _complain(f"{error.filename or 'reading or writing failed'}: {error.strerror or error}", 1)
     except Exception as error:
@@ -163,9 +159,14 @@ def _unexpected(error: Exception) -> str:
     if os.environ.get(TRACEBACK):
         traceback.print_exception(error)
     return (
-        f"a bug in charloom, {type(error).__name__}: {error}; please report it with the command that you typed and "
-        f"the output of {TRACEBACK}=1"
+        f"this is a bug in charloom, {type(error).__name__}: {error}; please report it with the command that you typed "
+        f"and its output with {TRACEBACK}=1"
     )
+
+
+def _with_command(error: CharloomError) -> str:
+    """The message and, for a run that can be resumed, the command that does so."""
+    return f"{error}: charloom train --resume {shlex.quote(str(error.run))}" if error.run else str(error)
 
 
 def _with_hint(error: click.ClickException) -> str:

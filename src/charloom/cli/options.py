@@ -1,22 +1,34 @@
-"""Flags made from the settings in `config.py`.
+"""Flags made from fields of pydantic: the settings in `config.py`, the options in `inference/options.py`.
 
-A flag's value is handed on as typed (a switch as true): the settings check it, so there is one judge and one message.
+A flag's value is handed on as typed (a switch as true): the field checks it, so there is one judge and one message.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, get_args, get_origin
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import click
 from pydantic.fields import FieldInfo
 
 from charloom import earlier
+from charloom.cli.flags import as_flags
 from charloom.cli.screen import tell_line
 from charloom.config import PLANNED, SECTIONS, with_current_names
 
 SETTING_NAMES = [name for section in SECTIONS.values() for name in section.model_fields]
 METAVARS = {int: "N", float: "X", str: "TEXT"}
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class FieldOption(click.Option):
+    """An option whose help names other arguments as flags of the command."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """The flag with its metavar, and its help."""
+        record = super().get_help_record(ctx)
+        return record and (record[0], as_flags(record[1], ctx.command))
 
 
 class SettingsCommand(click.Command):
@@ -48,29 +60,73 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     A former name of a setting is a flag too, which the help does not show.
     """
     fields = {name: field for section in SECTIONS.values() for name, field in section.model_fields.items()}
-    for name, field in reversed(fields.items()):
-        command = click.option(_flag(name, field), name, **_help(name, field))(command)
     for old, new in earlier.SETTINGS.items():
-        command = click.option(_flag(old, fields[new]), old, default=None, hidden=True)(command)
-    return command
+        command = click.option(_flag(old, fields[new], negatable=True), old, default=None, hidden=True)(command)
+    return field_options(fields, negatable=True)(command)
 
 
-def _flag(name: str, field: FieldInfo) -> str:
+def field_options(fields: Mapping[str, FieldInfo], negatable: bool = False) -> Decorator:
+    """A decorator that gives a command a flag for each of these fields.
+
+    Args:
+        fields: by the names of Python.
+        negatable: whether a switch has a flag that turns it off too, because a preset may turn it on.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for name, field in reversed(list(fields.items())):
+            command = click.option(_flag(name, field, negatable), name, cls=FieldOption, **_shown(name, field))(command)
+        return command
+
+    return decorate
+
+
+def _flag(name: str, field: FieldInfo, negatable: bool) -> str:
     flag = name.replace("_", "-")
-    return f"--{flag}/--no-{flag}" if field.annotation is bool else f"--{flag}"
+    return f"--{flag}/--no-{flag}" if field.annotation is bool and negatable else f"--{flag}"
 
 
-def _help(name: str, field: FieldInfo) -> dict[str, Any]:
-    """What the help says of a flag."""
+def _shown(name: str, field: FieldInfo) -> dict[str, Any]:
+    """What the help says of a flag: `[range; default]` comes last, where the description may say a default in words."""
     if field.annotation is bool:
-        return {"default": None, "help": field.description}  # a preset may have it on
-    shown = f"{field.default:g}" if isinstance(field.default, float) else field.default
-    planned = "planned, else " if name in PLANNED else ""
-    default = "" if field.default is None else f"  [{planned}{shown}]"
-    return {"metavar": _metavar(field.annotation), "help": f"{field.description}{default}"}
+        return {"is_flag": True, "default": None, "help": field.description}
+    described, _, in_words = str(field.description).partition("  [")
+    multiple = get_origin(field.annotation) is tuple
+    default = in_words.rstrip("]") if multiple or field.default is None else f"{_number(field.default)}"
+    brackets = "; ".join(filter(None, [range_of(field), f"planned, else {default}" if name in PLANNED else default]))
+    return {
+        "metavar": "TEXT" if multiple else _metavar(field.annotation),
+        "multiple": multiple,
+        "help": f"{described}  [{brackets}]" if brackets else described,
+    }
+
+
+def range_of(field: FieldInfo) -> str:
+    """The range of a number, in words, from the constraints of its field; empty for what is no number."""
+    inner = [extra for part in get_args(field.annotation) for extra in getattr(part, "__metadata__", ())]
+    constraints = [*field.metadata, *(each for extra in inner for each in extra.metadata)]
+    bound = {
+        sign: _number(value)
+        for sign in ("ge", "gt", "le", "lt")
+        for constraint in constraints
+        if (value := getattr(constraint, sign, None)) is not None
+    }
+    high = f" to {bound['le']}" if "le" in bound else f" to below {bound['lt']}" if "lt" in bound else ""
+    if "gt" in bound:
+        return f"above {bound['gt']}{high}"
+    return f"{'' if high else 'at least '}{bound['ge']}{high}" if "ge" in bound else ""
+
+
+def _number(value: Any) -> str:
+    """A default or a bound: digits in groups, a large power of two as such, and what is no number as it is."""
+    if isinstance(value, int) and value > 2**32:
+        return f"2^{value.bit_length() - 1}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _metavar(annotation: Any) -> str:
+    if get_origin(annotation) is Annotated:
+        return _metavar(get_args(annotation)[0])
     if get_origin(annotation) is Literal:
         return "|".join(get_args(annotation))
     inner = [_metavar(a) for a in get_args(annotation) if a is not type(None)]

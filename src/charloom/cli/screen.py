@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from charloom.cli.flags import as_flags
 from charloom.errors import CharloomError
 
 LONGEST = 1000
@@ -32,8 +33,11 @@ def shown(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """A text for a terminal, in one line; if it is too long, its beginning and its end, which has the advice."""
-    line = " ".join(shown(text).split())
+    """A message for a terminal, in one line, with its arguments as flags.
+
+    Of a message that is too long, it keeps the beginning, and the end, which has the advice.
+    """
+    line = " ".join(shown(as_flags(text)).split())
     if len(line) <= LONGEST:
         return line
     return f"{line[: LONGEST // 2]} … ({len(line) - LONGEST:,} characters are left out) … {line[-LONGEST // 2 :]}"

@@ -38,7 +38,9 @@ from charloom.training.interrupt import graceful_interrupt
     type=Path,
     help="go on with a run exactly where it stopped; only its budget can be changed",
 )
-@click.option("--from", "base", metavar="MODEL", help="the base model: fine-tune it (or the best one of a run) on PATH")
+@click.option(
+    "--from", "base_model", metavar="MODEL", help="the base model: fine-tune it (or the best one of a run) on PATH"
+)
 @click.option(
     "--preset",
     metavar="|".join(NAMES),
@@ -55,7 +57,7 @@ def command(
     paths: tuple[str, ...],
     out: Path | None,
     resume: Path | None,
-    base: str | None,
+    base_model: str | None,
     preset: str | None,
     plan_only: bool,
     quiet: bool,
@@ -74,41 +76,39 @@ def command(
     """
     given = given_settings(values)
     if plan_only and resume is not None:
-        raise SettingsError("--plan-only plans a new run; --resume goes on with one that has its settings")
+        raise SettingsError("--plan-only must be given without --resume: a run to resume has its settings already")
     if resume is not None:
-        _check_resume(paths, out, base, preset, given)
+        _check_resume(paths, out, base_model, preset, given)
     elif not paths:
-        raise SettingsError("train needs a text: charloom train PATH (or try: charloom demo)")
+        raise SettingsError("train needs a text; give a PATH: charloom train PATH (or try: charloom demo)")
     if preset is not None:
         given = with_preset(preset, given)
     if plan_only:
-        _show_plan(paths, given, base, as_json)
+        _show_plan(paths, given, base_model, as_json)
         return
     with open_display(quiet, as_json, tensorboard) as report:
-        finished = run(paths, given, out, resume, base, report)
+        finished = run(paths, given, out, resume, base_model, report)
     if not as_json:
         write(f"{Path(finished.run) / 'best'}\n")
 
 
-def _show_plan(paths: tuple[str, ...], given: dict[str, Any], base: str | None, as_json: bool) -> None:
+def _show_plan(paths: tuple[str, ...], given: dict[str, Any], base_model: str | None, as_json: bool) -> None:
     from charloom.training import start
 
-    planned = start.plan_only(paths, given, base, tell_line)
+    planned = start.plan_only(paths, given, base_model, tell_line)
     write((json.dumps(planned.to_json()) if as_json else "\n".join(plan_table(planned))) + "\n")
 
 
 def _check_resume(
-    paths: tuple[str, ...], out: Path | None, base: str | None, preset: str | None, given: dict[str, Any]
+    paths: tuple[str, ...], out: Path | None, base_model: str | None, preset: str | None, given: dict[str, Any]
 ) -> None:
     """A run goes on as it was; only its budget can be changed."""
-    asked = {"a PATH": paths, "--out": out, "--from": base, "--preset": preset}
+    asked = {"a PATH": paths, "--out": out, "--from": base_model, "--preset": preset}
     others = [flag for flag, value in asked.items() if value]
     others += ["--" + name.replace("_", "-") for name in given if name not in BUDGETS]
     if others:
         odd = others[0]
-        raise SettingsError(
-            f"--resume goes on with a run as it was, apart from its budget; got {odd} too; leave it out"
-        )
+        raise SettingsError(f"--resume changes nothing of a run but its budget; got {odd} too; leave it out")
 
 
 def run(
@@ -116,7 +116,7 @@ def run(
     given: dict[str, Any],
     out: Path | None,
     resume: Path | None,
-    base: str | None,
+    base_model: str | None,
     report: Report,
 ) -> Finished:
     """Starts or resumes a run with Ctrl-C handled."""
@@ -125,4 +125,4 @@ def run(
     with graceful_interrupt() as stop:
         if resume is not None:
             return start.resume(resume, {name: given[name] for name in BUDGETS if name in given}, report, stop)
-        return start.start(paths, given, out, base, report, stop)
+        return start.start(paths, given, out, base_model, report, stop)

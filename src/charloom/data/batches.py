@@ -191,7 +191,7 @@ def training_batches(
         layout = StreamBatches(ids, streams, seq_length, settings.state == "carry", last, wrap)
     if (layout.batch_size, seq_length) != (asked_B, asked_T):
         notice(
-            f"the training text ({len(ids):,} tokens) is too short for {asked_B} x {asked_T} characters a step; "
+            f"the training text ({len(ids):,} tokens) is too short for a batch of {asked_B} x {asked_T} tokens; "
             f"using {layout.batch_size} x {seq_length}"
         )
     return layout

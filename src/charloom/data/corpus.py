@@ -125,13 +125,13 @@ def open_corpus(
     """
     names = _listed(paths)
     if names.count("-") > 1:
-        raise SettingsError("stdin (-) can be read only once")
+        raise SettingsError("stdin (-) can be read only once; name it once")
     opener = _Opener(settings or TextSettings(), notice, size)
     documents = tuple(document for path in names for document in opener.open(path))
     if len(documents) == 1 and opener.settings.records == "file":
         notice(
-            f"{documents[0].name} is one file, so it makes one record; name a folder or several files, or cut it with "
-            "--records line, sentence or paragraph"
+            f"{documents[0].name} is one file, so it makes one record; name a folder or several files, or cut it into "
+            "records with `records='line'`, `records='sentence'` or `records='paragraph'`"
         )
     return Corpus(corpus_name(names), documents, opener.settings, size, notice)
 
@@ -186,13 +186,16 @@ class _Opener:
             self.notice(f"reading {path} in this folder, not the named corpus {path}")
         if os.path.isdir(path):
             return self._many(path, in_folder(path), "the folder")
-        if not exists and path != "-" and "://" not in path and glob.has_magic(path):
-            return self._glob(path)
+        if not exists and path != "-" and "://" not in path:
+            if glob.has_magic(path):
+                return self._glob(path)
+            known = ", ".join(named.NAMES)
+            raise TextError(f"{shown_path(path)}: no such file or folder; the named corpora are {known}")
         return [self._file(path, self.notice)]
 
     def _named(self, name: str) -> Iterable[Document]:
         if self.settings.field is not None:
-            raise SettingsError(f"--field is for {FIELD_FILES}; the corpus {name} has no fields")
+            raise SettingsError(f"`field` is for {FIELD_FILES}; the corpus {name} has no fields")
         return named.open_named(name, self.settings, self.notice, self.size)
 
     def _glob(self, pattern: str) -> Iterable[Document]:
@@ -204,7 +207,7 @@ class _Opener:
     def _file(self, path: str, notice: Notify) -> Document:
         source = find_source(path)
         if self.settings.field is not None and source.ending not in FIELD_ENDINGS:
-            raise SettingsError(f"--field is for {FIELD_FILES}; {source.shown} is none of these")
+            raise SettingsError(f"`field` is for {FIELD_FILES}; {source.shown} is none of these")
         document = open_document(source, self.settings, notice, self.size)
         if self.settings.field is not None:
             return FieldDocument(document, self.settings.field)
@@ -263,7 +266,7 @@ def _hint(document: FileDocument, notice: Notify) -> None:
     """Gives a notice about fields where none was chosen; a `.json` file without rows has no fields."""
     if names := FieldDocument(document, "").names():
         shown_names = ", ".join(map(repr, names[:SHOWN_FIELDS]))
-        notice(f"{document.name} is read whole, as text; --field NAME reads one field only; it has {shown_names}")
+        notice(f"{document.name} is read as plain text; `field` reads one field only; the fields are {shown_names}")
 
 
 def _counted(count: int, what: str) -> str:

@@ -26,7 +26,7 @@ from charloom.data.ids import Ids, check_ids, count_separators, separators_at
 from charloom.data.reading import Notify
 from charloom.data.record_shuffle import shuffle_records
 from charloom.data.vocabulary import RECORD_SEPARATOR, Vocabulary, code_points
-from charloom.errors import ModelError, TextError
+from charloom.errors import ModelError, TextError, in_a_file
 from charloom.files import opened, read, replace_file, sync
 
 SplitName = Literal["train", "validation", "test"]
@@ -100,7 +100,8 @@ def open_dataset(folder: Path) -> Dataset:
         reason = f"{Path(error.filename).name}: {error.strerror}"
         raise ModelError(f"{folder} must hold a run's data; {reason}; was the folder copied whole?") from None
     except (ValueError, TypeError, RecursionError, ModelError) as error:
-        raise ModelError(f"{folder / 'dataset.json'} must be as a run left it; it is damaged: {error}") from None
+        found = in_a_file(error)
+        raise ModelError(f"{folder / 'dataset.json'} must be as a run left it; it is damaged: {found}") from None
     bounds: dict[SplitName, tuple[int, int]] = {name: getattr(stored.bounds, name) for name in SPLITS}
     ordered = all(start <= stop for start, stop in bounds.values())
     if not ordered or size != max(stop for _, stop in bounds.values()) * vocabulary.dtype.itemsize:
@@ -152,10 +153,11 @@ def prepare(
         raise TextError(f"a text must have at least 2 characters; {corpus.name} has {characters} after cleaning")
     if vocabulary.kind == "bytes" and settings.vocabulary == "auto":
         notice(
-            f"more than {AUTO_BYTES_ABOVE:,} distinct characters: training on bytes (or pass --vocabulary characters)"
+            f"more than {AUTO_BYTES_ABOVE:,} distinct characters: the model is trained on bytes; "
+            "`vocabulary='characters'` trains it on characters"
         )
     if vocabulary.kind == "bytes" and settings.min_count > 1:
-        notice("--min-count changes nothing: a byte-level vocabulary is always all 256 bytes")
+        notice("`min_count` has no effect: a byte-level vocabulary always has all 256 bytes")
     path = folder / "ids.bin"
     with path.open("wb") as file:
         for chunk in corpus.chunks():
@@ -221,7 +223,7 @@ def _sizes(units: int, smallest: int, settings: TextSettings, notice: Notify) ->
     sizes = [first, second - first, units - second]
     for i in (1, 2):
         if fractions[i] and (sizes[i] < smallest or sizes[0] < smallest):
-            notice(f"the text is too short for a {SPLITS[i]} split; training takes its part")
+            notice(f"the text is too short for a {SPLITS[i]} split; the training split gets this part")
             sizes[0], sizes[i] = sizes[0] + sizes[i], 0
     return sizes
 
@@ -257,7 +259,8 @@ def _final_vocabulary(
         notice(f"the training split lacks {count} of the other splits ({named}); each becomes the unknown token")
     if not kept:
         raise TextError(
-            f"a character must occur {settings.min_count} times in the training split; none does; lower --min-count"
+            f"a character must occur {settings.min_count} times in the training split; none does; use a smaller "
+            "`min_count`"
         )
     unknown = not kept.issuperset(whole.characters) or (base is not None and base.unknown)
     return Vocabulary("characters", tuple(sorted(kept)), unknown, whole.separator)

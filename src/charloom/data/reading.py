@@ -178,8 +178,8 @@ def _lenient(checked: _Decoding, errors: str, notice: Notify) -> _Decoding:
     source, codec, first = checked.source, checked.codec, checked.fault
     if errors == "strict":
         raise TextError(
-            f"{source.shown}: {first} is not {codec.name}; pass --errors replace or ignore to read it anyway, or "
-            "--encoding if the text is in another encoding"
+            f"{source.shown}: {first} is not {codec.name}; pass `errors='replace'` or `errors='ignore'` to read it "
+            "anyway, or `encoding` if the text is in another encoding"
         )
     decoding = _Decoding(source, replace(codec, errors=COUNTED), checked.size)
     faults = characters = 0
@@ -188,7 +188,7 @@ def _lenient(checked: _Decoding, errors: str, notice: Notify) -> _Decoding:
         characters += len(text)
     done = "replaced by U+FFFD" if errors == "replace" else "left out"
     notice(
-        f"{source.shown}: {done} because not {codec.name}: {faults:,} of {characters:,} characters "
+        f"{source.shown}: {done} because they are not {codec.name}: {faults:,} of {characters:,} characters "
         f"({share(faults, characters)}), the first at {first}"
     )
     return decoding
@@ -205,11 +205,11 @@ def _chosen(encoding: str, head: bytes) -> TextEncoding:
         info = codecs.lookup(encoding)
     except (LookupError, ValueError):
         raise SettingsError(
-            f"encoding {encoding!r} is unknown; pass a name that Python knows, such as utf-8 or cp1252"
+            f"`encoding` must be one that Python knows, such as utf-8 or cp1252; got {encoding!r}"
         ) from None
     name = info.name.removesuffix("-sig")
     if not info._is_text_encoding or name in NOT_FOR_FILES:
-        raise SettingsError(f"encoding {encoding!r} is not for text files; pass one such as utf-8 or cp1252")
+        raise SettingsError(f"`encoding` must be one for text files, such as utf-8 or cp1252; got {encoding!r}")
     marked = _marked(head)
     if marked and name in (marked.name, marked.name[:6]):
         return marked
@@ -252,8 +252,8 @@ def _checked(source: Source, codec: TextEncoding, size: int, refuse_nul: bool = 
 
 def _binary(source: Source, offset: int) -> BinaryFile:
     return BinaryFile(
-        f"{source.shown} looks binary: a NUL byte at offset {offset:,}; pass --binary to read it as bytes, "
-        "or --encoding utf-16-le or utf-16-be if it is UTF-16 without a byte-order mark"
+        f"{source.shown} looks binary: a NUL byte at offset {offset:,}; pass `binary=True` to read it as "
+        "bytes, or `encoding='utf-16-le'` or `encoding='utf-16-be'` if it is UTF-16 without a byte-order mark"
     )
 
 
@@ -273,14 +273,14 @@ def _guessed(checked: _Decoding, strict: bool, notice: Notify) -> _Decoding:
     name = _detected(sample)
     if name is None:
         raise BinaryFile(
-            f"{source.shown} looks binary: {fault} is not UTF-8, and no other encoding fits; pass --binary to read it "
-            "as bytes, or --encoding and --errors replace to read it anyway"
+            f"{source.shown} looks binary: {fault} is not UTF-8, and no other encoding fits; pass `binary=True` to "
+            "read it as bytes, or `encoding` with `errors='replace'` to read it anyway"
         )
     guessed = _checked(source, TextEncoding(name), checked.size)
     if guessed.fault is None or not strict:
         notice(
             f"{source.shown} is not UTF-8; reading it as {name}{_words(sample.decode(name, 'ignore'))} "
-            "(pass --encoding to choose another)"
+            "(pass `encoding` to choose another)"
         )
     return guessed
 

@@ -212,9 +212,7 @@ def _local(path: str) -> Source:
         with open(path, "rb") as pipe:  # such as `<(command)` in a shell: can be read only once
             return _copied(path, pipe, path)
     except FileNotFoundError:
-        raise TextError(
-            f"{shown_path(path)}: no such file, folder or corpus; `charloom corpora` lists the named corpora"
-        ) from None
+        raise TextError(f"{shown_path(path)}: no such file or folder") from None
     except (OSError, ValueError) as error:
         raise TextError(f"{shown_path(path)} cannot be opened: {reason(error)}") from None
 

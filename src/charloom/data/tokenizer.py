@@ -92,6 +92,6 @@ class Tokenizer:
         if unknown == "error":
             raise UnknownCharacterError(
                 f"{what} must be Unicode text; found the lone surrogate U+{ord(found[0]):04X} at position "
-                f"{found.start()}; pass --unknown skip or --unknown replace"
+                f"{found.start()}; pass `unknown='skip'` or `unknown='replace'`"
             )
         return lone.sub("" if unknown == "skip" else "\ufffd", text)

@@ -110,8 +110,8 @@ class Vocabulary:
             if unknown == "error":
                 raise UnknownCharacterError(
                     f"{_named(text[first])} at position {first} of {what} is not in this model's vocabulary of "
-                    f"{len(self.characters)} characters; pass --unknown skip or --unknown replace, or use a "
-                    "byte-level model (trained with --vocabulary bytes)"
+                    f"{len(self.characters)} characters; pass `unknown='skip'` or `unknown='replace'`, or use a "
+                    "byte-level model (trained with `vocabulary='bytes'`)"
                 )
             ids = ids[~missing] if unknown == "skip" else np.where(missing, self._replacement(), ids)
         return cast(IdArray, ids.astype(self.dtype))
@@ -147,8 +147,8 @@ class Vocabulary:
             if character in self.characters:
                 return self.characters.index(character)
         raise UnknownCharacterError(
-            "--unknown replace needs a model with an unknown token (trained with --min-count 2 or more), or with "
-            "'?' or a space among its characters; pass --unknown skip instead"
+            "`unknown='replace'` needs a model with an unknown token (trained with a `min_count` of at least 2), or "
+            "with a question mark or a space among its characters; pass `unknown='skip'` instead"
         )
 
     def decode(self, ids: IdArray, separator_text: str = "\n") -> str:

@@ -112,7 +112,7 @@ def choose_engine(settings: TrainingSettings, cell: str) -> EngineChoice:
     if engine != "torch":
         return EngineChoice(engine, precision=_cpu_precision(engine, settings, cell))
     if not _torch_is_here():
-        raise DeviceError(f"--{_torch_was_named(settings)} needs {PYTORCH}")
+        raise DeviceError(f"{_torch_was_named(settings)} needs {PYTORCH}")
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read once, when torch is first imported
     from charloom.engines.torch.device import choose_device, choose_precision
 
@@ -153,20 +153,20 @@ def _cpu_precision(engine: str, settings: TrainingSettings, cell: str) -> str:
         DeviceError: for a device or precision that they do not have.
     """
     able = "computes on the CPU in fp32" if engine == "numpy" else "computes on the CPU"
-    need = f"--engine torch; --engine {engine} {able}" if settings.engine == engine else PYTORCH
+    need = f"`engine='torch'`; `engine={engine!r}` {able}" if settings.engine == engine else PYTORCH
     if settings.device in ("cuda", "mps"):
-        raise DeviceError(f"--device {settings.device} needs {need}")
+        raise DeviceError(f"`device={settings.device!r}` needs {need}")
     if engine == "native":
         from charloom.engines.native import kernels_to_train, precision_of
 
         return precision_of(settings.precision, cell, kernels_to_train())
     if settings.precision == "bf16":
-        raise DeviceError(f"--precision bf16 needs {need}")
+        raise DeviceError(f"`precision='bf16'` needs {need}")
     return "fp32"
 
 
 def _torch_was_named(settings: TrainingSettings) -> str:
-    return "engine torch" if settings.engine == "torch" else f"device {settings.device}"
+    return "`engine='torch'`" if settings.engine == "torch" else f"`device={settings.device!r}`"
 
 
 def _torch_is_here() -> bool:

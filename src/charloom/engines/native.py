@@ -33,7 +33,7 @@ def kernels_to_train() -> KernelChoice:
     """
     choice = chosen()
     if choice.module is None:
-        raise DeviceError(f"--engine native needs charloom's kernels, which are not used here: {choice.reason}")
+        raise DeviceError(f"`engine='native'` needs charloom's kernels, which are not used here: {choice.reason}")
     return choice
 
 
@@ -53,8 +53,8 @@ def precision_of(asked: str, cell: str, choice: KernelChoice) -> str:
         return "bf16" if choice.tiles and cell == "lstm" else "fp32"
     if asked not in choice.module.precisions():
         raise DeviceError(
-            f"--precision {asked} on a CPU needs AVX512-BF16 or AMX; the kernels here ({choice.name}) compute in fp32; "
-            "use --precision fp32"
+            f"`precision={asked!r}` on a CPU needs AVX512-BF16 or AMX; the kernels here ({choice.name}) compute in "
+            "fp32; use `precision='fp32'`"
         )
     return asked
 

@@ -19,7 +19,7 @@ from charloom.cells import Floats
 from charloom.checkpoint import ModelFolder
 from charloom.config import validated
 from charloom.data.reading import Notify
-from charloom.errors import ModelError, SettingsError
+from charloom.errors import ModelError, SettingsError, in_a_file
 from charloom.importers.tokens import check_tokens, renumber
 
 
@@ -132,7 +132,7 @@ def _architecture(imported: ImportedModel, kind: str, vocabulary_size: int) -> A
     try:
         return validated(Architecture, values)
     except SettingsError as error:
-        raise ModelError(f"the network must be one that charloom has: {error}") from None
+        raise ModelError(f"the network must be one that charloom can compute: {in_a_file(error)}") from None
 
 
 def _check(parameters: dict[str, Floats], architecture: Architecture) -> None:

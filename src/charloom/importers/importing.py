@@ -71,7 +71,7 @@ def save_new(folder: Path, model: ModelFolder) -> None:
             save_model(Path(beside) / "model", model)
             (Path(beside) / "model").rename(folder)
     except OSError as error:
-        raise SettingsError(f"--out must be a folder that can be written; {folder}: {error.strerror}") from None
+        raise SettingsError(f"`out` must be a folder that can be written; {folder}: {error.strerror}") from None
 
 
 def check_new(folder: Path) -> None:
@@ -81,7 +81,7 @@ def check_new(folder: Path) -> None:
         SettingsError: if it exists and is not an empty folder.
     """
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
-        raise SettingsError(f"--out must be a new or empty folder; {folder} exists; choose another name")
+        raise SettingsError(f"`out` must be a new or empty folder; {folder} exists; choose another name")
 
 
 def _digest(path: Path) -> str:
@@ -122,11 +122,11 @@ def _tokens(imported: ImportedModel, name: str, characters: Path | None) -> tupl
     """The tokens in the order of the file, from the file itself or from `characters`."""
     if imported.tokens is not None:
         if characters is not None:
-            raise SettingsError(f"--characters must be left out for {name}, which holds its characters")
+            raise SettingsError(f"`characters` must be left out for {name}, which contains its characters")
         return imported.tokens
     if characters is None:
         raise SettingsError(
-            f"--characters must be given for {name}: a file with the network's {len(imported.head_VH)} characters, "
+            f"`characters` must be given for {name}: a file with the network's {len(imported.head_VH)} characters, "
             "in the order of their indices"
         )
     return read_characters(characters, len(imported.head_VH))

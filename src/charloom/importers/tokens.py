@@ -44,11 +44,13 @@ def read_characters(path: Path, count: int) -> tuple[str, ...]:
         tokens = _from_json(text) if text.lstrip("\ufeff \t\r\n")[:1] in ("[", "{") else _from_text(text, count)
         check_tokens(tokens, count)
     except OSError as error:
-        raise SettingsError(f"--characters must be a file that can be read; {path}: {error.strerror}") from None
+        raise SettingsError(f"`characters` must be a file that can be read; {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise SettingsError(f"--characters must be UTF-8; {path} is not: {error.reason} at {error.start}") from None
+        raise SettingsError(
+            f"`characters` must be a UTF-8 file; {path} is not: {error.reason} at offset {error.start:,}"
+        ) from None
     except ModelError as error:
-        raise SettingsError(f"--characters {path}: {error}") from None
+        raise SettingsError(f"`characters` {path}: {error}") from None
     return tokens
 
 

@@ -31,10 +31,12 @@ def open_backend(weights: InferenceWeights, precision: Precision) -> Backend:
     native = kernels.chosen()
     precision = AUTO if precision == "auto" else precision
     if precision == "int8" and weights.architecture.cell == "rnn" and weights.architecture.nonlinearity == "relu":
-        raise SettingsError("precision must be fp32 or bf16 for a relu network, whose values have no bound; got int8")
+        raise SettingsError(
+            "`precision` must be 'fp32' or 'bf16' for a relu network, whose values have no bound; got 'int8'"
+        )
     if native.module is not None and fits(weights):
         return NativeBackend(native.module, weights, precision, tiles=native.tiles)
     if precision != "fp32":
         why = native.reason if native.module is None else "this network is not of finite float32 numbers"
-        raise SettingsError(f"precision must be fp32 where the kernels do not generate ({why}); got {precision}")
+        raise SettingsError(f"`precision` must be 'fp32' where the kernels do not generate ({why}); got {precision!r}")
     return NumpyBackend(weights)

@@ -19,21 +19,29 @@ MOST_STOP = 100_000
 class GenerationOptions(Sampling):
     """Everything that can be asked of a generated text."""
 
-    length: int | None = Field(None, ge=0, description="characters; 1,000 where None and no records are asked for")
-    records: int | None = Field(None, ge=1, description="whole records, of a model trained on records")
-    stop: tuple[str, ...] = Field((), description="end before the first of these strings")
-    seed: int | None = Field(None, ge=0, lt=2**63, description="of the random stream; None draws one")
+    length: int | None = Field(None, ge=0, description="characters to generate  [1,000; with `records` no limit]")
+    records: int | None = Field(
+        None, ge=1, description="generate N whole records, with a model that was trained on records"
+    )
+    stop: tuple[str, ...] = Field((), description="end before this text; may be given several times")
+    seed: int | None = Field(None, ge=0, lt=2**63, description="the same seed gives the same text  [random]")
     index: int = Field(0, ge=0, lt=2**63, description="which of a seed's texts: text k of many has index + k")
-    unknown: UnknownPolicy = Field("error", description="what to do with a prompt's unknown characters")
-    precision: Precision = Field("auto", description="of the arithmetic: auto, fp32, bf16 or int8")
-    threads: int | None = Field(None, ge=1, le=MOST_THREADS, description="CPU threads; None is all cores")
+    unknown: UnknownPolicy = Field(
+        "error", description="characters of a prompt that the model does not know: an error, left out, or replaced"
+    )
+    precision: Precision = Field(
+        "auto", description="number format of the weights; bf16 and int8 are faster and give another text; auto: fp32"
+    )
+    threads: int | None = Field(
+        None, ge=1, le=MOST_THREADS, description="number of CPU threads at most; the text is the same  [all cores]"
+    )
 
     @field_validator("stop", mode="before")
     @classmethod
     def _stop(cls, value: Any) -> Any:
         value = (value,) if isinstance(value, str) else value
         if isinstance(value, Sequence | set | frozenset) and "" in value:
-            raise ValueError("a stop string must hold at least one character; found an empty one")
+            raise ValueError("`stop` must not contain an empty string; leave it out")
         return () if value is None else value
 
     @field_validator("stop")
@@ -41,7 +49,8 @@ class GenerationOptions(Sampling):
     def _bounded(cls, stop: tuple[str, ...]) -> tuple[str, ...]:
         if (characters := sum(map(len, stop))) > MOST_STOP:
             raise ValueError(
-                f"stop strings must have at most {MOST_STOP:,} characters together; got {len(stop):,} of {characters:,}"
+                f"`stop` must have at most {MOST_STOP:,} characters in all its strings; got {characters:,} in "
+                f"{len(stop):,} strings"
             )
         return stop
 

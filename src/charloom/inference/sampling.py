@@ -38,17 +38,23 @@ class Sampling(Section):
     at 1.0 one of them spoils a word now and then; 1.0 is what shows the model's own distribution.
     """
 
-    temperature: float = Field(0.8, ge=0, le=100, description="below 1 safer, above 1 bolder; 0 is greedy")
-    top_k: int | None = Field(None, ge=1, description="only the k most probable tokens")
-    top_p: float | None = Field(None, gt=0, le=1, description="only the most probable tokens that together reach p")
-    min_p: float | None = Field(None, ge=0, le=1, description="only tokens at least p times as probable as the first")
-    greedy: bool = Field(False, description="always the most probable token")
-    repetition_penalty: float = Field(
-        1.0, ge=0.01, le=100, description="above 1 makes the last tokens less probable, below 1 more; 1 is off"
+    temperature: float = Field(
+        0.8, ge=0, le=100, description="below 1 is more predictable, above 1 more varied; 0 is greedy"
     )
-    repetition_window: int = Field(64, ge=1, le=10_000, description="the last tokens that the penalty sees")
+    top_k: int | None = Field(None, ge=1, description="choose from the N most probable tokens only")
+    top_p: float | None = Field(
+        None, gt=0, le=1, description="choose from the fewest tokens that together have probability X"
+    )
+    min_p: float | None = Field(
+        None, ge=0, le=1, description="choose from tokens at least X times as probable as the most probable one"
+    )
+    greedy: bool = Field(False, description="always choose the most probable token")
+    repetition_penalty: float = Field(
+        1.0, ge=0.01, le=100, description="above 1 makes recent tokens less probable, below 1 more probable; 1 is off"
+    )
+    repetition_window: int = Field(64, ge=1, le=10_000, description="recent tokens that `repetition_penalty` considers")
     no_repeat_ngram_size: int | None = Field(
-        None, ge=1, le=10_000, description="never repeat so many tokens in the same order"
+        None, ge=1, le=10_000, description="never repeat N tokens in the same order"
     )
 
     @property

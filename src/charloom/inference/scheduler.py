@@ -68,7 +68,7 @@ class Scheduler:
         waiting: int = WAITING,
     ) -> None:
         if slots < 1 or waiting < 1:
-            raise SettingsError(f"slots and waiting must be 1 or more; got {slots} and {waiting}")
+            raise SettingsError(f"`slots` and `waiting` must be at least 1; got {slots} and {waiting}")
         self._backend, self._vocabulary = backend, vocabulary
         self._slots, self._most_waiting = slots, waiting
         self._waiting: deque[Sequence] = deque()

@@ -21,7 +21,7 @@ STEPS = 5  # letters that it generates there
 def teach(lesson: Lesson) -> bool:
     """Trains on the alphabet, then shows accuracy, the alphabet in one go, and what the state is good for."""
     if lesson.paths:
-        raise SettingsError(f"PATH must be left out: this lesson brings its own text; got {lesson.paths[0]}")
+        raise SettingsError(f"`paths` must be left out, because this lesson has its own text; got {lesson.paths[0]}")
     lesson.say(f"The alphabet, one letter at a time: {lesson.described()}, carried state, batches of one letter.")
     text = lesson.write_text(ALPHABET)
     model = lesson.train("carried", [text]).model

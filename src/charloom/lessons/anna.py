@@ -28,7 +28,9 @@ def teach(lesson: Lesson) -> bool:
     ours = lesson.train("novel", paths, "novel", **smaller)
     for top_k in (5, 10):
         text = published.model.generate(prompt, LENGTH, top_k=top_k, temperature=1.0, seed=top_k, unknown="skip")
-        lesson.say(f"\nWhat it generates after {prompt!r} with --top-k {top_k}:\n\n{prompt}{text}")
+        lesson.say(
+            f"\nWhat it generates after {prompt!r}, from the {top_k} most probable characters:\n\n{prompt}{text}"
+        )
     reached = _seconds_to(ours, target)
     share = reached / published.finished.seconds
     lesson.say(f"\n{'':<11} {'best validation':>16} {'whole split':>12} {'time':>9}")

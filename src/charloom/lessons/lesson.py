@@ -124,7 +124,7 @@ class Lesson:
         """
         settings = Settings.from_flat(self._settings(None, {}))
         if settings.text.fractions[1] == 0:
-            raise SettingsError(f"split must leave a validation part for this lesson; got {settings.text.split!r}")
+            raise SettingsError(f"`split` must leave a validation split for this lesson; got {settings.text.split!r}")
 
     def _settings(self, preset: str | None, changes: Mapping[str, Any]) -> dict[str, Any]:
         return over(with_preset(preset or self.name, changes), self.values)

@@ -24,7 +24,7 @@ def preset(name: str) -> dict[str, Any]:
         SettingsError: for a name that no preset has.
     """
     if name not in NAMES:
-        raise SettingsError(f"preset must be one of {', '.join(NAMES)}; got {name!r}")
+        raise SettingsError(f"`preset` must be one of {', '.join(NAMES)}; got {name!r}")
     sections = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
     assert sections.keys() <= SECTIONS.keys()
     fields = {name: field for kind in SECTIONS.values() for name, field in kind.model_fields.items()}

@@ -52,11 +52,11 @@ def fraction(settings: TrainingSettings, progress: Progress, batches: int) -> fl
 
 
 def spent(settings: TrainingSettings, progress: Progress, batches: int) -> tuple[str, str]:
-    """What was done of the budget that ended, in words, and a flag that doubles it."""
+    """What was done of the budget that ended, in words, and an argument that doubles it."""
     parts = _parts(settings, progress, batches)
     name = max(parts, key=lambda part: parts[part][0] / parts[part][1])
     done, whole = parts[name]
-    return f"{round(done, 1):,} of {whole:,} {name}", f"--{name} {math.ceil(2 * max(parts[name]))}"
+    return f"{round(done, 1):,} of {whole:,} {name}", f"{name}={math.ceil(2 * max(parts[name]))}"
 
 
 def _parts(settings: TrainingSettings, progress: Progress, batches: int) -> dict[str, tuple[float, float]]:

@@ -38,7 +38,7 @@ def settings_like(base: ModelFolder, values: Mapping[str, Any]) -> Settings:
     asked = Settings.from_flat({**like_base, **values})
     for name, value in fixed.items():
         if name in values and (found := asked.flat[name]) not in (value, "auto"):
-            raise SettingsError(f"{name} must be as in the model given by --from, {value!r}; got {found!r}", name)
+            raise SettingsError(f"`{name}` must be {value!r}, as in the model that `base_model` names; got {found!r}")
     return asked.replaced(fixed)
 
 
@@ -51,8 +51,10 @@ def adapt(base: ModelFolder, fresh: ModelFolder, notice: Callable[[str], None]) 
     places = _places(base.vocabulary, fresh.vocabulary)
     known, new = len(places), fresh.vocabulary.size - len(places)
     if new and base.architecture.input == "scalar":
-        raise SettingsError(f"a model with scalar input cannot learn new characters; the text has {new}; train anew")
-    notice(f"fine-tuning: {known} known tokens keep their weights, {new} new ones start fresh")
+        raise SettingsError(
+            f"a model with scalar input cannot learn new characters; the text has {new}; train a new model"
+        )
+    notice(f"fine-tuning: {known} known tokens keep their weights, {new} new ones start from initial weights")
     onehot = base.architecture.input == "onehot"
     parameters = {
         name: _adapted(name, base.parameters[name], value, places, onehot) for name, value in fresh.parameters.items()

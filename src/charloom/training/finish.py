@@ -44,7 +44,7 @@ def finish(
     def whole(name: str, batches: Batches | None) -> Score | None:
         score = measure(engine, batches, watch=watch) if batches else None
         if score and not math.isfinite(score.nats):
-            emit(Notice(f"the loss over the whole {name} split is not finite: carried so far, the state explodes"))
+            emit(Notice(f"the loss over the whole {name} split is not finite: the carried state grows without a bound"))
             return None
         return score
 
@@ -71,7 +71,7 @@ def finish(
     if outcome and outcome.useless:
         raise TrainingError(
             f"the weights diverged: those of the best step, {progress.best_step}, are worse than the frequencies "
-            f"of the {outcome.unit}s alone; start anew with a smaller --lr"
+            f"of the {outcome.unit}s alone; start a new run with a smaller `lr`"
         )
     return finished
 
@@ -83,7 +83,7 @@ def _outcome(
     curve, damaged = read_curve(run.log_file)
     if damaged:
         lines = "1 line" if damaged == 1 else f"{damaged} lines"
-        emit(Notice(f"log.jsonl holds {lines} that cannot be read, as a power cut leaves them; skipped"))
+        emit(Notice(f"log.jsonl has {lines} that cannot be read, perhaps after a power cut; skipped"))
     if not (layouts.seen and seen and unseen and curve.steps and math.isfinite(seen.nats)):
         return None
     vocabulary = state.model.vocabulary

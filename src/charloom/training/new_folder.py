@@ -20,7 +20,7 @@ def new_folder(out: Path | None, name: str) -> Path:
         return _first_free(name) if out is None else _empty(out)
     except OSError as error:
         folder = error.filename or out or "runs"
-        raise SettingsError(f"--out must be a folder that can be written; {folder}: {error.strerror}") from None
+        raise SettingsError(f"`out` must be a folder that can be written; {folder}: {error.strerror}") from None
 
 
 def _first_free(name: str) -> Path:
@@ -39,5 +39,5 @@ def _first_free(name: str) -> Path:
 def _empty(folder: Path) -> Path:
     make_folder(folder)
     if any(folder.iterdir()):
-        raise SettingsError(f"--out must be a new or empty folder; {folder} holds files; choose another name")
+        raise SettingsError(f"`out` must be a new or empty folder; {folder} holds files; choose another name")
     return folder

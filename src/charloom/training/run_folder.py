@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shlex
 import shutil
 import tomllib
 from collections.abc import Iterator
@@ -35,7 +34,7 @@ from charloom.checkpoint import (
     save_model,
 )
 from charloom.config import Settings, validated
-from charloom.errors import ModelError, SettingsError, TrainingError
+from charloom.errors import ModelError, SettingsError, TrainingError, in_a_file
 from charloom.files import (
     append,
     cut_lines,
@@ -114,11 +113,6 @@ class RunFolder:
         """The files that grow line by line; a checkpoint holds their sizes."""
         return self.log_file, self.folder / "samples.txt"
 
-    @property
-    def resume_command(self) -> str:
-        """The command that goes on with this run."""
-        return f"charloom train --resume {shlex.quote(str(self.folder))}"
-
     @classmethod
     def create(cls, out: Path | None, name: str, settings: Settings, source: dict[str, Any]) -> RunFolder:
         """A run in a new folder: see `new_folder`. Of two processes that are given one folder, one gets it."""
@@ -126,7 +120,9 @@ class RunFolder:
         try:
             (folder / "data").mkdir()
         except FileExistsError:
-            raise SettingsError(f"--out must be a new or empty folder; another run began in {folder}") from None
+            raise SettingsError(
+                f"`out` must be a new or empty folder; another run began in {folder}; choose another name"
+            ) from None
         return cls(folder, settings, source)
 
     @classmethod
@@ -142,9 +138,9 @@ class RunFolder:
             source = data.pop("source", {})
             return cls(folder, validated(Settings, earlier.run_settings(data)), source)
         except OSError as error:
-            raise ModelError(f"--resume needs a run folder with a run.toml; {path}: {error.strerror}") from None
+            raise ModelError(f"a run to resume must be a folder with a run.toml; {path}: {error.strerror}") from None
         except (ValueError, RecursionError, ModelError) as error:  # not TOML, or a setting outside its range
-            raise ModelError(f"{path} must hold the settings of a run; it is damaged: {error}") from None
+            raise ModelError(f"{path} must hold the settings of a run; it is damaged: {in_a_file(error)}") from None
 
     def save_settings(self) -> None:
         """Writes `run.toml`."""
@@ -242,12 +238,13 @@ class RunFolder:
             yield
         except OSError as error:
             self._check_place()
-            mend = "free disk space" if error.errno in FULL else "mend that"
+            remedy = "free disk space" if error.errno in FULL else "remove this obstacle"
             begun = os.path.lexists(self.folder / "last")
-            then = f"the last checkpoint is whole; {mend}, then: {self.resume_command}"
+            advice = f"the last checkpoint is whole; {remedy}, then resume the run"
+            then = advice if begun else f"{remedy}, then start again"
             raise TrainingError(
-                f"{error.filename or self.folder} cannot be written: {error.strerror}; "
-                f"{then if begun else f'{mend}, then start again'}"
+                f"{error.filename or self.folder} cannot be written: {error.strerror}; {then}",
+                self.folder if begun else None,
             ) from None
 
     def _check_place(self) -> None:
@@ -279,4 +276,4 @@ def _progress(data: dict[str, Any]) -> Progress:
     try:
         return validated(Progress, data)
     except SettingsError as error:
-        raise ModelError(f"resume.json: {error}") from None
+        raise ModelError(f"resume.json: {in_a_file(error)}") from None

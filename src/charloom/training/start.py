@@ -106,8 +106,8 @@ def plan_only(
     settings = asked.settings
     if not plans(asked.chosen, settings):
         raise SettingsError(
-            "a plan needs a budget in minutes, streams with a loss at every character, and something left to choose; "
-            "otherwise settings are as given, and defaults else"
+            "a plan needs a budget in `minutes`, `batches='streams'`, `loss='every'`, and a setting that is left to "
+            "choose; without them nothing is planned: the other settings have their defaults"
         )
     corpus = open_corpus(paths, settings.text, notice)
     with TemporaryDirectory(prefix="charloom-") as folder:
@@ -141,7 +141,7 @@ def resume(folder: Path, budgets: Mapping[str, Any], report: Report, stop: Stop)
             engine = choose_engine(run.settings.training, run.settings.model.cell)
             trainer = _trainer(run, dataset, layouts, state, engine, report, stop)
             if budgets:
-                run.save_settings()  # so that the next --resume goes on to the same end
+                run.save_settings()  # so that the next resume goes on to the same end
         return trainer.train()
 
 

@@ -20,7 +20,7 @@ class TensorBoard:
         try:
             from tensorboard.summary import Writer  # type: ignore[import-untyped]
         except ModuleNotFoundError:
-            raise DeviceError("--tensorboard needs a package; run: pip install tensorboard") from None
+            raise DeviceError("TensorBoard events need the package tensorboard; run: pip install tensorboard") from None
         self._open: Any = Writer
         self._writer: Any = None
 

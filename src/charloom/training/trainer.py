@@ -109,7 +109,8 @@ class Trainer:
             self._interrupt()
 
     def _interrupt(self) -> None:
-        raise Interrupted(f"stopped at step {self._progress.step}; go on with: {self._run.resume_command}")
+        step, folder = self._progress.step, self._run.folder
+        raise Interrupted(f"stopped at step {step}; everything is saved in {folder}; to go on, resume the run", folder)
 
     def _step(self) -> None:
         progress = self._progress
@@ -147,14 +148,15 @@ class Trainer:
         """
         if self._progress.lr_factor < 1:
             raise TrainingError(
-                f"the loss stopped being finite again at step {self._progress.step}, with the learning rate already "
-                f"halved; start anew with a smaller --lr or --clip; {self._run.folder / 'best'} holds the best so far"
+                f"the loss must be finite; at step {self._progress.step} it was not, for the second time, although the "
+                f"learning rate was halved; {self._run.folder / 'best'} holds the best model so far; start a new run "
+                "with a smaller `lr` or `clip`"
             )
         step = self._progress.step
         self._go_on_from(self._run.load_last())
         self._progress.lr_factor = 0.5
         back = f"back to step {self._progress.step}, with half the learning rate"
-        self._emit(Notice(f"the loss was not finite at step {step}: {back}"))
+        self._emit(Notice(f"the loss was not finite at step {step}; training goes {back}"))
 
     def _fraction(self) -> float:
         return budget.fraction(self._settings, self._progress, len(self._layouts.training))
@@ -165,11 +167,12 @@ class Trainer:
     def _said_of_the_end(self) -> str:
         """Why a run that is resumed does not go on, and what would let it."""
         if self._out_of_patience():
-            done, then = f"{self._progress.waited:,} validations without a better one", "begin a new run from its model"
+            done = f"{self._progress.waited:,} validations without a better one"
+            then = "start a new run with this model as `base_model`"
         else:
             done, more = budget.spent(self._settings, self._progress, len(self._layouts.training))
-            then = f"give a larger budget: {self._run.resume_command} {more}"
-        return f"this run had come to its end: {done}; its best model is measured once more; to train on, {then}"
+            then = f"resume it with a larger budget, such as `{more}`"
+        return f"this run has already ended: {done}; its best model is measured again; to train longer, {then}"
 
     def _out_of_patience(self) -> bool:
         return self._settings.patience is not None and self._progress.waited >= self._settings.patience

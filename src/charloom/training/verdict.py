@@ -34,7 +34,7 @@ a learning rate of 5 stalled at 0.965 on tiny-shakespeare; a network that learns
 """
 
 
-SMALLER = "A smaller --lr would help most"
+SMALLER = "A smaller `lr` would help most"
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _of_training(outcome: Outcome, figures: str) -> str | None:
     if outcome.seen > HARDLY * outcome.guesses.frequency:
         alone = f"{figures}; the frequencies of its {unit}s alone give {outcome.guesses.frequency:.3f}"
         if curve.training_falls:
-            return f"under-fitted: {alone}. More minutes would help most, or a larger --lr"
+            return f"under-fitted: {alone}. More minutes would help most, or a larger `lr`"
         return f"stalled: {alone}. {SMALLER}"
     return None
 
@@ -97,19 +97,19 @@ def _of_both(outcome: Outcome, figures: str) -> str:
         when = f"validation was best at step {curve.steps[curve.best]:,} of {curve.steps[-1]:,}"
         return (
             f"over-fitted: {when}, and unseen text became {curve.risen:.0%} worse from there ({figures}). "
-            "More text would help most; else more --weight-drop and --dropout, or a shorter run"
+            "More text would help most; otherwise a larger `weight_drop` and `dropout`, or a shorter run"
         )
     gap = 1 - outcome.seen / outcome.unseen
     if gap < WIDE and read > MANY:
         fitted = "under-fitted" if gap < NARROW else "well fitted"
-        return f"{fitted}, for a network so small: {figures}. A larger one (--hidden) would help most"
+        return f"{fitted}; the network is small: {figures}. A larger `hidden` would help most"
     if gap < NARROW and read < FEW:
-        return f"under-fitted: {figures}. More minutes would help most, or a smaller network (--hidden) in as many"
+        return f"under-fitted: {figures}. More minutes would help most, or a smaller `hidden` in the same minutes"
     if gap < NARROW:
-        return f"under-fitted: {figures}. More minutes would help most, and with them a larger network"
+        return f"under-fitted: {figures}. More minutes, together with a larger network, would help most"
     if gap < WIDE:
-        return f"well fitted: {figures}. More minutes would still help, more text too"
+        return f"well fitted: {figures}. More minutes or more text would still help"
     return (
-        f"fitted as far as this text goes: {figures}. More text would help most; more minutes only with more "
-        "--weight-drop and --dropout, as a plan would have it"
+        f"fitted as well as this text allows: {figures}. More text would help most; more minutes help only with a "
+        "larger `weight_drop` and `dropout`, as a plan chooses them"
     )

@@ -379,7 +379,7 @@ def test_bf16_that_pytorch_lacks_is_refused_at_once(monkeypatch):
     """A traceback out of PyTorch at the first step, or fp32 in silence where bf16 was asked for."""
     monkeypatch.setattr(torch_device, "trains_in_bf16", lambda device, cell: cell != "lstm")
     asked = settings(engine="torch", precision="bf16")
-    with pytest.raises(DeviceError, match=r"^--precision bf16 needs a CPU .* cell 'lstm' .*use --precision fp32$"):
+    with pytest.raises(DeviceError, match=r"^`precision='bf16'` needs a CPU .* cell 'lstm' .*use `precision='fp32'`$"):
         choose_engine(asked, "lstm")
     choose_engine(asked, "gru")
 
@@ -423,7 +423,7 @@ def test_a_restored_snapshot_is_checked():
 def test_a_device_that_is_not_here_is_one_clear_error(device):
     if {"cuda": torch.cuda, "mps": torch.backends.mps}[device].is_available():
         pytest.skip(f"{device} is here")
-    with pytest.raises(DeviceError, match=f"^--device {device} needs .* here there is: cpu$"):
+    with pytest.raises(DeviceError, match=f"^`device='{device}'` needs .* this machine has: cpu$"):
         choose_engine(settings(device=device), "lstm")
 
 

@@ -21,7 +21,9 @@ def choose_device(asked: str) -> torch.device:
         return torch.device(next(name for name, present in here.items() if present))
     if not here[asked]:
         present = ", ".join(name for name, is_here in here.items() if is_here)
-        raise DeviceError(f"--device {asked} needs such a device and a PyTorch built for it; here there is: {present}")
+        raise DeviceError(
+            f"`device={asked!r}` needs such a device and a PyTorch that supports it; this machine has: {present}"
+        )
     return torch.device(asked)
 
 
@@ -37,8 +39,8 @@ def choose_precision(asked: str, device: torch.device, cell: str) -> str:
     """
     if asked == "bf16" and not trains_in_bf16(device.type, cell):
         raise DeviceError(
-            f"--precision bf16 needs a {device.type.upper()} on which PyTorch trains the cell {cell!r} in bf16; "
-            "this one cannot; use --precision fp32"
+            f"`precision='bf16'` needs a {device.type.upper()} on which PyTorch trains the cell {cell!r} in bf16; "
+            "this one cannot; use `precision='fp32'`"
         )
     if asked != "auto":
         return asked
