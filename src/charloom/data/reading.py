@@ -258,7 +258,7 @@ def _binary(source: Source, offset: int) -> BinaryFile:
 
 
 def _guessed(checked: _Decoding, strict: bool, notice: Notify) -> _Decoding:
-    """A pass with the guessed encoding of a file that is not UTF-8; that one may have invalid bytes too.
+    """A pass over a file that is not UTF-8, with a guessed encoding; bytes may be invalid in this encoding too.
 
     Raises:
         BinaryFile: no encoding fits.
@@ -308,7 +308,7 @@ def _damaged(sample: bytes) -> bool:
 
 
 def _word_before(sample: bytes, at: int) -> int:
-    """The start of a word shortly before `at`. The detector samples a few positions only, so little ASCII must precede.
+    """The start of a word shortly before `at`. The detector samples only a few positions, so ASCII before it is short.
 
     It is the start of a word because a space or newline is not a part of a multi-byte character.
     """
