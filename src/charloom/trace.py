@@ -155,7 +155,7 @@ def trace_chunks(folder: ModelFolder, ids_T: Integers, chunk: int) -> Iterator[T
     """The same in chunks of so many steps: see `charloom.model.Model.trace_chunks`."""
     most = _most_steps(folder.architecture)
     if not (type(chunk) is int and 1 <= chunk <= most):
-        raise SettingsError(f"`chunk` must be from 1 to {most:,} steps with this model; got {chunk!r}", "chunk")
+        raise SettingsError(f"`chunk` must be from 1 to {most:,} steps with this model; got {chunk!r}")
     return _chunks(folder, ids_T, chunk)
 
 
@@ -167,15 +167,14 @@ def _most_steps(architecture: Architecture) -> int:
 
 def _check_gradients(steps: int, gradients_of: int | None, window: int | None) -> None:
     if gradients_of is None and window is not None:
-        raise SettingsError("`window` needs `gradients_of`, the step whose loss has the gradients", "window")
+        raise SettingsError("`window` needs `gradients_of`, the step whose loss has the gradients")
     if gradients_of is not None and not (_is_count(gradients_of) and gradients_of < steps - 1):
         raise SettingsError(
             "`gradients_of` must be a step whose next token is in the text; this text has "
             f"{f'steps 0 to {steps - 2}' if steps > 1 else 'none'}; got {gradients_of!r}",
-            "gradients_of",
         )
     if window is not None and not _is_count(window):
-        raise SettingsError(f"`window` must be a number of steps, 0 or more; got {window!r}", "window")
+        raise SettingsError(f"`window` must be a number of steps, 0 or more; got {window!r}")
 
 
 def _is_count(value: object) -> bool:
