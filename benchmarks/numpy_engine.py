@@ -26,9 +26,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the program does it, be
 import numpy as np
 
 from charloom.architecture import Architecture
-from charloom.config import TrainingSettings, validated
+from charloom.config import TrainingSettings
 from charloom.engines.engine import choose_engine, open_engine
 from charloom.engines.initial import initial_parameters
+from charloom.validation import validated
 
 THREADS = int(sys.argv[1]) if len(sys.argv) > 1 else None
 ROUNDS = 7

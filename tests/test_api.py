@@ -76,7 +76,7 @@ def test_mistakes_are_exceptions_of_ours(tmp_path, trained):
     """A SystemExit or a library's own error in somebody's program; a run folder left behind."""
     with pytest.raises(TextError, match="no such file"):
         charloom.train(tmp_path / "missing.txt", out=tmp_path / "run")
-    with pytest.raises(SettingsError, match="`hiden` is not a setting"):
+    with pytest.raises(SettingsError, match="`hiden` is an unknown name"):
         charloom.train(trained.parent / "my.txt", out=tmp_path / "run", hiden=3)
     with pytest.raises(ModelError, match="does not exist"):
         charloom.load(tmp_path / "missing")

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from charloom.config import BUDGETS, Settings, listed_characters
+from charloom.character_class import listed_characters
+from charloom.config import BUDGETS, Settings
 from charloom.data.cleaning import clean
 from charloom.errors import SettingsError
 from charloom.presets import FOLDER, NAMES, over, preset, with_preset

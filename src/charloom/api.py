@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import warnings
 from functools import partial
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from charloom.errors import SettingsError
+from charloom.files import checked_path
 from charloom.model import Model
 from charloom.training.events import Event, Report
 
@@ -66,13 +67,15 @@ def train(
         message = "origin is now called base; the next version will not know the former name"
         warnings.warn(message, DeprecationWarning, stacklevel=2)
         base = origin
+    if report is not None and not callable(report):
+        raise SettingsError(f"`report` must be a function that takes an event; got {report!r}")
     settings = with_current_names(settings, partial(warnings.warn, category=DeprecationWarning, stacklevel=3))
     with graceful_interrupt() as stop:
         finished = start.start(
-            [fspath(path) for path in paths],
+            [checked_path(path, "paths") for path in paths],
             with_preset(preset, settings) if preset else settings,
-            Path(out) if out is not None else None,
-            fspath(base) if base is not None else None,
+            Path(checked_path(out, "out")) if out is not None else None,
+            checked_path(base, "base") if base is not None else None,
             report or _ignore,
             stop,
         )

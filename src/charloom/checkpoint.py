@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 
 from charloom import earlier
 from charloom.architecture import Architecture
-from charloom.config import Cleaning, RecordKind, TextSettings, validated
+from charloom.config import Cleaning, RecordKind, TextSettings
 from charloom.data.vocabulary import Vocabulary
 from charloom.errors import CharloomError, ModelError, in_a_file
-from charloom.files import opened, read, replace_folder
+from charloom.files import checked_path, opened, read, replace_folder
+from charloom.validation import validated
 
 FORMAT = 3  # raised when an older charloom could not read a folder, or read it wrongly
 HEADER_SPARE = 1 << 20  # bytes that a safetensors file may have besides its numbers
@@ -91,7 +92,7 @@ def find_model(path: str | os.PathLike[str]) -> Path:
     Raises:
         ModelError: if there is none.
     """
-    path = Path(path)
+    path = Path(checked_path(path, "path"))
     for place in (path, path / "best", path / "last"):
         folder = place if os.path.lexists(place) else place.parent / (place.name + ".old")
         if os.path.isfile(folder / "config.json"):  # unlike Path.is_file, raises no OSError: the path may be any string

@@ -6,21 +6,16 @@ A field here is at the same time a flag of `charloom train` (`seq_length` is `--
 
 from __future__ import annotations
 
-import difflib
 import re
-import sys
-import warnings
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from charloom import earlier
-from charloom.errors import SettingsError
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
+from charloom.character_class import listed_characters
+from charloom.validation import unknown_name, validated
 
 RecordKind = Literal["none", "line", "sentence", "paragraph", "file", "field"]
 
@@ -318,9 +313,7 @@ def _section_of(setting: str) -> str:
     for section, kind in SECTIONS.items():
         if setting in kind.model_fields:
             return section
-    near = difflib.get_close_matches(setting, [name for kind in SECTIONS.values() for name in kind.model_fields], 1)
-    advice = f"did you mean `{near[0]}`?" if near else "charloom/config.py lists all settings"
-    raise SettingsError(f"`{setting}` is not a setting; {advice}")
+    raise unknown_name(setting, [name for kind in SECTIONS.values() for name in kind.model_fields])
 
 
 def with_current_names(values: Mapping[str, Any], notice: Callable[[str], None]) -> dict[str, Any]:
@@ -338,63 +331,3 @@ PLANNED = ("hidden", "dropout", "dropout_mask", "weight_drop", "lr", "weight_dec
 alone, weight decay for AdamW.
 """
 SECTIONS: dict[str, type[Section]] = {"text": TextSettings, "model": ModelSettings, "training": TrainingSettings}
-
-CLASS_SIGNS = re.compile(r"\\.|[\[\]&~|]", re.DOTALL)  # escapes, and what may mean something in a regular expression
-LISTS_TOO_MUCH = {r"\w", r"\W", r"\D", r"\S"}
-
-
-def listed_characters(listed: str) -> str:
-    r"""The characters, sorted, that a regular expression's character class lists, written as between its brackets.
-
-    Ranges (`a-z`), `\d` (0 to 9), `\s` (ASCII white space), and the escapes of Python's `re`, such as `\n`, `\-`, `\\`
-    and `\u00e9`. Brackets stand for themselves.
-
-    Raises:
-        SettingsError: what is no such list: a range that ends before it begins, an unknown escape; or one that lists
-            whatever it does not name, or all letters there are.
-    """
-    if not listed:
-        return ""
-    class_signs = CLASS_SIGNS.sub(lambda sign: sign[0] if len(sign[0]) > 1 else f"\\{sign[0]}", listed)
-    try:
-        if listed.startswith("^") or LISTS_TOO_MUCH.intersection(CLASS_SIGNS.findall(listed)):
-            raise re.error(r"^ at the start, \w, \W, \D and \S list too much; a ^ itself is \^")
-        with warnings.catch_warnings(action="ignore"):  # `+--` is a range, whatever `--` may mean in a later Python
-            kept = re.compile(f"[{class_signs}]", re.ASCII)
-    except re.error as error:
-        raise SettingsError(
-            "`allow` must list characters as a regular expression's [] does, such as 'a-zA-Z .\\n', with \\- for a - "
-            f"and \\\\ for a \\; got {listed!r}: {error.msg}"
-        ) from None
-    every = "".join(chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000)
-    return "".join(kept.findall(every))
-
-
-S = TypeVar("S", bound=BaseModel)
-
-
-def validated(kind: type[S], values: Mapping[str, Any]) -> S:
-    """`kind(**values)`, with the first mistake as one line.
-
-    Raises:
-        SettingsError: names the setting, what must hold and what was found.
-    """
-    try:
-        return kind.model_validate(dict(values))
-    except ValidationError as error:
-        raise _in_one_line(error.errors(include_url=False)[0], kind.__name__) from None
-
-
-def _in_one_line(error: ErrorDetails, kind: str) -> SettingsError:
-    """What pydantic found, in our words; the message begins with the setting's name."""
-    name = next((part for part in reversed(error["loc"]) if isinstance(part, str)), kind)
-    message = error["msg"]
-    if error["type"] == "value_error":
-        return SettingsError(message.removeprefix("Value error, "))
-    if error["type"] == "missing":
-        return SettingsError(f"`{name}` must be given; it is missing")
-    if error["type"] == "extra_forbidden":
-        return SettingsError(f"`{name}` must not be given; there is no such setting")
-    must = message[0].lower() + message[1:]
-    must = must.removeprefix("input should ") if must.startswith("input should ") else f"be valid: {must}"
-    return SettingsError(f"`{name}` must {must}; got {error['input']!r}")

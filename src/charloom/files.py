@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import reprlib
 import secrets
 import shutil
 import stat
@@ -17,12 +18,27 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from charloom.errors import ModelError
+from charloom.errors import ModelError, SettingsError
 
 LARGEST_TEXT = 64 << 20  # bytes of a file that is read whole; a vocabulary of all of Unicode takes 15 MiB
 
 AT_ONCE: int = getattr(os, "O_NONBLOCK", 0)  # Windows has neither
 NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
+
+
+def checked_path(path: object, argument: str) -> str:
+    """A path of a user as a string.
+
+    Args:
+        path: what was given.
+        argument: its name, for the error.
+
+    Raises:
+        SettingsError: if it is neither a string nor a `pathlib.Path`.
+    """
+    if isinstance(path, str | os.PathLike) and isinstance(found := os.fspath(path), str):
+        return found
+    raise SettingsError(f"`{argument}` must be a string or a pathlib.Path; got {reprlib.repr(path)}")
 
 
 def opened(path: Path, most: int | None = None) -> BufferedReader:

@@ -22,13 +22,12 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from charloom.architecture import Architecture
 from charloom.checkpoint import ModelFolder, load_model
-from charloom.config import validated
 from charloom.data.tokenizer import Tokenizer
 from charloom.data.vocabulary import UnknownPolicy, Vocabulary
 from charloom.errors import ModelError, SettingsError
 from charloom.inference.backend import Precision, open_backend
 from charloom.inference.detokenizer import SEPARATOR_TEXTS
-from charloom.inference.options import GenerationOptions, Options, RequestOptions
+from charloom.inference.options import MOST_SEQUENCES, Count, GenerationOptions, Options, RequestOptions
 from charloom.inference.request import Request
 from charloom.inference.rows import Backend
 from charloom.inference.sampling import Sampling
@@ -37,6 +36,7 @@ from charloom.inference.sequence import Output
 from charloom.inference.stop_strings import StopStrings
 from charloom.inference.weights import InferenceWeights
 from charloom.score import Score
+from charloom.validation import validated
 
 if TYPE_CHECKING:
     from charloom.data.corpus import AnyPath
@@ -56,9 +56,6 @@ MANY_SLOTS = 256
 
 MOST_LOGPROBS = 100
 """Most log-probabilities for each token."""
-
-MOST_SEQUENCES = 100_000
-"""Most sequences of one call of `generate_many`."""
 
 TRACED = 256
 """Steps in a chunk of a trace: 6 MB for two layers of 512 units."""
@@ -361,9 +358,12 @@ class Model:
     def _requests(self, count: int, prompt: str | Sequence[str], asked: GenerationOptions) -> list[Request]:
         """So many after each prompt, all with an index of their own."""
         prompts = [prompt] if isinstance(prompt, str) else prompt
-        if not (1 <= count <= MOST_SEQUENCES and 1 <= count * len(prompts) <= MOST_SEQUENCES):
-            found = f"{count}" if len(prompts) == 1 else f"{count} for each of {len(prompts)} prompts"
-            raise SettingsError(f"`count` must give from 1 to {MOST_SEQUENCES:,} texts in one call; got {found}")
+        count = validated(Count, {"count": count}).count
+        if not 1 <= count * len(prompts) <= MOST_SEQUENCES:
+            raise SettingsError(
+                f"`count` must give from 1 to {MOST_SEQUENCES:,} texts in one call; got {count} for each of "
+                f"{len(prompts)} prompts"
+            )
         if asked.index + count * len(prompts) > 2**63:
             raise SettingsError(
                 f"`index` must be below 2^63 for each of {count * len(prompts)} texts; got {asked.index} for the first"

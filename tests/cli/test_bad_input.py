@@ -201,7 +201,7 @@ def test_options_that_cannot_be(charloom, tmp_path, corpus_file, arguments, says
         (["--length", "-5"], "--length must be"),
         (["--count", "0"], "--count must give from 1"),
         (["--count", "x"], "'--count'"),
-        (["--seed", "x"], "--seed must be a valid integer"),
+        (["--seed", "x"], "--seed must be a whole number"),
         (["--seed", "-1"], "--seed must be"),
         (["--unknown", "guess"], "--unknown must be"),
         (["--stop", ""], "--stop must not contain"),
@@ -443,7 +443,7 @@ def test_threads_beyond_reason(charloom, corpus_file, smallest, tiny, threads):
     for arguments in (["train", corpus_file, *smallest], ["generate", tiny]):
         ended = charloom(*arguments, "--threads", str(threads))
         assert (ended.status, ended.out) == (2, "")
-        assert "--threads must be less than or equal to 65536" in ended.complaint
+        assert "--threads must be at most 65536" in ended.complaint
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])

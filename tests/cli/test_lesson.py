@@ -88,7 +88,7 @@ def test_flags_change_the_preset(charloom, tmp_path):
     ("arguments", "status", "said"),
     [
         (["latin"], 2, "'latin' is not one of 'alphabet'"),
-        (["alphabet", "--hidden", "0"], 2, "--hidden must be greater than or equal to 1; got '0'"),
+        (["alphabet", "--hidden", "0"], 2, "--hidden must be at least 1; got '0'"),
         (["anna", "missing.txt"], 1, "missing.txt"),
         (["alphabet", "mine.txt"], 2, "PATH must be left out, because this lesson has its own text; got mine.txt"),
         (

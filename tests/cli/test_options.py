@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 import pytest
 
-from charloom.cli.options import SETTING_NAMES, SettingsCommand, given_settings, settings_options
+from charloom.cli.options import SETTING_NAMES, SettingsCommand, given_settings, range_of, settings_options
 from charloom.cli.train import command
 from charloom.config import PLANNED, SECTIONS, Settings
 from charloom.errors import SettingsError
@@ -35,7 +37,35 @@ def test_the_help_shows_every_default(charloom):
                 shown = f"{field.default:g}" if isinstance(field.default, float) else field.default
                 after = text[text.index(f" --{name.replace('_', '-')} ") :]
                 planned = "planned, else " if name in PLANNED else ""
-                assert after[: after.index("]") + 1].endswith(f"[{planned}{shown}]"), name
+                assert re.search(rf"(\[|; ){planned}{shown}\]$", after[: after.index("]", 1) + 1]), name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["train"], "--layers N number of recurrent layers [1 to 64; 1]"),
+        (["train"], "--hidden N units in each layer [1 to 65,536; planned, else 256]"),
+        (["train"], "--minutes X train for X minutes [above 0; 5 without another budget]"),
+        (["train"], "--seed N seed of all random numbers [0 to below 2^63; 0]"),
+        (["train"], "or each new best model, in kept/ [at least 1]"),
+        (["generate"], "together have probability X [above 0 to 1]"),
+        (["generate"], "--count N texts after each prompt [1 to 100,000; 1]"),
+        (["demo"], "--minutes X how long to train [above 0; 1]"),
+        (["train"], "activation function, with --cell rnn [tanh]"),
+    ],
+)
+def test_the_help_shows_ranges_and_flags(charloom, arguments, shown):
+    """Catches a lost bound, a range that is not the one which counts, and an argument of Python in a help text."""
+    assert shown in " ".join(charloom(*arguments, "--help").out.split())
+
+
+def test_every_number_has_a_range_in_the_help():
+    """Catches a number whose range has to be found by trial."""
+    for section in SECTIONS.values():
+        for name, field in section.model_fields.items():
+            if {"N", "X"} & {*str(OPTIONS[name].metavar).split("|")}:
+                assert range_of(field), name
+                assert f"[{range_of(field)}" in OPTIONS[name].help
 
 
 def test_what_was_not_passed_is_not_given():
@@ -57,7 +87,7 @@ def test_a_former_flag_works_with_a_notice(monkeypatch, capsys):
     assert given_settings(made.make_context("train", ["--lr", "0.5"]).params) == {"lr": "0.5"}
     assert capsys.readouterr().err == ""
     assert "learning-speed" not in made.get_help(click.Context(made))
-    with pytest.raises(SettingsError, match="`learning_speed` is not a setting"):
+    with pytest.raises(SettingsError, match="`learning_speed` is an unknown name"):
         Settings.from_flat(given_settings(made.make_context("t", ["--lr", "1", "--learning-speed", "2"]).params))
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from charloom import kernels
 from charloom.architecture import Architecture
 from charloom.checkpoint import ModelFolder, save_model
-from charloom.config import Cleaning, ModelSettings, TextSettings, validated
+from charloom.config import Cleaning, ModelSettings, TextSettings
 from charloom.data.corpus import open_corpus
 from charloom.data.dataset import prepare
 from charloom.data.sources import find_source
@@ -34,6 +34,7 @@ from charloom.errors import CharloomError, SettingsError
 from charloom.model import Model
 from charloom.training.start import resume, start
 from charloom.training.trainer import Trainer
+from charloom.validation import validated
 
 # `make fuzz` has modules with sanitizers in them.
 if modules := os.environ.get("KERNELS_FOLDER"):

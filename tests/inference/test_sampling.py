@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charloom.config import validated
 from charloom.errors import SettingsError
 from charloom.inference.sampling import (
     BLOCK,
@@ -27,6 +26,7 @@ from charloom.inference.sampling import (
     top_p,
     uniforms,
 )
+from charloom.validation import validated
 
 LOGITS = st.lists(st.integers(-6, 6) | st.floats(-1e4, 1e4), min_size=1, max_size=9).map(
     lambda row: np.array([row], np.float64)

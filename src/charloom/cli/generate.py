@@ -15,11 +15,11 @@ import click
 
 from charloom.cli.options import field_options
 from charloom.cli.screen import tell_line, write
-from charloom.config import validated
 from charloom.errors import CharloomError, SettingsError, TextError
-from charloom.inference.options import GenerationOptions
+from charloom.inference.options import Count, GenerationOptions
 from charloom.inference.sampling import Sampling
-from charloom.model import MOST_SEQUENCES, Model
+from charloom.model import Model
+from charloom.validation import validated
 
 SEED_BITS = 32  # of a seed that is drawn: short enough to be typed again, and exact in any program's JSON
 TURN = 200  # characters of an answer with --interactive
@@ -47,10 +47,7 @@ FIELDS = dict(sorted(FIELDS.items(), key=lambda item: item[0] in Sampling.model_
     metavar="TEXT|@FILE|-",
     help="the text to continue, or a file or stdin that contains it; may be given several times",
 )
-@field_options(FIELDS)
-@click.option(
-    "--count", default=1, metavar="N", type=int, help=f"texts after each prompt  [1 to {MOST_SEQUENCES:,}; 1]"
-)
+@field_options(Count.model_fields | FIELDS)
 @click.option(
     "--adapt", metavar="FILE", multiple=True, help="first train on this text, once; the model on disk stays the same"
 )
@@ -68,7 +65,7 @@ FIELDS = dict(sorted(FIELDS.items(), key=lambda item: item[0] in Sampling.model_
 def command(
     model: str,
     prompt: tuple[str, ...],
-    count: int,
+    count: str | None,
     adapt: tuple[str, ...],
     interactive: bool,
     as_json: bool,
@@ -83,9 +80,10 @@ def command(
     given = {name: value for name, value in options.items() if not (value is None or value is False or value == ())}
     given.setdefault("seed", secrets.randbits(SEED_BITS))
     validated(GenerationOptions, given)  # before a text is learnt for it
+    texts_each = validated(Count, {} if count is None else {"count": count}).count
     if [*prompt, *adapt].count("-") > 1:
         raise SettingsError("stdin can be read only once; give - to one --prompt or --adapt only")
-    if interactive and (prompt or as_json or count != 1 or "-" in adapt):
+    if interactive and (prompt or as_json or texts_each != 1 or "-" in adapt):
         raise SettingsError(
             "--interactive reads its prompts from stdin; leave out --prompt, --count, --json and --adapt -"
         )
@@ -94,9 +92,9 @@ def command(
     if interactive:
         _interact(loaded, given)
     elif as_json and "records" in given:
-        _print_records(loaded, texts, count, given)
-    elif as_json or count * len(texts) != 1:
-        _print_texts(loaded, texts, count, given, as_json)
+        _print_records(loaded, texts, texts_each, given)
+    elif as_json or texts_each * len(texts) != 1:
+        _print_texts(loaded, texts, texts_each, given, as_json)
     else:
         _print_stream(loaded, texts[0], given)
 

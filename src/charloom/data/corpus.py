@@ -24,6 +24,7 @@ from charloom.data.reading import FileDocument, Notify, ignore, open_document
 from charloom.data.records import gathered, joined, lines, paragraphs, sentences, separated, tidied
 from charloom.data.sources import CHUNK, COMPRESSIONS, BinaryFile, UnreadableFile, find_source, place, share, shown_path
 from charloom.errors import SettingsError, TextError
+from charloom.files import checked_path
 
 Document = FileDocument | FieldDocument | TextDocument
 AnyPath = str | os.PathLike[str]
@@ -166,10 +167,10 @@ def _name_of(path: str) -> str:
 
 
 def _listed(paths: AnyPath | Sequence[AnyPath]) -> list[str]:
-    given = [paths] if isinstance(paths, str | os.PathLike) else paths
+    given = paths if isinstance(paths, list | tuple) else [paths]
     if not given:
-        raise SettingsError("a corpus needs at least one file, folder, glob, URL, or named corpus")
-    return [os.fspath(path) for path in given]
+        raise SettingsError("a corpus needs at least one file, folder, glob, URL or named corpus")
+    return [checked_path(path, "paths") for path in given]
 
 
 @dataclass(frozen=True)

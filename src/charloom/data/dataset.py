@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import NonNegativeInt
 
-from charloom.config import Section, TextSettings, validated
+from charloom.config import Section, TextSettings
 from charloom.data.corpus import Corpus
 from charloom.data.ids import Ids, check_ids, count_separators, separators_at
 from charloom.data.reading import Notify
@@ -28,6 +28,7 @@ from charloom.data.record_shuffle import shuffle_records
 from charloom.data.vocabulary import RECORD_SEPARATOR, Vocabulary, code_points
 from charloom.errors import ModelError, TextError, in_a_file
 from charloom.files import opened, read, replace_file, sync
+from charloom.validation import validated
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")

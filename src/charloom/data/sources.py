@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 CHUNK = 4 << 20
 COMPRESSIONS = (".gz", ".bz2", ".xz")
 TIMEOUT = 30  # seconds without an answer from a server
+LONGEST_SHOWN = 1000  # characters of a path in a message: it may be a text that was taken for a path
 LARGEST_COPY = 64 << 30  # bytes; more than a character-level model can use, and a limit for endless input
 
 
@@ -274,7 +275,8 @@ def _ending(name: str) -> str:
 
 
 def shown_path(path: str) -> str:
-    """A path in one line, for messages; escaped if it holds newlines or bytes that are not text."""
+    """A path in one line, for messages; its beginning if it is long, escaped if it has newlines or bytes."""
+    path = f"{path[:100]}…" if len(path) > LONGEST_SHOWN else path
     return path if path and path.isprintable() else ascii(path)
 
 

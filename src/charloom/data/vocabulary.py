@@ -13,16 +13,17 @@ from __future__ import annotations
 import codecs
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charloom import earlier
-from charloom.errors import ModelError, UnknownCharacterError
+from charloom.errors import ModelError, SettingsError, UnknownCharacterError
 
 RECORD_SEPARATOR = "\ud800"
 UnknownPolicy = Literal["error", "skip", "replace"]
+POLICIES: tuple[UnknownPolicy, ...] = get_args(UnknownPolicy)
 IdArray = NDArray[np.unsignedinteger[Any]]
 
 
@@ -96,8 +97,11 @@ class Vocabulary:
             what: the name of the text in an error, such as `the prompt`.
 
         Raises:
+            SettingsError: for a policy that does not exist.
             UnknownCharacterError: with policy `error`, for the first such character.
         """
+        if unknown not in POLICIES:
+            raise SettingsError(f"`unknown` must be one of {', '.join(map(repr, POLICIES))}; got {unknown!r}")
         if self.kind == "bytes":
             return self._encode_bytes(text)
         if text.isascii() and (quick := self._encode_ascii(text.encode("ascii"))) is not None:

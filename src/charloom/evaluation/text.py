@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charloom.checkpoint import ModelFolder
-from charloom.config import TextSettings, validated
+from charloom.config import TextSettings
 from charloom.data.corpus import open_corpus
 from charloom.data.dataset import Dataset, open_dataset
 from charloom.data.reading import Notify, ignore
 from charloom.data.tokenizer import LONE, Tokenizer
 from charloom.data.vocabulary import RECORD_SEPARATOR, IdArray, UnknownPolicy, Vocabulary
 from charloom.errors import ModelError, SettingsError, TextError
+from charloom.validation import validated
 
 BLOCK = 2**23  # tokens that are looked at together
 

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from charloom.architecture import GATES, Architecture
 from charloom.cells import Floats
 from charloom.checkpoint import ModelFolder
-from charloom.config import validated
 from charloom.data.reading import Notify
 from charloom.errors import ModelError, SettingsError, in_a_file
 from charloom.importers.tokens import check_tokens, renumber
+from charloom.validation import validated
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypedDict
 
 from pydantic import Field, field_validator
 
-from charloom.config import MOST_THREADS
+from charloom.config import MOST_THREADS, Section
 from charloom.data.vocabulary import UnknownPolicy
 from charloom.inference.backend import Precision
 from charloom.inference.sampling import Sampling
 
 MOST_STOP = 100_000
 """Characters of all stop strings together: their automaton takes 30 MB then."""
+
+MOST_SEQUENCES = 100_000
+"""Most sequences of one call of `Model.generate_many`."""
 
 
 class GenerationOptions(Sampling):
@@ -39,20 +42,29 @@ class GenerationOptions(Sampling):
     @field_validator("stop", mode="before")
     @classmethod
     def _stop(cls, value: Any) -> Any:
-        value = (value,) if isinstance(value, str) else value
-        if isinstance(value, Sequence | set | frozenset) and "" in value:
-            raise ValueError("`stop` must not contain an empty string; leave it out")
-        return () if value is None else value
+        if value is None or isinstance(value, str):
+            return () if value is None else (value,)
+        if isinstance(value, bytes) or not isinstance(value, Iterable):
+            raise ValueError(f"`stop` must be a string or a list of strings; got {value!r}")
+        return tuple(value)
 
     @field_validator("stop")
     @classmethod
     def _bounded(cls, stop: tuple[str, ...]) -> tuple[str, ...]:
+        if "" in stop:
+            raise ValueError("`stop` must not contain an empty string; leave it out")
         if (characters := sum(map(len, stop))) > MOST_STOP:
             raise ValueError(
                 f"`stop` must have at most {MOST_STOP:,} characters in all its strings; got {characters:,} in "
                 f"{len(stop):,} strings"
             )
         return stop
+
+
+class Count(Section):
+    """How many texts are asked for."""
+
+    count: int = Field(1, ge=1, le=MOST_SEQUENCES, description="texts after each prompt")
 
 
 class RequestOptions(TypedDict, total=False):

@@ -12,13 +12,16 @@ from collections import deque
 from collections.abc import Iterator
 
 import numpy as np
+from pydantic import Field
 
 from charloom.cells import Integers
+from charloom.config import Section
 from charloom.data.vocabulary import Vocabulary
 from charloom.errors import ModelError, QueueFullError, SettingsError
 from charloom.inference.request import Request
 from charloom.inference.rows import Backend, Decoded, State
 from charloom.inference.sequence import Output, Sequence, TokenLogprobs
+from charloom.validation import validated
 
 CHUNK_SECONDS = 0.02
 """Running sequences go on for so long in an update: soon enough for the eye, rare enough to cost nothing."""
@@ -41,10 +44,17 @@ WAITING = 1024
 
 
 NOTHING_TO_CHOOSE = (
-    "a model's output must hold a finite number to choose a token by; found none: its weights diverged in "
-    "training, or every token it has is forbidden; use an earlier checkpoint, or fewer restrictions"
+    "a model must give a finite logit to at least one token that may be chosen; it gives none: training diverged, or "
+    "all tokens are suppressed; use an earlier checkpoint, or fewer restrictions"
 )
 """What `ModelError` says where a sequence ends because no token can be chosen."""
+
+
+class Limits(Section):
+    """Limits of a scheduler, in sequences."""
+
+    slots: int = Field(SLOTS, ge=1)
+    waiting: int = Field(WAITING, ge=1)
 
 
 class Scheduler:
@@ -67,10 +77,9 @@ class Scheduler:
         slots: int = SLOTS,
         waiting: int = WAITING,
     ) -> None:
-        if slots < 1 or waiting < 1:
-            raise SettingsError(f"`slots` and `waiting` must be at least 1; got {slots} and {waiting}")
+        limits = validated(Limits, {"slots": slots, "waiting": waiting})
         self._backend, self._vocabulary = backend, vocabulary
-        self._slots, self._most_waiting = slots, waiting
+        self._slots, self._most_waiting = limits.slots, limits.waiting
         self._waiting: deque[Sequence] = deque()
         self._prompts: deque[_Prompt] = deque()  # that are being read
         self._last_prompt: _Prompt | None = None  # the last one that was read whole
@@ -97,7 +106,7 @@ class Scheduler:
             raise QueueFullError(
                 f"at most {self._most_waiting:,} requests may wait; found as many; ask again once one has ended"
             )
-        sequence = Sequence(request, self._vocabulary)
+        sequence = Sequence(_checked(request), self._vocabulary)
         self._waiting.append(sequence)
         return sequence
 
@@ -233,6 +242,12 @@ class _Prompt:
         if self.left:
             count, self.state = backend.read(self.tokens_T[self._read : -1], self.state, seconds)
             self._read += count
+
+
+def _checked(request: object) -> Request:
+    if isinstance(request, Request):
+        return request
+    raise SettingsError(f"`requests` must come from `Model.request`; got {request!r}")
 
 
 def _logprobs(decoded: Decoded, row: int, top: int | None) -> list[TokenLogprobs] | None:

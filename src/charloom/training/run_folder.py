@@ -33,7 +33,7 @@ from charloom.checkpoint import (
     read_json,
     save_model,
 )
-from charloom.config import Settings, validated
+from charloom.config import Settings
 from charloom.errors import ModelError, SettingsError, TrainingError, in_a_file
 from charloom.files import (
     append,
@@ -48,6 +48,7 @@ from charloom.files import (
 from charloom.training.budget import Progress
 from charloom.training.events import Event
 from charloom.training.new_folder import new_folder
+from charloom.validation import validated
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

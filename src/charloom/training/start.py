@@ -106,8 +106,8 @@ def plan_only(
     settings = asked.settings
     if not plans(asked.chosen, settings):
         raise SettingsError(
-            "a plan needs a budget in `minutes`, `batches='streams'`, `loss='every'`, and a setting that is left to "
-            "choose; without them nothing is planned: the other settings have their defaults"
+            "a plan needs `minutes` as the budget, `batches='streams'`, `loss='every'`, and a setting that is not "
+            "given and can be planned, such as `hidden`"
         )
     corpus = open_corpus(paths, settings.text, notice)
     with TemporaryDirectory(prefix="charloom-") as folder:

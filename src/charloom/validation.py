@@ -1,0 +1,72 @@
+"""Values checked by pydantic, with the first mistake as one line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from charloom.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+S = TypeVar("S", bound=BaseModel)
+
+MUST = {
+    "greater_than_equal": "be at least {ge}",
+    "greater_than": "be above {gt}",
+    "less_than_equal": "be at most {le}",
+    "less_than": "be below {lt}",
+    "finite_number": "be a finite number",
+    "int_type": "be a whole number",
+    "int_parsing": "be a whole number",
+    "int_parsing_size": "be a whole number with fewer digits",
+    "int_from_float": "be a whole number",
+    "float_type": "be a number",
+    "float_parsing": "be a number",
+    "bool_type": "be True or False",
+    "bool_parsing": "be True or False",
+    "string_type": "be a string",
+}
+"""What must hold, for the kinds of errors of pydantic whose own words are longer."""
+
+
+def validated(kind: type[S], values: Mapping[str, Any]) -> S:
+    """`kind(**values)`, with the first mistake as one line.
+
+    Raises:
+        SettingsError: names the setting, what must hold and what was found.
+    """
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        raise _in_one_line(error.errors(include_url=False)[0], kind) from None
+
+
+def unknown_name(name: str, known: Iterable[str]) -> SettingsError:
+    """The error for a name that is not among those known."""
+    near = difflib.get_close_matches(name, known, 1)
+    return SettingsError(f"`{name}` is an unknown name; {f'did you mean `{near[0]}`?' if near else 'leave it out'}")
+
+
+def _in_one_line(error: ErrorDetails, kind: type[BaseModel]) -> SettingsError:
+    """What pydantic found, in our words; the message begins with the setting's name."""
+    name = next((part for part in reversed(error["loc"]) if isinstance(part, str)), kind.__name__)
+    if error["type"] == "value_error":
+        return SettingsError(error["msg"].removeprefix("Value error, "))
+    if error["type"] == "missing":
+        return SettingsError(f"`{name}` must be given; it is missing")
+    if error["type"] == "extra_forbidden":
+        return unknown_name(name, kind.model_fields)
+    return SettingsError(f"`{name}` must {_must(error)}; got {error['input']!r}")
+
+
+def _must(error: ErrorDetails) -> str:
+    if error["type"] in MUST:
+        bounds = {sign: int(value) if value == int(value) else value for sign, value in error.get("ctx", {}).items()}
+        return MUST[error["type"]].format(**bounds)
+    message = error["msg"]
+    return message.removeprefix("Input should ") if message.startswith("Input should ") else f"be valid: {message}"

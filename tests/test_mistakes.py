@@ -1,0 +1,71 @@
+"""Arguments of another kind in Python: one clear line that names the argument, and no traceback from inside."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import charloom
+from charloom.architecture import Architecture
+from charloom.config import ModelSettings
+from charloom.data.vocabulary import Vocabulary
+from charloom.errors import SettingsError, TextError
+from charloom.model import Model
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    shape = Architecture(**ModelSettings(cell="rnn", hidden=4).model_dump(), vocabulary_size=3)
+    parameters = {name: np.zeros(size, np.float32) for name, size in shape.shapes.items()}
+    return Model(shape, Vocabulary("characters", "abc"), parameters)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m.generate("a", stop=3), "`stop` must be a string or a list of strings; got 3"),
+        (lambda m: m.generate("a", stop=b"x"), "`stop` must be a string or a list of strings; got b'x'"),
+        (lambda m: m.generate("a", stop=["x", 3]), "`stop` must be a string; got 3"),
+        (lambda m: m.generate("a", "many"), "`length` must be a whole number; got 'many'"),
+        (lambda m: m.generate("a", 1.5), "`length` must be a whole number; got 1.5"),
+        (lambda m: m.generate("a", temperature="hot"), "`temperature` must be a number; got 'hot'"),
+        (lambda m: m.generate("a", greedy="maybe"), "`greedy` must be True or False; got 'maybe'"),
+        (lambda m: m.generate("a", temprature=1), "`temprature` is an unknown name; did you mean `temperature`?"),
+        (lambda m: m.generate_many("four", "a"), "`count` must be a whole number; got 'four'"),
+        (lambda m: m.generate_many(1.5, "a"), "`count` must be a whole number; got 1.5"),
+        (lambda m: m.generate_many(None), "`count` must be a whole number; got None"),
+        (lambda m: m.scheduler(slots="all"), "`slots` must be a whole number; got 'all'"),
+        (lambda m: list(m.run(["a"])), "`requests` must come from `Model.request`; got 'a'"),
+        (lambda m: m.score("abc", unknown="guess"), "`unknown` must be one of 'error', 'skip', 'replace'; got 'guess'"),
+        (lambda m: charloom.load(None), "`path` must be a string or a pathlib.Path; got None"),
+        (lambda m: charloom.load(b"run"), "`path` must be a string or a pathlib.Path; got b'run'"),
+        (lambda m: charloom.train(5), "`paths` must be a string or a pathlib.Path; got 5"),
+        (lambda m: charloom.train(["a.txt"]), "`paths` must be a string or a pathlib.Path; got ['a.txt']"),
+        (lambda m: charloom.train("a.txt", out=5), "`out` must be a string or a pathlib.Path; got 5"),
+        (lambda m: charloom.train("a.txt", split=0.9), "`split` must be a string; got 0.9"),
+        (lambda m: charloom.train("a.txt", wrap="x"), "`wrap` must be True or False; got 'x'"),
+        (lambda m: charloom.train("a.txt", report=5), "`report` must be a function that takes an event; got 5"),
+    ],
+)
+def test_a_value_of_another_kind(model, call, message):
+    """Catches a TypeError from inside of the library, a value that is silently taken, and a message without a name."""
+    with pytest.raises(SettingsError) as caught:
+        call(model)
+    assert str(caught.value) == message
+
+
+def test_a_file_is_not_a_path(tmp_path: Path):
+    """Catches a file object that is taken for a path, and a message that prints its whole content."""
+    with pytest.raises(SettingsError, match=r"`paths` must be a string or a pathlib\.Path; got <_io\.StringIO"):
+        charloom.train(io.StringIO("to be or not to be"))
+
+
+def test_a_text_in_place_of_its_path():
+    """Catches an error that prints a whole book."""
+    with pytest.raises(TextError) as caught:
+        charloom.train("to be or not to be " * 1000)
+    assert "no such file or folder" in str(caught.value)
+    assert len(str(caught.value)) < 400
