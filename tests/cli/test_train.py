@@ -148,7 +148,7 @@ def test_ctrl_c_saves_and_prints_the_command_that_goes_on(charloom, tmp_path, co
     assert charloom("generate", "my run", "--length", "3").status == 0
     ended = charloom("train", "--resume", "my run", "--steps", str(step + 2))
     assert ended.status == 0
-    assert f"going on at step {step:,}" in ended.err
+    assert f"resuming at step {step:,}" in ended.err
     assert f"done: {step + 2:,} steps" in ended.err
 
 

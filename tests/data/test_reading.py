@@ -170,7 +170,7 @@ def test_marks_of_joined_files_are_left_out(file, encoding: str, size: int):
         lines: list[str] = []
         document = open_document(find_source(str(path)), TextSettings(vocabulary=vocabulary), lines.append, size)
         assert "".join(document.chunks(size)) == "one\ntwo\n"
-        assert lines == [f"{path}: left out 2 U+FEFF, byte-order marks where files were joined"]
+        assert lines == [f"{path}: left out 2 byte-order marks (U+FEFF) inside the text"]
     assert "\ufeff" in read(file("a\ufeffb".encode()), binary=True)
     lines.clear()
     settings = TextSettings(errors="ignore")
@@ -374,5 +374,5 @@ def test_a_file_that_changes_between_two_passes(file):
     path = file(b"good")
     document = open_document(find_source(str(path)))
     path.write_bytes(b"bad \xff")
-    with pytest.raises(TextError, match="changed since it was opened: byte 0xFF at offset 4 "):
+    with pytest.raises(TextError, match="changed while it was read: byte 0xFF at offset 4 "):
         list(document.chunks())

@@ -76,10 +76,10 @@ def test_the_fastest_that_the_processor_runs(machine, features, name):
 def test_it_says_which_faster_one_is_not_built(machine):
     """A processor that is used at half its speed, and nobody is told."""
     machine(SAPPHIRE_RAPIDS, built=("portable", "avx2"))
-    assert kernels.chosen().reason == "the fastest that this processor runs and that is built; not built: amx, avx512"
+    assert kernels.chosen().reason == "the fastest kernels for this processor that are built; not built: amx, avx512"
     kernels.chosen.cache_clear()
     machine(SKYLAKE_X, built=("portable", "avx2"))
-    assert kernels.chosen().reason == "the fastest that this processor runs"
+    assert kernels.chosen().reason == "the fastest kernels for this processor"
 
 
 def test_forced_by_name(machine, monkeypatch):
@@ -100,8 +100,8 @@ def test_off(machine, monkeypatch):
 @pytest.mark.parametrize(
     ("forced", "error", "message"),
     [
-        ("axv2", SettingsError, "the kernels are amx, avx512, avx2, neon, portable or off, not 'axv2'"),
-        ("avx512", DeviceError, "this processor lacks avx512_bf16, avx512_vnni; here run: avx2, portable"),
+        ("axv2", SettingsError, "CHARLOOM_KERNELS must be one of amx, avx512, avx2, neon, portable, off; got 'axv2'"),
+        ("avx512", DeviceError, "this processor lacks avx512_bf16, avx512_vnni; this machine runs: avx2, portable"),
     ],
 )
 def test_forced_in_vain(machine, monkeypatch, forced, error, message):
@@ -116,7 +116,7 @@ def test_forced_in_vain(machine, monkeypatch, forced, error, message):
 def test_forced_and_not_built(machine, monkeypatch):
     machine(SKYLAKE_X, built=("portable",))
     monkeypatch.setenv("CHARLOOM_KERNELS", "avx2")
-    with pytest.raises(DeviceError, match="'avx2' cannot be used: not built; here run: portable"):
+    with pytest.raises(DeviceError, match="'avx2' cannot be used: not built; this machine runs: portable"):
         kernels.chosen()
 
 

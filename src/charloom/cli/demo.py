@@ -26,8 +26,8 @@ MINUTES = range_of(TrainingSettings.model_fields["minutes"])
 @click.option("--minutes", default="1", metavar="X", help=f"how long to train  [{MINUTES}; 1]")
 @click.option("--out", metavar="DIR", type=Path, help="the run folder; new or empty  [runs/python-docs-<n>]")
 def command(minutes: str, out: Path | None) -> None:
-    """Train for a minute on the reference of the Python language, which every Python carries, and show text
-    from it. Nothing is downloaded.
+    """Train for a minute on the reference of the Python language, and generate text. The reference is part of every
+    Python installation, so nothing is downloaded.
     """
     with open_display() as report:
         finished = run((CORPUS,), {"minutes": minutes, **CLEANING}, out, None, None, report)

@@ -129,7 +129,7 @@ def plan_table(event: Planned) -> list[str]:
 
 
 def _started(event: Started) -> list[str]:
-    action = f"going on at step {event.step:,}" if event.resumed else "training"
+    action = f"resuming at step {event.step:,}" if event.resumed else "training"
     network = f"{event.cell}, {event.layers} x {counted(event.hidden, 'unit')}, {event.parameters:,} parameters"
     return [
         f"{action} in {event.run}: {network}",

@@ -25,15 +25,15 @@ from charloom.lessons import QUICK_TEXT, TEXTS, teach
 )
 @click.argument("name", metavar="|".join(TEXTS), type=click.Choice(list(TEXTS)))
 @click.argument("paths", metavar="[PATH...]", nargs=-1)
-@click.option("--quick", is_flag=True, help="minutes instead of hours: a smaller text and network, the same mechanics")
+@click.option("--quick", is_flag=True, help="minutes instead of hours: a smaller text and network")
 @click.option("--out", metavar="DIR", type=Path, help="the lesson's folder; new or empty  [runs/lesson-<name>-<n>]")
 @settings_options
 def command(name: str, paths: tuple[str, ...], quick: bool, out: Path | None, **values: Any) -> None:
-    """Run a lesson whole: train by the preset of its name, show what it shows, end in a verdict.
+    """Run one of the five classic programs: train with the preset of its name, show the results, end with a verdict.
 
     The text is the one that the classic program used (fetched once; see `charloom corpora`), or PATH. With --quick it
-    is one that every Python carries. Flags change the preset's settings; the defaults in brackets are for what it does
-    not say. docs/lessons/ has a page for each.
+    is a text that is part of every Python installation. Flags override the settings of the preset. The defaults in
+    brackets are for settings that the preset leaves out. docs/lessons/ has a page for each lesson.
     """
     from charloom.lessons.lesson import Lesson
     from charloom.training.interrupt import graceful_interrupt

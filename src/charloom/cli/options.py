@@ -39,7 +39,7 @@ class SettingsCommand(click.Command):
         titles = {
             "": "Options",
             "text": "Text (what is read, and how it is prepared)",
-            "model": "Model (--from keeps its own)",
+            "model": "Model (fixed by --from)",
             "training": "Training (how long, and how)",
         }
         for section, title in titles.items():

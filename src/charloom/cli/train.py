@@ -36,21 +36,19 @@ from charloom.training.interrupt import graceful_interrupt
     "--resume",
     metavar="RUN",
     type=Path,
-    help="go on with a run exactly where it stopped; only its budget can be changed",
+    help="continue a run exactly where it stopped; only its budget can be changed",
 )
 @click.option(
-    "--from", "base_model", metavar="MODEL", help="the base model: fine-tune it (or the best one of a run) on PATH"
+    "--from", "base_model", metavar="MODEL", help="the base model, or a run that has it: fine-tune it on PATH"
 )
 @click.option(
     "--preset",
     metavar="|".join(NAMES),
-    help="begin from the settings of this name; flags beside it win (docs/lessons/ tells where they come from)",
+    help="start with the settings of this preset; other flags override them (docs/lessons/ explains them)",
 )
-@click.option("--plan-only", is_flag=True, help="show what would be chosen, and why, and end there")
-@click.option("--quiet", is_flag=True, help="show only notices and errors, and at the end the model's folder")
-@click.option(
-    "--json", "as_json", is_flag=True, help="print a JSON object a line for everything that happens, and nothing else"
-)
+@click.option("--plan-only", is_flag=True, help="show the plan with its reasons, and do not train")
+@click.option("--quiet", is_flag=True, help="show only notices and errors, and print the model's folder at the end")
+@click.option("--json", "as_json", is_flag=True, help="print each event as a JSON object on one line, and nothing else")
 @click.option("--tensorboard", is_flag=True, help="also write TensorBoard events into the run folder")
 @settings_options
 def command(
@@ -67,12 +65,12 @@ def command(
 ) -> None:
     """Train a model on PATH: a file, folder, glob or URL, - for stdin, or a name from `charloom corpora`.
 
-    Reads text, and .jsonl, .json, .csv and .tsv (with --field), each also as .gz, .bz2 or .xz; several PATHs are one
-    text. No option is needed: what is not given is chosen for the text, the machine and the minutes, and shown with its
-    reason.
+    Reads text, and .jsonl, .json, .csv and .tsv (with --field), each also as .gz, .bz2 or .xz. Several PATHs are one
+    text. No option is required: charloom chooses each setting that is not given for the text, the machine and the
+    minutes, and shows the reason.
 
-    At the end the folder of the best model is printed on stdout. Ctrl-C saves everything and prints the command that
-    goes on.
+    At the end, the folder of the best model is printed on stdout. Ctrl-C saves everything and prints the command that
+    resumes the run.
     """
     given = given_settings(values)
     if plan_only and resume is not None:

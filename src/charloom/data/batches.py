@@ -231,7 +231,7 @@ def _groups(
     )
     if groups.cut:
         notice(
-            f"records of more than {groups.longest:,} tokens are cut into chunks that begin from the zero state: "
+            f"records of more than {groups.longest:,} tokens are cut into chunks, each from the zero state; this makes "
             f"{groups.cut:,} more chunks than records"
         )
     return groups

@@ -66,7 +66,7 @@ class Corpus:
         if self.settings.allow is not None:
             self._notice_once(
                 f"{share(removed.characters, removed.of)} of the text is removed: {removed.characters:,} of "
-                f"{removed.of:,} characters are not among those allowed"
+                f"{removed.of:,} characters are not in `allow`"
             )
 
     def _notice_once(self, line: str) -> None:
@@ -248,7 +248,7 @@ class _Opener:
         more = ", …" if len(found.ours) > SHOWN_NOTICES else ""
         ours = f"a run or a model of charloom: {', '.join(map(shown_path, found.ours[:SHOWN_NOTICES]))}{more}"
         if not found.files:
-            raise TextError(f"{kind} {shown_path(where)} holds nothing but {ours}; name a file in it to read that one")
+            raise TextError(f"{kind} {shown_path(where)} contains only {ours}; name a file in it to read that file")
         self.notice(f"{shown_path(where)}: skipped {_counted(len(found.ours), 'folder')} with {ours}")
 
     def _fitting(self, paths: list[str]) -> list[str]:
@@ -260,7 +260,7 @@ class _Opener:
         for line in notices[:SHOWN_NOTICES]:
             self.notice(line)
         if (more := len(notices) - SHOWN_NOTICES) > 0:
-            self.notice(f"{shown_path(where)}: {more:,} more such notices about its files")
+            self.notice(f"{shown_path(where)}: {more:,} more notices like these")
 
 
 def _hint(document: FileDocument, notice: Notify) -> None:

@@ -109,7 +109,7 @@ class FileDocument:
         chunks = decoding.chunks() if self.binary else _unmarked(decoding.chunks())
         yield from chunks if self.keep_newlines else unix_newlines(chunks)
         if decoding.fault:
-            raise TextError(f"{self.name} changed since it was opened: {decoding.fault} is not {self.codec.name}")
+            raise TextError(f"{self.name} changed while it was read: {decoding.fault} is not {self.codec.name}")
 
 
 def open_document(
@@ -165,7 +165,7 @@ def _text_codec(source: Source, settings: TextSettings, size: int, notice: Notif
         checked = _lenient(checked, settings.errors, notice)
         codec = replace(codec, errors=settings.errors)
     if checked.marks:
-        notice(f"{source.shown}: left out {checked.marks:,} U+FEFF, byte-order marks where files were joined")
+        notice(f"{source.shown}: left out {checked.marks:,} byte-order marks (U+FEFF) inside the text")
     return codec
 
 

@@ -82,7 +82,9 @@ class Source:
         except OSError as error:
             raise UnreadableFile(f"{self.shown} cannot be read: {reason(error)}") from None
         except Exception as error:  # gzip, bz2 and lzma each raise classes of their own for damaged data
-            raise UnreadableFile(f"{self.shown} cannot be unpacked; is it cut short? {reason(error)}") from None
+            raise UnreadableFile(
+                f"{self.shown} cannot be unpacked; the file may be incomplete: {reason(error)}"
+            ) from None
 
     def opened(self, compression: str = "") -> IO[bytes]:
         """The bytes as a file that can seek: as stored, or unpacked.
@@ -232,7 +234,7 @@ def _fetched(url: str) -> Source:
         raise
     except ImportError as error:
         raise TextError(
-            f"{shown_path(url)}: a package for this kind of URL is missing: {reason(error)}; http and https need: "
+            f"{shown_path(url)}: a package for this kind of URL is missing: {reason(error)}; for http and https run: "
             "pip install aiohttp"
         ) from None
     except Exception as error:  # the library of each protocol has exception classes of its own

@@ -183,7 +183,9 @@ def _network(layout: str, layers: list[KerasLayer], model_config: KerasConfig | 
     """The network from its layers: recurrent ones, a linear one, perhaps an embedding."""
     for layer in layers:
         if re.search("bidirectional|backward", f"{layer.name} {layer.hint}"):
-            raise ModelError(f"a network that generates text must read forwards only; {layer.name} reads backwards too")
+            raise ModelError(
+                f"a network that generates text must read forwards only; {layer.name} reads backwards as well"
+            )
     recurrent = _chained([layer for layer in layers if layer.recurrent])
     embeddings = [layer for layer in layers if layer.embedding]
     heads = [layer for layer in layers if not layer.recurrent and not layer.embedding]

@@ -79,13 +79,17 @@ def open_variant(name: str) -> ModuleType:
         DeviceError: if it is not built, or this processor cannot run it.
     """
     if name not in VARIANTS:
-        raise SettingsError(f"the kernels are {', '.join(VARIANTS)} or off, not {name!r}; correct {FORCE}")
+        raise SettingsError(f"{FORCE} must be one of {', '.join(VARIANTS)}, off; got {name!r}")
     if why := obstacle(name):
-        raise DeviceError(f"the kernels {name!r} cannot be used: {why}; here run: {', '.join(runnable()) or 'none'}")
+        raise DeviceError(
+            f"the kernels {name!r} cannot be used: {why}; this machine runs: {', '.join(runnable()) or 'none'}"
+        )
     try:
         return importlib.import_module(_module(name))
     except ImportError as error:  # a C++ library that is missing or too old
-        raise DeviceError(f"the kernels {name!r} do not load: {error}; {FORCE}=off does without") from error
+        raise DeviceError(
+            f"the kernels {name!r} do not load: {error}; {FORCE}=off trains and generates without kernels"
+        ) from error
 
 
 def cores() -> int:
@@ -126,16 +130,16 @@ def cpu_features() -> frozenset[str]:
 def _fastest() -> KernelChoice:
     names = runnable()
     if not names:
-        return _nothing("not built; it takes a C++ compiler and Python's headers (in a checkout: make kernels)")
+        return _nothing("not built; building needs a C++ compiler and Python's headers (in a checkout: make kernels)")
     try:
         module = open_variant(names[0])
     except DeviceError as error:
         return _nothing(str(error))
     faster = list(VARIANTS)[: list(VARIANTS).index(names[0])]
     missing = [name for name in faster if cpu_features() >= set(VARIANTS[name])]
-    reason = "the fastest that this processor runs"
+    reason = "the fastest kernels for this processor"
     return KernelChoice(
-        names[0], module, f"{reason} and that is built; not built: {', '.join(missing)}" if missing else reason
+        names[0], module, f"{reason} that are built; not built: {', '.join(missing)}" if missing else reason
     )
 
 

@@ -78,11 +78,11 @@ to the power LARGER. A smaller network memorises later: the power is SMALLER.
 
 
 USUAL = {
-    "cell": "learns more than a GRU where a text is read often, and about as much where it is not",
-    "layers": "a wider one learns as much in the time as two that cost the same, or more",
-    "batch_size": "with more sequences a step reads more in the time and learns less, as there are fewer steps",
-    "seq_length": "longer steps read more in the time, too, and learn less",
-    "schedule": "a constant rate, as high or a third of it, ends 1 to 1.5% worse",
+    "cell": "better than a GRU if the text is read often, as good if not",
+    "layers": "one wide layer is as good as two layers of the same cost, or better",
+    "batch_size": "larger batches read more text in the time, but in fewer steps, and end with a higher loss",
+    "seq_length": "longer steps read more text in the time, but end with a higher loss",
+    "schedule": "a constant rate ends with a loss that is 1 to 1.5% higher",
 }
 """Settings whose defaults the plan keeps, and why. Each gave the lowest loss in equal time, the LSTM in equal steps
 (docs/results.md; LOG.md, "LSTM or GRU", "one layer or two", "larger batches and longer steps in a minute").
@@ -259,12 +259,12 @@ def _size(settings: Settings, text: CorpusStatistics, throughput: ThroughputEsti
         ]
         hidden = max(able, default=SIZES[0])
     tokens, parameters = throughput.tokens(hidden), _parameters(settings, text, hidden)
-    counted = "as many as are asked for" if throughput.capped(hidden) else f"with {SHARE:.0%} of that"
+    counted = "the number asked for" if throughput.capped(hidden) else f"with {SHARE:.0%} of that"
     return PlannedChoice(
         "hidden",
         hidden,
-        f"{throughput.rate(hidden):,.0f} tokens/s by the sizes that were timed; {counted}, "
-        f"{tokens / 1e6:,.1f} million: {tokens / parameters:.1f} for each of its {parameters:,} parameters",
+        f"{throughput.rate(hidden):,.0f} tokens/s, as timed on this machine; {counted}, "
+        f"{tokens / 1e6:,.1f} million tokens: {tokens / parameters:.1f} for each of {parameters:,} parameters",
     )
 
 
@@ -277,13 +277,13 @@ def _dropout(text: CorpusStatistics, epochs: float, hidden: int) -> list[Planned
     size = hidden / EPOCHS_AT
     counted = math.log(epochs) + (LARGER if size > 1 else SMALLER) * math.log(size)
     units, weights = (round(float(np.interp(counted, np.log(EPOCHS), shares)), 2) for shares in (DROPOUT, WEIGHT_DROP))
-    often = f"the text is read {epochs:,.{int(epochs < 100)}f} times by {hidden} units"
+    often = f"the text is read {epochs:,.{int(epochs < 100)}f} times, with {hidden} units"
     if text.repeated > 0.01:
         often += f", counting its repeated lines ({text.repeated:.0%}) once"
     return [
-        PlannedChoice("dropout", units, f"share of outputs; {often}"),
-        PlannedChoice("weight_drop", weights, f"share of recurrent weights; {often}"),
-        PlannedChoice("dropout_mask", "locked", "as good as fresh masks, and costs nothing"),
+        PlannedChoice("dropout", units, f"part of the units; {often}"),
+        PlannedChoice("weight_drop", weights, f"part of the recurrent weights; {often}"),
+        PlannedChoice("dropout_mask", "locked", "as good as fresh masks, and faster"),
     ]
 
 
@@ -291,7 +291,7 @@ def _rate(settings: Settings, hidden: int) -> PlannedChoice:
     """The learning rate."""
     highest = FASTEST[settings.model.cell]
     rate = min(highest, round(highest * math.sqrt(FASTEST_AT / hidden), 4))
-    return PlannedChoice("lr", rate, f"{highest:g} for {FASTEST_AT} units; for more, less: in proportion to 1/√units")
+    return PlannedChoice("lr", rate, f"{highest:g} for {FASTEST_AT} units; above, in proportion to 1/√units")
 
 
 def _decay(epochs: float) -> PlannedChoice:
@@ -300,5 +300,5 @@ def _decay(epochs: float) -> PlannedChoice:
     return PlannedChoice(
         "weight_decay",
         decay,
-        f"{DECAY[1]:g} is best for most texts that are read {DECAY_EPOCHS[1]:g} times or more, less below",
+        f"{DECAY[1]:g} is best for most texts that are read at least {DECAY_EPOCHS[1]:g} times; otherwise smaller",
     )
