@@ -274,7 +274,7 @@ def test_a_run_ends_with_a_verdict(charloom, corpus_file, tmp_path):
     ended = charloom("train", "--resume", "run", "--steps", "8", "--json")
     finished = json.loads(ended.out.splitlines()[-1])
     assert finished["seen_nats"] > 0
-    assert f"{finished['seen_nats']:.3f} nats/char on text that it learnt from" in finished["verdict"]
+    assert f"{finished['seen_nats']:.3f} nats/char on the training text" in finished["verdict"]
     curve, _ = read_curve(tmp_path / "run" / "log.jsonl")
     assert curve.steps == [2, 4, 6, 8]
     assert len(curve.nats) == len(curve.training) == 4

@@ -67,7 +67,7 @@ class Outcome:
 def verdict(outcome: Outcome) -> str:
     """The verdict in one or two sentences."""
     seen, unseen, unit = outcome.seen, outcome.unseen, outcome.unit
-    figures = f"{seen:.3f} nats/{unit} on text that it learnt from, {unseen:.3f} on text that it never saw"
+    figures = f"{seen:.3f} nats/{unit} on the training text, {unseen:.3f} on the validation text"
     if unseen < LEARNT:
         return f"nothing is left to learn: {figures}"
     return _of_training(outcome, figures) or _of_both(outcome, figures)
@@ -78,12 +78,12 @@ def _of_training(outcome: Outcome, figures: str) -> str | None:
     curve, unit = outcome.curve, outcome.unit
     if outcome.exploded:
         rose = f"training loss rose to {max(curve.training[1:]):.4g} nats/{unit}"
-        return f"diverged: {rose}, a uniform guess has {outcome.guesses.uniform:.3f} ({figures}). {SMALLER}"
+        return f"diverged: {rose}, a uniform guess gives {outcome.guesses.uniform:.3f} ({figures}). {SMALLER}"
     if curve.risen > RISEN and curve.training_rose:
         rose = f"training loss rose from {curve.training[curve.best]:.3f} to {curve.training[-1]:.3f} nats/{unit}"
         return f"diverged: {rose} after step {curve.steps[curve.best]:,} ({figures}). {SMALLER}"
     if outcome.seen > HARDLY * outcome.guesses.frequency:
-        alone = f"{figures}; the frequencies of its {unit}s alone give {outcome.guesses.frequency:.3f}"
+        alone = f"{figures}; the frequencies of the {unit}s alone give {outcome.guesses.frequency:.3f}"
         if curve.training_falls:
             return f"under-fitted: {alone}. More minutes would help most, or a larger `lr`"
         return f"stalled: {alone}. {SMALLER}"
@@ -96,7 +96,7 @@ def _of_both(outcome: Outcome, figures: str) -> str:
     if curve.risen > RISEN:
         when = f"validation was best at step {curve.steps[curve.best]:,} of {curve.steps[-1]:,}"
         return (
-            f"over-fitted: {when}, and unseen text became {curve.risen:.0%} worse from there ({figures}). "
+            f"over-fitted: {when}, and the validation loss then rose by {curve.risen:.0%} ({figures}). "
             "More text would help most; otherwise a larger `weight_drop` and `dropout`, or a shorter run"
         )
     gap = 1 - outcome.seen / outcome.unseen
