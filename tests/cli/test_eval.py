@@ -188,3 +188,53 @@ def test_what_a_run_kept_is_measured_as_it_is_kept(charloom, tmp_path, smallest,
     (tmp_path / "b.txt").write_text("Ann abc", encoding="utf-8")
     assert charloom("eval", "run", "b.txt", "--unknown", "skip").status == 0
     assert "must hold a run's data" in charloom("eval", "run").complaint
+
+
+def test_python_and_the_command_line_give_one_report(charloom, tmp_path, tiny, tiny_bytes):
+    """Catches a figure that is computed in two ways, and a run that Python does not find from its model."""
+    (tmp_path / "a.txt").write_text(ZEN * 3)
+    options = ("--dynamic", "--protocol", "windows:16", "--json")
+    for model in (tiny, tiny_bytes):
+        report = Model.load(model).evaluate(paths=tmp_path / "a.txt", dynamic=True, windows=16)
+        assert json.loads(charloom("eval", model, "a.txt", *options).out) == report.to_json()
+        assert json.loads(charloom("eval", model / "best", "--json").out) == Model.load(model).evaluate().to_json()
+
+
+def objects(ended):
+    assert (ended.status, ended.err) == (0, "")
+    return [json.loads(line) for line in ended.out.splitlines()]
+
+
+def test_each_line_is_an_object(charloom, tmp_path, tiny):
+    """Catches a line that is lost or counted twice, and a first key that cannot be sorted by."""
+    (tmp_path / "a.txt").write_text(ZEN + "\n" + ZEN.strip())
+    lines = objects(charloom("eval", tiny, "a.txt", "--per", "line"))
+    score = Model.load(tiny).score(ZEN + "\n" + ZEN.strip())
+    expected = [*ZEN.splitlines(), "", *ZEN.splitlines()]
+    assert [(line["number"], line["text"]) for line in lines] == [*enumerate(expected, 1)]
+    assert sum(line["characters"] for line in lines) == score.characters
+    assert sum(line["nats"] for line in lines) == pytest.approx(score.nats, rel=1e-6)
+    assert [*lines[0]] == ["bits_per_char", "nats", "characters", "number", "text"]
+    assert lines[1]["bits_per_char"] * lines[1]["characters"] * math.log(2) == pytest.approx(lines[1]["nats"], rel=1e-4)
+
+
+def test_each_character_is_an_object(charloom, tmp_path, tiny_bytes, tiny_records):
+    """Catches bytes for characters, an index that counts bytes, and a lone surrogate, which few programs read."""
+    (tmp_path / "a.txt").write_text("aé漢\n", encoding="utf-8")
+    found = objects(charloom("eval", tiny_bytes, "a.txt", "--per", "char"))
+    assert [(each["index"], each["character"]) for each in found] == [(1, "é"), (2, "漢"), (3, "\n")]
+    assert sum(each["nats"] for each in found) == pytest.approx(Model.load(tiny_bytes).score("aé漢\n").nats, rel=1e-5)
+    (tmp_path / "b.txt").write_text("Now\n\nis\n")
+    found = objects(charloom("eval", tiny_records, "b.txt", "--per", "char"))
+    assert "".join(each["character"] for each in found) == "Now\nis\n"
+    lines = objects(charloom("eval", tiny_records, "b.txt", "--per", "line"))
+    assert [(line["number"], line["text"], line["characters"]) for line in lines] == [(1, "Now", 4), (2, "is", 3)]
+
+
+def test_options_that_change_nothing_are_refused(charloom, tmp_path, tiny):
+    """Catches an option that is taken and does nothing."""
+    for option in (("--encoding", "utf-8"), ("--errors", "replace"), ("--field", "x"), ("--unknown", "skip")):
+        assert f"{option[0].strip('-')}` changes nothing without" in charloom("eval", tiny, *option).complaint
+    (tmp_path / "a.txt").write_text(ZEN)
+    for option in (["--json"], ["--dynamic"], ["--protocol", "windows:4"], ["--per", "char"]):
+        assert "take the place of the report" in charloom("eval", tiny, "a.txt", "--heat", *option).complaint

@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 
 TAB = 8  # columns between two tab stops
 NARROWEST = 20  # columns: a terminal may say that it has none
+FINE = ("256", "truecolor")  # colour systems that have the colours; 16 colours would not be in their order
 MOST_MARKS = 8  # combining marks that are shown on one character
 
-LINE_ENDS = {"\n": "↵", RECORD_SEPARATOR: "␞"}
+LINE_ENDS = {"\n": "↵", RECORD_SEPARATOR: "¶"}
 TAB_MARK, UNPRINTABLE, NO_BASE = "→", "·", "◌"
-MARKS = "↵ newline, ␞ end of a record, → tab, · no printable character"
-PLAIN_LEGEND = f"The digit below a character is its bits, rounded down; 9 is 9 or more. {MARKS}."
+MARKS = "↵ newline, ¶ end of a record, → tab, · no printable character"
+PLAIN_LEGEND = f"The digit below a character is its bits, rounded down: none is below 1, 9 is 9 or more.\n{MARKS}."
 
 
 @dataclass
@@ -50,9 +51,9 @@ class Cell:
 
 
 def show(chunks: Iterable[CharacterNats]) -> None:
-    """Prints the text of `per_character` below a legend: in colours where stdout is a terminal that has them."""
+    """Prints the text of `per_character` below a legend: in colours where stdout is a terminal with 256 or more."""
     console = Console(highlight=False)
-    coloured = console.color_system is not None and not console.no_color
+    coloured = console.color_system in FINE and not console.no_color
     _print(console, _coloured_legend() if coloured else Text(PLAIN_LEGEND))
     _print(console, Text())
     for row in rows(cells(chunks), max(NARROWEST, console.width)):
@@ -111,7 +112,7 @@ def _coloured(row: list[Cell]) -> Text:
 
 def _plain(row: list[Cell]) -> Text:
     """Two lines: the text, and below each character its digit."""
-    digits = [("" if cell.level is None else str(cell.level)).ljust(cell.columns) for cell in row]
+    digits = [(str(cell.level) if cell.level else "").ljust(cell.columns) for cell in row]
     return Text("".join(cell.text for cell in row) + "\n" + "".join(digits).rstrip())
 
 

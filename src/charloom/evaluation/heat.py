@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 
 LEVELS = 10
+FIRST = 2
+"""The first level with a colour: with one for each character above 1 bit, half of an English text was coloured."""
 
-RAMP = ("#ffffcc", "#ffeda0", "#fed976", "#feb24c", "#fd8d3c", "#fc4e2a", "#e31a1c", "#bd0026", "#800026")
-"""Backgrounds of the levels 1 … 9: YlOrRd of ColorBrewer (Brewer 2003). Level 0 has none."""
+RAMP = ("#aeac93", "#b3a577", "#be9a59", "#cc8b3c", "#da7921", "#e66216", "#f04629", "#f51945")
+"""Backgrounds of the levels 2 … 9, from grey to red: in OKLCH (Ottosson 2020), lightness 0.74 to 0.62, chroma 0.035 to
+0.24, hue 105° to 20°. As the lightness changes little, the last ones stand out on a dark page and on a light one. A
+ramp from light to dark, such as ColorBrewer's YlOrRd, is the wrong way round on a dark page.
+"""
 
-DARK, LIGHT = "#000000", "#ffffff"
-LIGHT_FROM = 7
-"""The level from which on white is legible: there it has more contrast with the background than black (WCAG 2)."""
+FOREGROUND = "#000000"  # on all of them its contrast is above 5 (WCAG 2 asks for 4.5)
 
 
 def level_of(bits: float) -> int | None:
@@ -25,4 +28,4 @@ def level_of(bits: float) -> int | None:
 
 def colours(level: int | None) -> tuple[str, str] | None:
     """(foreground, background) as #rrggbb, legible on any page; None for the colours that the page has anyway."""
-    return (DARK if level < LIGHT_FROM else LIGHT, RAMP[level - 1]) if level else None
+    return None if level is None or level < FIRST else (FOREGROUND, RAMP[level - FIRST])
