@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -97,3 +98,15 @@ def test_a_line_of_independent_records_is_scored_as_if_alone(random_folder):
         alone = Model(folder).score(line.text + RECORD_SEPARATOR)
         assert (line.nats, line.characters) == (pytest.approx(alone.nats, rel=1e-5), alone.characters)
         assert line.bits_per_char == pytest.approx(alone.bits_per_char, rel=1e-5)
+
+
+def test_memory_does_not_grow_with_the_text(monkeypatch, random_folder):
+    """Catches nats, characters or lines that are kept for the whole text: 8 bytes a character would be 480,000."""
+    monkeypatch.setattr(static, "BLOCK", 512)
+    folder = random_folder(LETTERS)
+    text = encoded(folder, "ab\n" * 20_000, "error")
+    tracemalloc.start()
+    assert sum(line.characters for line in per_line(per_character(folder, text))) == 59_999
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 300_000

@@ -38,7 +38,7 @@ def nats_by_pytorch(folder, ids, resets):
     return np.array(nats), np.array(correct)
 
 
-@pytest.mark.parametrize("block", [16, static.BLOCK])
+@pytest.mark.parametrize("block", [3, static.BLOCK])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 @pytest.mark.parametrize(
     ("vocabulary", "text", "keep_order"),

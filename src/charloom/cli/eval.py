@@ -38,7 +38,7 @@ class WindowsParameter(click.ParamType[int]):
     Examples:
       charloom eval runs/my-1
       charloom eval runs/my-1 chapter-12.txt chapter-13.txt --dynamic
-      charloom eval runs/my-1 chapter-12.txt --heat | less -R
+      charloom eval runs/my-1 chapter-12.txt --heat
       charloom eval runs/log-1 server.log --per line | sort -t: -k2 -gr | head
     """
 )
@@ -48,9 +48,9 @@ class WindowsParameter(click.ParamType[int]):
     "--unknown",
     metavar="error|skip|replace",
     type=click.Choice(["error", "skip", "replace"]),
-    help="what to do with characters outside the vocabulary  [error]",
+    help="what to do with characters of FILE outside the vocabulary  [error]",
 )
-@click.option("--encoding", metavar="NAME", help="insist on this encoding; otherwise UTF-8, else detected")
+@click.option("--encoding", metavar="NAME", help="insist on this encoding of FILE; otherwise UTF-8, else detected")
 @click.option(
     "--errors",
     metavar="strict|replace|ignore",
@@ -80,7 +80,11 @@ class WindowsParameter(click.ParamType[int]):
     help="print a JSON object for each line (bits_per_char, nats, characters, number, text) or for each character "
     "(bits, nats, index, character) in place of the report",
 )
-@click.option("--heat", is_flag=True, help="show the text, coloured by the bits of each character")
+@click.option(
+    "--heat",
+    is_flag=True,
+    help="show the text, coloured by the bits of each character; without colours, a digit below it",
+)
 @click.option("--json", "as_json", is_flag=True, help="print the report as one JSON object")
 def command(
     model: str,
@@ -99,9 +103,9 @@ def command(
     independent. The baselines are xz -9e and PPMd on the same text, primed with the training text if MODEL is a run.
     The text is cleaned like the model's corpus.
 
-    With --per and --heat, a line ends with its newline or record separator, which counts as a character of it. Lines
-    are numbered from 1 and characters from 0, in the text as the model reads it. The first character of a text has no
-    figure: only models of records predict it.
+    --per and --heat show the text as the model reads it: cleaned, and without empty records. Lines are numbered from 1,
+    characters from 0. A line includes the newline or record separator that ends it. A character of a byte-level model
+    has the sum of its bytes. The first character has no figure, because only models of records predict it.
     """
     from charloom.checkpoint import load_model
     from charloom.cli.heat import show
