@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 
 import pytest
@@ -234,7 +235,9 @@ def test_each_character_is_an_object(charloom, tmp_path, tiny_bytes, tiny_record
 def test_options_that_change_nothing_are_refused(charloom, tmp_path, tiny):
     """Catches an option that is taken and does nothing."""
     for option in (("--encoding", "utf-8"), ("--errors", "replace"), ("--field", "x"), ("--unknown", "skip")):
-        assert f"{option[0].strip('-')}` changes nothing without" in charloom("eval", tiny, *option).complaint
+        complaint = charloom("eval", tiny, *option).complaint
+        assert re.search(f"{option[0].strip('-')}.* changes nothing without", complaint)
     (tmp_path / "a.txt").write_text(ZEN)
     for option in (["--json"], ["--dynamic"], ["--protocol", "windows:4"], ["--per", "char"]):
-        assert "take the place of the report" in charloom("eval", tiny, "a.txt", "--heat", *option).complaint
+        complaint = charloom("eval", tiny, "a.txt", "--heat", *option).complaint
+        assert re.search(f"must be given alone; leave out .*({option[0]}|--heat)", complaint)

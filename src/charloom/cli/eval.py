@@ -108,25 +108,28 @@ def command(
     has the sum of its bytes. The first character has no figure, because only models of records predict it.
     """
     from charloom.checkpoint import load_model
-    from charloom.cli.heat import show
     from charloom.evaluation.characters import per_character
     from charloom.evaluation.report import evaluate
     from charloom.evaluation.text import evaluation_text
 
+    _check_alone(per=per, heat=heat, json=as_json, dynamic=dynamic, protocol=windows)
     given = {name: value for name, value in options.items() if value is not None}
-    if (per or heat) and (dynamic or windows or as_json or (per and heat)):
-        raise SettingsError(
-            "--per and --heat take the place of the report; leave out --dynamic, --protocol, --json and one of the two"
-        )
     folder = load_model(model)
     text = evaluation_text(folder, None, paths or None, tell_line, **given)
     if per:
         _print_objects(per_character(folder, text), per)
     elif heat:
-        show(per_character(folder, text))
+        _show_heat(per_character(folder, text))
     else:
         report = evaluate(folder, text, dynamic, windows)
         write(json.dumps(report.to_json()) + "\n" if as_json else _table(report))
+
+
+def _check_alone(**flags: object) -> None:
+    """Refuses --per and --heat beside any other of these: they take the place of the report."""
+    shown = [f"--{name}" for name, value in flags.items() if value]
+    if shown[1:] and shown[0] in ("--per", "--heat"):
+        raise SettingsError(f"{shown[0]} must be given alone; leave out {' and '.join(shown[1:])}")
 
 
 def _print_objects(chunks: Iterator[CharacterNats], per: str) -> None:
@@ -139,6 +142,12 @@ def _print_objects(chunks: Iterator[CharacterNats], per: str) -> None:
     else:
         for chunk in chunks:
             write("".join(json.dumps(each) + "\n" for each in _of_characters(chunk)))
+
+
+def _show_heat(chunks: Iterator[CharacterNats]) -> None:
+    from charloom.cli.heat import show  # rich takes a tenth of a second to load
+
+    show(chunks)
 
 
 def _of_line(line: LineNats) -> dict[str, Any]:
