@@ -20,7 +20,7 @@ from charloom.engines.masks import dropout_stream
 from charloom.engines.native import NativeArithmetic, precision_of
 from charloom.engines.numpy import clip, dropout, optimizers
 from charloom.engines.numpy.arithmetic import NumpyArithmetic
-from charloom.engines.numpy.network import NOTHING, NumpyNetwork, count
+from charloom.engines.numpy.network import NOTHING, NumpyNetwork
 from charloom.engines.numpy.rows import Rows
 
 CELLS = [("lstm", "tanh"), ("gru", "tanh"), ("rnn", "tanh"), ("rnn", "relu")]
@@ -72,7 +72,7 @@ def on_kernels(choice, shape, parameters, precision="fp32", threads=2):
     return NativeArithmetic(shape, parameters, precision, threads, choice)
 
 
-def by_numpy(shape, parameters, rows, scale, d_state):
+def by_numpy(shape, parameters, rows, d_state):
     """(nats_N, correct_N, state after, gradients, gradient of the state before) in float64."""
     doubles = {name: value.astype(np.float64) for name, value in parameters.items()}
     network = NumpyNetwork(shape, doubles)
@@ -81,12 +81,12 @@ def by_numpy(shape, parameters, rows, scale, d_state):
     )
     state = rows.state and tuple(part.astype(float) for part in rows.state)
     done = network.forward(rows.inputs_BT, rows.targets_BT, state, masks)
-    back = network.backward(done, scale, tuple(part.astype(float) for part in d_state))
+    back = network.backward(done, tuple(part.astype(float) for part in d_state))
     return done.nats_N, done.correct_N, done.state, back.parameters, back.state
 
 
-def by_kernels(native, rows, scale, d_state):
-    nats_N, correct_N, after = native._forward(rows, scale)
+def by_kernels(native, rows, d_state):
+    nats_N, correct_N, after = native._forward(rows, True)
     d_before = native.backward(d_state)
     return nats_N, correct_N, after, {name: value.copy() for name, value in native._gradients.items()}, d_before
 
@@ -161,10 +161,9 @@ def judge(choice, cell, case, tolerance):
     layers, hidden, input_kind, vocabulary_size, sequences, steps, dropout, state, targets, threads = case
     shape = made(cell, layers, hidden, input_kind, vocabulary_size)
     parameters, rows = weights(shape), batch(shape, sequences, steps, dropout, state, targets)
-    scale = 1 / max(1, count(rows.targets_BT))
     d_state = tuple(part + np.float32(0.01) for part in batch(shape, sequences, steps, 0.0, True, seed=9).state)
-    wanted = by_numpy(shape, parameters, rows, scale, d_state)
-    found = by_kernels(on_kernels(choice, shape, parameters, threads=threads), rows, scale, d_state)
+    wanted = by_numpy(shape, parameters, rows, d_state)
+    found = by_kernels(on_kernels(choice, shape, parameters, threads=threads), rows, d_state)
     assert_near(found, wanted, tolerance)
     np.testing.assert_array_equal(found[1], wanted[1])
 
@@ -174,8 +173,8 @@ def test_a_batch_without_targets_teaches_nothing(choice):
     shape = made(hidden=50, vocabulary_size=40)
     for precision in choice.module.precisions():
         native = on_kernels(choice, shape, weights(shape), precision)
-        native.gradients(batch(shape, 20, 3), 1.0)
-        nats, gradients, _ = native.gradients(batch(shape, 20, 3, targets="none"), 1.0)
+        native.gradients(batch(shape, 20, 3))
+        nats, gradients, _ = native.gradients(batch(shape, 20, 3, targets="none"))
         assert nats == 0
         for name, gradient in gradients.items():
             assert not gradient.any(), name
@@ -188,8 +187,8 @@ def test_large_layers_are_numpys(choice, cell, hidden):
     shape = made(cell, 2, hidden, "onehot", 30)
     parameters, rows = weights(shape), batch(shape, 19, 6, 0.2, state=True)
     d_state = batch(shape, 19, 6, state=True, seed=9).state
-    wanted = by_numpy(shape, parameters, rows, 0.01, d_state)
-    assert_near(by_kernels(on_kernels(choice, shape, parameters), rows, 0.01, d_state), wanted, 2e-5)
+    wanted = by_numpy(shape, parameters, rows, d_state)
+    assert_near(by_kernels(on_kernels(choice, shape, parameters), rows, d_state), wanted, 2e-5)
 
 
 @pytest.mark.parametrize("cell", CELLS, ids="-".join)
@@ -201,10 +200,9 @@ def test_bfloat16_is_near(choice, cell, case):
     layers, hidden, input_kind, vocabulary_size, sequences, steps, dropout, state, targets, threads = case
     shape = made(cell, layers, hidden, input_kind, vocabulary_size)
     parameters, rows = weights(shape), batch(shape, sequences, steps, dropout, state, targets)
-    scale = 1 / max(1, count(rows.targets_BT))
     d_state = batch(shape, sequences, steps, 0.0, True, seed=9).state
-    wanted = by_numpy(shape, parameters, rows, scale, d_state)
-    found = by_kernels(on_kernels(choice, shape, parameters, "bf16", threads), rows, scale, d_state)
+    wanted = by_numpy(shape, parameters, rows, d_state)
+    found = by_kernels(on_kernels(choice, shape, parameters, "bf16", threads), rows, d_state)
     assert_near(found, wanted, 0.2 if cell[1] == "relu" else 0.03)
 
 
@@ -217,8 +215,8 @@ def test_what_an_earlier_batch_left_is_not_seen(choice):
         for sequences, steps in ((64, 6), (5, 9), (33, 2), (64, 6)):
             rows = batch(shape, sequences, steps, 0.3, seed=sequences)
             d_state = batch(shape, sequences, steps, state=True).state
-            fresh = by_kernels(on_kernels(choice, shape, parameters, precision), rows, 0.1, d_state)
-            again = by_kernels(used, rows, 0.1, d_state)
+            fresh = by_kernels(on_kernels(choice, shape, parameters, precision), rows, d_state)
+            again = by_kernels(used, rows, d_state)
             assert again[0].tolist() == fresh[0].tolist()
             assert again[1].tolist() == fresh[1].tolist()
             for name in fresh[3]:
@@ -230,7 +228,7 @@ def test_the_same_step_twice_is_the_same_to_the_bit(choice):
     shape = made(layers=2, hidden=64, input_kind="onehot", vocabulary_size=30)
     parameters, rows = weights(shape), batch(shape, 64, 12, 0.3)
     for precision in choice.module.precisions():
-        runs = [on_kernels(choice, shape, parameters, precision, threads=3).gradients(rows, 0.1) for _ in range(5)]
+        runs = [on_kernels(choice, shape, parameters, precision, threads=3).gradients(rows) for _ in range(5)]
         for one, other in pairwise(runs):
             assert one[0] == other[0]
             assert all(one[1][name].tobytes() == other[1][name].tobytes() for name in one[1])
@@ -247,9 +245,9 @@ def test_dropped_weights_are_numpys(choice, share, threads):
     assert [draw.levels.shape for draw in dropped.values()] == [(4 * 67, 67)] * 2
     before = {name: value.copy() for name, value in parameters.items()}
     native = on_kernels(choice, shape, parameters, threads=threads)
-    native.gradients(rows, 0.1)  # what it leaves behind
-    found = native.gradients(rows, 0.1, dropped)
-    wanted = NumpyArithmetic(NumpyNetwork(shape, parameters), 1).gradients(rows, 0.1, dropped)
+    native.gradients(rows)  # what it leaves behind
+    found = native.gradients(rows, dropped)
+    wanted = NumpyArithmetic(NumpyNetwork(shape, parameters), 1).gradients(rows, dropped)
     assert found[0] == pytest.approx(wanted[0], rel=1e-5)
     for name, gradient in wanted[1].items():
         assert apart(found[1][name], gradient) < 1e-4, name
@@ -272,26 +270,34 @@ def test_scoring_is_the_forward_pass_in_chunks(kernels, monkeypatch):
     np.testing.assert_allclose(state, wanted.state, atol=1e-6)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "adagrad", "sgd"])
-def test_clipping_and_descent_are_numpys(choice, optimizer):
-    """Decay on biases, a corrected rate where the plain one belongs, the last numbers of an array left out."""
+@pytest.mark.parametrize(("clip_value", "clip_norm"), [(0.05, 0.7), (0.05, 0), (0, 0.7), (0, 0)])
+@pytest.mark.parametrize(
+    "descent",
+    [
+        *({"optimizer": name} for name in ("adam", "adamw", "rmsprop", "adagrad")),
+        *({"optimizer": "sgd", "momentum": momentum} for momentum in (0.0, 0.9)),
+        {"optimizer": "sgd", "momentum": 0.9, "nesterov": True},
+    ],
+    ids=lambda descent: "-".join(map(str, descent.values())),
+)
+def test_clipping_and_descent_are_numpys(choice, descent, clip_value, clip_norm):
+    """Catches: sums in place of means, a limit of the mean put on the sums, decay on biases, a corrected rate where the
+    plain one belongs, the last numbers of an array left out.
+    """
     shape = made(layers=1, hidden=33, vocabulary_size=70)
-    settings = TrainingSettings(
-        steps=1, optimizer=optimizer, weight_decay=0.1, clip=0.7, clip_value=0.05, momentum=0.9 * (optimizer == "sgd")
-    )
+    settings = TrainingSettings(steps=1, weight_decay=0.1, clip=clip_norm, clip_value=clip_value, **descent)
     plain, kernel = weights(shape), weights(shape)
     memories = [CpuEngine(EngineChoice("numpy"), shape, settings)._fresh_memories(steps=1) for _ in range(2)]
     compute = on_kernels(choice, shape, kernel)
     for step in range(3):
-        gradients = {name: 0.1 * value for name, value in weights(shape, seed=step).items()}
-        compute.update({name: value.copy() for name, value in gradients.items()}, memories[1], 0.01, settings)
-        clip.by_value(gradients.values(), 0.05)
-        clip.by_norm(gradients.values(), 0.7)
+        gradients = {name: 5 * value for name, value in weights(shape, seed=step).items()}
+        compute.update({name: value.copy() for name, value in gradients.items()}, 50, memories[1], 0.01, settings)
+        clip.to_mean(gradients.values(), 50, clip_value, clip_norm)
         optimizers.step(plain, gradients, memories[0], 0.01, settings)
     for name in plain:
         np.testing.assert_allclose(kernel[name], plain[name], atol=5e-6, err_msg=name)
         for key, value in memories[0][name].items():
-            np.testing.assert_allclose(memories[1][name][key], value, rtol=1e-4, atol=1e-9, err_msg=f"{name} {key}")
+            np.testing.assert_allclose(memories[1][name][key], value, rtol=1e-4, atol=1e-8, err_msg=f"{name} {key}")
 
 
 @pytest.mark.parametrize("which", ["inputs_BT", "targets_BT"])
@@ -302,7 +308,7 @@ def test_an_id_beyond_the_vocabulary_is_refused(choice, which, distance):
     rows = batch(shape, 2, 3)
     getattr(rows, which)[1, 1] = shape.vocabulary_size + distance
     with pytest.raises(IndexError, match="id"):
-        on_kernels(choice, shape, weights(shape)).gradients(rows, 1.0)
+        on_kernels(choice, shape, weights(shape)).gradients(rows)
 
 
 def test_an_input_below_zero_is_refused(choice):
@@ -311,7 +317,7 @@ def test_an_input_below_zero_is_refused(choice):
     rows = batch(shape, 2, 3)
     rows.inputs_BT[1, 1] = -1
     with pytest.raises(IndexError, match="id"):
-        on_kernels(choice, shape, weights(shape)).gradients(rows, 1.0)
+        on_kernels(choice, shape, weights(shape)).gradients(rows)
 
 
 def arguments_of(shape, sequences=3, steps=4):
@@ -350,7 +356,7 @@ def test_arrays_of_another_shape_are_refused(choice, cell):
     shape = made(cell, layers=2)
     whole, parameters, _ = arguments_of(shape)
     network = opened(choice, shape)
-    network.forward(parameters, choice.module.BatchArrays(**whole), 1.0)
+    network.forward(parameters, choice.module.BatchArrays(**whole), True)
     damaged = [
         *({name: arrays} for name in ("state", "state_after") for arrays in damaged_lists(whole[name])),
         {"state_after": []},
@@ -367,10 +373,10 @@ def test_arrays_of_another_shape_are_refused(choice, cell):
     for change in damaged:
         if change.get("state") != []:  # no state is zero
             with pytest.raises(ValueError, match="must"):
-                network.forward(parameters, choice.module.BatchArrays(**{**whole, **change}), 1.0)
+                network.forward(parameters, choice.module.BatchArrays(**{**whole, **change}), True)
     for wrong in damaged_lists(parameters):
         with pytest.raises(ValueError, match="must"):
-            network.forward(wrong, choice.module.BatchArrays(**whole), 1.0)
+            network.forward(wrong, choice.module.BatchArrays(**whole), True)
 
 
 @pytest.mark.parametrize("cell", CELLS[:3])
@@ -382,10 +388,10 @@ def test_gradients_of_another_shape_are_refused(choice, cell):
     network = opened(choice, shape)
     with pytest.raises(ValueError, match="must come first"):
         network.backward(gradients, [], [])
-    network.forward(parameters, arrays, 0.0)
+    network.forward(parameters, arrays, False)
     with pytest.raises(ValueError, match="must come first"):
         network.backward(gradients, [], [])
-    network.forward(parameters, arrays, 1.0)
+    network.forward(parameters, arrays, True)
     network.backward(gradients, state, [part.copy() for part in state])
     for wrong in damaged_lists(gradients):
         with pytest.raises(ValueError, match="must"):
@@ -427,13 +433,27 @@ def test_the_architecture_is_checked(choice):
 def test_the_optimizers_arrays_must_fit(choice):
     """Catches a moment shorter than its parameter: a write beyond it."""
     ones, few = np.ones(9, np.float32), np.ones(8, np.float32)
+    clipping = choice.module.clipping([ones], 2, 0.0, 1.0, 1)
     step = choice.module.AdamStep(rate=0.1, decay_rate=0.1, beta1=0.9, beta2=0.99, epsilon=1e-8, decoupled=True)
-    choice.module.adam([(ones, ones, ones.copy(), ones.copy(), 0.0)], step, 1)
+    choice.module.adam([(ones, ones, ones.copy(), ones.copy(), 0.0)], clipping, step, 1)
+    descent = choice.module.SgdStep(rate=0.1, momentum=0.9, nesterov=False)
+    choice.module.sgd([(ones, ones, ones.copy(), 0.0), (ones, ones, np.ones(0, np.float32), 0.0)], clipping, descent, 1)
     for arrays in ((few, ones, ones, ones), (ones, few, ones, ones), (ones, ones, few, ones), (ones, ones, ones, few)):
         with pytest.raises(ValueError, match="must have"):
-            choice.module.adam([(*arrays, 0.0)], step, 1)
-    with pytest.raises(ValueError, match="threads"):
-        choice.module.adam([], step, 0)
+            choice.module.adam([(*arrays, 0.0)], clipping, step, 1)
+    for arrays in ((few, ones, ones), (ones, few, ones), (ones, ones, few)):
+        with pytest.raises(ValueError, match="must have"):
+            choice.module.sgd([(*arrays, 0.0)], clipping, descent, 1)
+    for threadless in (
+        lambda: choice.module.adam([], clipping, step, 0),
+        lambda: choice.module.sgd([], clipping, descent, 0),
+        lambda: choice.module.clip([], clipping, 0),
+        lambda: choice.module.clipping([], 1, 0.0, 1.0, 0),
+    ):
+        with pytest.raises(ValueError, match="threads"):
+            threadless()
+    with pytest.raises(ValueError, match="count"):
+        choice.module.clipping([ones], 0, 0.0, 1.0, 1)
     levels = np.zeros(9, np.uint8)
     for values, drawn, kept, out in ((ones, levels[1:], 1, ones), (ones, levels, 1, few), (ones, levels, 0, ones)):
         with pytest.raises(ValueError, match="must"):
@@ -446,7 +466,7 @@ def test_weights_that_are_no_numbers_give_a_loss_that_is_none(choice):
     parameters = weights(shape)
     parameters["rnn.weight_hh_l0"][0, 0] = np.nan
     for precision in choice.module.precisions():
-        nats, _, _ = on_kernels(choice, shape, parameters, precision).gradients(batch(shape, 4, 6), 1.0)
+        nats, _, _ = on_kernels(choice, shape, parameters, precision).gradients(batch(shape, 4, 6))
         assert not np.isfinite(nats)
 
 

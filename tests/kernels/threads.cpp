@@ -165,12 +165,12 @@ void train(const Sizes& s, int threads) {
                                                   threads);
     double first = 0, last = 0;
     for (int step = 1; step <= 8; step++) {
-        network.forward(reading, batch, 1.0f / float(targets.size()));
+        network.forward(reading, batch, true);
         last = std::accumulate(nats.begin(), nats.end(), 0.0);
         if (step == 1) first = last;
         network.backward(writing, {}, {});
-        clip(spans, 0, 1, threads);
-        adam(all, {0.01f, 0.01f, 0.9f, 0.99f, 1e-8f, true}, threads);
+        adam(all, clipping(spans, float(targets.size()), 0, 1, threads), {0.01f, 0.01f, 0.9f, 0.99f, 1e-8f, true},
+             threads);
     }
     require(last < first, "training must lower the loss");
 }

@@ -18,7 +18,7 @@ from charloom.architecture import Architecture
 from charloom.cells import Booleans, Floats
 from charloom.config import TrainingSettings
 from charloom.data.groups import NOTHING
-from charloom.engines.engine import Array, EngineChoice
+from charloom.engines.engine import Array, Engine, EngineChoice
 from charloom.engines.masks import dropout_stream
 from charloom.engines.native import NativeArithmetic, kernels_to_train
 from charloom.engines.numpy import optimizers
@@ -31,7 +31,7 @@ from charloom.engines.resume import checked_steps, memory_keys, state_parts
 from charloom.kernels import thread_count
 
 
-class CpuEngine:
+class CpuEngine(Engine):
     """Trains and measures one network. See `charloom.engines.engine.Engine` for the contract.
 
     State is (h_LBH,) or, for an LSTM, (h_LBH, c_LBH).
@@ -54,6 +54,7 @@ class CpuEngine:
         self._dtype = np.dtype(dtype)
         self._parameters: dict[str, Floats] = {n: np.zeros(s, dtype) for n, s in architecture.shapes.items()}
         self._network = NumpyNetwork(architecture, self._parameters)
+        self._gradients: Mapping[str, Floats] = {}
         self._steps = 0
         self._memories = self._fresh_memories()
         self._threads = thread_count(settings.threads)
@@ -71,23 +72,29 @@ class CpuEngine:
         """Engine, precision and threads in a few words."""
         return f"{self._arithmetic.description}, {self._threads} thread{'s' * (self._threads > 1)}"
 
-    def step(
-        self, inputs_BT: Array, targets_BT: Array, state: CpuState | None, learning_rate: float
-    ) -> tuple[float, int, CpuState]:
-        """One step of training: (sum of nats over the targets, number of targets, state after it)."""
-        masks, targets = None, count(targets_BT)
+    @property
+    def gradient_arrays(self) -> Mapping[str, Floats]:
+        """The sums of the last `gradients`, which `update` reads."""
+        return self._gradients
+
+    def gradients(self, inputs_BT: Array, targets_BT: Array, state: CpuState | None) -> tuple[float, int, CpuState]:
+        """The first half of a step: (sum of nats over the targets, number of targets, state after it)."""
+        masks = None
         random = dropout_stream(self._settings.seed, self._steps)
         dropped = weight_drop_levels(self._parameters, self._settings.weight_drop, random)
         if self._settings.dropout:
             locked = self._settings.dropout_mask == "locked"
             masks = self._network.dropout_masks(targets_BT, self._settings.dropout, random, locked)
         batch = Rows(inputs_BT, targets_BT, state, masks)
-        nats, gradients, state = self._arithmetic.gradients(batch, 1 / max(1, targets), dropped)
+        nats, self._gradients, state = self._arithmetic.gradients(batch, dropped)
+        return nats, count(targets_BT), state
+
+    def update(self, learning_rate: float, count: int) -> None:
+        """The second half: one step of gradient descent by the clipped mean over `count` targets."""
         if not self._steps:
             self._memories = self._fresh_memories(steps=1)
-        self._arithmetic.update(gradients, self._memories, learning_rate, self._settings)
+        self._arithmetic.update(self._gradients, max(1, count), self._memories, learning_rate, self._settings)
         self._steps += 1
-        return nats, targets, state
 
     def score(self, inputs_BT: Array, targets_BT: Array, state: CpuState | None) -> tuple[Floats, Booleans, CpuState]:
         """Loss without learning: (nats of each target, whether it was the top guess, state after it).

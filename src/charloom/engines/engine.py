@@ -44,6 +44,31 @@ class Engine(Protocol):
 
     def step(self, inputs_BT: Array, targets_BT: Array, state: State, learning_rate: float) -> tuple[float, int, State]:
         """One step of training: (sum of nats over the targets, number of targets, state after it)."""
+        nats, count, state = self.gradients(inputs_BT, targets_BT, state)
+        self.update(learning_rate, count)
+        return nats, count, state
+
+    def gradients(self, inputs_BT: Array, targets_BT: Array, state: State) -> tuple[float, int, State]:
+        """The first half of a step: (sum of nats over the targets, number of targets, state after it).
+
+        Leaves the gradients of the sum of nats in `gradient_arrays`.
+        """
+        ...
+
+    @property
+    def gradient_arrays(self) -> Mapping[str, Any]:
+        """The gradients by the parameters' names: NumPy arrays, or PyTorch's own tensors, which may be on a GPU.
+
+        `update` reads them. So several processes can add theirs in place (`torch.from_numpy` shares an array's memory),
+        add their counts too, and take the same step.
+        """
+        ...
+
+    def update(self, learning_rate: float, count: int) -> None:
+        """The second half: divides the gradients by `count`, clips, and takes one step; uses the gradients up.
+
+        count: the number of targets that they are sums over.
+        """
         ...
 
     def score(

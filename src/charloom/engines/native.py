@@ -1,7 +1,7 @@
 """The arithmetic of a training step on the kernels (C++). `NumpyArithmetic` has the same methods in NumPy.
 
-A step is four calls: forward, backward, clip, Adam. Parameters, gradients and the optimizer's memory are the same NumPy
-arrays as without kernels, in float32. The kernels pack copies in the layout that they need.
+A step is four calls: forward, backward, clipping, and Adam or SGD. Parameters, gradients and the optimizer's memory are
+the same NumPy arrays as without kernels, in float32. The kernels pack copies in the layout that they need.
 
 Shapes: see `numpy/arrays.py`.
 """
@@ -95,9 +95,9 @@ class NativeArithmetic:
         return f"kernels ({self._kernels.name}), {self._precision}"
 
     def gradients(
-        self, batch: Rows, scale: float, dropped: Mapping[str, DropoutLevels] = NOTHING_DROPPED
+        self, batch: Rows, dropped: Mapping[str, DropoutLevels] = NOTHING_DROPPED
     ) -> tuple[float, dict[str, Floats], CpuState]:
-        """(sum of nats, gradients of scale times it, state after), without the weights that are dropped.
+        """(sum of nats, its gradients, state after), without the weights that are dropped.
 
         The gradients' arrays are used again.
         """
@@ -105,7 +105,7 @@ class NativeArithmetic:
             if name not in self._masked:
                 self._masked[name] = np.empty_like(self._parameters[name])
             self._module.drop(self._parameters[name], levels, kept, self._masked[name], self._threads)
-        nats_N, _, state = self._forward(batch, scale, {name: self._masked[name] for name in dropped})
+        nats_N, _, state = self._forward(batch, True, {name: self._masked[name] for name in dropped})
         self.backward(None)
         for name, (levels, kept) in dropped.items():
             self._module.drop(self._gradients[name], levels, kept, self._gradients[name], self._threads)
@@ -126,14 +126,14 @@ class NativeArithmetic:
 
     def measure(self, batch: Rows) -> tuple[Floats, Booleans, CpuState]:
         """(nats of each target, whether it was the top guess, state after), without learning."""
-        return self._forward(batch, 0.0)
+        return self._forward(batch, False)
 
     def _forward(
-        self, batch: Rows, scale: float, instead: Mapping[str, Floats] = MappingProxyType({})
+        self, batch: Rows, save: bool, instead: Mapping[str, Floats] = MappingProxyType({})
     ) -> tuple[Floats, Booleans, CpuState]:
-        """(nats of each target, whether it was the top guess, state after); scale 0: no backward pass follows.
+        """(nats of each target, whether it was the top guess, state after).
 
-        instead: replacements for some parameters, by name.
+        save: whether a backward pass follows. instead: replacements for some parameters, by name.
         """
         shape = (self._architecture.layers, len(batch.inputs_BT), self._architecture.hidden)
         after = tuple(np.empty(shape, np.float32) for _ in range(2 if self._architecture.cell == "lstm" else 1))
@@ -144,30 +144,46 @@ class NativeArithmetic:
         nats_N, correct_N = np.empty(count(asked_BT)), np.empty(count(asked_BT), np.bool_)
         before = _contiguous(batch.state or ())
         arrays = self._module.BatchArrays(ids_BT, asked_BT, before, after, nats_N, correct_N, masks, locked)
-        self._network.forward(given, arrays, scale)
+        self._network.forward(given, arrays, save)
         return nats_N, correct_N, after
 
     def update(
         self,
         gradients: Mapping[str, Floats],
+        count: int,
         memories: Mapping[str, optimizers.Memory],
         rate: float,
         settings: TrainingSettings,
     ) -> None:
-        """Clips, and takes one step of gradient descent; uses the gradients up. Adam is the kernels' own."""
-        given = list(gradients.values())
-        if settings.clip_value or settings.clip:
-            self._module.clip(given, settings.clip_value or 0.0, settings.clip or 0.0, self._threads)
-        if settings.optimizer not in ADAM:
+        """One step of gradient descent by the clipped mean of sums over `count` targets; uses the gradients up.
+
+        Adam and SGD are the kernels' own, and make the mean as they read the sums.
+        """
+        sums = list(gradients.values())
+        clipping = self._module.clipping(sums, count, settings.clip_value or 0.0, settings.clip or 0.0, self._threads)
+        if settings.optimizer in ADAM:
+            self._adam(sums, clipping, memories, rate, settings)
+        elif settings.optimizer == "sgd":
+            self._sgd(sums, clipping, memories, rate, settings)
+        else:
+            self._module.clip(sums, clipping, self._threads)
             with np.errstate(all="ignore"):
                 optimizers.step(self._parameters, gradients, memories, rate, settings)
-            return
+
+    def _adam(
+        self,
+        sums: list[Floats],
+        clipping: object,
+        memories: Mapping[str, optimizers.Memory],
+        rate: float,
+        settings: TrainingSettings,
+    ) -> None:
         for memory in memories.values():
             memory["step"] += 1
         unbiased_rate, epsilon = optimizers.adam_corrections(rate, settings.beta2, float(memory["step"]))
         arrays = [
-            (value, gradient, memory["exp_avg"], memory["exp_avg_sq"], settings.weight_decay if value.ndim > 1 else 0.0)
-            for value, gradient, memory in zip(self._parameters.values(), given, memories.values(), strict=True)
+            (value, of_value, memory["exp_avg"], memory["exp_avg_sq"], optimizers.decay(value, settings))
+            for value, of_value, memory in zip(self._parameters.values(), sums, memories.values(), strict=True)
         ]
         step = self._module.AdamStep(
             rate=unbiased_rate,
@@ -177,7 +193,23 @@ class NativeArithmetic:
             epsilon=epsilon,
             decoupled=settings.optimizer == "adamw",
         )
-        self._module.adam(arrays, step, self._threads)
+        self._module.adam(arrays, clipping, step, self._threads)
+
+    def _sgd(
+        self,
+        sums: list[Floats],
+        clipping: object,
+        memories: Mapping[str, optimizers.Memory],
+        rate: float,
+        settings: TrainingSettings,
+    ) -> None:
+        none = np.empty(0, np.float32)
+        arrays = [
+            (value, of_value, memory.get("momentum_buffer", none), optimizers.decay(value, settings))
+            for value, of_value, memory in zip(self._parameters.values(), sums, memories.values(), strict=True)
+        ]
+        step = self._module.SgdStep(rate=rate, momentum=settings.momentum, nesterov=settings.nesterov)
+        self._module.sgd(arrays, clipping, step, self._threads)
 
 
 def _contiguous(state: CpuState) -> list[Floats]:

@@ -11,7 +11,7 @@ from charloom.config import TrainingSettings  # noqa: E402
 from charloom.engines.cpu import CpuEngine  # noqa: E402
 from charloom.engines.engine import EngineChoice  # noqa: E402
 from charloom.engines.numpy import optimizers  # noqa: E402
-from charloom.engines.numpy.network import NOTHING, NumpyNetwork, count  # noqa: E402
+from charloom.engines.numpy.network import NOTHING, NumpyNetwork  # noqa: E402
 from charloom.engines.resume import memory_keys  # noqa: E402
 from charloom.engines.torch import engine as torch_engine  # noqa: E402
 from charloom.engines.torch.network import TorchNetwork  # noqa: E402
@@ -50,7 +50,7 @@ def torch_gradients(shape, weights, inputs, targets, state):
             value.copy_(torch.from_numpy(weights[name]))
     state = tuple(torch.tensor(part, requires_grad=True) for part in state)
     logits, wanted, _ = network(torch.from_numpy(inputs), torch.from_numpy(targets), state)
-    torch.nn.functional.cross_entropy(logits, wanted).backward()
+    torch.nn.functional.cross_entropy(logits, wanted, reduction="sum").backward()
     found = {name: value.grad.numpy() for name, value in network.named_parameters()}
     return found | {f"state.{n}": part.grad.numpy() for n, part in enumerate(state)}
 
@@ -66,7 +66,7 @@ def test_gradients_are_those_of_autograd(random, architecture, weights, cell, la
     if loss == "last":
         targets = np.where(np.arange(width) == width - 1, np.abs(targets), NOTHING)
     state = tuple(random(*part.shape) for part in network.zero_state(rows))
-    found = network.backward(network.forward(inputs, targets, state), 1 / count(targets))
+    found = network.backward(network.forward(inputs, targets, state))
     mine = found.parameters | {f"state.{n}": part for n, part in enumerate(found.state)}
     judged = torch_gradients(shape, parameters, inputs, targets, state)
     assert mine.keys() == judged.keys()

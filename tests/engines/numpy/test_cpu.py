@@ -87,7 +87,7 @@ def test_everything_stays_float32(architecture, cell, input_kind):
     _, _, state = engine.step(*batch(), None, 0.01)
     assert all(part.dtype == np.float32 for part in state)
     done = engine._network.forward(*batch(), state)
-    gradients = engine._network.backward(done, 0.1)
+    gradients = engine._network.backward(done)
     arrays = [*gradients.parameters.values(), *gradients.state, done.head.probabilities_NV, *gradients.layers[0][:1]]
     assert all(array.dtype == np.float32 for array in arrays)
     snapshot = engine.snapshot(state)

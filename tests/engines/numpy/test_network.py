@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from charloom.engines.masks import dropout_stream
-from charloom.engines.numpy.network import NOTHING, NumpyNetwork, count
+from charloom.engines.numpy.network import NOTHING, NumpyNetwork
 from charloom.inference.network import InferenceNetwork, State
 from charloom.inference.weights import InferenceWeights
 
@@ -24,14 +24,14 @@ def state_of(network, random, rows):
 
 def judge(network, inputs, targets, state, assert_slope, masks=None, d_state=None):
     """Every parameter's gradient, and the state's."""
-    scale = 1 / count(targets)
 
     def value():
         done = network.forward(inputs, targets, state, masks)
-        loss = done.nats * scale
-        return loss + sum(float((a * d).sum()) for a, d in zip(done.state, d_state or (), strict=d_state is not None))
+        return done.nats + sum(
+            float((a * d).sum()) for a, d in zip(done.state, d_state or (), strict=d_state is not None)
+        )
 
-    found = network.backward(network.forward(inputs, targets, state, masks), scale, d_state)
+    found = network.backward(network.forward(inputs, targets, state, masks), d_state)
     assert found.parameters.keys() == network.parameters.keys()
     for name, gradient in found.parameters.items():
         assert_slope(value, network.parameters[name], gradient, name)
@@ -76,11 +76,11 @@ def test_two_halves_chained_by_the_state_are_the_whole(random, architecture, wei
     network = NumpyNetwork(shape, weights(shape))
     inputs, targets = batch(width=6)
     state = state_of(network, random, 2)
-    whole = network.backward(network.forward(inputs, targets, state), 1.0)
+    whole = network.backward(network.forward(inputs, targets, state))
     first = network.forward(inputs[:, :4], targets[:, :4], state)
     second = network.forward(inputs[:, 4:], targets[:, 4:], first.state)
-    late = network.backward(second, 1.0)
-    early = network.backward(first, 1.0, late.state)
+    late = network.backward(second)
+    early = network.backward(first, late.state)
     for name, gradient in whole.parameters.items():
         np.testing.assert_allclose(early.parameters[name] + late.parameters[name], gradient, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(early.state, whole.state, rtol=1e-9, atol=1e-12)
@@ -141,6 +141,6 @@ def test_nothing_that_was_handed_in_is_changed(random, architecture, weights, ce
     kept = [array.copy() for array in given]
     done = network.forward(inputs, targets, state)
     after = [part.copy() for part in done.state]
-    network.backward(done, 1.0, state)
+    network.backward(done, state)
     for array, before in zip([*given, *done.state], [*kept, *after], strict=True):
         np.testing.assert_array_equal(array, before)

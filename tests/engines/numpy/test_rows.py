@@ -30,7 +30,7 @@ def test_the_parts_together_are_the_whole(random, architecture, weights, cell, l
 
     def work(rows):
         done = network.forward(*rows)
-        return done.nats, done.state, network.backward(done, 0.1).parameters
+        return done.nats, done.state, network.backward(done).parameters
 
     ((nats, after, expected),) = RowThreads(1).share(work, whole)
     parts = RowThreads(3).share(work, whole)

@@ -36,9 +36,9 @@ class NumpyArithmetic:
         return f"numpy {np.__version__} by hand, {self._network.parameters['head.bias'].dtype}"
 
     def gradients(
-        self, batch: Rows, scale: float, dropped: Mapping[str, DropoutLevels] = NOTHING_DROPPED
+        self, batch: Rows, dropped: Mapping[str, DropoutLevels] = NOTHING_DROPPED
     ) -> tuple[float, dict[str, Floats], CpuState]:
-        """(sum of nats, gradients of scale times it, state after), without the weights that are dropped."""
+        """(sum of nats, its gradients, state after), without the weights that are dropped."""
         weights = self._network.parameters
         masks = {name: levels.mask(weights[name].dtype) for name, levels in dropped.items()}
         used = {name: dropout.forward(value, masks.get(name)) for name, value in weights.items()}
@@ -46,7 +46,7 @@ class NumpyArithmetic:
 
         def work(rows: Rows) -> tuple[float, dict[str, Floats], CpuState]:
             passed = network.forward(*rows)
-            return passed.nats, network.backward(passed, scale).parameters, passed.state
+            return passed.nats, network.backward(passed).parameters, passed.state
 
         with self._limited():
             nats, gradients, states = zip(*self._threads.share(work, batch), strict=True)
@@ -68,16 +68,14 @@ class NumpyArithmetic:
     def update(
         self,
         gradients: Mapping[str, Floats],
+        count: int,
         memories: Mapping[str, optimizers.Memory],
         rate: float,
         settings: TrainingSettings,
     ) -> None:
-        """Clips, and takes one step of gradient descent; uses the gradients up."""
+        """One step of gradient descent by the clipped mean of sums over `count` targets; uses the gradients up."""
         with self._limited():
-            if settings.clip_value:
-                clip.by_value(gradients.values(), settings.clip_value)
-            if settings.clip:
-                clip.by_norm(gradients.values(), settings.clip)
+            clip.to_mean(gradients.values(), count, settings.clip_value, settings.clip)
             optimizers.step(self._network.parameters, gradients, memories, rate, settings)
 
     @contextmanager

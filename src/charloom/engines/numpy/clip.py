@@ -1,29 +1,28 @@
-"""Clipping the gradient, which through many steps of time can explode (Pascanu, Mikolov & Bengio 2013)."""
+"""The mean gradient, and clipping it: through many steps of time it can explode (Pascanu, Mikolov & Bengio 2013)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection
 
 import numpy as np
 
 from charloom.cells import Floats
 
 
-def by_value(gradients: Iterable[Floats], limit: float) -> None:
-    """Each number to within ± limit, in place."""
-    for gradient in gradients:
-        np.clip(gradient, -limit, limit, out=gradient)
+def to_mean(sums: Collection[Floats], count: int, by_value: float | None, by_norm: float | None) -> None:
+    """Sums over `count` targets to their mean, clipped, in place.
 
-
-def by_norm(gradients: Iterable[Floats], limit: float) -> float:
-    """All of them, taken as one vector, to this length at most, in place; returns the length before.
-
-    The 1e-6 is that of `torch.nn.utils.clip_grad_norm_`.
+    by_value: first, each number to within ± this. by_norm: then all of them, taken as one vector, to this length at
+    most. None or 0 clips nothing. The 1e-6 is that of `torch.nn.utils.clip_grad_norm_`.
     """
-    gradients = list(gradients)
-    norm = math.sqrt(sum(float(np.vdot(gradient, gradient)) for gradient in gradients))
-    if not norm + 1e-6 <= limit:  # so that a norm that is no number spreads, and is noticed
-        for gradient in gradients:
-            np.multiply(gradient, limit / (norm + 1e-6), out=gradient)
-    return norm
+    if by_value:
+        for array in sums:
+            np.clip(array, -by_value * count, by_value * count, out=array)
+    factor = 1 / count
+    if by_norm:
+        norm = factor * math.sqrt(sum(float(np.vdot(array, array)) for array in sums))
+        if not norm + 1e-6 <= by_norm:  # so that a norm that is no number spreads, and is noticed
+            factor *= by_norm / (norm + 1e-6)
+    for array in sums:
+        np.multiply(array, factor, out=array)

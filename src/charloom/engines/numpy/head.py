@@ -40,12 +40,9 @@ def forward(
     return np.log(sum_N) - target_N, best_N == targets_N, saved
 
 
-def backward(scale: float, saved: LossActivations) -> tuple[Floats, Floats, Floats]:
-    """(d_x_NH, d_weight_VH, d_bias_V) of scale times the nats: d_logits = scale (softmax - one-hot target).
-
-    scale: 1/N where the loss is their mean.
-    """
+def backward(saved: LossActivations) -> tuple[Floats, Floats, Floats]:
+    """(d_x_NH, d_weight_VH, d_bias_V) of the sum of nats: d_logits = softmax - one-hot target."""
     probabilities_NV, targets_N, x_NH, weight_VH = saved
-    d_logits_NV = probabilities_NV * scale
-    d_logits_NV[np.arange(len(targets_N)), targets_N] -= scale
+    d_logits_NV = probabilities_NV.copy()
+    d_logits_NV[np.arange(len(targets_N)), targets_N] -= 1
     return linear.backward(d_logits_NV, x_NH, weight_VH)

@@ -141,12 +141,12 @@ class NumpyNetwork:
                 inputs_TBG = linear.forward(between[-1].x_TBH, *self._of_inputs(n + 1))
         return h_TBH, _stacked(states), first, layers, between
 
-    def backward(self, saved: ForwardPass, scale: float, d_state: CpuState | None = None) -> BackwardPass:
-        """The gradients of scale times the nats; scale is 1/N where the loss is their mean.
+    def backward(self, saved: ForwardPass, d_state: CpuState | None = None) -> BackwardPass:
+        """The gradients of the sum of nats.
 
         d_state: with respect to the state after. None is zero: truncated BPTT.
         """
-        d_x_NH, d_head_VH, d_head_V = head.backward(scale, saved.head)
+        d_x_NH, d_head_VH, d_head_V = head.backward(saved.head)
         found = {"head.weight": d_head_VH, "head.bias": d_head_V}
         d_h_TBH = np.zeros((*saved.input_layer.positions_TB.shape, self.architecture.hidden), d_x_NH.dtype)
         d_h_TBH.reshape(-1, self.architecture.hidden)[saved.positions_N] = dropout.backward(d_x_NH, saved.mask_NH)

@@ -29,20 +29,24 @@ def step(
 ) -> None:
     """One step of every parameter, by the optimizer that the settings name; uses the gradients up.
 
-    Weight decay is on matrices only: biases have nothing to lose. It is the gradient of ½ decay p² (L2), added to p's
-    own, except in AdamW, which takes it off p itself, outside the mean of gradients (Loshchilov & Hutter 2019).
+    Weight decay is the gradient of ½ decay p² (L2), added to p's own, except in AdamW, which takes it off p itself,
+    outside the mean of gradients (Loshchilov & Hutter 2019).
     """
     update = _update(settings)
     for name, p in parameters.items():
         d, memory = gradients[name], memories[name]
-        decay = settings.weight_decay if p.ndim > 1 else 0.0
         if settings.optimizer == "adamw":
-            np.multiply(p, 1 - rate * decay, out=p)
-        elif decay:
-            d += decay * p
+            np.multiply(p, 1 - rate * decay(p, settings), out=p)
+        elif decay(p, settings):
+            d += decay(p, settings) * p
         if "step" in memory:
             memory["step"] += 1
         update(p, d, memory, rate)
+
+
+def decay(p: Floats, settings: TrainingSettings) -> float:
+    """The weight decay of a parameter: on matrices only, because biases have nothing to lose."""
+    return settings.weight_decay if p.ndim > 1 else 0.0
 
 
 def sgd(p: Floats, d: Floats, memory: Memory, rate: float, momentum: float = 0.0, nesterov: bool = False) -> None:

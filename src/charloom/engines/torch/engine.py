@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from charloom.architecture import Architecture
 from charloom.config import TrainingSettings
-from charloom.engines.engine import Array, EngineChoice
+from charloom.engines.engine import Array, Engine, EngineChoice
 from charloom.engines.masks import dropout_stream
 from charloom.engines.resume import checked_steps, state_parts
 from charloom.engines.torch.network import TorchNetwork, TorchState
@@ -37,7 +37,7 @@ def _memory_errors() -> Iterator[None]:
         raise
 
 
-class TorchEngine:
+class TorchEngine(Engine):
     """Trains and measures one network. See `charloom.engines.engine.Engine` for the contract.
 
     dtype: float32; float64 for checks of gradients.
@@ -70,27 +70,44 @@ class TorchEngine:
             f"torch {torch.__version__} on {self._device.type}, {str(self._products).removeprefix('torch.')}{threads}"
         )
 
+    @property
+    def gradient_arrays(self) -> Mapping[str, Tensor]:
+        """The sums of the last `gradients`, which `update` reads: the parameters' `grad`."""
+        named = self.network.named_parameters()
+        return {name: parameter.grad for name, parameter in named if parameter.grad is not None}
+
     @_memory_errors()
-    def step(
-        self, inputs_BT: Array, targets_BT: Array, state: TorchState | None, learning_rate: float
-    ) -> tuple[float, int, TorchState]:
-        """One step of training: (sum of nats over the targets, number of targets, state after it)."""
+    def gradients(self, inputs_BT: Array, targets_BT: Array, state: TorchState | None) -> tuple[float, int, TorchState]:
+        """The first half of a step: (sum of nats over the targets, number of targets, state after it)."""
         self.network.train()
         self._seed_dropout()
         logits_NV, targets_N, state = self._forward(inputs_BT, targets_BT, state)
-        loss = nn.functional.cross_entropy(logits_NV, targets_N)
+        loss = nn.functional.cross_entropy(logits_NV, targets_N, reduction="sum")
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        if self._settings.clip_value:
-            nn.utils.clip_grad_value_(self.network.parameters(), self._settings.clip_value)
-        if self._settings.clip:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self._settings.clip)
+        return loss.item(), len(targets_N), state
+
+    @_memory_errors()
+    def update(self, learning_rate: float, count: int) -> None:
+        """The second half: one step of gradient descent by the clipped mean over `count` targets."""
+        self._clip_to_mean(max(1, count))
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
         self._steps += 1
-        count = len(targets_N)
-        return loss.item() * count, count, state
+
+    @torch.no_grad()
+    def _clip_to_mean(self, count: int) -> None:
+        """Sums over `count` targets to their mean, clipped as in `engines/numpy/clip.py`, in one pass over them."""
+        sums = list(self.gradient_arrays.values())
+        if self._settings.clip_value:
+            nn.utils.clip_grad_value_(self.network.parameters(), self._settings.clip_value * count)
+        factor = torch.tensor(1 / count, dtype=self._dtype, device=self._device)
+        if self._settings.clip:
+            norm = nn.utils.get_total_norm(sums) / count
+            factor *= (self._settings.clip / (norm + 1e-6)).clamp(max=1)
+        for array in sums:
+            array.mul_(factor)
 
     def _seed_dropout(self) -> None:
         """Makes the dropout of this step a function of (seed, step): PyTorch's draws, and `masks.py`'s."""

@@ -52,9 +52,9 @@ public:
         for (int v = 0; v < padded_; v++) bias_[v] = v < tokens_ ? bias[v] : PADDING_LOGIT;
     }
 
-    // The loss of each target, to `nats`, and whether it had the highest logit, to `correct`. Where `scale` is not 0,
-    // also the gradient of scale times the sum of losses with respect to the logits. For the panels in the range.
-    void forward(Panels<P> x, int rows, Targets targets, double* nats, bool* correct, Range range, float scale,
+    // The loss of each target, to `nats`, and whether it had the highest logit, to `correct`. Where a backward pass
+    // follows, also the gradient of the sum of losses with respect to the logits. For the panels in the range.
+    void forward(Panels<P> x, int rows, Targets targets, double* nats, bool* correct, Range range, bool for_backward,
                  int part) {
         typename P::ThreadSetup setup(rows);
         HeadPart& mine = parts_[part];
@@ -73,7 +73,7 @@ public:
                     size_t at = size_t(panel) * P::ROWS + row;
                     int32_t target = targets.ids[at], place = targets.places[at];
                     float all = target < 0 ? 0 : score_row(z, target, nats[place], correct[place]);
-                    if (scale != 0) gradient_row(z, target, panel, row, scale, all, mine);
+                    if (for_backward) gradient_row(z, target, panel, row, all, mine);
                 }
         }
     }
@@ -112,13 +112,13 @@ private:
         return all;
     }
 
-    // The gradient of a row's logits: scale (softmax - one-hot target). z, all: what `score_row` left and returned.
-    CHARLOOM_INLINE void gradient_row(float* z, int target, int m, int row, float scale, float all, HeadPart& mine) {
+    // The gradient of a row's logits: softmax - one-hot target. z, all: what `score_row` left and returned.
+    CHARLOOM_INLINE void gradient_row(float* z, int target, int m, int row, float all, HeadPart& mine) {
         int vectors = padded_ / LANES;
         if (target >= 0) {
-            float share = scale / all;
+            float share = 1 / all;
             for (int v = 0; v < vectors; v++) store(z + v * TILE, load(z + v * TILE) * share);
-            z[target / LANES * TILE + target % LANES] -= scale;
+            z[target / LANES * TILE + target % LANES] -= 1;
         }
         for (int v = 0; v < vectors; v++) {
             Floats d = target >= 0 ? load(z + v * TILE) : Floats{};

@@ -116,20 +116,20 @@ public:
         network_ = open_network(a_, precision, tiles, threads);
     }
 
-    void forward(const Arrays& parameters, const BatchArrays& arrays, float scale) {
+    void forward(const Arrays& parameters, const BatchArrays& arrays, bool save) {
         differentiable_ = false;
         require(have_shapes(parameters, shapes_), "parameters must have the shapes of the architecture");
         Batch batch = checked(arrays);
         auto found = pointers(parameters);
         held_ = {parameters, arrays.masks};
         ReleaseGil here;
-        network_->forward({found.begin(), found.end()}, batch, scale);
-        differentiable_ = scale != 0;
+        network_->forward({found.begin(), found.end()}, batch, save);
+        differentiable_ = save;
     }
 
     // No d_state is zero, no d_before asks for none.
     void backward(const Arrays& gradients, const Arrays& d_state, const Arrays& d_before) {
-        require(differentiable_, "a forward pass with a scale must come first");
+        require(differentiable_, "a forward pass that saves must come first");
         require(have_shapes(gradients, shapes_), "gradients must have the shapes of the architecture");
         require(d_state.empty() || is_state(d_state), STATE_RULE);
         require(d_before.empty() || is_state(d_before), STATE_RULE);
@@ -197,7 +197,7 @@ private:
 // A parameter, its gradient, Adam's mean and square, and the weight decay.
 using AdamTuple = std::tuple<Array, Array, Array, Array, float>;
 
-void adam_checked(const std::vector<AdamTuple>& tuples, const AdamStep& step, int threads) {
+void adam_checked(const std::vector<AdamTuple>& tuples, const Clipping& clipping, const AdamStep& step, int threads) {
     require(threads > 0, "threads must be above 0");
     std::vector<AdamArrays> all;
     for (const auto& [parameter, gradient, mean, square, decay] : tuples) {
@@ -207,7 +207,29 @@ void adam_checked(const std::vector<AdamTuple>& tuples, const AdamStep& step, in
         all.push_back({parameter.data(), gradient.data(), mean.data(), square.data(), size, decay});
     }
     ReleaseGil here;
-    adam(all, step, threads);
+    adam(all, clipping, step, threads);
+}
+
+// A parameter, its gradient, the velocity or an empty array, and the weight decay.
+using SgdTuple = std::tuple<Array, Array, Array, float>;
+
+void sgd_checked(const std::vector<SgdTuple>& tuples, const Clipping& clipping, const SgdStep& step, int threads) {
+    require(threads > 0, "threads must be above 0");
+    std::vector<SgdArrays> all;
+    for (const auto& [parameter, gradient, velocity, decay] : tuples) {
+        size_t size = parameter.size(), of_velocity = velocity.size();
+        require(gradient.size() == size && (of_velocity == size || of_velocity == 0),
+                "a gradient and a velocity must have the size of their parameter");
+        all.push_back({parameter.data(), gradient.data(), of_velocity ? velocity.data() : nullptr, size, decay});
+    }
+    ReleaseGil here;
+    sgd(all, clipping, step, threads);
+}
+
+std::vector<Span> spans(const Arrays& arrays) {
+    std::vector<Span> found;
+    for (const Array& array : arrays) found.push_back({array.data(), array.size()});
+    return found;
 }
 
 std::vector<std::string> precisions() {
@@ -233,25 +255,39 @@ void bind_training(nb::module_& module) {
                                        "A network with its buffers. Call it through charloom.engines.native.")
         .def(nb::init<nb::handle, const std::string&, bool, int>(), "architecture"_a, "precision"_a, "tiles"_a,
              "threads"_a)
-        .def("forward", &CheckedTrainingNetwork::forward, "parameters"_a, "batch"_a, "scale"_a)
+        .def("forward", &CheckedTrainingNetwork::forward, "parameters"_a, "batch"_a, "save"_a)
         .def("backward", &CheckedTrainingNetwork::backward, "gradients"_a, "d_state"_a, "d_before"_a);
     nb::class_<AdamStep>(module, "AdamStep",
                          "rate and epsilon include Adam's bias corrections; decay_rate is the plain learning rate.")
         .def(nb::init<float, float, float, float, float, bool>(), "rate"_a, "decay_rate"_a, "beta1"_a, "beta2"_a,
              "epsilon"_a, "decoupled"_a);
-    module.def("adam", adam_checked, "arrays"_a, "step"_a, "threads"_a,
-               "arrays: for each parameter (parameter, gradient, mean, square, weight decay).");
+    module.def("adam", adam_checked, "arrays"_a, "clipping"_a, "step"_a, "threads"_a,
+               "arrays: for each parameter (parameter, sums, mean, square, weight decay).");
+    nb::class_<SgdStep>(module, "SgdStep", "The numbers of a step of gradient descent; momentum may be 0.")
+        .def(nb::init<float, float, bool>(), "rate"_a, "momentum"_a, "nesterov"_a);
+    module.def("sgd", sgd_checked, "arrays"_a, "clipping"_a, "step"_a, "threads"_a,
+               "arrays: for each parameter (parameter, sums, velocity, weight decay); no velocity is an empty array.");
+    nb::class_<Clipping>(module, "Clipping", "From sums over targets to their mean, clipped. Made by `clipping`.");
+    module.def(
+        "clipping",
+        [](const Arrays& sums, float count, float by_value, float by_norm, int threads) {
+            require(count > 0 && threads > 0, "count and threads must be above 0");
+            auto all = spans(sums);
+            ReleaseGil here;
+            return clipping(all, count, by_value, by_norm, threads);
+        },
+        "sums"_a, "count"_a, "by_value"_a, "by_norm"_a, "threads"_a,
+        "How sums over `count` targets become their mean, clipped by value where that is above 0, then to a norm where "
+        "that is.");
     module.def(
         "clip",
-        [](const Arrays& gradients, float by_value, float by_norm, int threads) {
+        [](const Arrays& sums, const Clipping& clipping, int threads) {
             require(threads > 0, "threads must be above 0");
-            std::vector<Span> all;
-            for (const Array& gradient : gradients) all.push_back({gradient.data(), gradient.size()});
+            auto all = spans(sums);
             ReleaseGil here;
-            return clip(all, by_value, by_norm, threads);
+            clip(all, clipping, threads);
         },
-        "gradients"_a, "by_value"_a, "by_norm"_a, "threads"_a,
-        "Clips in place, by value where that is above 0, then to a norm where that is; returns the norm before.");
+        "sums"_a, "clipping"_a, "threads"_a, "In place.");
     module.def(
         "drop",
         [](Array values, Levels levels, int kept, Array out, int threads) {

@@ -25,10 +25,9 @@ public:
         for (int n = 0; n < a_.layers; n++) layers_.push_back(make_layer<P>(a_.cell));
     }
 
-    void forward(const std::vector<const float*>& parameters, const Batch& batch, float scale) override {
+    void forward(const std::vector<const float*>& parameters, const Batch& batch, bool save) override {
         SubnormalsAreZero here;
         parameters_ = parameters, batch_ = batch;
-        bool save = scale != 0;
         layout_ = Layout::of(batch_.sequences, P::ROWS, threads_);
         input_layer_.index_tokens(batch_, layout_);
         locate_targets();
@@ -39,7 +38,7 @@ public:
         gather_targets();
         each_part([&](int part) {
             head_.forward(top_, layout_.rows, {targets_, places_}, batch_.nats, batch_.correct, active_panels(part),
-                          scale, part);
+                          save, part);
         });
     }
 

@@ -1,4 +1,5 @@
-// Clipping and Adam. Each reads and writes every number once. NumPy twins: engines/numpy/clip.py and optimizers.py.
+// Clipping, Adam and SGD. Gradients come as sums over targets. Each optimizer reads them once, and makes their clipped
+// mean as it reads. NumPy twins: engines/numpy/clip.py and optimizers.py.
 
 #pragma once
 
@@ -29,6 +30,18 @@ struct AdamStep {
     bool decoupled;
 };
 
+// velocity: null without momentum.
+struct SgdArrays {
+    float *parameter, *gradient, *velocity;
+    size_t size;
+    float decay;
+};
+
+struct SgdStep {
+    float rate, momentum;
+    bool nesterov;
+};
+
 constexpr size_t CHUNK = 1 << 14;  // numbers in a chunk, the unit of work of a thread
 
 // work(chunk, array, first, last) for all numbers of all arrays.
@@ -57,44 +70,86 @@ CHARLOOM_INLINE void for_each_vector(size_t first, size_t last, Whole&& whole, S
     for (; n < last; n++) single(n);
 }
 
-inline float clip(const std::vector<Span>& gradients, float by_value, float by_norm, int threads) {
+// From sums over targets to their mean, clipped. limit: of a sum by value, or infinity.
+struct Clipping {
+    float limit, factor;
+
+    CHARLOOM_INLINE Floats of(Floats sum) const { return smaller(larger(sum, splat(-limit)), splat(limit)) * factor; }
+    CHARLOOM_INLINE float of(float sum) const { return of(splat(sum))[0]; }
+};
+
+// The length of the clipped mean, as one vector.
+inline double norm(const std::vector<Span>& sums, Clipping clipping, int threads) {
     size_t count = 0;
-    for (const Span& gradient : gradients) count += (gradient.size + CHUNK - 1) / CHUNK;
+    for (const Span& array : sums) count += (array.size + CHUNK - 1) / CHUNK;
     std::vector<double> squares(count);  // per chunk, added in order: the same at any number of threads
-    for_each_chunk(gradients, threads, [&](size_t chunk, size_t array, size_t first, size_t last) {
-        float* g = gradients[array].data;
+    for_each_chunk(sums, threads, [&](size_t chunk, size_t array, size_t first, size_t last) {
+        const float* g = sums[array].data;
         Floats total{};
         double rest = 0;
         for_each_vector(
             first, last,
             [&](size_t n) {
-                Floats x = load(g + n);
-                if (by_value > 0) store(g + n, x = smaller(larger(x, splat(-by_value)), splat(by_value)));
+                Floats x = clipping.of(load(g + n));
                 total += x * x;
             },
             [&](size_t n) {
-                if (by_value > 0) g[n] = std::fmin(std::fmax(g[n], -by_value), by_value);
-                rest += double(g[n]) * g[n];
+                float x = clipping.of(g[n]);
+                rest += double(x) * x;
             });
         squares[chunk] = rest + sum(total);
     });
-    double norm = 0;
-    for (double square : squares) norm += square;
-    norm = std::sqrt(norm);
-    if (!(by_norm > 0) || norm + 1e-6 <= by_norm) return norm;  // a NaN reaches every gradient, so that training stops
-    float factor = float(by_norm / (norm + 1e-6));
-    for_each_chunk(gradients, threads, [&](size_t, size_t array, size_t first, size_t last) {
-        float* g = gradients[array].data;
-        for_each_vector(
-            first, last, [&](size_t n) { store(g + n, load(g + n) * factor); }, [&](size_t n) { g[n] *= factor; });
-    });
-    return norm;
+    double all = 0;
+    for (double square : squares) all += square;
+    return std::sqrt(all);
 }
 
-inline void adam(const std::vector<AdamArrays>& all, AdamStep a, int threads) {
+// The mean over `count` targets, clipped by value where that is above 0, then to a norm where that is.
+inline Clipping clipping(const std::vector<Span>& sums, float count, float by_value, float by_norm, int threads) {
+    Clipping found{by_value > 0 ? by_value * count : INFINITY, 1 / count};
+    if (!(by_norm > 0)) return found;
+    double length = norm(sums, found, threads);
+    if (!(length + 1e-6 <= by_norm)) found.factor *= float(by_norm / (length + 1e-6));  // a NaN reaches every gradient
+    return found;
+}
+
+inline void clip(const std::vector<Span>& sums, Clipping clipping, int threads) {
+    for_each_chunk(sums, threads, [&](size_t, size_t array, size_t first, size_t last) {
+        float* g = sums[array].data;
+        for_each_vector(
+            first, last, [&](size_t n) { store(g + n, clipping.of(load(g + n))); },
+            [&](size_t n) { g[n] = clipping.of(g[n]); });
+    });
+}
+
+inline void sgd(const std::vector<SgdArrays>& all, Clipping clipping, SgdStep s, int threads) {
+    for_each_chunk(all, threads, [&](size_t, size_t array, size_t first, size_t last) {
+        const SgdArrays& u = all[array];
+        auto step = [&](auto p, auto g, auto& velocity) {
+            g = clipping.of(g) + u.decay * p;
+            velocity = s.momentum * velocity + g;
+            return p - s.rate * (s.nesterov ? g + s.momentum * velocity : velocity);
+        };
+        for_each_vector(
+            first, last,
+            [&](size_t n) {
+                Floats velocity = u.velocity ? load(u.velocity + n) : Floats{};
+                store(u.parameter + n, step(load(u.parameter + n), load(u.gradient + n), velocity));
+                if (u.velocity) store(u.velocity + n, velocity);
+            },
+            [&](size_t n) {
+                float velocity = u.velocity ? u.velocity[n] : 0;
+                u.parameter[n] = step(u.parameter[n], u.gradient[n], velocity);
+                if (u.velocity) u.velocity[n] = velocity;
+            });
+    });
+}
+
+inline void adam(const std::vector<AdamArrays>& all, Clipping clipping, AdamStep a, int threads) {
     for_each_chunk(all, threads, [&](size_t, size_t array, size_t first, size_t last) {
         const AdamArrays& u = all[array];
         auto step = [&](auto p, auto g, auto& mean, auto& square, auto root) {
+            g = clipping.of(g);
             if (a.decoupled)
                 p *= 1 - a.decay_rate * u.decay;
             else

@@ -45,10 +45,10 @@ struct Batch {
 class TrainingNetwork {
 public:
     virtual ~TrainingNetwork() = default;
-    // scale: of the loss in nats that `backward` differentiates; 0 where no backward pass follows.
-    virtual void forward(const std::vector<const float*>& parameters, const Batch& batch, float scale) = 0;
-    // The gradients of the last `forward`, whose arrays must still exist. d_state: of the state after. d_before:
-    // receives that of the state before.
+    // save: whether a backward pass follows.
+    virtual void forward(const std::vector<const float*>& parameters, const Batch& batch, bool save) = 0;
+    // The gradients of the sum of nats of the last `forward`, whose arrays must still exist. d_state: of the state
+    // after. d_before: receives that of the state before.
     virtual void backward(const std::vector<float*>& gradients, State d_state, State d_before) = 0;
 };
 
