@@ -94,7 +94,7 @@ class RequestBuilder:
         ]
 
 
-def _listed(prompt: str | Iterable[str]) -> list[Any]:
+def _listed(prompt: object) -> list[Any]:
     """The prompts of a call. What is no string and no list is one prompt, which the tokenizer refuses."""
     return [*prompt] if isinstance(prompt, Iterable) and not isinstance(prompt, str | bytes) else [prompt]
 
