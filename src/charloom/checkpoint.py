@@ -318,7 +318,7 @@ def _prompt(made: dict[str, Any]) -> str:
 
 
 def _trained_or_imported(made: dict[str, Any]) -> str:
-    """Whether charloom trained the model or imported it."""
+    """Whether charloom trained, fine-tuned or imported the model."""
     if "imported_from" in made:
         return f"Imported from `{made['imported_from']}` ({made.get('format', 'unknown format')})"
-    return "Trained"
+    return f"Fine-tuned from `{made['base_model']}`" if "base_model" in made else "Trained"

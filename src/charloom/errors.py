@@ -4,11 +4,22 @@ A message says what must hold, what was found and what to do, in one line. The c
 `assert` is for errors in charloom itself.
 """
 
+from __future__ import annotations
+
+from pathlib import Path
+
 
 class CharloomError(Exception):
-    """The base class of charloom's errors; exit status 1."""
+    """The base class of charloom's errors; exit status 1.
+
+    run: the folder of a run that can be resumed, if an error ended one.
+    """
 
     exit_status = 1
+
+    def __init__(self, message: str, run: Path | None = None) -> None:
+        super().__init__(message)
+        self.run = run
 
 
 class SettingsError(CharloomError, ValueError):
@@ -49,6 +60,10 @@ class QueueFullError(CharloomError):
 
 
 class Interrupted(CharloomError):
-    """Ctrl-C, SIGTERM or SIGHUP: the step was completed and everything was saved; exit status 130."""
+    """A run was asked to stop: the step was completed and everything was saved in `run`; exit status 130."""
 
     exit_status = 130
+    run: Path
+
+    def __init__(self, message: str, run: Path) -> None:
+        super().__init__(message, run)

@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from charloom.cli.display import open_display, plan_table
+from charloom.cli.display import notice_only, open_display, plan_table
+from charloom.cli.interrupt import graceful_interrupt
 from charloom.cli.options import SettingsCommand, given_settings, settings_options
-from charloom.cli.screen import tell_line, write
+from charloom.cli.screen import write
 from charloom.config import BUDGETS
 from charloom.errors import SettingsError
 from charloom.presets import NAMES, with_preset
 from charloom.training.events import Finished, Report
-from charloom.training.interrupt import graceful_interrupt
 
 
 @click.command(
@@ -38,7 +38,9 @@ from charloom.training.interrupt import graceful_interrupt
     type=Path,
     help="go on with a run exactly where it stopped; only its budget can be changed",
 )
-@click.option("--from", "base", metavar="MODEL", help="the base model: fine-tune it (or the best one of a run) on PATH")
+@click.option(
+    "--from", "base_model", metavar="MODEL", help="the base model: fine-tune it (or the best one of a run) on PATH"
+)
 @click.option(
     "--preset",
     metavar="|".join(NAMES),
@@ -55,7 +57,7 @@ def command(
     paths: tuple[str, ...],
     out: Path | None,
     resume: Path | None,
-    base: str | None,
+    base_model: str | None,
     preset: str | None,
     plan_only: bool,
     quiet: bool,
@@ -76,32 +78,32 @@ def command(
     if plan_only and resume is not None:
         raise SettingsError("--plan-only plans a new run; --resume goes on with one that has its settings")
     if resume is not None:
-        _check_resume(paths, out, base, preset, given)
+        _check_resume(paths, out, base_model, preset, given)
     elif not paths:
         raise SettingsError("train needs a text: charloom train PATH (or try: charloom demo)")
     if preset is not None:
         given = with_preset(preset, given)
     if plan_only:
-        _show_plan(paths, given, base, as_json)
+        _show_plan(paths, given, base_model, as_json)
         return
     with open_display(quiet, as_json, tensorboard) as report:
-        finished = run(paths, given, out, resume, base, report)
+        finished = run(paths, given, out, resume, base_model, report)
     if not as_json:
         write(f"{Path(finished.run) / 'best'}\n")
 
 
-def _show_plan(paths: tuple[str, ...], given: dict[str, Any], base: str | None, as_json: bool) -> None:
+def _show_plan(paths: tuple[str, ...], given: dict[str, Any], base_model: str | None, as_json: bool) -> None:
     from charloom.training import start
 
-    planned = start.plan_only(paths, given, base, tell_line)
+    planned = start.plan_only(paths, given, base_model, notice_only)
     write((json.dumps(planned.to_json()) if as_json else "\n".join(plan_table(planned))) + "\n")
 
 
 def _check_resume(
-    paths: tuple[str, ...], out: Path | None, base: str | None, preset: str | None, given: dict[str, Any]
+    paths: tuple[str, ...], out: Path | None, base_model: str | None, preset: str | None, given: dict[str, Any]
 ) -> None:
     """A run goes on as it was; only its budget can be changed."""
-    asked = {"a PATH": paths, "--out": out, "--from": base, "--preset": preset}
+    asked = {"a PATH": paths, "--out": out, "--from": base_model, "--preset": preset}
     others = [flag for flag, value in asked.items() if value]
     others += ["--" + name.replace("_", "-") for name in given if name not in BUDGETS]
     if others:
@@ -116,13 +118,13 @@ def run(
     given: dict[str, Any],
     out: Path | None,
     resume: Path | None,
-    base: str | None,
+    base_model: str | None,
     report: Report,
 ) -> Finished:
     """Starts or resumes a run with Ctrl-C handled."""
     from charloom.training import start  # PyTorch is imported behind it: not before the arguments are known to be right
 
-    with graceful_interrupt() as stop:
+    with graceful_interrupt(report) as (watched, stop):
         if resume is not None:
-            return start.resume(resume, {name: given[name] for name in BUDGETS if name in given}, report, stop)
-        return start.start(paths, given, out, base, report, stop)
+            return start.resume(resume, {name: given[name] for name in BUDGETS if name in given}, watched, stop)
+        return start.start(paths, given, out, base_model, watched, stop)

@@ -39,15 +39,8 @@ def finish(
     else:
         progress.best_step = progress.step
     seen = measure(engine, layouts.seen, QUICK_VALIDATION, watch) if layouts.seen else None
-
-    def whole(name: str, batches: Batches | None) -> Score | None:
-        score = measure(engine, batches, watch=watch) if batches else None
-        if score and not math.isfinite(score.nats):
-            emit(Notice(f"the loss over the whole {name} split is not finite: carried so far, the state explodes"))
-            return None
-        return score
-
-    validation, test = whole("validation", layouts.whole), whole("test", layouts.test)
+    validation = _whole("validation", engine, layouts.whole, emit, watch)
+    test = _whole("test", engine, layouts.test, emit, watch)
     scores = {"validation_nats": validation, "test_nats": test}
     figures = {name: score.nats_per_char for name, score in scores.items() if score}
     run.save_best(trained_model(state.model, engine, progress.best_step, figures))
@@ -67,12 +60,25 @@ def finish(
     )
     emit(finished)
     run.sync_log()
+    _check_useful(outcome, progress.best_step)
+    return finished
+
+
+def _whole(name: str, engine: Engine, batches: Batches | None, emit: Report, watch: Callable[[], None]) -> Score | None:
+    """The score of a whole split, if there is one and it is finite."""
+    score = measure(engine, batches, watch=watch) if batches else None
+    if score and not math.isfinite(score.nats):
+        emit(Notice(f"the loss over the whole {name} split is not finite: carried so far, the state explodes"))
+        return None
+    return score
+
+
+def _check_useful(outcome: Outcome | None, best_step: int) -> None:
     if outcome and outcome.useless:
         raise TrainingError(
-            f"the weights diverged: those of the best step, {progress.best_step}, are worse than the frequencies "
+            f"the weights diverged: those of the best step, {best_step}, are worse than the frequencies "
             f"of the {outcome.unit}s alone; start anew with a smaller --lr"
         )
-    return finished
 
 
 def _outcome(

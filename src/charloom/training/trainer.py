@@ -81,9 +81,8 @@ class Trainer:
                 learnt, or if the disk is full.
         """
         if self._progress.step == 0:
-            with self._run.abandoned_on_error():
-                self._run.save_best(self._trained(0, {}))
-                self._checkpoint()
+            self._run.save_best(self._trained(0, {}))
+            self._checkpoint()
         elif self._ended():
             self._emit(Notice(self._said_of_the_end()))
         while True:
@@ -109,7 +108,11 @@ class Trainer:
             self._interrupt()
 
     def _interrupt(self) -> None:
-        raise Interrupted(f"stopped at step {self._progress.step}; go on with: {self._run.resume_command}")
+        """Ends a run that is saved. Before the first validation the newest weights are the best ones."""
+        if self._progress.validations == 0:
+            self._run.save_best(self._trained(self._progress.step, {}))
+        message = f"stopped at step {self._progress.step}; go on with: {self._run.resume_command}"
+        raise Interrupted(message, self._run.folder)
 
     def _step(self) -> None:
         progress = self._progress
