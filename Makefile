@@ -96,7 +96,7 @@ check: $(DEVELOPMENT)
 	@$(BIN)/ruff format --check $(SOURCES) tests
 	@$(BIN)/ruff check $(SOURCES) tests
 	@$(BIN)/clang-format --dry-run --Werror $(CPP)
-	@$(BIN)/mypy $(SOURCES)
+	@$(BIN)/mypy $(SOURCES) tests/typed_calls.py
 	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/python docs/make_cli_reference.py --check
 

@@ -68,16 +68,9 @@ def train(
     """
     from charloom.training import start
 
-    if origin is not None and base_model is not None:
-        raise SettingsError("`base_model` must not be given with `origin`, its former name; leave `origin` out")
-    if origin is not None:
-        message = "origin is now called base_model; the next version will not know the former name"
-        warnings.warn(message, DeprecationWarning, stacklevel=2)
-        base_model = origin
-    source, base = _source(paths, texts), _path(base_model)
-    values = _values(preset, settings)
-    run = Path(out) if out is not None else None
-    return _best(lambda: start.start(source, values, run, base, report or _ignore, stop or _never).run)
+    source, base = _source(paths, texts), _path(base_model if origin is None else _renamed(origin, base_model))
+    values, folder = _values(preset, settings), Path(out) if out is not None else None
+    return _best(lambda: start.start(source, values, folder, base, report or _ignore, stop or _never).run)
 
 
 def resume(
@@ -158,6 +151,15 @@ def _source(paths: tuple[AnyPath, ...], texts: Iterable[str] | None) -> Sequence
             f"`texts` must not be given with paths; got {fspath(paths[0])!r} too; leave one of them out"
         )
     return Texts.of(texts)
+
+
+def _renamed(origin: AnyPath, base_model: AnyPath | None) -> AnyPath:
+    """What was given under the former name of `base_model`."""
+    if base_model is not None:
+        raise SettingsError("`base_model` must not be given with `origin`, its former name; leave `origin` out")
+    message = "origin is now called base_model; the next version will not know the former name"
+    warnings.warn(message, DeprecationWarning, stacklevel=3)
+    return origin
 
 
 def _values(preset: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,6 @@ from charloom.config import validated
 from charloom.data.tokenizer import Tokenizer
 from charloom.data.vocabulary import UnknownPolicy, Vocabulary
 from charloom.errors import ModelError
-from charloom.inference import asynchronous
 from charloom.inference.backend import Precision, open_backend
 from charloom.inference.next_token import next_token
 from charloom.inference.options import GenerationOptions, Options, RequestOptions
@@ -170,6 +169,8 @@ class Model:
         Where the loop is left early, or its task is cancelled, the work ends within a moment. Arguments and errors are
         those of `stream`; only a precision that is not available is refused with the first chunk.
         """
+        from charloom.inference import asynchronous  # asyncio takes longer to import than all else here
+
         asked = self._requests.options(length, options)
         request = self._requests.one(prompt, asked)
         return asynchronous.texts(lambda: self.scheduler(asked.precision, asked.threads, slots=1), request)

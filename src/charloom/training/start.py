@@ -35,12 +35,7 @@ TextSource = Sequence[str] | Texts
 
 
 def start(
-    source: TextSource,
-    values: Mapping[str, Any],
-    out: Path | None,
-    base_model: str | None,
-    report: Report,
-    stop: Stop,
+    source: TextSource, values: Mapping[str, Any], out: Path | None, base_model: str | None, report: Report, stop: Stop
 ) -> Finished:
     """A new run on a text, to the end of its budget.
 
