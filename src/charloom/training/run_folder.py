@@ -76,6 +76,7 @@ class RunFolder:
         self.folder, self.settings, self.source = folder, settings, source
         self._lock = FileLock(folder / "lock", blocking=False)
         self._locked: os.stat_result | None = None
+        self._saved = False  # whether there was a checkpoint
 
     def __enter__(self) -> Self:
         """Locks the folder and removes what a process left there that was killed.
@@ -175,6 +176,7 @@ class RunFolder:
             sizes = {f"{path.stem}_bytes": path.stat().st_size for path in self._grown if path.exists()}
             progress = state.progress.model_copy(update=sizes)
             save_model(self.folder / "last", state.model, (progress.model_dump(), state.arrays))
+            self._saved = True
 
     def load_last(self) -> RunState:
         """What `save_last` wrote. Lines written to the log and the samples since then are removed.
@@ -226,11 +228,15 @@ class RunFolder:
 
     @contextmanager
     def abandoned_on_error(self) -> Iterator[None]:
-        """Removes the folder again if its run ends before the first checkpoint; one with a checkpoint stays."""
+        """Removes the folder again if its run ends before the first checkpoint; one with a checkpoint stays.
+
+        That `last/` is missing does not tell: while it is replaced, only `last.old/` may be there.
+        """
         try:
             yield
         except BaseException:
-            if self._is_in_its_place() and not os.path.lexists(self.folder / "last"):
+            begun = self._saved or os.path.lexists(self.folder / "last")
+            if not begun and self._is_in_its_place():
                 shutil.rmtree(self.folder, ignore_errors=True)
             raise
 
