@@ -99,7 +99,7 @@ check: $(DEVELOPMENT)
 	@$(BIN)/ruff format --check $(SOURCES) tests
 	@$(BIN)/ruff check $(SOURCES) tests
 	@$(BIN)/clang-format --dry-run --Werror $(CPP)
-	@$(BIN)/mypy $(SOURCES)
+	@$(BIN)/mypy $(SOURCES) tests/typed_calls.py
 	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(COG) --check --check-fail-msg='run `make docs`' $(PAGES)
 

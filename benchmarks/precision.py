@@ -15,6 +15,7 @@ import math
 import sys
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from probes import without_kernels
@@ -36,7 +37,7 @@ BLOCK = 200
 BOUNDS = {"bf16": 0.0005, "int8": 0.002}  # bits per character
 
 
-def trained(folder: Path, cell: str) -> Path:
+def trained(folder: Path, cell: Literal["lstm", "gru"]) -> Path:
     """A run folder with a model trained for half a minute."""
     charloom.train("python-docs", out=folder / cell, cell=cell, minutes=0.5)
     return folder / cell
@@ -84,7 +85,8 @@ def main() -> None:
     if without_kernels():
         return
     with tempfile.TemporaryDirectory() as folder:
-        runs = [Path(name) for name in sys.argv[1:]] or [trained(Path(folder), cell) for cell in ("lstm", "gru")]
+        runs = [Path(name) for name in sys.argv[1:]]
+        runs = runs or [trained(Path(folder), "lstm"), trained(Path(folder), "gru")]
         within = [compare(run) for run in runs]
     if not all(within):
         sys.exit("a precision exceeds its limit")

@@ -21,8 +21,8 @@ pytestmark = pytest.mark.processor
 FOLDER = Path(__file__).parent / "fixtures" / "373b4b1"
 TEXTS = json.loads((FOLDER / "texts.json").read_text(encoding="utf-8"))
 ROUNDING = 1e-5
-"""How far weights and losses (nats) may differ. That commit rounded gradients at other places, so its runs do not resume
-bit for bit. In a longer run the difference may grow; a loss that ends within 0.01 nats is as good.
+"""How far weights and losses (nats) may differ. That commit rounded gradients at other places, so its runs do not
+resume bit for bit. In a longer run the difference may grow; a loss that ends within 0.01 nats is as good.
 """
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import charloom
 from charloom.architecture import Architecture
+from charloom.checkpoint import ModelFolder
 from charloom.config import ModelSettings
 from charloom.data.vocabulary import Vocabulary
 from charloom.errors import SettingsError, TextError
@@ -20,7 +21,7 @@ from charloom.model import Model
 def model() -> Model:
     shape = Architecture(**ModelSettings(cell="rnn", hidden=4).model_dump(), vocabulary_size=3)
     parameters = {name: np.zeros(size, np.float32) for name, size in shape.shapes.items()}
-    return Model(shape, Vocabulary("characters", "abc"), parameters)
+    return Model(ModelFolder(shape, Vocabulary("characters", "abc"), parameters))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import multiprocessing
+import pickle  # noqa: TID251 - somebody else's
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -398,3 +402,80 @@ def test_load_reads_what_checkpoint_wrote(tmp_path):
     assert loaded.metadata == {"corpus": "x"}
     expected = Model(folder).generate("ab", 50, seed=1)
     assert loaded.generate("ab", 50, seed=1) == expected
+
+
+def test_save_writes_what_load_reads(tmp_path):
+    """Catches a field that is lost, somebody's folder that is written over, and half a model."""
+    model = random_model(RECORDS, records="line", keep_order=False, metadata={"corpus": "x"})
+    model.save(tmp_path / "new" / "model")
+    loaded = Model.load(tmp_path / "new" / "model")
+    assert loaded.generate(records=5, seed=1) == model.generate(records=5, seed=1)
+    assert loaded.metadata == model.metadata
+    with pytest.raises(SettingsError, match="new or empty folder"):
+        model.save(tmp_path / "new" / "model")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(SettingsError, match="must go to a folder that can be written"):
+        model.save(tmp_path / "file" / "model")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["model"]
+
+
+def test_repr_is_one_useful_line():
+    """Catches a repr that is an address, and metadata of an untrusted model that fills or steers a terminal."""
+    made = {"corpus": "my", "validation_nats": 1.53219}
+    assert repr(random_model(metadata=made)) == (
+        "<charloom.Model: lstm 2 x 16, 10 characters, 3,794 parameters, trained on 'my', 1.532 nats/char>"
+    )
+    assert repr(random_model(BYTES)).endswith("256 bytes, 8,960 parameters>")
+    odd = repr(random_model(metadata={"corpus": "\x1b[2J" * 1000, "validation_nats": "low"}))
+    assert odd.isprintable()
+    assert len(odd) < 200
+
+
+@pytest.mark.parametrize("vocabulary", [LETTERS, RECORDS, BYTES])
+@pytest.mark.parametrize("used", [False, True])
+def test_pickles_and_copies_generate_the_same(vocabulary, used):
+    """Catches packed weights or a cached table in a pickle, a copy that shares arrays, and a field that is lost."""
+    model = random_model(vocabulary, records="line" if vocabulary is RECORDS else "none", metadata={"corpus": ["x"]})
+    options = {"seed": 1, "unknown": "skip"}  # an unknown character makes the vocabulary cache a table
+    expected = model.generate("aé", 200, **options) if used else None
+    parameters = model.architecture.size * 4
+    for other in (pickle.loads(data := pickle.dumps(model)), copy.deepcopy(model), copy.copy(model)):
+        assert other is not model
+        assert other.generate("aé", 200, **options) == (expected or model.generate("aé", 200, **options))
+        assert (other.metadata, repr(other)) == (model.metadata, repr(model))
+    assert len(data) < parameters + 10_000
+    deep = copy.deepcopy(model)
+    deep.metadata["corpus"].append("y")
+    deep.folder.parameters["head.bias"][...] = 0
+    assert (model.metadata, model.generate("aé", 200, **options)) == (
+        {"corpus": ["x"]},
+        other.generate("aé", 200, **options),
+    )
+
+
+def test_a_spawned_process_generates_the_same():
+    """Catches a model that cannot be sent to the workers of a multiprocessing pool."""
+    model = random_model()
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(model.generate, ("ab", 100), {"seed": 1}) == model.generate("ab", 100, seed=1)
+
+
+def test_a_list_of_prompts_gives_a_list_of_texts():
+    """Catches a list that is read as one prompt, and a text of another prompt or index."""
+    model = random_model()
+    texts = model.generate(["abc", "", "h\n"], 60, seed=3, index=5)
+    assert texts == [model.generate(prompt, 60, seed=3, index=5 + k) for k, prompt in enumerate(["abc", "", "h\n"])]
+    assert model.generate(("abc",), 60, seed=3) == [model.generate("abc", 60, seed=3)]
+    assert model.generate_many(1, (prompt for prompt in ["a", "b"]), 9, seed=3) == model.generate(["a", "b"], 9, seed=3)
+
+
+@pytest.mark.parametrize("prompt", [123, None, b"abc", ["abc", 4]])
+def test_a_prompt_is_a_string(prompt):
+    """Catches a traceback from the cleaning of a text, or bytes that are read as a list of numbers."""
+    model = random_model()
+    wanted = "the prompt must be a string; got " + re.escape(repr(4 if isinstance(prompt, list) else prompt))
+    for call in (model.generate, model.stream, lambda prompt: model.generate_many(2, prompt)):
+        if call == model.stream and isinstance(prompt, list):
+            continue
+        with pytest.raises(SettingsError, match=wanted):
+            call(prompt)

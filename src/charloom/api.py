@@ -1,4 +1,4 @@
-"""The Python API: `train` and `load`, which return a `Model`.
+"""The Python API: functions that make a `Model`, by training, loading or importing one.
 
 import charloom
 
@@ -9,20 +9,22 @@ print(model.generate("Once", length=200, seed=1))
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-from charloom.errors import SettingsError
-from charloom.files import checked_path
+from charloom.config import BUDGETS, with_current_names
+from charloom.data.texts import Texts
+from charloom.errors import Interrupted, SettingsError
+from charloom.files import AnyPath, checked_path
 from charloom.model import Model
-from charloom.training.events import Event, Report
+from charloom.presets import with_preset
+from charloom.training.events import Event, Notice, Planned, Report
+from charloom.training.keywords import SettingsKeywords
 
-__all__ = ["Model", "load", "train"]
 
-
-def load(path: str | PathLike[str]) -> Model:
+def load(path: AnyPath) -> Model:
     """The model in a model folder, or the best one of a run folder.
 
     Raises:
@@ -32,55 +34,164 @@ def load(path: str | PathLike[str]) -> Model:
 
 
 def train(
-    *paths: str | PathLike[str],
-    out: str | PathLike[str] | None = None,
-    base: str | PathLike[str] | None = None,
+    *paths: AnyPath,
+    texts: Iterable[str] | None = None,
+    out: AnyPath | None = None,
+    base_model: AnyPath | None = None,
     preset: str | None = None,
     report: Report | None = None,
-    origin: str | PathLike[str] | None = None,
-    **settings: Any,
+    stop: Callable[[], bool] | None = None,
+    origin: AnyPath | None = None,
+    **settings: Unpack[SettingsKeywords],
 ) -> Model:
     """Trains a model on a text and returns the best one; the run folder is `model.metadata["run"]`.
 
+    Ctrl-C is KeyboardInterrupt, as in any Python program. Before the first step nothing is left behind. After it,
+    `resume` goes on from the last checkpoint, which is at most a minute old.
+
     Args:
         paths: files, folders, globs, URLs or names of built-in corpora; several are one text.
+        texts: strings in place of paths; each is read as a file is, so `records="file"` makes each a record.
         out: the run folder, new or empty; by default `runs/<corpus>-<n>`.
-        base: the folder of a base model, to fine-tune it.
+        base_model: the folder of a model to fine-tune.
         preset: begin from the settings of this name; those beside it win.
         report: called with every event of the run; by default nothing is shown.
-        origin: the former name of `base`, for one version.
+        stop: called after every step. Once it returns true, everything is saved and the best model so far is returned;
+            `resume` goes on with the run.
+        origin: the former name of `base_model`, for one version.
         settings: the names of `charloom.config`, such as `minutes=2, cell="gru", hidden=512`.
 
     Raises:
         CharloomError: for every mistake that a person can make.
-        Interrupted: on Ctrl-C, SIGTERM or SIGHUP, with everything saved.
-        KeyboardInterrupt: on those before the first step, with nothing left behind.
     """
-    from charloom.config import with_current_names
-    from charloom.presets import with_preset
     from charloom.training import start
-    from charloom.training.interrupt import graceful_interrupt
 
-    if origin is not None and base is not None:
-        raise SettingsError("`base` must not be given with `origin`, its former name; leave `origin` out")
-    if origin is not None:
-        message = "origin is now called base; the next version will not know the former name"
-        warnings.warn(message, DeprecationWarning, stacklevel=2)
-        base = origin
+    base = _base(base_model if origin is None else _renamed(origin, base_model))
+    source, values, folder = _source(paths, texts), _values(preset, settings), _path(out, "out")
+    return _best(lambda: start.start(source, values, folder, base, _called(report), stop or _never).run)
+
+
+def resume(
+    run: AnyPath,
+    *,
+    minutes: float | None = None,
+    epochs: int | None = None,
+    steps: int | None = None,
+    report: Report | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Model:
+    """Goes on with a run, exactly as if it had never stopped, and returns its best model.
+
+    Args:
+        run: the run folder.
+        minutes, epochs, steps: a new budget, counted from the beginning of the run, in place of all budgets it had.
+        report, stop: as `train` takes them.
+
+    Raises:
+        CharloomError: if the folder is not a run, is damaged, or another process trains it.
+    """
+    from charloom.training import start
+
+    given = dict(zip(BUDGETS, (minutes, epochs, steps), strict=True))
+    budgets = {name: value for name, value in given.items() if value is not None}
+    return _best(lambda: start.resume(Path(checked_path(run, "run")), budgets, _called(report), stop or _never).run)
+
+
+def plan(
+    *paths: AnyPath,
+    texts: Iterable[str] | None = None,
+    base_model: AnyPath | None = None,
+    preset: str | None = None,
+    report: Report | None = None,
+    **settings: Unpack[SettingsKeywords],
+) -> Planned:
+    """What `train` would choose for this text and this machine, with the reasons; trains nothing and leaves nothing.
+
+    The text is read whole, and some sizes of the network are timed. The arguments are those of `train`.
+
+    Raises:
+        SettingsError: where nothing is planned, as without a budget in minutes.
+        CharloomError: for every mistake that a person can make.
+    """
+    from charloom.training import start
+
+    values = _values(preset, settings)
+    return start.plan_only(_source(paths, texts), values, _base(base_model), _called(report))
+
+
+def import_model(file: AnyPath, *, characters: AnyPath | None = None, report: Report | None = None) -> Model:
+    """The model in a checkpoint of PyTorch or Keras; no code in the file is run. `Model.save` writes a model folder.
+
+    Args:
+        file: the checkpoint.
+        characters: for a checkpoint without its characters, a file with them in the order of their indices.
+        report: called with a `Notice` for each assumption about what the file does not say.
+
+    Raises:
+        ModelError: if the file is missing or damaged, needs code to be run, or holds another kind of network.
+        SettingsError: if `characters` is missing, not needed, or does not fit.
+        DeviceError: if the package that reads such files is not installed.
+    """
+    from charloom.importers import importing
+
+    tell = _called(report)
+
+    def notice(text: str) -> None:
+        tell(Notice(text))
+
+    return Model(importing.import_model(Path(checked_path(file, "file")), _path(characters, "characters"), notice))
+
+
+def _source(paths: tuple[AnyPath, ...], texts: Iterable[str] | None) -> Sequence[str] | Texts:
+    """What to train on."""
+    if texts is None:
+        return [checked_path(path, "paths") for path in paths]
+    if paths:
+        raise SettingsError(f"`texts` must not be given with paths; got {paths[0]!r} too; leave one of them out")
+    return Texts.of(texts)
+
+
+def _renamed(origin: AnyPath, base_model: AnyPath | None) -> AnyPath:
+    """What was given under the former name of `base_model`."""
+    if base_model is not None:
+        raise SettingsError("`base_model` must not be given with `origin`, its former name; leave `origin` out")
+    message = "origin is now called base_model; the next version will not know the former name"
+    warnings.warn(message, DeprecationWarning, stacklevel=3)
+    return origin
+
+
+def _values(preset: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by their names of today, over those of a preset. A warning names the line that called `train`."""
+    values = with_current_names(settings, partial(warnings.warn, category=DeprecationWarning, stacklevel=4))
+    return with_preset(preset, values) if preset else values
+
+
+def _base(path: AnyPath | None) -> str | None:
+    return checked_path(path, "base_model") if path is not None else None
+
+
+def _called(report: Report | None) -> Report:
+    """What takes the events of a run."""
     if report is not None and not callable(report):
         raise SettingsError(f"`report` must be a function that takes an event; got {report!r}")
-    settings = with_current_names(settings, partial(warnings.warn, category=DeprecationWarning, stacklevel=3))
-    with graceful_interrupt() as stop:
-        finished = start.start(
-            [checked_path(path, "paths") for path in paths],
-            with_preset(preset, settings) if preset else settings,
-            Path(checked_path(out, "out")) if out is not None else None,
-            checked_path(base, "base") if base is not None else None,
-            report or _ignore,
-            stop,
-        )
-    return load(Path(finished.run))
+    return report or _ignore
+
+
+def _path(path: AnyPath | None, argument: str) -> Path | None:
+    return Path(checked_path(path, argument)) if path is not None else None
+
+
+def _best(run: Callable[[], str]) -> Model:
+    """The best model of a run folder that `run` gives, or that it was asked to stop in."""
+    try:
+        return load(run())
+    except Interrupted as stopped:
+        return load(stopped.run)
 
 
 def _ignore(event: Event) -> None:
     """Shows nothing."""
+
+
+def _never() -> bool:
+    return False

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import shlex
+import tempfile
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +25,7 @@ from charloom import earlier
 from charloom.architecture import Architecture
 from charloom.config import Cleaning, RecordKind, TextSettings
 from charloom.data.vocabulary import Vocabulary
-from charloom.errors import CharloomError, ModelError, in_a_file
+from charloom.errors import CharloomError, ModelError, SettingsError, in_a_file
 from charloom.files import checked_path, opened, read, replace_folder
 from charloom.validation import validated
 
@@ -80,6 +81,35 @@ def save_model(path: Path, model: ModelFolder, resume: tuple[dict[str, Any], Arr
         files["resume.json"] = _json(progress | {"sha256": {"resume.safetensors": _sha256(remembered)}})
         files["resume.safetensors"] = remembered
     replace_folder(path, files)
+
+
+def save_new_model(folder: Path, model: ModelFolder) -> None:
+    """Writes a new model folder, whole or not at all.
+
+    It is written under a temporary name and renamed. The rename succeeds if `folder` is missing or empty.
+
+    Raises:
+        SettingsError: if the folder exists and is not empty, or cannot be written.
+    """
+    folder = Path(os.path.abspath(folder))
+    check_new_folder(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".charloom-", dir=folder.parent) as beside:
+            save_model(Path(beside) / "model", model)
+            (Path(beside) / "model").rename(folder)
+    except OSError as error:
+        raise SettingsError(f"a model must go to a folder that can be written; {folder}: {error.strerror}") from None
+
+
+def check_new_folder(folder: Path) -> None:
+    """Checks that a model can be written to this path.
+
+    Raises:
+        SettingsError: if it exists and is not an empty folder.
+    """
+    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+        raise SettingsError(f"a model must go to a new or empty folder; {folder} exists; choose another name")
 
 
 def _sha256(data: bytes) -> str:
@@ -292,7 +322,7 @@ def _prompt(made: dict[str, Any]) -> str:
 
 
 def _trained_or_imported(made: dict[str, Any]) -> str:
-    """Whether charloom trained the model or imported it."""
+    """Whether charloom trained, fine-tuned or imported the model."""
     if "imported_from" in made:
         return f"Imported from `{made['imported_from']}` ({made.get('format', 'unknown format')})"
-    return "Trained"
+    return f"Fine-tuned from `{made['base_model']}`" if "base_model" in made else "Trained"

@@ -54,9 +54,14 @@ class QueueFullError(CharloomError):
 
 
 class Interrupted(CharloomError):
-    """Ctrl-C, SIGTERM or SIGHUP: the step was completed and everything was saved; exit status 130."""
+    """A run was asked to stop: the step was completed and everything was saved in `run`; exit status 130."""
 
     exit_status = 130
+
+    run: Path
+
+    def __init__(self, message: str, run: Path) -> None:
+        super().__init__(message, run)
 
 
 def in_a_file(error: Exception) -> str:

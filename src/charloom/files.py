@@ -26,6 +26,9 @@ AT_ONCE: int = getattr(os, "O_NONBLOCK", 0)  # Windows has neither
 NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
 
 
+AnyPath = str | os.PathLike[str]
+
+
 def checked_path(path: object, argument: str) -> str:
     """A path of a user as a string.
 

@@ -12,50 +12,40 @@ Shapes: B rows, T steps, V vocabulary size.
 
 from __future__ import annotations
 
-import os
-import secrets
+import reprlib
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Unpack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from charloom.architecture import Architecture
-from charloom.checkpoint import ModelFolder, load_model
+from charloom.checkpoint import ModelFolder, load_model, save_new_model
 from charloom.data.tokenizer import Tokenizer
 from charloom.data.vocabulary import UnknownPolicy, Vocabulary
-from charloom.errors import ModelError, SettingsError
+from charloom.errors import ModelError
+from charloom.files import AnyPath
 from charloom.inference.backend import Precision, open_backend
-from charloom.inference.detokenizer import SEPARATOR_TEXTS
-from charloom.inference.options import MOST_SEQUENCES, Count, GenerationOptions, Options, RequestOptions
+from charloom.inference.next_token import next_token
+from charloom.inference.options import GenerationOptions, Options, RequestOptions
 from charloom.inference.request import Request
+from charloom.inference.requests import RequestBuilder, check_memory
 from charloom.inference.rows import Backend
-from charloom.inference.sampling import Sampling
 from charloom.inference.scheduler import SLOTS, Scheduler
 from charloom.inference.sequence import Output
-from charloom.inference.stop_strings import StopStrings
 from charloom.inference.weights import InferenceWeights
 from charloom.score import Score
 from charloom.validation import validated
 
 if TYPE_CHECKING:
-    from charloom.data.corpus import AnyPath
     from charloom.evaluation.engine import EnginePool
     from charloom.evaluation.report import Report
     from charloom.evaluation.text import FileOptions
     from charloom.trace import Trace
 
-LENGTH = 1000
-"""Characters generated where neither a length nor a number of records is asked for: about half a printed page."""
-
-MOST_LENGTH = 10**9
-"""Most characters that `generate` and `generate_many` return in all: they hold them in memory."""
-
 MANY_SLOTS = 256
 """Sequences that `generate_many` has at work at once: with more, a step is not faster for each."""
-
-MOST_LOGPROBS = 100
-"""Most log-probabilities for each token."""
 
 TRACED = 256
 """Steps in a chunk of a trace: 6 MB for two layers of 512 units."""
@@ -81,16 +71,43 @@ class Model:
             )
         self.folder = folder
         self.tokenizer = Tokenizer(folder.vocabulary, folder.cleaning)
+        self._requests = RequestBuilder(self.tokenizer, folder.records)
         self._backends: dict[Precision, Backend] = {}
 
     @staticmethod
-    def load(path: str | os.PathLike[str]) -> Model:
+    def load(path: AnyPath) -> Model:
         """The model in a model folder.
 
         Raises:
             ModelError: for a folder that is missing, damaged, from the future, or not a model.
         """
         return Model(load_model(path))
+
+    def save(self, path: AnyPath) -> None:
+        """Writes a model folder, whole or not at all; `load` reads it.
+
+        Raises:
+            SettingsError: if the folder exists and is not empty, or cannot be written.
+        """
+        save_new_model(Path(path), self.folder)
+
+    def __repr__(self) -> str:
+        """The network and what it was trained on, in one line."""
+        sizes, tokens, made = self.architecture, self.vocabulary, self.metadata
+        facts = [f"{sizes.cell} {sizes.layers} x {sizes.hidden}", f"{tokens.plain} {tokens.kind}"]
+        facts.append(f"{sizes.size:,} parameters")
+        if "corpus" in made:
+            facts.append(f"trained on {reprlib.repr(made['corpus'])}")
+        if isinstance(nats := made.get("validation_nats"), float):
+            facts.append(f"{nats:.3f} nats/{tokens.unit}")
+        return f"<charloom.Model: {', '.join(facts)}>"
+
+    def __reduce__(self) -> tuple[type[Model], tuple[ModelFolder]]:
+        """For pickles and deep copies, the content of the model folder; a copy packs the weights anew.
+
+        A vocabulary caches tables, which the copy does without.
+        """
+        return type(self), (replace(self.folder, vocabulary=replace(self.vocabulary)),)
 
     @property
     def architecture(self) -> Architecture:
@@ -146,38 +163,85 @@ class Model:
             UnknownCharacterError: for a character of the prompt that the model does not know.
             ModelError: while generating, if no token can be chosen.
         """
-        return self._stream(prompt, self._options(length, options))
+        asked = self._requests.options(length, options)
+        return self._texts(self._requests.one(prompt, asked), asked)
 
-    def generate(self, prompt: str = "", length: int | None = None, **options: Unpack[Options]) -> str:
-        """What follows the prompt, at once: arguments and errors of `stream`; at most 10^9 characters."""
-        asked = self._options(length, options)
-        _check_length(asked, 1)
-        return "".join(self._stream(prompt, asked))
+    def astream(
+        self, prompt: str = "", length: int | None = None, **options: Unpack[Options]
+    ) -> AsyncGenerator[str, None]:
+        """The same for asyncio: `async for chunk in model.astream("Once")`. The work is done in threads.
+
+        Where the loop is left early, or its task is cancelled, the work ends within a moment. Arguments and errors are
+        those of `stream`; only a precision that is not available is refused with the first chunk.
+        """
+        from charloom.inference import asynchronous  # asyncio takes longer to import than all else here
+
+        asked = self._requests.options(length, options)
+        request = self._requests.one(prompt, asked)
+        return asynchronous.texts(lambda: self.scheduler(asked.precision, asked.threads, slots=1), request)
+
+    @overload
+    def generate(self, prompt: str = "", length: int | None = None, **options: Unpack[Options]) -> str: ...
+
+    @overload
+    def generate(
+        self, prompt: list[str] | tuple[str, ...], length: int | None = None, **options: Unpack[Options]
+    ) -> list[str]: ...
+
+    def generate(
+        self, prompt: str | list[str] | tuple[str, ...] = "", length: int | None = None, **options: Unpack[Options]
+    ) -> str | list[str]:
+        """What follows the prompt, at once: arguments and errors of `stream`; at most 10^9 characters.
+
+        For a list of prompts, a list of texts: those of `generate_many(1, prompts)`.
+        """
+        if isinstance(prompt, list | tuple):
+            return self.generate_many(1, prompt, length, **options)
+        asked = self._requests.options(length, options)
+        check_memory(asked, 1)
+        return "".join(self._texts(self._requests.one(prompt, asked), asked))
 
     def generate_many(
-        self, count: int, prompt: str | Sequence[str] = "", length: int | None = None, **options: Unpack[Options]
+        self, count: int, prompt: str | Iterable[str] = "", length: int | None = None, **options: Unpack[Options]
     ) -> list[str]:
         """So many texts after a prompt, or after each of several, side by side: arguments and errors of `stream`.
 
         Text k is what `generate` gives with the same seed and `index=index + k`; first come those of the first prompt.
         """
-        asked = self._options(length, options)
-        requests = self._requests(count, prompt, asked)
-        _check_length(asked, len(requests))
+        asked = self._requests.options(length, options)
+        requests = self._requests.many(count, prompt, asked)
+        check_memory(asked, len(requests))
         texts: list[list[str]] = [[] for _ in requests]
         for number, output in self.run(requests, asked.precision, asked.threads, min(len(requests), MANY_SLOTS)):
             texts[number].append(output.text)
         return ["".join(chunks) for chunks in texts]
 
+    def next_token(self, prefix: str = "", unknown: UnknownPolicy = "error") -> dict[str, float]:
+        """The probability of every token that may follow a text, the most probable first; their sum is 1.
+
+        It is the model's own distribution: no temperature, no filter. Tokens of probability 0 are among them. The
+        prefix is read as `stream` reads its prompt.
+
+        A token is a character. Of a byte-level model it is a byte, from 128 as a surrogate escape (PEP 383), so
+        `prefix + token` is the next prefix. `charloom.RECORD_SEPARATOR` ends a record. U+FFFD is the unknown token, for
+        all rare characters together, which is never generated.
+
+        Raises:
+            SettingsError: for a prefix that is no string.
+            UnknownCharacterError: for a character of the prefix that the model does not know.
+            ModelError: if the model's output is not finite.
+        """
+        return next_token(self._backend("auto"), self.vocabulary, self.tokenizer.prompt(prefix, unknown))
+
     def requests(
         self,
         count: int,
-        prompt: str | Sequence[str] = "",
+        prompt: str | Iterable[str] = "",
         length: int | None = None,
         **options: Unpack[RequestOptions],
     ) -> list[Request]:
         """The requests of `generate_many`, in its order."""
-        return self._requests(count, prompt, self._options(length, dict(options)))
+        return self._requests.many(count, prompt, self._requests.options(length, options))
 
     def request(
         self,
@@ -195,10 +259,7 @@ class Model:
                 many as the vocabulary has; None for none at all.
             options: see `stream`.
         """
-        if logprobs is not None and not (type(logprobs) is int and 0 <= logprobs <= MOST_LOGPROBS):
-            raise SettingsError(f"`logprobs` must be a whole number from 0 to {MOST_LOGPROBS}; got {logprobs!r}")
-        request = self._request(prompt, self._options(length, dict(options)))
-        return replace(request, logprobs=None if logprobs is None else min(logprobs, self.vocabulary.size))
+        return self._requests.one(prompt, self._requests.options(length, options), logprobs)
 
     def run(
         self,
@@ -342,55 +403,6 @@ class Model:
             self._backends[precision] = open_backend(self.weights, precision)
         return self._backends[precision].with_threads(threads)
 
-    def _options(self, length: int | None, options: Mapping[str, Any]) -> GenerationOptions:
-        asked = validated(GenerationOptions, {"length": length, **options})
-        if asked.records is not None and self.vocabulary.separator_id is None:
-            raise SettingsError(
-                "`records` needs a model that was trained on records, for example with `records='line'`; "
-                "this one was not; give `length` or `stop` instead"
-            )
-        return asked.model_copy(update={"seed": secrets.randbits(63) if asked.seed is None else asked.seed})
-
-    def _stream(self, prompt: str, asked: GenerationOptions) -> Iterator[str]:
-        outputs = self.run([self._request(prompt, asked)], asked.precision, asked.threads, slots=1)
+    def _texts(self, request: Request, asked: GenerationOptions) -> Iterator[str]:
+        outputs = self.run([request], asked.precision, asked.threads, slots=1)
         return (output.text for _, output in outputs if output.text)
-
-    def _requests(self, count: int, prompt: str | Sequence[str], asked: GenerationOptions) -> list[Request]:
-        """So many after each prompt, all with an index of their own."""
-        prompts = [prompt] if isinstance(prompt, str) else prompt
-        count = validated(Count, {"count": count}).count
-        if not 1 <= count * len(prompts) <= MOST_SEQUENCES:
-            raise SettingsError(
-                f"`count` must give from 1 to {MOST_SEQUENCES:,} texts in one call; got {count} for each of "
-                f"{len(prompts)} prompts"
-            )
-        if asked.index + count * len(prompts) > 2**63:
-            raise SettingsError(
-                f"`index` must be below 2^63 for each of {count * len(prompts)} texts; got {asked.index} for the first"
-            )
-        first = self._request(prompts[0], asked)
-        prompts_T = [self.tokenizer.prompt(each, asked.unknown) for each in prompts]
-        return [
-            replace(first, prompt_T=prompts_T[k // count], index=asked.index + k) for k in range(count * len(prompts))
-        ]
-
-    def _request(self, prompt: str, asked: GenerationOptions) -> Request:
-        assert asked.seed is not None
-        return Request(
-            prompt_T=self.tokenizer.prompt(prompt, asked.unknown),
-            sampling=Sampling.model_construct(**{name: getattr(asked, name) for name in Sampling.model_fields}),
-            seed=asked.seed,
-            index=asked.index,
-            length=LENGTH if asked.length is None and asked.records is None else asked.length,
-            records=asked.records,
-            stop=StopStrings(asked.stop),
-            separator_text=SEPARATOR_TEXTS[self.folder.records],
-        )
-
-
-def _check_length(asked: GenerationOptions, count: int) -> None:
-    if asked.length is not None and count * asked.length > MOST_LENGTH:
-        raise SettingsError(
-            f"`length` must be at most {MOST_LENGTH:,} characters for all texts together; got "
-            f"{count * asked.length:,}; `Model.stream` has no such limit"
-        )

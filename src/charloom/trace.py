@@ -245,7 +245,7 @@ def _gradients(folder: ModelFolder, ids_T: Integers, step: int, window: int | No
     state = network.forward(ids_T[None, begin:first], targets_BT[:, begin:first]).state if first > begin else None
     done = network.forward(ids_T[None, first : step + 1], targets_BT[:, first:], state)
     with np.errstate(over="ignore", invalid="ignore"):
-        found = network.backward(done, scale=1)
+        found = network.backward(done)
         inputs_WX = found.layers[0].inputs_TBG[:, 0] @ network.parameters["rnn.weight_ih_l0"]
     cells = [layer.cell_TBH[:, 0] for layer in found.layers if layer.cell_TBH is not None]
     return Gradients(

@@ -101,7 +101,6 @@ MISTAKES = [
     (["generate", "MODEL", "--count", "0"], "--count"),
     (["eval", "MODEL", "NUL"], "--encoding utf-16-le"),
     (["eval", "MODEL", "ODD"], "--unknown replace"),
-    (["import", "NUL", "--out", "."], "--out"),
     (["lesson", "alphabet", "TEXT"], "PATH"),
 ]
 

@@ -99,7 +99,7 @@ def test_nothing_is_overwritten(charloom, tmp_path, checkpoint):
         (tmp_path / name / "mine").write_text("mine")
     ended = charloom("import", checkpoint, "--out", "full")
     assert ended.status == 2
-    assert "--out must be a new or empty folder; full exists" in ended.complaint
+    assert "must go to a new or empty folder; full exists" in ended.complaint
     (tmp_path / "anna").mkdir()
     assert charloom("import", checkpoint, "--out", "anna").status == 0
     for name in ("anna.new", "anna.old", "full"):
@@ -117,14 +117,14 @@ def test_a_file_in_the_folders_place(charloom, tmp_path, checkpoint):
     assert "model exists; choose another name" in ended.complaint
     ended = charloom("import", "model", "--out", "model/inside")
     assert ended.status == 2
-    assert "--out must be" in ended.complaint
+    assert "must go to a folder that can be written" in ended.complaint
 
 
 def test_a_full_disk_leaves_nothing(charloom, tmp_path, checkpoint):
     """Half a model."""
     ended = charloom("import", checkpoint, "--out", "anna", largest_file=2000)
     assert ended.status == 2
-    assert "--out must be a folder that can be written" in ended.complaint
+    assert "must go to a folder that can be written" in ended.complaint
     assert [path.name for path in tmp_path.iterdir()] == [checkpoint.name]
 
 

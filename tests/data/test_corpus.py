@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charloom.config import TextSettings
-from charloom.data.corpus import Corpus, corpus_name, corpus_of, open_corpus
+from charloom.data.corpus import Corpus, corpus_name, open_corpus
 from charloom.data.named import TextDocument
+from charloom.data.sources import CHUNK
 from charloom.data.vocabulary import RECORD_SEPARATOR as B
 from charloom.errors import SettingsError, TextError
 
@@ -56,6 +57,10 @@ def records_of(texts: list[str], kind: str) -> list[str]:
     else:
         found = texts
     return [record.strip("\r\n") for record in found if record.strip()]
+
+
+def corpus_of(texts: list[str], settings: TextSettings, size: int = CHUNK) -> Corpus:
+    return Corpus("text", tuple(TextDocument("text", text) for text in texts), settings, size)
 
 
 PARTS = ["a", "b c", "d. ", "!?", '."', "。", "é漢🙂", " ", "\t", "\n", "\n\n", "\n \n", "\r", "\u2028"]
@@ -132,8 +137,8 @@ def test_one_file_is_one_record(folder):
     lines: list[str] = []
     assert open_corpus("a.txt", TextSettings(records="file"), lines.append).text() == f"{B}one{B}"
     assert lines == [
-        "a.txt is one file, so it makes one record; name a folder or several files, or cut it into records "
-        "with `records='line'`, `records='sentence'` or `records='paragraph'`"
+        "a.txt makes one record, and there is no other; give several files or texts, or cut it into "
+        "records with `records='line'`, `records='sentence'` or `records='paragraph'`"
     ]
     open_corpus(["a.txt", "b.txt"], TextSettings(records="file"), pytest.fail)
     open_corpus("a.txt", TextSettings(records="line"), pytest.fail)

@@ -18,9 +18,10 @@ from charloom.config import TextSettings, TrainingSettings
 from charloom.data import groups, record_shuffle
 from charloom.data import ids as module
 from charloom.data.batches import training_batches
-from charloom.data.corpus import corpus_of, open_corpus
+from charloom.data.corpus import Corpus, open_corpus
 from charloom.data.dataset import SPLITS, Dataset, open_dataset, prepare
 from charloom.data.ids import Ids, separator_positions
+from charloom.data.named import TextDocument
 from charloom.data.shuffle import shuffled
 from charloom.data.vocabulary import RECORD_SEPARATOR as B
 from charloom.data.vocabulary import Vocabulary
@@ -38,7 +39,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
     def made(*texts: str, base: Vocabulary | None = None, size: int = 1 << 20, seed: int = 0, **settings: Any):
         notices: list[str] = []
         chosen = TextSettings(**settings)
-        corpus = corpus_of(texts, chosen, name="poem", size=size)
+        corpus = Corpus("poem", tuple(TextDocument("poem", text) for text in texts), chosen, size)
         return prepare(corpus, chosen, tmp_path_factory.mktemp("data"), notices.append, base, seed), notices
 
     return made

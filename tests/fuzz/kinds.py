@@ -226,11 +226,12 @@ def import_seeds() -> dict[str, Files]:
 
 
 def use_import(folder: Path, out: Path) -> None:
-    from charloom.importers.importing import import_model, save_new
+    from charloom.checkpoint import save_new_model
+    from charloom.importers.importing import import_model
 
     characters = folder / "characters"
     model = import_model(folder / "model", characters if os.path.lexists(characters) else None, lambda line: None)
-    save_new(out / "model", model)
+    save_new_model(out / "model", model)
     Model.load(out / "model").generate(length=20, seed=1, threads=1)
 
 

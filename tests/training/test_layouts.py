@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from charloom.config import Settings
-from charloom.data.corpus import corpus_of
+from charloom.data.corpus import open_corpus
 from charloom.data.dataset import prepare
+from charloom.data.texts import Texts
 from charloom.training import layouts
 from charloom.training.layouts import Layouts
 
@@ -20,7 +21,9 @@ def made(tmp_path, monkeypatch):
 
     def made(**values):
         settings = Settings.from_flat({"steps": 1, "batch_size": 2, "seq_length": 8, "dropout": 0.0, **values})
-        dataset = prepare(corpus_of(["abc abd\n" * 5000], settings.text), settings.text, tmp_path, lambda _: None)
+        dataset = prepare(
+            open_corpus(Texts.of(["abc abd\n" * 5000]), settings.text), settings.text, tmp_path, lambda _: None
+        )
         return Layouts.of(dataset, settings, lambda _: None)
 
     return made

@@ -7,8 +7,9 @@ import re
 import pytest
 
 from charloom.config import PLANNED, Settings
-from charloom.data.corpus import corpus_of
+from charloom.data.corpus import open_corpus
 from charloom.data.dataset import prepare
+from charloom.data.texts import Texts
 from charloom.training import planning
 from charloom.training.layouts import training_layout
 from charloom.training.planning import CorpusStatistics, ThroughputEstimate, corpus_statistics, plan
@@ -23,7 +24,7 @@ def dataset(tmp_path):
     def make(text, **values):
         settings = Settings.from_flat(values).text
         (tmp_path / "data").mkdir(exist_ok=True)
-        return prepare(corpus_of([text], settings), settings, tmp_path / "data", lambda _: None)
+        return prepare(open_corpus(Texts.of([text]), settings), settings, tmp_path / "data", lambda _: None)
 
     return make
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,6 +98,27 @@ def test_a_text_that_cannot_be_used_leaves_no_folder(tmp_path):
     with pytest.raises(TextError, match="at least 2 characters"):
         train(tmp_path / "one.txt", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("checkpoint", "left"), [(1, False), (2, True)])
+def test_control_c_while_a_checkpoint_is_replaced_keeps_the_run(tmp_path, corpus_file, monkeypatch, checkpoint, left):
+    """Catches a run of hours that is removed because only `last.old` is there, and a folder that nothing can resume."""
+    rename, seen = Path.rename, []
+
+    def interrupt(self, target):
+        if Path(target).name == "last":
+            seen.append(target)
+            if len(seen) == checkpoint:
+                raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(corpus_file, tmp_path / "run", steps=3, checkpoint_every=1)
+    monkeypatch.undo()
+    assert (tmp_path / "run").exists() == left
+    if left:
+        assert resume(tmp_path / "run").step == 3
 
 
 def test_a_full_disk_before_the_first_checkpoint_is_not_called_resumable(tmp_path, corpus_file, monkeypatch):

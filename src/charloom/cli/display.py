@@ -37,7 +37,7 @@ def open_display(quiet: bool = False, as_json: bool = False, tensorboard: bool =
         if as_json:
             reports.append(JsonDisplay().report)
         elif quiet:
-            reports.append(_notice_only)
+            reports.append(notice_only)
         elif (console := animated()) is not None:
             reports.append(stack.enter_context(LiveDisplay(console)).report)
         else:
@@ -62,7 +62,8 @@ def animated() -> Console | None:
     return console if console.is_terminal and not console.is_dumb_terminal else None
 
 
-def _notice_only(event: Event) -> None:
+def notice_only(event: Event) -> None:
+    """Writes notices to stderr, and nothing else."""
     if isinstance(event, Notice):
         tell_line(event.text)
 

@@ -33,15 +33,16 @@ def command(file: Path, out: Path | None, characters: Path | None) -> None:
 
     Assumptions about what FILE does not say go to stderr; the path of the model folder goes to stdout.
     """
-    from charloom.importers.importing import check_new, import_model, save_new
+    from charloom.checkpoint import check_new_folder, save_new_model
+    from charloom.importers.importing import import_model
 
     folder = _named_after(file) if out is None else out
-    check_new(folder)
+    check_new_folder(folder)
     notices: list[str] = []
     model = import_model(file, characters, notices.append)
     for line in notices:  # only now: for a refused file, the error is the only line
         tell_line(line)
-    save_new(folder, model)
+    save_new_model(folder, model)
     write(f"{folder}\n")
 
 

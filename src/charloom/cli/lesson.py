@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from charloom.cli.display import open_display
+from charloom.cli.interrupt import graceful_interrupt
 from charloom.cli.options import SettingsCommand, given_settings, settings_options
 from charloom.cli.screen import write
 from charloom.lessons import QUICK_TEXT, TEXTS, teach
@@ -36,11 +37,10 @@ def command(name: str, paths: tuple[str, ...], quick: bool, out: Path | None, **
     brackets are for settings that the preset leaves out. docs/lessons/ has a page for each lesson.
     """
     from charloom.lessons.lesson import Lesson
-    from charloom.training.interrupt import graceful_interrupt
     from charloom.training.new_folder import new_folder
 
     texts = paths or (QUICK_TEXT if quick and TEXTS[name] else TEXTS[name])
-    with open_display() as report, graceful_interrupt() as stop:
+    with open_display() as display, graceful_interrupt(display) as (report, stop):
         folder = new_folder(out, f"lesson-{name}")
         lesson = Lesson(name, texts, quick, folder, given_settings(values), _say, report, stop)
         proven = teach(lesson)

@@ -20,9 +20,9 @@ from typing import Any, TextIO
 import click
 
 from charloom.cli.flags import as_flags
+from charloom.cli.interrupt import prompt_interrupt
 from charloom.cli.screen import discard, open_closed_streams, tell, tell_line
 from charloom.errors import CharloomError
-from charloom.training.interrupt import prompt_interrupt
 
 TRACEBACK = "CHARLOOM_TRACEBACK"
 """The environment variable that shows the traceback of an unexpected error."""

@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from charloom.cli.display import open_display, plan_table
+from charloom.cli.display import notice_only, open_display, plan_table
+from charloom.cli.interrupt import graceful_interrupt
 from charloom.cli.options import SettingsCommand, given_settings, settings_options
-from charloom.cli.screen import tell_line, write
+from charloom.cli.screen import write
 from charloom.config import BUDGETS
 from charloom.errors import SettingsError
 from charloom.presets import NAMES, with_preset
 from charloom.training.events import Finished, Report
-from charloom.training.interrupt import graceful_interrupt
 
 
 @click.command(
@@ -93,7 +93,7 @@ def command(
 def _show_plan(paths: tuple[str, ...], given: dict[str, Any], base_model: str | None, as_json: bool) -> None:
     from charloom.training import start
 
-    planned = start.plan_only(paths, given, base_model, tell_line)
+    planned = start.plan_only(paths, given, base_model, notice_only)
     write((json.dumps(planned.to_json()) if as_json else "\n".join(plan_table(planned))) + "\n")
 
 
@@ -120,7 +120,7 @@ def run(
     """Starts or resumes a run with Ctrl-C handled."""
     from charloom.training import start  # PyTorch is imported behind it: not before the arguments are known to be right
 
-    with graceful_interrupt() as stop:
+    with graceful_interrupt(report) as (watched, stop):
         if resume is not None:
-            return start.resume(resume, {name: given[name] for name in BUDGETS if name in given}, report, stop)
-        return start.start(paths, given, out, base_model, report, stop)
+            return start.resume(resume, {name: given[name] for name in BUDGETS if name in given}, watched, stop)
+        return start.start(paths, given, out, base_model, watched, stop)

@@ -1,4 +1,4 @@
-"""Files, folders, globs, URLs and named corpora → one clean text that can be read again and again.
+"""Files, folders, globs, URLs, named corpora and texts in memory → one clean text that can be read again and again.
 
 Documents (one for each file or value) → text or records (`records.py`) → cleaning. Records are split first, so that
 `newlines_to_spaces` changes newlines inside a paragraph and not between two.
@@ -23,11 +23,11 @@ from charloom.data.packed import PackedText
 from charloom.data.reading import FileDocument, Notify, ignore, open_document
 from charloom.data.records import gathered, joined, lines, paragraphs, sentences, separated, tidied
 from charloom.data.sources import CHUNK, COMPRESSIONS, BinaryFile, UnreadableFile, find_source, place, share, shown_path
+from charloom.data.texts import Texts
 from charloom.errors import SettingsError, TextError
-from charloom.files import checked_path
+from charloom.files import AnyPath, checked_path
 
 Document = FileDocument | FieldDocument | TextDocument
-AnyPath = str | os.PathLike[str]
 SPLITTERS = {"line": lines, "sentence": sentences, "paragraph": paragraphs}
 SHOWN_NOTICES = 3  # lines about single files of a folder
 
@@ -102,12 +102,12 @@ class Corpus:
 
 
 def open_corpus(
-    paths: AnyPath | Sequence[AnyPath],
+    source: AnyPath | Sequence[AnyPath] | Texts,
     settings: TextSettings | None = None,
     notice: Notify = ignore,
     size: int = CHUNK,
 ) -> Corpus:
-    """Finds and checks every document that the paths name.
+    """Finds and checks every document that the paths name; texts in memory are documents too.
 
     A path is `-` (stdin), a URL, a file, a folder (all its files, sorted, without hidden ones), the name of a named
     corpus, or a glob (`**` for any depth). A file or folder with the name of a corpus is read instead of the corpus,
@@ -115,34 +115,35 @@ def open_corpus(
     if a path names it. In a folder or a glob it is skipped, with one notice.
 
     Args:
-        paths: one or many.
+        source: a path, many, or texts.
         settings: encoding, vocabulary, binary (see `open_document`), field, records and cleaning.
         notice: called with one line for each fact that the user should know: guessed encodings, skipped files.
         size: bytes a chunk.
 
     Raises:
-        SettingsError: no path, an unknown encoding, or a field of a file that has none.
+        SettingsError: no path, an unknown encoding, a field of a file that has none, or a setting that does not go
+            with texts.
         TextError: a path is missing, unreadable or undecodable, or has no text.
     """
-    names = _listed(paths)
-    if names.count("-") > 1:
-        raise SettingsError("stdin (-) can be read only once; name it once")
-    opener = _Opener(settings or TextSettings(), notice, size)
-    documents = tuple(document for path in names for document in opener.open(path))
-    if len(documents) == 1 and opener.settings.records == "file":
+    settings = settings or TextSettings()
+    documents: tuple[Document, ...]
+    if isinstance(source, Texts):
+        name, documents = source.name, source.documents(settings)
+    else:
+        name, documents = corpus_name(source), _in_files(_listed(source), settings, notice, size)
+    if len(documents) == 1 and settings.records == "file":
         notice(
-            f"{documents[0].name} is one file, so it makes one record; name a folder or several files, or cut it into "
+            f"{documents[0].name} makes one record, and there is no other; give several files or texts, or cut it into "
             "records with `records='line'`, `records='sentence'` or `records='paragraph'`"
         )
-    return Corpus(corpus_name(names), documents, opener.settings, size, notice)
+    return Corpus(name, documents, settings, size, notice)
 
 
-def corpus_of(
-    texts: Iterable[str], settings: TextSettings | None = None, name: str = "text", size: int = CHUNK
-) -> Corpus:
-    """A corpus of strings; each string is a document, like a file."""
-    documents = tuple(TextDocument(name, text) for text in texts)
-    return Corpus(name, documents, settings or TextSettings(), size)
+def _in_files(names: list[str], settings: TextSettings, notice: Notify, size: int) -> tuple[Document, ...]:
+    if names.count("-") > 1:
+        raise SettingsError("stdin (-) can be read only once; name it once")
+    opener = _Opener(settings, notice, size)
+    return tuple(document for path in names for document in opener.open(path))
 
 
 def corpus_name(paths: AnyPath | Sequence[AnyPath]) -> str:

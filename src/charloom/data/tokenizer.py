@@ -6,6 +6,7 @@ Shapes: T tokens.
 from __future__ import annotations
 
 import re
+import reprlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from charloom.config import Cleaning
 from charloom.data.cleaning import clean
 from charloom.data.vocabulary import IdArray, UnknownPolicy, Vocabulary
-from charloom.errors import TextError, UnknownCharacterError
+from charloom.errors import SettingsError, TextError, UnknownCharacterError
 
 # Surrogates but for U+DC80 … U+DCFF, which carry undecodable bytes, and, in models of records, the record separator.
 LONE = re.compile("[\\ud800-\\udc7f\\udd00-\\udfff]")
@@ -35,6 +36,7 @@ class Tokenizer:
         """The tokens that are read before the first one is generated; empty where the first one is to be drawn.
 
         Raises:
+            SettingsError: for a prompt that is no string.
             UnknownCharacterError: for a character that the model does not know.
         """
         prompt_T = self._encode(prompt, unknown, "the prompt")
@@ -59,6 +61,7 @@ class Tokenizer:
         A model of records reads a separator first, so it predicts the first character too.
 
         Raises:
+            SettingsError: for a text that is no string.
             TextError: for a text too short to predict anything in.
             UnknownCharacterError: for a character that the model does not know.
         """
@@ -79,6 +82,8 @@ class Tokenizer:
         return np.concatenate([np.array([separator], self.vocabulary.dtype), ids_T])
 
     def _encode(self, text: str, unknown: UnknownPolicy, what: str) -> IdArray:
+        if not isinstance(text, str):
+            raise SettingsError(f"{what} must be a string; got {reprlib.repr(text)}")
         text = self.clean(text)
         if self.vocabulary.kind == "bytes":
             text = self._without_surrogates(text, unknown, what)

@@ -78,6 +78,14 @@ class Vocabulary:
         """The smallest unsigned integer that holds every id."""
         return np.min_scalar_type(self.size - 1)
 
+    @property
+    def strings(self) -> list[str]:
+        """Every token as a string, in id order: a character; a byte, from 128 as a surrogate escape (PEP 383); U+FFFD
+        for the unknown token; `RECORD_SEPARATOR`.
+        """
+        plain = self.characters or [bytes([value]).decode("ascii", "surrogateescape") for value in range(256)]
+        return [*plain] + ["\ufffd"] * self.unknown + [RECORD_SEPARATOR] * self.separator
+
     @cached_property
     def _table(self) -> NDArray[np.int32]:
         table = np.full(0x110000, -1, np.int32)

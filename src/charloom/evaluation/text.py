@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict, Unpack
@@ -18,11 +17,10 @@ from charloom.data.reading import Notify, ignore
 from charloom.data.tokenizer import LONE, Tokenizer
 from charloom.data.vocabulary import RECORD_SEPARATOR, IdArray, UnknownPolicy, Vocabulary
 from charloom.errors import ModelError, SettingsError, TextError
+from charloom.files import AnyPath
 from charloom.validation import validated
 
 BLOCK = 2**23  # tokens that are looked at together
-
-AnyPath = str | os.PathLike[str]
 
 
 class FileOptions(TypedDict, total=False):

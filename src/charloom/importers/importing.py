@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from charloom.checkpoint import ModelFolder, save_model
+from charloom.checkpoint import ModelFolder
 from charloom.data.reading import Notify
 from charloom.errors import ModelError, SettingsError
 from charloom.files import opened
@@ -53,35 +51,6 @@ def import_model(path: Path, characters: Path | None, notice: Notify) -> ModelFo
         raise ModelError(f"{path.name}: {error}") from None
     metadata = {"imported_from": path.name, "format": imported.format, "file_sha256": digest}
     return dataclasses.replace(model, metadata=metadata)
-
-
-def save_new(folder: Path, model: ModelFolder) -> None:
-    """Writes a new model folder, whole or not at all.
-
-    It is written under a temporary name and renamed. The rename succeeds if `folder` is missing or empty.
-
-    Raises:
-        SettingsError: if the folder exists and is not empty, or cannot be written.
-    """
-    folder = Path(os.path.abspath(folder))
-    check_new(folder)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".charloom-", dir=folder.parent) as beside:
-            save_model(Path(beside) / "model", model)
-            (Path(beside) / "model").rename(folder)
-    except OSError as error:
-        raise SettingsError(f"`out` must be a folder that can be written; {folder}: {error.strerror}") from None
-
-
-def check_new(folder: Path) -> None:
-    """Checks that a model can be written to this path.
-
-    Raises:
-        SettingsError: if it exists and is not an empty folder.
-    """
-    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
-        raise SettingsError(f"`out` must be a new or empty folder; {folder} exists; choose another name")
 
 
 def _digest(path: Path) -> str:

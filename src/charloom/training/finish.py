@@ -23,10 +23,9 @@ from charloom.training.weights import trained_model
 def finish(
     engine: Engine, layouts: Layouts, run: RunFolder, state: RunState, emit: Report, watch: Callable[[], None]
 ) -> Finished:
-    """Writes `best/` once more, with the losses of its weights over the whole splits.
+    """Writes `best/` once more, with the losses of its weights over the whole splits; the engine then has them too.
 
     Args:
-        engine: has the last weights; then it has the best ones.
         emit: takes the events, and logs them.
         watch: called after every batch that is measured; it may raise.
 
@@ -35,22 +34,14 @@ def finish(
         TrainingError: if the weights diverged and nothing is left of what they learned.
     """
     progress = state.progress
-    if progress.best_nats is not None:
-        engine.load(load_model(run.folder / "best").parameters)
-    else:
+    if progress.best_nats is None:
         progress.best_step = progress.step
+    else:
+        engine.load(load_model(run.folder / "best").parameters)
     seen = measure(engine, layouts.seen, QUICK_VALIDATION, watch) if layouts.seen else None
-
-    def whole(name: str, batches: Batches | None) -> Score | None:
-        score = measure(engine, batches, watch=watch) if batches else None
-        if score and not math.isfinite(score.nats):
-            emit(Notice(f"the loss over the whole {name} split is not finite: the carried state grows without a bound"))
-            return None
-        return score
-
-    validation, test = whole("validation", layouts.whole), whole("test", layouts.test)
-    scores = {"validation_nats": validation, "test_nats": test}
-    figures = {name: score.nats_per_char for name, score in scores.items() if score}
+    validation = _whole("validation", engine, layouts.whole, emit, watch)
+    test = _whole("test", engine, layouts.test, emit, watch)
+    figures = {f"{name}_nats": s.nats_per_char for name, s in (("validation", validation), ("test", test)) if s}
     run.save_best(trained_model(state.model, engine, progress.best_step, figures))
     outcome = _outcome(layouts, run, state, seen, validation, emit)
     finished = Finished(
@@ -68,9 +59,23 @@ def finish(
     )
     emit(finished)
     run.sync_log()
+    return _useful(finished, outcome)
+
+
+def _whole(name: str, engine: Engine, batches: Batches | None, emit: Report, watch: Callable[[], None]) -> Score | None:
+    """The score of a whole split, if there is one and it is finite."""
+    score = measure(engine, batches, watch=watch) if batches else None
+    if score and not math.isfinite(score.nats):
+        emit(Notice(f"the loss over the whole {name} split is not finite: the carried state grows without a bound"))
+        return None
+    return score
+
+
+def _useful(finished: Finished, outcome: Outcome | None) -> Finished:
+    """The end of a run that learned something."""
     if outcome and outcome.useless:
         raise TrainingError(
-            f"the weights diverged: those of the best step, {progress.best_step}, are worse than the frequencies "
+            f"the weights diverged: those of the best step, {finished.best_step}, are worse than the frequencies "
             f"of the {outcome.unit}s alone; start a new run with a smaller `lr`"
         )
     return finished

@@ -38,6 +38,7 @@ def _metadata(run: RunFolder, corpus: str, dataset: Dataset) -> dict[str, Any]:
         "sha256": dataset.sha256,
         "split": run.settings.text.split,
         "run": str(run.folder),
+        **{name: value for name, value in run.source.items() if name == "base_model"},
     }
 
 

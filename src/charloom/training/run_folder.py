@@ -14,7 +14,7 @@ import shutil
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -62,20 +62,21 @@ class RunState:
     """
 
     model: ModelFolder
-    progress: Progress
+    progress: Progress = field(default_factory=Progress)
     arrays: Arrays | None = None
 
 
 class RunFolder:
     """The folder of one run, opened for writing; a context, within which no other process writes into it.
 
-    source: where the text came from and, for fine-tuning, the model it started from; for people to read.
+    source: where the text came from and, for fine-tuning, the base model; for people to read.
     """
 
     def __init__(self, folder: Path, settings: Settings, source: dict[str, Any]) -> None:
         self.folder, self.settings, self.source = folder, settings, source
         self._lock = FileLock(folder / "lock", blocking=False)
         self._locked: os.stat_result | None = None
+        self._saved = False  # whether there was a checkpoint
 
     def __enter__(self) -> Self:
         """Locks the folder and removes what a process left there that was killed.
@@ -83,7 +84,7 @@ class RunFolder:
         Raises:
             TrainingError: if another process trains this run; nothing is changed.
         """
-        with self._writing():
+        with self.writing():
             try:
                 self._lock.acquire()
             except Timeout:
@@ -147,18 +148,18 @@ class RunFolder:
         """Writes `run.toml`."""
         sections = {section: values.model_dump(exclude_none=True) for section, values in self.settings}
         text = tomli_w.dumps({"source": self.source, **sections})
-        with self._writing():  # "replace": a path may hold bytes that are no UTF-8
+        with self.writing():  # "replace": a path may hold bytes that are no UTF-8
             replace_file(self.folder / "run.toml", text.encode(errors="replace"))
 
     def save_best(self, model: ModelFolder) -> None:
         """Writes `best/`."""
-        with self._writing():
+        with self.writing():
             save_model(self.folder / "best", model)
 
     def save_kept(self, name: str, model: ModelFolder) -> Path:
         """Writes `kept/<name>/`, a model folder that nothing replaces."""
         folder = self.folder / "kept" / name
-        with self._writing():
+        with self.writing():
             refuse_link(folder.parent)
             make_folder(folder.parent)
             save_model(folder, model)
@@ -167,11 +168,12 @@ class RunFolder:
     def save_last(self, state: RunState) -> None:
         """Writes `last/`, with all that resuming needs; the log and the samples up to here last from now on too."""
         assert state.arrays is not None
-        with self._writing():
+        with self.writing():
             self.sync_log()
             sizes = {f"{path.stem}_bytes": path.stat().st_size for path in self._grown if path.exists()}
             progress = state.progress.model_copy(update=sizes)
             save_model(self.folder / "last", state.model, (progress.model_dump(), state.arrays))
+            self._saved = True
 
     def load_last(self) -> RunState:
         """What `save_last` wrote. Lines written to the log and the samples since then are removed.
@@ -192,7 +194,7 @@ class RunFolder:
             progress = _progress(earlier.renamed(data, earlier.PROGRESS))
         except ModelError as error:
             raise ModelError(f"{folder}: {error}") from None
-        with self._writing():
+        with self.writing():
             for path, size in zip(self._grown, (progress.log_bytes, progress.samples_bytes), strict=True):
                 if os.path.lexists(path):
                     cut_lines(path, size)
@@ -218,22 +220,26 @@ class RunFolder:
         self._append(self.folder / "samples.txt", f"--- step {step}\n{text}\n\n")
 
     def _append(self, path: Path, text: str) -> None:
-        with self._writing():
+        with self.writing():
             append(path, text.encode("utf-8", "replace"))
 
     @contextmanager
     def abandoned_on_error(self) -> Iterator[None]:
-        """Takes the folder away again if training cannot begin; one with a checkpoint stays."""
+        """Removes the folder again if its run ends before the first checkpoint; one with a checkpoint stays.
+
+        That `last/` is missing does not tell: while it is replaced, only `last.old/` may be there.
+        """
         try:
-            with self._writing():
-                yield
+            yield
         except BaseException:
-            if self._is_in_its_place() and not os.path.lexists(self.folder / "last"):
+            begun = self._saved or os.path.lexists(self.folder / "last")
+            if not begun and self._is_in_its_place():
                 shutil.rmtree(self.folder, ignore_errors=True)
             raise
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def writing(self) -> Iterator[None]:
+        """Makes an OSError the one line of a TrainingError, which says whether the run can go on."""
         try:
             self._check_place()
             yield

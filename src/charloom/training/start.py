@@ -7,7 +7,6 @@ trainer. A resumed run reads the same parts from its folder.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,46 +15,43 @@ from typing import Any
 
 from charloom.checkpoint import ModelFolder, load_model
 from charloom.config import ModelSettings, Settings
-from charloom.data.corpus import open_corpus
+from charloom.data.corpus import Corpus, open_corpus
 from charloom.data.dataset import Dataset, open_dataset, prepare
+from charloom.data.texts import Texts
 from charloom.data.vocabulary import Vocabulary
-from charloom.engines.engine import EngineChoice, choose_engine, open_engine, slower_than_asked
+from charloom.engines.engine import Engine, EngineChoice, choose_engine, open_engine, slower_than_asked
 from charloom.errors import ModelError, SettingsError
-from charloom.training.budget import Progress
 from charloom.training.events import Event, Finished, Notice, Planned, Report, Started
 from charloom.training.finetune import adapt, settings_like
 from charloom.training.first_model import first_model
-from charloom.training.interrupt import prompt_interrupt
 from charloom.training.layouts import Layouts, training_layout
 from charloom.training.planning import plan, plans
 from charloom.training.run_folder import RunFolder, RunState
 from charloom.training.trainer import Trainer
 
 Stop = Callable[[], bool]
+TextSource = Sequence[str] | Texts
+"""Paths as `data.corpus.open_corpus` takes them, or texts in memory."""
 
 
 def start(
-    paths: Sequence[str],
-    values: Mapping[str, Any],
-    out: Path | None,
-    base: str | None,
-    report: Report,
-    stop: Stop,
+    source: TextSource, values: Mapping[str, Any], out: Path | None, base_model: str | None, report: Report, stop: Stop
 ) -> Finished:
-    """A new run on the text at these paths, to the end of its budget.
+    """A new run on a text, to the end of its budget.
 
     Args:
-        paths: as `data.corpus.open_corpus` takes them.
+        source: the text.
         values: settings by their flat names; the others have their defaults.
         out: the run folder; by default `runs/<corpus>-<n>`.
-        base: the folder of a base model, to fine-tune it.
+        base_model: the folder of a model to fine-tune.
         report: called with every event.
         stop: asked after every step; true ends the run with everything saved.
 
     Raises:
         CharloomError: for every mistake that a person can make.
         Interrupted: if asked to stop; everything is saved.
-        KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGHUP before the first step; nothing is left behind.
+        KeyboardInterrupt: on Ctrl-C. Before the first step nothing is left behind; after it the run can be resumed from
+            its last checkpoint.
     """
     events: list[Event] = []  # for the log; they begin before there is a run folder
 
@@ -63,53 +59,66 @@ def start(
         events.append(event)
         report(event)
 
-    def notice(text: str) -> None:
-        tell(Notice(text))
-
-    with ExitStack() as lock:
-        with prompt_interrupt():
-            asked = _asked(values, base)
-            settings = asked.settings
-            if slower := slower_than_asked(settings.training, settings.model.cell):
-                notice(slower)
-            corpus = open_corpus(paths, settings.text, notice)
-            source = {"paths": list(paths), "charloom": version("charloom")} | ({"from": base} if base else {})
-            run = lock.enter_context(RunFolder.create(out, corpus.name, settings, source))
-            with run.abandoned_on_error():
-                run.save_settings()
-                dataset = prepare(
-                    corpus, settings.text, run.data, notice, asked.base_vocabulary, settings.training.seed
-                )
-                layouts = Layouts.of(dataset, settings, notice)
-                if plans(asked.chosen, settings):
-                    planned, run.settings = plan(asked.chosen, settings, dataset, layouts.training)
-                    tell(planned)
-                    run.save_settings()
-                model = first_model(run, corpus.name, dataset)
-                if asked.base:
-                    model = adapt(asked.base, model, notice)
-                for event in events:
-                    run.log(event)
-                trainer = _trainer(run, dataset, layouts, RunState(model, Progress()), asked.engine, report, stop)
+    asked = _asked(values, base_model)
+    if slower := slower_than_asked(asked.settings.training, asked.settings.model.cell):
+        tell(Notice(slower))
+    corpus = open_corpus(source, asked.settings.text, lambda text: tell(Notice(text)))
+    about = _about(source, base_model)
+    with RunFolder.create(out, corpus.name, asked.settings, about) as run, run.abandoned_on_error():
+        with run.writing():
+            dataset, layouts, model = _prepared(run, corpus, asked, tell)
+            for event in events:
+                run.log(event)
+            engine, state = open_engine(asked.engine, model.architecture, run.settings.training), RunState(model)
+            trainer = Trainer(engine, layouts, run, state, report, stop)
+        _report_start(run, engine, dataset, state, report)
         return trainer.train()
 
 
-def plan_only(
-    paths: Sequence[str], values: Mapping[str, Any], base: str | None, notice: Callable[[str], None]
-) -> Planned:
-    """What `start` would choose for the text at these paths; nothing is left behind.
+def _about(source: TextSource, base_model: str | None) -> dict[str, Any]:
+    """What `run.toml` says of a run besides its settings; for people."""
+    text = {"texts": len(source.strings)} if isinstance(source, Texts) else {"paths": [*source]}
+    return {**text, "charloom": version("charloom")} | ({"base_model": base_model} if base_model else {})
+
+
+def _prepared(
+    run: RunFolder, corpus: Corpus, asked: Asked, tell: Callable[[Event], None]
+) -> tuple[Dataset, Layouts, ModelFolder]:
+    """Reads the text into the run folder and plans what nobody chose; gives the model before the first step."""
+
+    def notice(text: str) -> None:
+        tell(Notice(text))
+
+    run.save_settings()
+    settings = run.settings
+    dataset = prepare(corpus, settings.text, run.data, notice, asked.base_vocabulary, settings.training.seed)
+    layouts = Layouts.of(dataset, settings, notice)
+    if plans(asked.chosen, settings):
+        planned, run.settings = plan(asked.chosen, settings, dataset, layouts.training)
+        tell(planned)
+        run.save_settings()
+    model = first_model(run, corpus.name, dataset)
+    return dataset, layouts, adapt(asked.base, model, notice) if asked.base else model
+
+
+def plan_only(source: TextSource, values: Mapping[str, Any], base_model: str | None, report: Report) -> Planned:
+    """What `start` would choose for this text; nothing is left behind.
 
     Raises:
         CharloomError: for every mistake that a person can make.
     """
-    asked = _asked(values, base)
+
+    def notice(text: str) -> None:
+        report(Notice(text))
+
+    asked = _asked(values, base_model)
     settings = asked.settings
     if not plans(asked.chosen, settings):
         raise SettingsError(
             "a plan needs `minutes` as the budget, `batches='streams'`, `loss='every'`, and a setting that is not "
             "given and can be planned, such as `hidden`"
         )
-    corpus = open_corpus(paths, settings.text, notice)
+    corpus = open_corpus(source, settings.text, notice)
     with TemporaryDirectory(prefix="charloom-") as folder:
         dataset = prepare(corpus, settings.text, Path(folder), notice, asked.base_vocabulary, settings.training.seed)
         return plan(asked.chosen, settings, dataset, training_layout(dataset, settings, notice))[0]
@@ -125,24 +134,47 @@ def resume(folder: Path, budgets: Mapping[str, Any], report: Report, stop: Stop)
 
     Raises:
         CharloomError: if the folder is not a run, is damaged, or another process trains it.
+        Interrupted: if asked to stop; everything is saved.
     """
     with RunFolder.open(folder) as run:
-        with prompt_interrupt():
-            run.settings = run.settings.replaced(budgets)
-            state = run.load_last()
-            if state.progress.best_nats is not None:
-                load_model(run.folder / "best")  # damage to it should not be found only when all training is done
-            dataset = open_dataset(run.data)
-            _check_parts(run, dataset, state.model)
-            layouts = Layouts.of(dataset, run.settings, lambda _: None)  # the notices were shown when it began
-            if state.progress.index >= len(layouts.training):
-                found = f"below {len(layouts.training)}, the batches; found {state.progress.index}"
-                raise ModelError(f"resume.json: index must be {found}")
-            engine = choose_engine(run.settings.training, run.settings.model.cell)
-            trainer = _trainer(run, dataset, layouts, state, engine, report, stop)
-            if budgets:
-                run.save_settings()  # so that the next resume goes on to the same end
+        run.settings = run.settings.replaced(budgets)
+        state = run.load_last()
+        if state.progress.best_nats is not None:
+            load_model(run.folder / "best")  # damage to it should not be found only when all training is done
+        dataset = open_dataset(run.data)
+        _check_parts(run, dataset, state.model)
+        layouts = Layouts.of(dataset, run.settings, lambda _: None)  # the notices were shown when it began
+        if state.progress.index >= len(layouts.training):
+            found = f"below {len(layouts.training)}, the batches; found {state.progress.index}"
+            raise ModelError(f"resume.json: index must be {found}")
+        choice = choose_engine(run.settings.training, run.settings.model.cell)
+        engine = open_engine(choice, state.model.architecture, run.settings.training)
+        trainer = Trainer(engine, layouts, run, state, report, stop)
+        if budgets:
+            run.save_settings()  # so that the next resume goes on to the same end
+        _report_start(run, engine, dataset, state, report)
         return trainer.train()
+
+
+def _report_start(run: RunFolder, engine: Engine, dataset: Dataset, state: RunState, report: Report) -> None:
+    """Says that training begins, in the log too."""
+    sizes = state.model.architecture
+    started = Started(
+        run=str(run.folder),
+        engine=engine.description,
+        cell=sizes.cell,
+        layers=sizes.layers,
+        hidden=sizes.hidden,
+        parameters=sizes.size,
+        tokens=sizes.vocabulary_size,
+        unit=dataset.vocabulary.unit,
+        train_tokens=len(dataset.ids("train")),
+        validation_tokens=len(dataset.ids("validation")),
+        step=state.progress.step,
+        resumed=state.progress.step > 0,
+    )
+    run.log(started)
+    report(started)
 
 
 @dataclass(frozen=True)
@@ -164,13 +196,13 @@ class Asked:
         return self.base.vocabulary if self.base else None
 
 
-def _asked(values: Mapping[str, Any], base: str | None) -> Asked:
+def _asked(values: Mapping[str, Any], base_model: str | None) -> Asked:
     """Checks all that can be checked before the text is read, which may take long.
 
     Raises:
         CharloomError: for a setting, a base model or an engine that cannot be used.
     """
-    model = load_model(base) if base else None
+    model = load_model(base_model) if base_model else None
     settings = settings_like(model, values) if model else Settings.from_flat(values)
     engine = choose_engine(settings.training, settings.model.cell)
     return Asked(settings, frozenset([*values, *(ModelSettings.model_fields if model else ())]), model, engine)
@@ -194,35 +226,3 @@ def _check_parts(run: RunFolder, dataset: Dataset, model: ModelFolder) -> None:
             f"{run.folder}: records and keep_order in run.toml must be as they were when the run began; found records "
             f"{text.records}, keep_order {str(text.keep_order).lower()}"
         )
-
-
-def _trainer(
-    run: RunFolder,
-    dataset: Dataset,
-    layouts: Layouts,
-    state: RunState,
-    choice: EngineChoice,
-    report: Report,
-    stop: Stop,
-) -> Trainer:
-    """The trainer at this state of the run; reports that training begins."""
-    shape = state.model.architecture
-    engine = open_engine(choice, shape, run.settings.training)
-    trainer = Trainer(engine, layouts, run, state, report, stop)
-    started = Started(
-        run=str(run.folder),
-        engine=engine.description,
-        cell=shape.cell,
-        layers=shape.layers,
-        hidden=shape.hidden,
-        parameters=shape.size,
-        tokens=shape.vocabulary_size,
-        unit=dataset.vocabulary.unit,
-        train_tokens=len(dataset.ids("train")),
-        validation_tokens=len(dataset.ids("validation")),
-        step=state.progress.step,
-        resumed=state.progress.step > 0,
-    )
-    run.log(started)
-    report(started)
-    return trainer

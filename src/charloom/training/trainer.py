@@ -81,9 +81,8 @@ class Trainer:
                 learnt, or if the disk is full.
         """
         if self._progress.step == 0:
-            with self._run.abandoned_on_error():
-                self._run.save_best(self._trained(0, {}))
-                self._checkpoint()
+            self._run.save_best(self._trained(0, {}))
+            self._checkpoint()
         elif self._ended():
             self._emit(Notice(self._said_of_the_end()))
         while True:
@@ -109,7 +108,10 @@ class Trainer:
             self._interrupt()
 
     def _interrupt(self) -> None:
+        """Ends a run that is saved. Before the first validation the newest weights are the best ones."""
         step, folder = self._progress.step, self._run.folder
+        if self._progress.validations == 0:
+            self._run.save_best(self._trained(step, {}))
         raise Interrupted(f"stopped at step {step}; everything is saved in {folder}; to go on, resume the run", folder)
 
     def _step(self) -> None:

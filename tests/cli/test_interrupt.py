@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from charloom.training.interrupt import graceful_interrupt, prompt_interrupt
+from charloom.cli.interrupt import graceful_interrupt
+from charloom.training.events import Finished, Notice, Started
 
 ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -22,9 +24,22 @@ def press(number=signal.SIGINT):
     time.sleep(0)  # a handler runs between two bytecodes
 
 
+def event(kind):
+    """An event of this kind, whatever it says."""
+    return kind.__new__(kind)
+
+
+@contextlib.contextmanager
+def training():
+    """Within it, a run trains; gives what tells whether it is asked to stop, and what takes its events."""
+    with graceful_interrupt(lambda _: None) as (report, stop):
+        report(event(Started))
+        yield stop, report
+
+
 def test_the_first_asks_and_the_second_quits():
     """A second Ctrl-C that is swallowed leaves a person with kill -9 alone."""
-    with graceful_interrupt() as stop:
+    with training() as (stop, _):
         assert not stop()
         press()
         assert stop()
@@ -34,7 +49,7 @@ def test_the_first_asks_and_the_second_quits():
 
 def test_a_polite_kill_asks_too():
     """SIGTERM, by which a machine shuts down, must save as well."""
-    with graceful_interrupt() as stop:
+    with training() as (stop, _):
         press(signal.SIGTERM)
         assert stop()
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -43,7 +58,7 @@ def test_a_polite_kill_asks_too():
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has none")
 def test_a_terminal_that_closes_asks_too():
     """SIGHUP comes twice, from the system and from the shell: the second must not kill what is being saved."""
-    with graceful_interrupt() as stop:
+    with training() as (stop, _):
         press(signal.SIGHUP)
         assert stop()
         press(signal.SIGHUP)
@@ -54,7 +69,9 @@ def test_nohup_stays():
     """A run that somebody started under nohup, and that stops when they log out."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with graceful_interrupt() as stop, prompt_interrupt():
+        with graceful_interrupt(lambda _: None) as (report, stop):
+            press(signal.SIGHUP)
+            report(event(Started))
             press(signal.SIGHUP)
             assert not stop()
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
@@ -63,9 +80,9 @@ def test_nohup_stays():
 
 
 def test_the_handlers_of_before_are_back_afterwards():
-    """A program that calls `charloom.train` keeps its own Ctrl-C, even after an error."""
+    """Ctrl-C that does nothing any more once a run has ended, even with an error."""
     before = [signal.getsignal(number) for number in ENDING]
-    with pytest.raises(ZeroDivisionError), graceful_interrupt():
+    with pytest.raises(ZeroDivisionError), training():
         press() or 1 / 0
     assert [signal.getsignal(number) for number in ENDING] == before
 
@@ -75,7 +92,7 @@ def test_training_in_another_thread_needs_no_signals():
     seen = []
 
     def work():
-        with graceful_interrupt() as stop:
+        with training() as (stop, _):
             seen.append(stop())
 
     thread = threading.Thread(target=work)
@@ -85,14 +102,17 @@ def test_training_in_another_thread_needs_no_signals():
 
 
 @pytest.mark.parametrize("number", ENDING)
-def test_while_there_is_nothing_to_save_the_first_quits(number):
-    """Half a minute of reading a large text in which Ctrl-C seemed not to work, and SIGTERM did not."""
-    with graceful_interrupt() as stop:
-        with pytest.raises(KeyboardInterrupt), prompt_interrupt():
+@pytest.mark.parametrize("seen", [[], [Notice], [Started, Finished]])
+def test_while_there_is_nothing_to_save_the_first_quits(number, seen):
+    """Half a minute of reading a large text in which Ctrl-C seemed not to work; the second run of a lesson likewise."""
+    shown = []
+    with graceful_interrupt(shown.append) as (report, stop):
+        for kind in seen:
+            report(event(kind))
+        with pytest.raises(KeyboardInterrupt):
             press(number)
         assert not stop()
-        press(number)
-        assert stop()
+    assert [type(each) for each in shown] == seen
 
 
 @pytest.mark.parametrize("number", ENDING)

@@ -13,28 +13,40 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from charloom.training.events import Event, Finished, Report, Started
+
 Handler = Callable[[int, FrameType | None], Any]
 
 
 @contextmanager
-def graceful_interrupt() -> Iterator[Callable[[], bool]]:
-    """Within it, SIGINT, SIGTERM and SIGHUP set a flag; gives the function that tells whether they did.
+def graceful_interrupt(report: Report) -> Iterator[tuple[Report, Callable[[], bool]]]:
+    """Within it, SIGINT, SIGTERM and SIGHUP set a flag while a run trains; before and after it, KeyboardInterrupt.
 
+    Gives what a run needs: the report, which must see its events, and the function that tells whether the flag is set.
     Signals reach the main thread alone, so elsewhere the flag is never set.
     """
-    asked = threading.Event()
+    training, asked = threading.Event(), threading.Event()
+
+    def watch(event: Event) -> None:
+        report(event)
+        if isinstance(event, Started):
+            training.set()
+        elif isinstance(event, Finished):
+            training.clear()
 
     def ask(number: int, _: FrameType | None) -> None:
-        asked.set()
         signal.signal(number, _second()[number])
+        if not training.is_set():
+            raise KeyboardInterrupt
+        asked.set()
 
     with _handled_by(ask):
-        yield asked.is_set
+        yield watch, asked.is_set
 
 
 @contextmanager
 def prompt_interrupt() -> Iterator[None]:
-    """Within it, and within `graceful_interrupt`, those signals raise KeyboardInterrupt, as SIGINT in any program."""
+    """Within it, those signals raise KeyboardInterrupt, as SIGINT in any program."""
 
     def end(number: int, _: FrameType | None) -> None:
         signal.signal(number, _second()[number])
