@@ -67,7 +67,7 @@ def test_kernels_that_do_not_exist(charloom):
     """A misspelt variable that is passed over in silence."""
     ended = charloom("info", env={"CHARLOOM_KERNELS": "sse"})
     assert ended.status == 2
-    assert ended.complaint.startswith("the kernels are amx, ")
+    assert ended.complaint.startswith("CHARLOOM_KERNELS must be one of amx, ")
 
 
 def test_an_untrusted_model_cannot_control_the_terminal(charloom, tmp_path, tiny):

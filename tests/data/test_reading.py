@@ -170,7 +170,7 @@ def test_marks_of_joined_files_are_left_out(file, encoding: str, size: int):
         lines: list[str] = []
         document = open_document(find_source(str(path)), TextSettings(vocabulary=vocabulary), lines.append, size)
         assert "".join(document.chunks(size)) == "one\ntwo\n"
-        assert lines == [f"{path}: left out 2 byte-order marks (U+FEFF) inside the text"]
+        assert lines == [f"{path}: left out 2 U+FEFF inside the text (byte-order marks)"]
     assert "\ufeff" in read(file("a\ufeffb".encode()), binary=True)
     lines.clear()
     settings = TextSettings(errors="ignore")

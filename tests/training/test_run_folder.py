@@ -463,7 +463,7 @@ DAMAGE = {
     "step a word": (progress(step="many"), "last: resume.json: step must be"),
     "seconds NaN": (progress(seconds=float("nan")), "last: resume.json must be JSON"),
     "rate doubled": (progress(lr_factor=2), "last: resume.json: lr_factor must be"),
-    "odd field": (progress(mood=1), "last: resume.json: mood must"),
+    "odd field": (progress(mood=1), "last: resume.json: mood is an unknown name"),
     "index beyond": (progress(index=10**6), "resume.json: index must be below"),
     "ids cut": (lambda folder: os.truncate(folder / "data" / "ids.bin", 10), "ids.bin has 10 bytes"),
     "an id beyond the vocabulary": (spoilt_id, "ids.bin: every id must be below"),

@@ -165,7 +165,7 @@ def _text_codec(source: Source, settings: TextSettings, size: int, notice: Notif
         checked = _lenient(checked, settings.errors, notice)
         codec = replace(codec, errors=settings.errors)
     if checked.marks:
-        notice(f"{source.shown}: left out {checked.marks:,} byte-order marks (U+FEFF) inside the text")
+        notice(f"{source.shown}: left out {checked.marks:,} U+FEFF inside the text (byte-order marks)")
     return codec
 
 
