@@ -269,6 +269,13 @@ def test_score_counts_characters_and_bytes_apart():
     assert (folded.tokens, folded.characters) == (2, 2)
 
 
+def test_a_separator_at_the_start_is_not_counted():
+    """Catches: a separator that is only read, counted as a character that was predicted."""
+    for vocabulary in (RECORDS, replace(BYTES, separator=True)):
+        model = random_model(vocabulary)
+        assert model.score(f"{RECORD_SEPARATOR}ab") == model.score("ab")
+
+
 @pytest.mark.parametrize(("vocabulary", "text"), [(LETTERS, ""), (LETTERS, "a"), (BYTES, "🦊"), (RECORDS, "")])
 def test_too_short_to_score(vocabulary, text):
     """Catches a division by zero."""

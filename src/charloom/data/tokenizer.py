@@ -52,8 +52,7 @@ class Tokenizer:
         Raises:
             UnknownCharacterError: for a character that the model does not know.
         """
-        ids_T = self._encode(text, unknown, "the text")
-        return ids_T if self.vocabulary.separator_id is None else self._after_separator(ids_T)
+        return self._after_separator(self._encode(text, unknown, "the text"))
 
     def text(self, text: str, unknown: UnknownPolicy) -> tuple[IdArray, int]:
         """The tokens of a text to be predicted, and how many characters all but the first token are.
@@ -65,19 +64,18 @@ class Tokenizer:
             TextError: for a text too short to predict anything in.
             UnknownCharacterError: for a character that the model does not know.
         """
-        ids_T = self._encode(text, unknown, "the text")
-        characters = len(self.clean(text)) if self.vocabulary.kind == "bytes" else len(ids_T)
-        if self.vocabulary.separator_id is not None:
-            ids_T = self._after_separator(ids_T)
-        else:
-            characters -= 1
+        own_T = self._encode(text, unknown, "the text")
+        ids_T = self._after_separator(own_T)
+        characters = len(self.clean(text)) if self.vocabulary.kind == "bytes" else len(own_T)
+        characters -= len(ids_T) == len(own_T)  # the first token is the text's own, and nothing predicts it
         if characters < 1 or len(ids_T) < 2:
             raise TextError("a text to score must hold at least 2 characters, or 1 for a model of records; found fewer")
         return ids_T, characters
 
     def _after_separator(self, ids_T: IdArray) -> IdArray:
+        """The same, of a model of records behind a separator, unless they begin with one."""
         separator = self.vocabulary.separator_id
-        if len(ids_T) > 0 and ids_T[0] == separator:
+        if separator is None or (len(ids_T) > 0 and ids_T[0] == separator):
             return ids_T
         return np.concatenate([np.array([separator], self.vocabulary.dtype), ids_T])
 
