@@ -25,7 +25,7 @@ from charloom.checkpoint import ModelFolder, load_model, save_new_model
 from charloom.data.tokenizer import Tokenizer
 from charloom.data.vocabulary import UnknownPolicy, Vocabulary
 from charloom.errors import ModelError
-from charloom.files import AnyPath
+from charloom.files import AnyPath, checked_path
 from charloom.inference.backend import Precision, open_backend
 from charloom.inference.next_token import next_token
 from charloom.inference.options import GenerationOptions, Options, RequestOptions
@@ -89,7 +89,7 @@ class Model:
         Raises:
             SettingsError: if the folder exists and is not empty, or cannot be written.
         """
-        save_new_model(Path(path), self.folder)
+        save_new_model(Path(checked_path(path, "path")), self.folder)
 
     def __repr__(self) -> str:
         """The network and what it was trained on, in one line."""

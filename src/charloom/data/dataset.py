@@ -152,13 +152,8 @@ def prepare(
     vocabulary, characters, sha256 = _survey(corpus, settings)
     if characters < 2:
         raise TextError(f"a text must have at least 2 characters; {corpus.name} has {characters} after cleaning")
-    if vocabulary.kind == "bytes" and settings.vocabulary == "auto":
-        notice(
-            f"more than {AUTO_BYTES_ABOVE:,} distinct characters: the model is trained on bytes; "
-            "`vocabulary='characters'` trains it on characters"
-        )
-    if vocabulary.kind == "bytes" and settings.min_count > 1:
-        notice("`min_count` has no effect: a byte-level vocabulary always has all 256 bytes")
+    if vocabulary.kind == "bytes":
+        _explain_bytes(settings, notice)
     path = folder / "ids.bin"
     with path.open("wb") as file:
         for chunk in corpus.chunks():
@@ -173,6 +168,17 @@ def prepare(
     dataset = Dataset(folder, final, bounds, characters, sha256)
     dataset.save()
     return dataset
+
+
+def _explain_bytes(settings: TextSettings, notice: Notify) -> None:
+    """Notices about a byte-level vocabulary where the settings asked for something else."""
+    if settings.vocabulary == "auto":
+        notice(
+            f"more than {AUTO_BYTES_ABOVE:,} distinct characters: the model is trained on bytes; "
+            "`vocabulary='characters'` trains it on characters"
+        )
+    if settings.min_count > 1:
+        notice("`min_count` has no effect: a byte-level vocabulary always has all 256 bytes")
 
 
 def _survey(corpus: Corpus, settings: TextSettings) -> tuple[Vocabulary, int, str]:
