@@ -375,6 +375,9 @@ class Model:
             window: how many steps before that one have a row in the gradients; None is all back to the zero state.
             unknown: `error`, `skip` or `replace`.
 
+        Returns:
+            see `charloom.trace.Trace`: such as `layers[0].hidden_TH`, `probabilities_TV`, `gradients.hidden_LWH`.
+
         Raises:
             TextError: for an empty text, or a text whose trace does not fit `charloom.trace.MOST_NUMBERS`.
             SettingsError: for a step or window out of range.
