@@ -192,6 +192,31 @@ def test_large_layers_are_numpys(choice, cell, hidden):
 
 
 @pytest.mark.parametrize("cell", CELLS, ids="-".join)
+@pytest.mark.parametrize("sequences", [1, 2])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_few_sequences_of_large_layers_are_numpys(choice, cell, sequences, threads):
+    """Catches: weights read as they lie, by a team: a unit that nobody computes, rows of padding, a gate or a layer
+    taken for another, a step that begins before another member has ended the last one.
+    """
+    shape = made(cell, 2, 515, "embedding", 30)
+    parameters, rows = weights(shape), batch(shape, sequences, 7, 0.2, state=True)
+    d_state = batch(shape, sequences, 7, state=True, seed=9).state
+    wanted = by_numpy(shape, parameters, rows, d_state)
+    assert_near(by_kernels(on_kernels(choice, shape, parameters, threads=threads), rows, d_state), wanted, 2e-5)
+
+
+def test_few_sequences_are_the_same_to_the_bit_by_any_team(choice):
+    """Catches: sums that depend on the number of threads that came in time."""
+    shape = made(layers=2, hidden=515, vocabulary_size=30)
+    parameters, rows = weights(shape), batch(shape, 1, 9)
+    one, *others = [on_kernels(choice, shape, parameters, threads=n).gradients(rows) for n in (1, 2, 3, 3)]
+    for other in others:
+        assert other[0] == one[0]
+        for name in ("rnn.weight_hh_l0", "rnn.weight_ih_l1", "rnn.weight_hh_l1"):
+            assert other[1][name].tobytes() == one[1][name].tobytes(), name
+
+
+@pytest.mark.parametrize("cell", CELLS, ids="-".join)
 @pytest.mark.parametrize("case", CASES[2:], ids=lambda case: "-".join(map(str, case)))
 def test_bfloat16_is_near(choice, cell, case):
     """Products of numbers with 8 bits: the same sums, to about 1 in 100; a relu that is off by a bit is off or on."""

@@ -176,7 +176,10 @@ void train(const Sizes& s, int threads) {
 }
 
 void training() {
-    const Sizes all[] = {{Cell::lstm, 2, 40, 11, 9, 6}, {Cell::gru, 1, 33, 5, 17, 4}, {Cell::tanh, 3, 16, 7, 5, 9}};
+    const Sizes all[] = {{Cell::lstm, 2, 40, 11, 9, 6},
+                         {Cell::gru, 1, 33, 5, 17, 4},
+                         {Cell::tanh, 3, 16, 7, 5, 9},
+                         {Cell::lstm, 2, 260, 7, 2, 4}};  // the last by a team
     for (const Sizes& sizes : all)
         for (int threads : {1, 2, 4, 3}) train(sizes, threads);
 }

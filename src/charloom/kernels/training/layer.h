@@ -12,6 +12,8 @@
 
 #include "cells.h"
 #include "products/products.h"
+#include "products/rows.h"
+#include "threads/pool.h"
 #include "training/training.h"
 
 namespace charloom {
@@ -233,6 +235,16 @@ public:
     virtual void backward(BackwardBuffers& buffers, Inputs<P> inputs, Range range, int part, State d_before, int units,
                           Buffer<float>& scratch) = 0;
 
+    // The same for few sequences, which lie in one panel. Weights are read as they lie. A team shares the units of each
+    // step; where all steps are independent, each part has some units.
+    virtual void sum_inputs_few(GateRows weights, Panels<P> x, int rows, Saved* out, int part, int parts) const = 0;
+    virtual void forward_few(GateRows weights, Inputs<P> inputs, Mask mask, Panels<P> masked, bool save, int member,
+                             Team& team) = 0;
+    virtual void backward_few(GateRows weights, BackwardBuffers& buffers, Inputs<P> inputs, State d_before, int units,
+                              int member, Team& team, Buffer<float>& scratch) = 0;
+    virtual void gradient_below_few(GateRows weights, BackwardBuffers& buffers, OutputGradient<P>& finish, int part,
+                                    int parts, Buffer<float>& scratch) const = 0;
+
     Panels<P> d_inputs(BackwardBuffers& buffers) const { return {buffers.inputs, hidden_ / P::DEPTH * gates}; }
     Panels<P> d_products(BackwardBuffers& buffers) const {
         return {separate_bias ? buffers.products : buffers.inputs, hidden_ / P::DEPTH * gates};
@@ -269,6 +281,11 @@ public:
                               j * LANES, units);
             }
         }
+    }
+
+    void clear_sums(int part) {
+        std::memset(sums_[part].inputs, 0, size_t(tokens_) * gates * hidden_ * sizeof(float));
+        std::memset(sums_[part].products, 0, hidden_ * sizeof(float));
     }
 
     // The sums of all parts for one token, unit block and gate.

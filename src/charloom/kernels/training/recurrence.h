@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <type_traits>
 
 #include "training/layer.h"
 
@@ -50,11 +51,10 @@ public:
     void backward(BackwardBuffers& buffers, Inputs<P> inputs, Range range, int part, State d_before, int units,
                   Buffer<float>& scratch) override {
         typename P::ThreadSetup setup(layout_.rows);
-        Sums& sums = sums_[part];
-        std::memset(sums.inputs, 0, size_t(tokens_) * GATES * hidden_ * sizeof(float));
-        std::memset(sums.products, 0, hidden_ * sizeof(float));
-        Backward finish{*this, buffers, inputs, sums, steps_ - 1};
-        for (int panel = range.first; panel < range.last; panel++) start_backward(buffers, panel, finish);
+        this->clear_sums(part);
+        Backward finish{*this, buffers, inputs, sums_[part], steps_ - 1};
+        for (int panel = range.first; panel < range.last; panel++)
+            start_backward(buffers, panel, {0, unit_blocks_ / 2}, finish);
         Pipeline<P, 2, Backward> pipeline(layout_.rows, scratch, finish);
         Panels<P> d_products = this->d_products(buffers);
         int& step = finish.step;
@@ -70,7 +70,98 @@ public:
         if (d_before.h) get_d_state(buffers, range, d_before, units);
     }
 
+    void sum_inputs_few(GateRows weights, Panels<P> x, int rows, Saved* out, int part, int parts) const override {
+        if constexpr (READS_ROWS) {
+            constexpr int VECTORS = GATES * UNITS;
+            InputSums<P, CellType, P::ROWS> finish{this->bias_, unit_blocks_, out};
+            Range items = Range::of(unit_blocks_ / UNITS, part, parts);
+            float z[VECTORS * TILE];
+            for (int item = items.first; item < items.last; item++)
+                for (int m = 0; m < steps_; m++) {
+                    for (int v = 0; v < VECTORS; v++)
+                        multiply_rows(weights.template vector<GATES, UNITS>(item, v), hidden_, x.panel(m), rows,
+                                      z + v * TILE);
+                    finish.begin(m, item);
+                    finish.rows(z, 0, rows);
+                }
+        }
+    }
+
+    void forward_few(GateRows weights, Inputs<P> inputs, Mask mask, Panels<P> masked, bool save, int member,
+                     Team& team) override {
+        if constexpr (READS_ROWS) {
+            constexpr int VECTORS = GATES * UNITS;
+            Forward finish{*this, inputs, mask, masked, save};
+            Range items = Range::of(unit_blocks_ / UNITS, member, team.size());
+            float z[VECTORS * TILE];
+            for (int& step = finish.step; step < steps_; step++) {
+                const float* h = states().panel(step);
+                for (int n = 0; n < items.count(); n++) {
+                    int item = there_and_back(n, items, step);
+                    for (int v = 0; v < VECTORS; v++)
+                        multiply_rows(weights.template vector<GATES, UNITS>(item, v), hidden_, h, layout_.rows,
+                                      z + v * TILE);
+                    finish.begin(0, item);
+                    finish.rows(z, 0, layout_.rows);
+                }
+                team.barrier(member);
+            }
+        }
+    }
+
+    void backward_few(GateRows weights, BackwardBuffers& buffers, Inputs<P> inputs, State d_before, int units,
+                      int member, Team& team, Buffer<float>& scratch) override {
+        if constexpr (READS_ROWS) {
+            Backward finish{*this, buffers, inputs, sums_[0], steps_ - 1};
+            Range pairs = Range::of(unit_blocks_ / 2, member, team.size());
+            start_backward(buffers, 0, pairs, finish);
+            team.barrier(member);
+            int& step = finish.step;
+            for (step = steps_ - 2; step >= (d_before.h ? -1 : 0); step--) {
+                below_few(weights, this->d_products(buffers).from(step + 1), 1, pairs, step, scratch, finish);
+                team.barrier(member);
+            }
+            if (member == 0 && d_before.h) get_d_state(buffers, {0, 1}, d_before, units);
+        }
+    }
+
+    void gradient_below_few(GateRows weights, BackwardBuffers& buffers, OutputGradient<P>& finish, int part, int parts,
+                            Buffer<float>& scratch) const override {
+        if constexpr (READS_ROWS) {
+            Range pairs = Range::of(unit_blocks_ / 2, part, parts);
+            below_few(weights, this->d_inputs(buffers), steps_, pairs, 0, scratch, finish);
+        }
+    }
+
 private:
+    static constexpr bool READS_ROWS = std::is_same_v<P, SinglePrecision>;
+
+    // The n-th of a range; backwards in odd steps, so that a step begins with what the last one left in the cache.
+    static int there_and_back(int n, Range range, int step) { return step % 2 ? range.last - 1 - n : range.first + n; }
+
+    // Wᵀ d of so many panels, for pairs of column vectors, to `finish`. Each block of W is read for all panels at once.
+    template <class Finish>
+    void below_few(GateRows weights, Panels<P> d, int panels, Range pairs, int step, Buffer<float>& scratch,
+                   Finish& finish) const {
+        size_t size = size_t(layout_.rows) * hidden_;
+        scratch.reserve(panels * size);
+        std::memset(scratch, 0, panels * size * sizeof(float));
+        Range columns{pairs.first * 2 * LANES, pairs.last * 2 * LANES};
+        for (int n = 0; n < d.blocks; n++) {
+            int block = there_and_back(n, {0, d.blocks}, step);
+            for (int m = 0; m < panels; m++)
+                add_columns(weights.block(GATES, block), d.panel(m) + block * Panels<P>::BLOCK, layout_.rows, columns,
+                            scratch + m * size, hidden_);
+        }
+        float z[2 * TILE];
+        for (int m = 0; m < panels; m++)
+            for (int pair = pairs.first; pair < pairs.last; pair++) {
+                copy_pair(scratch + m * size, hidden_, layout_.rows, pair, z);
+                finish.begin(m, pair);
+                finish.rows(z, 0, layout_.rows);
+            }
+    }
+
     using RecurrentLayer<P>::layout_, RecurrentLayer<P>::steps_, RecurrentLayer<P>::hidden_,
         RecurrentLayer<P>::unit_blocks_, RecurrentLayer<P>::tokens_;
     using RecurrentLayer<P>::carry_, RecurrentLayer<P>::first_carry_, RecurrentLayer<P>::saved_,
@@ -265,8 +356,8 @@ private:
     };
 
     // The last step: there is no product with a later step's gradient.
-    void start_backward(BackwardBuffers& buffers, int panel, Backward& finish) {
-        for (int pair = 0; pair < unit_blocks_ / 2; pair++) {
+    void start_backward(BackwardBuffers& buffers, int panel, Range pairs, Backward& finish) {
+        for (int pair = pairs.first; pair < pairs.last; pair++) {
             float z[2 * TILE];
             for (int side = 0; side < 2; side++)
                 std::memcpy(z + side * TILE, buffers.state + carry_offset(panel, 2 * pair + side, 0),
