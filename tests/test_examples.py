@@ -40,6 +40,6 @@ def test_the_example_of_the_python_api(tmp_path):
     assert "fine-tuned from verses\n" in done.stdout
     assert lines["saved, copied and pickled"] == " True"
     assert lines["resumed"].startswith(" Finished <charloom.Model: lstm 1 x 16, ")
-    assert re.search(r"\d\.\d\d bits per character", lines["score"])
+    assert re.search(r"\d\.\d\d bits per character", lines["evaluate"])
     assert lines.get("imported", "") == (" <charloom.Model: lstm 1 x 4, 9 characters, 285 parameters>" if given else "")
     assert lines["ModelError"].endswith("does not exist")

@@ -49,6 +49,7 @@ def model() -> Model:
         (lambda m: charloom.train("a.txt", split=0.9), "`split` must be a string; got 0.9"),
         (lambda m: charloom.train("a.txt", wrap="x"), "`wrap` must be True or False; got 'x'"),
         (lambda m: charloom.train("a.txt", report=5), "`report` must be a function that takes an event; got 5"),
+        (lambda m: charloom.train("a.txt", stop=True), "`stop` must be a function without arguments; got True"),
     ],
 )
 def test_a_value_of_another_kind(model, call, message):

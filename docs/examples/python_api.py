@@ -48,7 +48,8 @@ def generate(model: charloom.Model, folder: Path) -> None:
     print("next token:", [(token, f"{share:.2f}") for token, share in model.next_token("violets are ").items()][:3])
     print("end of a record:", f"{model.next_token(VERSES[0])[charloom.RECORD_SEPARATOR]:.2f}")
     print("astream:", asyncio.run(first_chunk(model))[:20])
-    print("score:", f"{model.score(VERSES[0]).bits_per_char:.2f} bits per character")
+    print("evaluate:", f"{model.evaluate(VERSES[0], baselines=False).bits_per_char:.2f} bits per character")
+    print("trace:", sorted(model.trace("Roses").arrays)[:3])
 
     model.save(folder / "saved")
     copies = [charloom.load(folder / "saved"), copy.deepcopy(model)]

@@ -7,93 +7,72 @@ from __future__ import annotations
 
 from importlib import import_module
 
-TYPE_CHECKING = False  # type checkers take it as true; typing itself takes 8 ms to import
-if TYPE_CHECKING:
-    from charloom.api import import_model, load, plan, resume, train
-    from charloom.data.vocabulary import RECORD_SEPARATOR
-    from charloom.errors import (
-        CharloomError,
-        DeviceError,
-        ModelError,
-        QueueFullError,
-        SettingsError,
-        TextError,
-        TrainingError,
-        UnknownCharacterError,
-    )
-    from charloom.model import Model
-    from charloom.training.events import (
-        Event,
-        Finished,
-        Notice,
-        Planned,
-        PlannedChoice,
-        Report,
-        Sample,
-        Started,
-        Step,
-        Validation,
-    )
-    from charloom.training.keywords import SettingsKeywords
+_PLACES = {
+    "api": ("import_model", "load", "plan", "resume", "train"),
+    "data.vocabulary": ("RECORD_SEPARATOR",),
+    "errors": (
+        *("CharloomError", "DeviceError", "ModelError", "QueueFullError", "SettingsError", "TextError"),
+        *("TrainingError", "UnknownCharacterError"),
+    ),
+    "evaluation.report": ("Report",),
+    "model": ("Model",),
+    "score": ("Score",),
+    "trace": ("Trace",),
+    "training.events": (
+        *("Event", "Finished", "Notice", "Planned", "PlannedChoice", "Sample", "Started", "Step", "Validation"),
+    ),
+    "training.keywords": ("SettingsKeywords",),
+}
+"""The modules that define what this package offers. Each is imported on use, so `import charloom` costs nothing."""
+
+__all__ = sorted(["__version__", *(name for names in _PLACES.values() for name in names)])  # noqa: PLE0605
+
+TYPE_CHECKING = False  # type checkers take it as true; importing `typing` takes 8 ms
+if TYPE_CHECKING:  # the names once more, as type checkers read them
+    from charloom.api import import_model as import_model
+    from charloom.api import load as load
+    from charloom.api import plan as plan
+    from charloom.api import resume as resume
+    from charloom.api import train as train
+    from charloom.data.vocabulary import RECORD_SEPARATOR as RECORD_SEPARATOR
+    from charloom.errors import CharloomError as CharloomError
+    from charloom.errors import DeviceError as DeviceError
+    from charloom.errors import ModelError as ModelError
+    from charloom.errors import QueueFullError as QueueFullError
+    from charloom.errors import SettingsError as SettingsError
+    from charloom.errors import TextError as TextError
+    from charloom.errors import TrainingError as TrainingError
+    from charloom.errors import UnknownCharacterError as UnknownCharacterError
+    from charloom.evaluation.report import Report as Report
+    from charloom.model import Model as Model
+    from charloom.score import Score as Score
+    from charloom.trace import Trace as Trace
+    from charloom.training.events import Event as Event
+    from charloom.training.events import Finished as Finished
+    from charloom.training.events import Notice as Notice
+    from charloom.training.events import Planned as Planned
+    from charloom.training.events import PlannedChoice as PlannedChoice
+    from charloom.training.events import Sample as Sample
+    from charloom.training.events import Started as Started
+    from charloom.training.events import Step as Step
+    from charloom.training.events import Validation as Validation
+    from charloom.training.keywords import SettingsKeywords as SettingsKeywords
 
     __version__: str
-
-__all__ = [
-    "RECORD_SEPARATOR",
-    "CharloomError",
-    "DeviceError",
-    "Event",
-    "Finished",
-    "Model",
-    "ModelError",
-    "Notice",
-    "Planned",
-    "PlannedChoice",
-    "QueueFullError",
-    "Report",
-    "Sample",
-    "SettingsError",
-    "SettingsKeywords",
-    "Started",
-    "Step",
-    "TextError",
-    "TrainingError",
-    "UnknownCharacterError",
-    "Validation",
-    "__version__",
-    "import_model",
-    "load",
-    "plan",
-    "resume",
-    "train",
-]
-
-
-_PLACES = (
-    "charloom.errors",
-    "charloom.training.events",
-    "charloom.training.keywords",
-    "charloom.data.vocabulary",
-    "charloom.api",
-)
-"""Where the names of `__all__` are defined; the last one imports most."""
-
-
-if not TYPE_CHECKING:  # with it, a type checker would take any name
+else:  # a type checker that sees this function takes any name
 
     def __getattr__(name: str) -> object:
-        """Imports what is used when it is first used, so that `import charloom` costs nothing."""
+        """What the package offers under this name."""
         if name == "__version__":
             from importlib.metadata import version
 
             return version("charloom")
-        if name in __all__:
-            for place in _PLACES:
-                if (found := getattr(import_module(place), name, None)) is not None:
-                    return found
+        for place, names in _PLACES.items():
+            if name in names:
+                return getattr(import_module(f"{__name__}.{place}"), name)
         raise AttributeError(f"module 'charloom' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
     """What completion shows: the API, imported or not."""
-    return sorted(__all__)
+    return __all__

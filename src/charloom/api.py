@@ -68,7 +68,7 @@ def train(
 
     base = _base(base_model if origin is None else _renamed(origin, base_model))
     source, values, folder = _source(paths, texts), _values(preset, settings), _path(out, "out")
-    return _best(lambda: start.start(source, values, folder, base, _called(report), stop or _never).run)
+    return _best(lambda: start.start(source, values, folder, base, _called(report), _asked(stop)).run)
 
 
 def resume(
@@ -94,7 +94,7 @@ def resume(
 
     given = dict(zip(BUDGETS, (minutes, epochs, steps), strict=True))
     budgets = {name: value for name, value in given.items() if value is not None}
-    return _best(lambda: start.resume(Path(checked_path(run, "run")), budgets, _called(report), stop or _never).run)
+    return _best(lambda: start.resume(Path(checked_path(run, "run")), budgets, _called(report), _asked(stop)).run)
 
 
 def plan(
@@ -155,7 +155,7 @@ def _renamed(origin: AnyPath, base_model: AnyPath | None) -> AnyPath:
     """What was given under the former name of `base_model`."""
     if base_model is not None:
         raise SettingsError("`base_model` must not be given with `origin`, its former name; leave `origin` out")
-    message = "origin is now called base_model; the next version will not know the former name"
+    message = "`origin` is now called `base_model`; the next version will not know the former name"
     warnings.warn(message, DeprecationWarning, stacklevel=3)
     return origin
 
@@ -175,6 +175,13 @@ def _called(report: Report | None) -> Report:
     if report is not None and not callable(report):
         raise SettingsError(f"`report` must be a function that takes an event; got {report!r}")
     return report or _ignore
+
+
+def _asked(stop: Callable[[], bool] | None) -> Callable[[], bool]:
+    """What tells whether a run should end."""
+    if stop is not None and not callable(stop):
+        raise SettingsError(f"`stop` must be a function without arguments; got {stop!r}")
+    return stop or _never
 
 
 def _path(path: AnyPath | None, argument: str) -> Path | None:

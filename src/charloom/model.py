@@ -6,8 +6,6 @@
 
 Everything that generates goes through a `Scheduler` (`charloom.inference`). The recurrent state is carried, so the time
 of a character and the memory do not grow with the length.
-
-Shapes: B rows, T steps, V vocabulary size.
 """
 
 from __future__ import annotations
@@ -234,11 +232,7 @@ class Model:
         return next_token(self._backend("auto"), self.vocabulary, self.tokenizer.prompt(prefix, unknown))
 
     def requests(
-        self,
-        count: int,
-        prompt: str | Iterable[str] = "",
-        length: int | None = None,
-        **options: Unpack[RequestOptions],
+        self, count: int, prompt: str | Iterable[str] = "", length: int | None = None, **options: Unpack[RequestOptions]
     ) -> list[Request]:
         """The requests of `generate_many`, in its order."""
         return self._requests.many(count, prompt, self._requests.options(length, options))
@@ -262,11 +256,7 @@ class Model:
         return self._requests.one(prompt, self._requests.options(length, options), logprobs)
 
     def run(
-        self,
-        requests: Iterable[Request],
-        precision: Precision = "auto",
-        threads: int | None = None,
-        slots: int = SLOTS,
+        self, requests: Iterable[Request], precision: Precision = "auto", threads: int | None = None, slots: int = SLOTS
     ) -> Iterator[tuple[int, Output]]:
         """Generates all of these, so many side by side: pairs of a request's number, from 0, and its next output.
 
