@@ -19,7 +19,18 @@ _PLACES = {
     "score": ("Score",),
     "trace": ("Trace",),
     "training.events": (
-        *("Event", "Finished", "Notice", "Planned", "PlannedChoice", "Sample", "Started", "Step", "Validation"),
+        *(
+            "Event",
+            "EventHandler",
+            "Finished",
+            "Notice",
+            "Planned",
+            "PlannedChoice",
+            "Sample",
+            "Started",
+            "Step",
+            "Validation",
+        ),
     ),
     "training.keywords": ("SettingsKeywords",),
 }
@@ -48,6 +59,7 @@ if TYPE_CHECKING:  # the names once more, as type checkers read them
     from charloom.score import Score as Score
     from charloom.trace import Trace as Trace
     from charloom.training.events import Event as Event
+    from charloom.training.events import EventHandler as EventHandler
     from charloom.training.events import Finished as Finished
     from charloom.training.events import Notice as Notice
     from charloom.training.events import Planned as Planned

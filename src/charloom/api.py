@@ -20,7 +20,7 @@ from charloom.errors import Interrupted, SettingsError
 from charloom.files import AnyPath, checked_path
 from charloom.model import Model
 from charloom.presets import with_preset
-from charloom.training.events import Event, Notice, Planned, Report
+from charloom.training.events import Event, EventHandler, Notice, Planned
 from charloom.training.keywords import SettingsKeywords
 
 
@@ -39,7 +39,7 @@ def train(
     out: AnyPath | None = None,
     base_model: AnyPath | None = None,
     preset: str | None = None,
-    report: Report | None = None,
+    report: EventHandler | None = None,
     stop: Callable[[], bool] | None = None,
     origin: AnyPath | None = None,
     **settings: Unpack[SettingsKeywords],
@@ -77,7 +77,7 @@ def resume(
     minutes: float | None = None,
     epochs: int | None = None,
     steps: int | None = None,
-    report: Report | None = None,
+    report: EventHandler | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Model:
     """Goes on with a run, exactly as if it had never stopped, and returns its best model.
@@ -102,7 +102,7 @@ def plan(
     texts: Iterable[str] | None = None,
     base_model: AnyPath | None = None,
     preset: str | None = None,
-    report: Report | None = None,
+    report: EventHandler | None = None,
     **settings: Unpack[SettingsKeywords],
 ) -> Planned:
     """What `train` would choose for this text and this machine, with the reasons; trains nothing and leaves nothing.
@@ -119,7 +119,7 @@ def plan(
     return start.plan_only(_source(paths, texts), values, _base(base_model), _called(report))
 
 
-def import_model(file: AnyPath, *, characters: AnyPath | None = None, report: Report | None = None) -> Model:
+def import_model(file: AnyPath, *, characters: AnyPath | None = None, report: EventHandler | None = None) -> Model:
     """The model in a checkpoint of PyTorch or Keras; no code in the file is run. `Model.save` writes a model folder.
 
     Args:
@@ -170,7 +170,7 @@ def _base(path: AnyPath | None) -> str | None:
     return checked_path(path, "base_model") if path is not None else None
 
 
-def _called(report: Report | None) -> Report:
+def _called(report: EventHandler | None) -> EventHandler:
     """What takes the events of a run."""
     if report is not None and not callable(report):
         raise SettingsError(f"`report` must be a function that takes an event; got {report!r}")

@@ -23,17 +23,17 @@ from rich.text import Text
 
 from charloom.cli.flags import as_flags
 from charloom.cli.screen import discard, one_line, shown, stderr_may_fail, tell, tell_line
-from charloom.training.events import Event, Finished, Notice, Planned, Report, Sample, Started, Step, Validation
+from charloom.training.events import Event, EventHandler, Finished, Notice, Planned, Sample, Started, Step, Validation
 
 PLAIN_EVERY = 10.0  # seconds between two lines about steps, or two samples, without a terminal
 SAMPLE_ROWS = 6  # of the panel: fixed, so that the lines below do not move
 
 
 @contextmanager
-def open_display(quiet: bool = False, as_json: bool = False, tensorboard: bool = False) -> Iterator[Report]:
+def open_display(quiet: bool = False, as_json: bool = False, tensorboard: bool = False) -> Iterator[EventHandler]:
     """The function that shows events; the context lasts as long as the run."""
     with ExitStack() as stack:
-        reports: list[Report] = []
+        reports: list[EventHandler] = []
         if as_json:
             reports.append(JsonDisplay().report)
         elif quiet:

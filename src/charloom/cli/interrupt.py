@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from charloom.training.events import Event, Finished, Report, Started
+from charloom.training.events import Event, EventHandler, Finished, Started
 
 Handler = Callable[[int, FrameType | None], Any]
 
 
 @contextmanager
-def graceful_interrupt(report: Report) -> Iterator[tuple[Report, Callable[[], bool]]]:
+def graceful_interrupt(report: EventHandler) -> Iterator[tuple[EventHandler, Callable[[], bool]]]:
     """Within it, SIGINT, SIGTERM and SIGHUP set a flag while a run trains; before and after it, KeyboardInterrupt.
 
     Gives what a run needs: the report, which must see its events, and the function that tells whether the flag is set.

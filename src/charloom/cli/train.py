@@ -15,7 +15,7 @@ from charloom.cli.screen import write
 from charloom.config import BUDGETS
 from charloom.errors import SettingsError
 from charloom.presets import NAMES, with_preset
-from charloom.training.events import Finished, Report
+from charloom.training.events import EventHandler, Finished
 
 
 @click.command(
@@ -115,7 +115,7 @@ def run(
     out: Path | None,
     resume: Path | None,
     base_model: str | None,
-    report: Report,
+    report: EventHandler,
 ) -> Finished:
     """Starts or resumes a run with Ctrl-C handled."""
     from charloom.training import start  # PyTorch is imported behind it: not before the arguments are known to be right

@@ -14,7 +14,7 @@ from charloom.errors import SettingsError, TextError
 from charloom.files import replace_file
 from charloom.model import Model
 from charloom.presets import over, with_preset
-from charloom.training.events import Event, Finished, Report, Sample, Validation
+from charloom.training.events import Event, EventHandler, Finished, Sample, Validation
 from charloom.training.start import Stop, start
 
 
@@ -81,7 +81,7 @@ class Lesson:
     folder: Path
     values: Mapping[str, Any]
     say: Callable[[str], None]
-    report: Report
+    report: EventHandler
     stop: Stop
 
     def train(

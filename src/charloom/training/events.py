@@ -138,4 +138,4 @@ class Finished(Event):
     predictions: int = 0
 
 
-Report = Callable[[Event], None]
+EventHandler = Callable[[Event], None]

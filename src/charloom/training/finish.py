@@ -13,7 +13,7 @@ from charloom.evaluation.baselines import guesses
 from charloom.evaluation.static import measure
 from charloom.score import Score
 from charloom.training.curve import read_curve
-from charloom.training.events import Finished, Notice, Report
+from charloom.training.events import EventHandler, Finished, Notice
 from charloom.training.layouts import QUICK_VALIDATION, Layouts
 from charloom.training.run_folder import RunFolder, RunState
 from charloom.training.verdict import Outcome, verdict
@@ -21,7 +21,7 @@ from charloom.training.weights import trained_model
 
 
 def finish(
-    engine: Engine, layouts: Layouts, run: RunFolder, state: RunState, emit: Report, watch: Callable[[], None]
+    engine: Engine, layouts: Layouts, run: RunFolder, state: RunState, emit: EventHandler, watch: Callable[[], None]
 ) -> Finished:
     """Writes `best/` once more, with the losses of its weights over the whole splits; the engine then has them too.
 
@@ -62,7 +62,9 @@ def finish(
     return _useful(finished, outcome)
 
 
-def _whole(name: str, engine: Engine, batches: Batches | None, emit: Report, watch: Callable[[], None]) -> Score | None:
+def _whole(
+    name: str, engine: Engine, batches: Batches | None, emit: EventHandler, watch: Callable[[], None]
+) -> Score | None:
     """The score of a whole split, if there is one and it is finite."""
     score = measure(engine, batches, watch=watch) if batches else None
     if score and not math.isfinite(score.nats):
@@ -82,7 +84,7 @@ def _useful(finished: Finished, outcome: Outcome | None) -> Finished:
 
 
 def _outcome(
-    layouts: Layouts, run: RunFolder, state: RunState, seen: Score | None, unseen: Score | None, emit: Report
+    layouts: Layouts, run: RunFolder, state: RunState, seen: Score | None, unseen: Score | None, emit: EventHandler
 ) -> Outcome | None:
     """What the verdict is about; None without a curve, or without a score on both sides."""
     curve, damaged = read_curve(run.log_file)

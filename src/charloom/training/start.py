@@ -21,7 +21,7 @@ from charloom.data.texts import Texts
 from charloom.data.vocabulary import Vocabulary
 from charloom.engines.engine import Engine, EngineChoice, choose_engine, open_engine, slower_than_asked
 from charloom.errors import ModelError, SettingsError
-from charloom.training.events import Event, Finished, Notice, Planned, Report, Started
+from charloom.training.events import Event, EventHandler, Finished, Notice, Planned, Started
 from charloom.training.finetune import adapt, settings_like
 from charloom.training.first_model import first_model
 from charloom.training.layouts import Layouts, training_layout
@@ -35,7 +35,12 @@ TextSource = Sequence[str] | Texts
 
 
 def start(
-    source: TextSource, values: Mapping[str, Any], out: Path | None, base_model: str | None, report: Report, stop: Stop
+    source: TextSource,
+    values: Mapping[str, Any],
+    out: Path | None,
+    base_model: str | None,
+    report: EventHandler,
+    stop: Stop,
 ) -> Finished:
     """A new run on a text, to the end of its budget.
 
@@ -101,7 +106,7 @@ def _prepared(
     return dataset, layouts, adapt(asked.base, model, notice) if asked.base else model
 
 
-def plan_only(source: TextSource, values: Mapping[str, Any], base_model: str | None, report: Report) -> Planned:
+def plan_only(source: TextSource, values: Mapping[str, Any], base_model: str | None, report: EventHandler) -> Planned:
     """What `start` would choose for this text; nothing is left behind.
 
     Raises:
@@ -124,7 +129,7 @@ def plan_only(source: TextSource, values: Mapping[str, Any], base_model: str | N
         return plan(asked.chosen, settings, dataset, training_layout(dataset, settings, notice))[0]
 
 
-def resume(folder: Path, budgets: Mapping[str, Any], report: Report, stop: Stop) -> Finished:
+def resume(folder: Path, budgets: Mapping[str, Any], report: EventHandler, stop: Stop) -> Finished:
     """Goes on with a run, exactly as if it had never stopped.
 
     Args:
@@ -156,7 +161,7 @@ def resume(folder: Path, budgets: Mapping[str, Any], report: Report, stop: Stop)
         return trainer.train()
 
 
-def _report_start(run: RunFolder, engine: Engine, dataset: Dataset, state: RunState, report: Report) -> None:
+def _report_start(run: RunFolder, engine: Engine, dataset: Dataset, state: RunState, report: EventHandler) -> None:
     """Says that training begins, in the log too."""
     sizes = state.model.architecture
     started = Started(

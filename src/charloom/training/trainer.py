@@ -17,7 +17,7 @@ from charloom.engines.engine import Engine, State
 from charloom.errors import Interrupted, TrainingError
 from charloom.evaluation.static import measure
 from charloom.training import budget
-from charloom.training.events import Event, Finished, Notice, Report, Sample, Step, Validation
+from charloom.training.events import Event, EventHandler, Finished, Notice, Sample, Step, Validation
 from charloom.training.finish import finish
 from charloom.training.layouts import QUICK_VALIDATION, Layouts
 from charloom.training.run_folder import RunFolder, RunState
@@ -53,7 +53,7 @@ class Trainer:
         layouts: Layouts,
         run: RunFolder,
         state: RunState,
-        report: Report,
+        report: EventHandler,
         stop: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
