@@ -49,14 +49,12 @@ def start(
         values: settings by their flat names; the others have their defaults.
         out: the run folder; by default `runs/<corpus>-<n>`.
         base_model: the folder of a model to fine-tune.
-        report: called with every event.
-        stop: asked after every step; true ends the run with everything saved.
+        report, stop: called with every event; called after every step, true ends the run with everything saved.
 
     Raises:
         CharloomError: for every mistake that a person can make.
-        Interrupted: if asked to stop; everything is saved.
-        KeyboardInterrupt: on Ctrl-C. Before the first step nothing is left behind; after it the run can be resumed from
-            its last checkpoint.
+        Interrupted: if `stop` returned true; everything is saved.
+        KeyboardInterrupt: on Ctrl-C; after the first step the run can be resumed from its last checkpoint.
     """
     events: list[Event] = []  # for the log; they begin before there is a run folder
 
@@ -64,9 +62,7 @@ def start(
         events.append(event)
         report(event)
 
-    asked = _asked(values, base_model)
-    if slower := slower_than_asked(asked.settings.training, asked.settings.model.cell):
-        tell(Notice(slower))
+    asked = _asked(values, base_model, tell)
     corpus = open_corpus(source, asked.settings.text, lambda text: tell(Notice(text)))
     about = _about(source, base_model)
     with RunFolder.create(out, corpus.name, asked.settings, about) as run, run.abandoned_on_error():
@@ -116,7 +112,7 @@ def plan_only(source: TextSource, values: Mapping[str, Any], base_model: str | N
     def notice(text: str) -> None:
         report(Notice(text))
 
-    asked = _asked(values, base_model)
+    asked = _asked(values, base_model, report)
     settings = asked.settings
     if not plans(asked.chosen, settings):
         raise SettingsError(
@@ -201,8 +197,8 @@ class Asked:
         return self.base.vocabulary if self.base else None
 
 
-def _asked(values: Mapping[str, Any], base_model: str | None) -> Asked:
-    """Checks all that can be checked before the text is read, which may take long.
+def _asked(values: Mapping[str, Any], base_model: str | None, report: EventHandler) -> Asked:
+    """Checks all that can be checked before the text is read, which may take long. Reports a slow engine.
 
     Raises:
         CharloomError: for a setting, a base model or an engine that cannot be used.
@@ -210,6 +206,8 @@ def _asked(values: Mapping[str, Any], base_model: str | None) -> Asked:
     model = load_model(base_model) if base_model else None
     settings = settings_like(model, values) if model else Settings.from_flat(values)
     engine = choose_engine(settings.training, settings.model.cell)
+    if slower := slower_than_asked(settings.training, settings.model.cell):
+        report(Notice(slower))
     return Asked(settings, frozenset([*values, *(ModelSettings.model_fields if model else ())]), model, engine)
 
 
