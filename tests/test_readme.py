@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
+
+from charloom.cli.main import cli
 
 pytestmark = pytest.mark.processor
 
@@ -25,7 +29,21 @@ def test_the_python_example_runs(tmp_path: Path, corpus: str) -> None:
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert re.search(r"\d\.\d\d bits per character, \d+% guessed right\n", done.stdout)
-    assert re.search(r"0 ['\"].*['\"] length\n", done.stdout)
+    assert (tmp_path / "my-model" / "config.json").exists()
+
+
+def test_its_commands_have_the_flags_that_it_names():
+    """Catches a flag or a command that has another name now."""
+    text = README.read_text(encoding="utf-8")
+    blocks = "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
+    found = re.findall(r"`(charloom [a-z][^`]*)`", text) + re.findall(r"^(charloom [^#\n]+)", blocks, re.MULTILINE)
+    assert len(found) > 25
+    for line in found:
+        _, name, *arguments = shlex.split(line)
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None, line
+        known = {flag for parameter in command.params for flag in parameter.opts}
+        assert {word for word in arguments if word.startswith("--") and word != "--help"} <= known, line
 
 
 def test_advice_to_install_names_packages_that_an_index_has():
