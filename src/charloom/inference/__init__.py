@@ -1,1 +1,1 @@
-"""Model folder and prompt in, characters out: on NumPy alone, with every state a value."""
+"""Generates text from a model folder and a prompt. It needs NumPy only, and every state is a value."""

@@ -1,4 +1,4 @@
-"""Text for programs on asyncio: each update of a scheduler runs in a thread, so the event loop never waits for one."""
+"""Text for programs on asyncio. Each update of a scheduler runs in a thread, so it does not block the event loop."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from charloom.inference.scheduler import NOTHING_TO_CHOOSE, Scheduler
 async def texts(open_scheduler: Callable[[], Scheduler], request: Request) -> AsyncGenerator[str, None]:
     """The text of a request, in chunks as they are made.
 
-    Nothing runs between two chunks. So the work ends where the caller leaves the loop or its task is cancelled, at the
-    latest with the update that is in progress (about 40 ms).
+    Nothing runs between two chunks. So the work ends when the caller leaves the loop or its task is cancelled. An
+    update that is in progress finishes first (about 40 ms).
 
     Args:
-        open_scheduler: makes a scheduler that only this call uses; it runs in a thread, because it may pack weights.
-        request: the only one.
+        open_scheduler: makes a scheduler that only this call uses. It runs in a thread, because it may pack weights.
+        request: the only request of this scheduler.
 
     Raises:
         ModelError: if no token can be chosen.

@@ -1,4 +1,6 @@
-"""The choice of a backend: the kernels where they fit, else NumPy. Either gives the same text, but for rounding."""
+"""The choice of a backend: the kernels if they can compute the network, else NumPy. Both give the same text within
+rounding.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,11 @@ from charloom.inference.weights import InferenceWeights
 Precision = Literal["auto", "fp32", "bf16", "int8"]
 
 AUTO: Precision = "fp32"
-"""The precision that `auto` takes: the model itself, to the last bit that matters.
+"""The precision that `auto` takes: the parameters as they were trained.
 
-A seed then means the same text with and without kernels, on every processor and in every version, and the model
-generates with the numbers that its score was measured with. bfloat16 and 8 bits change bits per character by less than
-0.0005 and 0.002 (benchmarks/precision.py), which no reader sees. Their texts differ after a few hundred characters.
+So a seed gives the same text with and without kernels, on every processor and in every version. The model generates
+with the numbers that its score was measured with. bfloat16 and int8 change bits per character by less than 0.0005 and
+0.002 (benchmarks/precision.py). No reader sees that, but the texts differ after a few hundred characters.
 """
 
 
@@ -26,7 +28,7 @@ def open_backend(weights: InferenceWeights, precision: Precision) -> Backend:
     """The fastest backend that computes this network in this precision.
 
     Raises:
-        SettingsError: for a precision that only the kernels have, where they are missing or cannot take this network.
+        SettingsError: if only the kernels have this precision, and they are missing or cannot compute this network.
     """
     native = kernels.chosen()
     precision = AUTO if precision == "auto" else precision

@@ -17,21 +17,23 @@ SEPARATOR_TEXTS: dict[RecordKind, str] = {
     "paragraph": "\n\n",
     "file": "\n\n",
 }
-"""What stands between two generated records of a kind."""
+"""The text between two generated records of each kind."""
 
 FinishReason = Literal["length", "records", "stop", "cancelled", "error"]
-"""Why a sequence ended: enough characters or records, a stop string, its client, or no token that could be chosen."""
+"""Why a sequence ended: enough characters or records, a stop string, cancelled by its client, or an error because no
+token could be chosen.
+"""
 
 
 class Detokenizer:
     """The text of one sequence, token by token.
 
     Args:
-        vocabulary: gives the tokens' meaning; bytes wait until their character is whole.
-        separator_text: what the separator between two records becomes; its characters count.
-        length: characters after which the text ends; None for no such end.
-        records: records after which the text ends, without a separator after the last; None for no such end.
-        stop: strings before which the text ends.
+        vocabulary: gives the meaning of the tokens. Bytes are stored until their character is complete.
+        separator_text: replaces the separator between two records; its characters count.
+        length: the text ends after this number of characters; None sets no limit.
+        records: the text ends after this number of records, without a separator after the last; None sets no limit.
+        stop: the text ends before any of these strings.
     """
 
     def __init__(
@@ -54,13 +56,15 @@ class Detokenizer:
 
     @property
     def left(self) -> int:
-        """Characters until the text ends: it takes as many tokens or more. Very many, where no length was asked for."""
+        """The number of characters that may still come. The text needs at least as many tokens. Very large without a
+        `length`.
+        """
         return 0 if self.finish_reason else self._left
 
     def take(self, tokens: list[int]) -> tuple[str, int]:
-        """The text that is certain once these tokens have come, up to its end, and how many of them it took.
+        """(the text that these tokens make final, up to the end of the text; how many of them were used).
 
-        Characters without a stop string are joined at once, which is five times as fast.
+        Without stop strings, characters are joined in one call, which is five times as fast.
         """
         if self._is_plain and self._separator_id not in tokens:
             tokens = tokens[: self.left]
@@ -73,7 +77,7 @@ class Detokenizer:
         return text, len(tokens)
 
     def push(self, token: int) -> str:
-        """The text that is certain once this token has come; nothing once the text has ended."""
+        """The text that this token makes final; empty after the end of the text."""
         text = ""
         for character in self._decoder.push(token):
             if self.finish_reason:

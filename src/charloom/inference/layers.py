@@ -2,10 +2,10 @@
 
 One step of a small network is bound by the number of NumPy calls, so the weights are rearranged once:
 
-- transposed, so that a row of hidden values multiplies them as they lie in memory;
-- the rows of sigmoid gates are halved (exact in floating point) and moved to the front, as `cells.sigmoid` needs them:
-  one tanh serves all gates, one product and one sum all sigmoids;
-- biases are merged, where the cell allows it.
+- transposed, so that a row of hidden values multiplies them in memory order;
+- rows of sigmoid gates are halved (exact in floating point) and moved to the front, as `cells.sigmoid` needs them. Then
+  one tanh serves all gates, and one product and one sum serve all sigmoids;
+- biases are merged, if the cell allows it.
 
 Shapes: B sequences, T steps, X a layer's input size, H hidden, G gates times H (1 rnn, 3 gru, 4 lstm).
 """
@@ -22,9 +22,9 @@ from charloom.cells import Floats, gru_step, lstm_step, merged_biases, rnn_step,
 
 
 class Layer:
-    """One recurrent layer, its weights rearranged: sigmoid gates first and halved, then the rest.
+    """One recurrent layer with rearranged weights: first the sigmoid gates, halved, then the others.
 
-    order: the gates' places in PyTorch's layout, in our order; sigmoids: how many of them are sigmoids.
+    order: the position in PyTorch's layout of each gate in our order; sigmoids: the number of sigmoid gates.
     """
 
     order: tuple[int, ...] = (0,)
@@ -36,26 +36,26 @@ class Layer:
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         self.weight_GX, self.recurrent_GH, *self._given = (parameters[f"rnn.{name}_l{number}"] for name in names)
 
-    # rearranged at their first use by NumPy: the kernels take the parameters as they are
+    # Rearranged when NumPy first uses them: the kernels take the parameters unchanged.
 
     @cached_property
     def weight_XG(self) -> Floats:
-        """What multiplies a layer's input."""
+        """The weights of a layer's input."""
         return np.ascontiguousarray(self._arrange(self.weight_GX).T)
 
     @cached_property
     def recurrent_HG(self) -> Floats:
-        """What multiplies its own hidden values."""
+        """The weights of the layer's own hidden values."""
         return np.ascontiguousarray(self._arrange(self.recurrent_GH).T)
 
     @cached_property
     def bias_G(self) -> Floats:
-        """What is added to the input product."""
+        """The bias of the input product."""
         return merged_biases(self.cell, *map(self._arrange, self._given))[0]
 
     @cached_property
     def hidden_H(self) -> Floats | None:
-        """What is added to the hidden product only, if anything."""
+        """The bias of the hidden product alone, or None."""
         return merged_biases(self.cell, *map(self._arrange, self._given))[1]
 
     def _arrange(self, parameter: Floats) -> Floats:
@@ -64,11 +64,11 @@ class Layer:
         return gates.reshape(parameter.shape)
 
     def inputs(self, x: Floats) -> Floats:
-        """The input products, which do not depend on the recurrence: [..., X] to [..., G]."""
+        """The input products, [..., X] to [..., G]. They do not depend on the recurrence."""
         return x @ self.weight_XG + self.bias_G
 
     def run(self, inputs_TBG: Floats, h_BH: Floats, c_BH: Floats) -> tuple[Floats, Floats]:
-        """All steps of a block: h_TBH, and c_BH after the last."""
+        """All steps of a block: h_TBH, and c_BH after the last step."""
         h_TBH = np.empty((*inputs_TBG.shape[:2], self.hidden), inputs_TBG.dtype)
         c_BH = c_BH.copy()
         for inputs_BG, h_out in zip(inputs_TBG, h_TBH, strict=True):
@@ -77,7 +77,7 @@ class Layer:
         return h_TBH, c_BH
 
     def advance(self, inputs_BG: Floats, h_BH: Floats, c_BH: Floats, h_out: Floats, c_out: Floats) -> None:
-        """One step, written into h_out and, for lstm, c_out, which may be c_BH itself; other cells leave c alone."""
+        """One step. Writes h_out and, for an LSTM, c_out, which may be c_BH itself. Other cells do not change c."""
         raise NotImplementedError
 
 
@@ -92,7 +92,7 @@ class RnnLayer(Layer):
 
 
 class LstmLayer(Layer):
-    """`cells.lstm_step`, with the gates in memory as i, f, o, g."""
+    """`cells.lstm_step`, with the gates in memory in the order i, f, o, g."""
 
     order = (0, 1, 3, 2)
     sigmoids = 3
@@ -109,7 +109,7 @@ class LstmLayer(Layer):
 
 
 class GruLayer(Layer):
-    """`cells.gru_step`, with the gates in memory as r, z, n, which is PyTorch's order too."""
+    """`cells.gru_step`, with the gates in memory in PyTorch's order r, z, n."""
 
     order = (0, 1, 2)
     sigmoids = 2
@@ -132,11 +132,11 @@ LAYERS: dict[str, type[Layer]] = {"rnn": RnnLayer, "lstm": LstmLayer, "gru": Gru
 
 
 def rows_times(x_BX: Floats, weight_XG: Floats) -> Floats:
-    """x_BX @ weight_XG, each row's product on its own, in one NumPy call.
+    """x_BX @ weight_XG, with a separate product for each row, in one NumPy call.
 
-    BLAS rounds the product of a matrix and a matrix differently from that of a vector and a matrix. At a near tie in
-    sampling two sequences would then differ. So a row is bit for bit the same alone and in any batch. At 16 rows that
-    takes 2 to 3 times as long as a matrix product (H 128 to 512, on two cores with AVX-512).
+    BLAS rounds the product of a matrix and a matrix differently from the product of a vector and a matrix. At a near
+    tie, sampling could then choose another token. With separate products, a row is bit for bit the same alone and in
+    any batch. 16 rows take 2 to 3 times as long as a matrix product (H 128 to 512, on two cores with AVX-512).
     """
     if len(x_BX) == 1:
         return x_BX @ weight_XG

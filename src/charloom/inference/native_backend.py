@@ -1,4 +1,4 @@
-"""The fast backend: reading, steps and choices in C++ (`charloom/kernels/inference/`). Twin of `numpy_backend.py`.
+"""The fast backend: prompts, steps and sampling in C++ (`charloom/kernels/inference/`). Twin of `numpy_backend.py`.
 
 Shapes: B rows, S steps, T tokens of a prompt, L layers, H hidden, V vocabulary size, X a layer's input size, G gates
 times H, N log-probabilities.
@@ -20,13 +20,13 @@ from charloom.inference.weights import InferenceWeights
 from charloom.kernels import thread_count
 
 READ_TOKENS = 2**16
-"""Most tokens of a prompt that one call reads: each call copies and checks those that it is given."""
+"""Most tokens of a prompt that one call reads: each call copies and checks its tokens."""
 
 
 def fits(weights: InferenceWeights) -> bool:
-    """Whether the kernels compute this network as NumPy would: they know float32 alone.
+    """Whether the kernels compute this network as NumPy would. They accept float32 only.
 
-    Their sigmoid and tanh have a value for NaN too, so a network that diverged is left to NumPy, which says so.
+    Their sigmoid and tanh return a number for NaN too. So NumPy computes a network that diverged, and reports it.
     """
     return weights.dtype == np.float32 and all(map(_finite, weights.parameters.values()))
 
@@ -38,8 +38,8 @@ class NativeBackend:
         module: a variant of the kernels.
         weights: finite float32 numbers.
         precision: `fp32`, `bf16` or `int8`.
-        threads: at most so many, None being all cores; the text does not depend on it.
-        tiles: whether AMX may multiply where there are many rows; nor does the text depend on that.
+        threads: the most threads to use; None is all cores. The text does not depend on it.
+        tiles: whether AMX may multiply if there are many rows. The text does not depend on it.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class NativeBackend:
         return NativeBatch(self._module, self._module.DecodingBatch(self._packed, self._threads))
 
     def _joined(self, state: State) -> Any:
-        """A batch of the kernels with these states, of which nothing is generated."""
+        """A batch of the kernels with these states, which generates nothing."""
         batch = self._module.DecodingBatch(self._packed, self._threads)
         row, nothing = self._module.Row(), np.empty(0, np.int64)
         for number in range(state.h_LBH.shape[1]):
@@ -100,7 +100,7 @@ class NativeBackend:
         return batch
 
     def _state(self, batch: Any, rows: int) -> State:
-        """The states of so many rows."""
+        """The states of the first `rows` rows."""
         shape = (rows, self._architecture.layers, self._architecture.hidden)
         h_BLH, c_BLH = np.empty(shape, np.float32), np.empty(shape, np.float32)
         for row in range(rows):
@@ -114,7 +114,7 @@ class NativeBatch:
 
     def __init__(self, module: ModuleType, batch: Any) -> None:
         self._module, self._batch = module, batch
-        self._logprobs: list[int | None] = []  # what each row asks for
+        self._logprobs: list[int | None] = []  # the number that each row asks for
 
     def join(self, row: Row, recent: Integers, state: State) -> None:
         """See `DecodingBatch.join`."""
@@ -141,7 +141,7 @@ class NativeBatch:
 
 
 def native_row(module: ModuleType, row: Row, token: int) -> Any:
-    """A row as the kernels take it: every filter has a value that lets all tokens through."""
+    """A row in the form that the kernels take. A filter that is off has the value that lets all tokens through."""
     sampling, made = row.sampling, module.SamplingParameters()
     made.temperature = sampling.temperature
     made.top_k = min(sampling.top_k or 0, 2**31 - 1)
@@ -159,8 +159,9 @@ def native_row(module: ModuleType, row: Row, token: int) -> Any:
 
 
 def _layer(weights: InferenceWeights, number: int) -> tuple[Floats | None, Floats, Floats, Floats | None]:
-    """A layer's weights in PyTorch's layout: input, recurrent, a row of inputs for each token or one for all, GRU's n
-    gate's hidden bias.
+    """A layer's weights in PyTorch's layout: input, recurrent, table, and the hidden bias of GRU's n gate.
+
+    The table has a row of inputs for each token, or one row of biases.
     """
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     weight_GX, recurrent_GH, *biases = (weights.parameters[f"rnn.{name}_l{number}"] for name in names)
@@ -172,7 +173,7 @@ def _layer(weights: InferenceWeights, number: int) -> tuple[Floats | None, Float
 
 
 def _arrays(state: State, row: int) -> tuple[Floats, Floats]:
-    """h_LH and c_LH of a row; where there is no c, h once more, which nobody reads."""
+    """h_LH and c_LH of a row. Without c, h takes its place, and nothing reads it."""
     h_LH = np.ascontiguousarray(state.h_LBH[:, row])
     return h_LH, h_LH if state.c_LBH is None else np.ascontiguousarray(state.c_LBH[:, row])
 

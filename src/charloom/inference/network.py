@@ -1,11 +1,11 @@
-"""The forward pass in NumPy: token ids and a state in, logits and the next state out.
+"""The forward pass in NumPy: from token ids and a state to logits and the next state.
 
-The first layer's input product and biases depend only on the token, so they become a table with a row a token: one
-step starts with a gather, whatever the input is.
+The first layer's input product and biases depend only on the token. So they become a table with one row for each token,
+and a step begins with a gather, for every kind of input.
 
 Independent records: the separator, `reset_id`, is always read from the zero state.
 
-A row of `step` is bit for bit the same in every batch: `rows_times` says how and at what cost.
+A row of `step` is bit for bit the same in every batch. `rows_times` explains how, and the cost.
 
 Shapes: B sequences, T steps, V vocabulary size, E input size, H hidden, L layers, G gates times H
 (1 rnn, 3 gru, 4 lstm).
@@ -25,14 +25,14 @@ from charloom.inference.rows import State
 from charloom.inference.weights import InferenceWeights
 
 BLOCK_LIMIT = 2**20
-"""Most numbers in one tensor while a sequence is read: 4 MiB in float32, about a core's second-level cache."""
+"""Most numbers in one tensor while a sequence is read: 4 MiB in float32, about the size of a second-level cache."""
 
 
 class InferenceNetwork:
-    """A network ready to run; nothing in it changes, so threads may share it.
+    """A network for inference. Nothing in it changes, so threads may share it.
 
     Args:
-        weights: what it computes with.
+        weights: the parameters.
     """
 
     def __init__(self, weights: InferenceWeights) -> None:
@@ -50,7 +50,7 @@ class InferenceNetwork:
 
     @cached_property
     def _table_VG(self) -> Floats:
-        """The first layer's inputs for every token."""
+        """The first layer's input products for every token."""
         first = self.layers[0]
         return (
             first.weight_XG + first.bias_G
@@ -59,15 +59,15 @@ class InferenceNetwork:
         )
 
     def initial_state(self, batch: int) -> State:
-        """All zeros for so many sequences."""
+        """The zero state of `batch` sequences."""
         zeros_LBH = np.zeros((self.architecture.layers, batch, self.architecture.hidden), self.dtype)
         return self._state(zeros_LBH, zeros_LBH)
 
     def step(self, ids_B: Integers, state: State) -> tuple[Floats, State]:
-        """One token further.
+        """One step with one token of each sequence.
 
         Returns:
-            logits_BV of the next token, an array of the caller's own, and the next state.
+            logits_BV of the next token, in a new array, and the next state.
         """
         state = self._before(ids_B, state)
         c_LBH = state.memory
@@ -83,7 +83,7 @@ class InferenceNetwork:
         return logits_BV, self._state(h_out, c_out)
 
     def sequence(self, ids_BT: Integers, state: State) -> tuple[Floats, State]:
-        """Many tokens at once: logits_BTV after each of them, and the state after the last."""
+        """Many tokens in one call: logits_BTV after each token, and the state after the last."""
         logits_BTV = np.empty((*ids_BT.shape, self.architecture.vocabulary_size), self.dtype)
         done = 0
         for top_TBH, after in self._hidden(ids_BT, state):
@@ -92,9 +92,9 @@ class InferenceNetwork:
         return logits_BTV, state
 
     def states(self, ids_BT: Integers, state: State) -> Iterator[tuple[int, State]]:
-        """Reads these tokens, whose logits nobody needs, a block at a time: how many steps it has, and the state after.
+        """Reads these tokens block by block, without logits: the number of steps of each block, and the state after it.
 
-        Where a block ends depends on the place in ids_BT alone, so reading may be interrupted after any of them.
+        The ends of blocks depend only on ids_BT, so reading may stop after any block.
         """
         for top_TBH, after in self._hidden(ids_BT, state):
             yield len(top_TBH), after
@@ -102,7 +102,7 @@ class InferenceNetwork:
     def _hidden(self, ids_BT: Integers, state: State) -> Iterator[tuple[Floats, State]]:
         """The top layer's h_TBH and the state after it, block by block.
 
-        In a layer, the input products of all steps come first, as one; only the recurrence takes its steps in turn.
+        A layer computes the input products of all steps first, as one product. Only the recurrence runs step by step.
         """
         for start, stop in pairwise(self._cuts(ids_BT)):
             state = self._before(ids_BT[:, start], state)
@@ -117,7 +117,7 @@ class InferenceNetwork:
             yield below_TBG, state
 
     def _cuts(self, ids_BT: Integers) -> list[int]:
-        """Where blocks begin and end: none is too large, and every `reset_id` begins a block."""
+        """The bounds of the blocks. No block exceeds BLOCK_LIMIT, and every `reset_id` begins a block."""
         batch, length = ids_BT.shape
         steps = max(1, BLOCK_LIMIT // max(1, batch * self._widest))
         resets = (
@@ -128,7 +128,7 @@ class InferenceNetwork:
         return sorted({*range(0, length, steps), *resets, length})
 
     def _before(self, ids_B: Integers, state: State) -> State:
-        """The state from which these tokens are read."""
+        """The state before these tokens: zero in the rows that read `reset_id`."""
         if self._weights.reset_id is None or not (anew_B := ids_B == self._weights.reset_id).any():
             return state
         h_LBH = np.where(anew_B[:, None], 0, state.h_LBH)
@@ -138,7 +138,7 @@ class InferenceNetwork:
         return State(h_LBH, c_LBH if self.architecture.cell == "lstm" else None)
 
     def _first(self, ids: Integers) -> Floats:
-        """The first layer's inputs for ids of any shape: [...] to [..., G]."""
+        """The first layer's input products for ids of any shape: [...] to [..., G]."""
         if self._weights.tabled:
             return self._table_VG.take(ids, axis=0)
         assert self._weights.features_VE is not None

@@ -1,4 +1,4 @@
-"""The network's own distribution of the token after a text: before any sampling parameter.
+"""The network's own distribution of the token after a text, before any sampling parameter.
 
 Shapes: T tokens, V vocabulary size.
 """
@@ -18,9 +18,9 @@ from charloom.inference.scheduler import NOTHING_TO_CHOOSE
 
 
 def next_token(backend: Backend, vocabulary: Vocabulary, ids_T: Integers) -> dict[str, float]:
-    """Each token of the vocabulary, as `Vocabulary.strings` names it, and its probability; the most probable first.
+    """The probability of each token by its name in `Vocabulary.strings`, the most probable first.
 
-    Without ids, the tokens that stand for text are equally probable, as where a text begins without a prompt.
+    Without ids, all tokens that stand for text are equally probable: a text without a prompt begins in this way.
 
     Raises:
         ModelError: if the network's output is not finite.
@@ -28,7 +28,7 @@ def next_token(backend: Backend, vocabulary: Vocabulary, ids_T: Integers) -> dic
     probabilities_V = _probabilities(backend, ids_T) if len(ids_T) else _even(vocabulary)
     found: dict[str, float] = {}
     for string, probability in zip(vocabulary.strings, probabilities_V.tolist(), strict=True):
-        found[string] = found.get(string, 0.0) + probability  # a text may hold U+FFFD, the string of the unknown token
+        found[string] = found.get(string, 0.0) + probability  # a text may contain U+FFFD, the unknown token's string
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 

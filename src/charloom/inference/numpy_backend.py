@@ -1,4 +1,4 @@
-"""The plain backend: a step of the network in NumPy, then a choice for each row. Twin of `native_backend.py`.
+"""The plain backend in NumPy: a step of the network, then sampling for each row. Twin of `native_backend.py`.
 
 Shapes: B rows, S steps, T tokens of a prompt, V vocabulary size, N log-probabilities.
 """
@@ -18,7 +18,7 @@ from charloom.inference.sampling import Doubles, choose, forbid_ngrams, log_prob
 from charloom.inference.weights import InferenceWeights
 
 READ_TOKENS = 32
-"""Tokens of a prompt that are read before the clock is asked again: 0.1 s in a network of three layers of 512 units."""
+"""Tokens of a prompt between two reads of the clock: 0.1 s in a network of three layers of 512 units."""
 
 
 class NumpyBackend:
@@ -28,7 +28,7 @@ class NumpyBackend:
         self._network = InferenceNetwork(weights)
 
     def with_threads(self, threads: int | None) -> NumpyBackend:
-        """Itself: it has one thread."""
+        """This backend itself, which has one thread."""
         return self
 
     def initial_state(self) -> State:
@@ -36,7 +36,7 @@ class NumpyBackend:
         return self._network.initial_state(1)
 
     def read(self, ids_T: Integers, state: State, seconds: float) -> tuple[int, State]:
-        """See `Backend.read`. NumPy multiplies each step of one sequence by itself, so any may be the last."""
+        """See `Backend.read`. NumPy computes each step separately, so a chunk may end after any step."""
         end, done = time.monotonic() + seconds, 0
         while done < len(ids_T):
             for count, after in self._network.states(ids_T[None, done : done + READ_TOKENS], state):
@@ -98,7 +98,7 @@ class NumpyBatch:
         return Decoded(np.stack(tokens, axis=1), np.stack(logprobs, axis=1), np.stack(top_ids, axis=1))
 
     def _choose(self, logits_BV: Floats) -> Integers:
-        """ids_B; rows with the same sampling parameters are chosen together. Changes the logits."""
+        """ids_B. Rows with the same sampling parameters are sampled together. Changes the logits."""
         ids_B = np.empty(len(self._rows), np.intp)
         uniform_B = np.array([next(row.random) for row in self._rows])
         alike: dict[int, list[int]] = {}
@@ -113,7 +113,7 @@ class NumpyBatch:
         return ids_B
 
     def _log_probabilities(self, logits_BV: Floats, ids_B: Integers, top: int) -> tuple[Doubles, Integers]:
-        """[B, 1 + N] and ids_BN of `Decoded`, as far as a row asks for them and has a token."""
+        """[B, 1 + N] and ids_BN of `Decoded`, for rows that ask for them and have a token."""
         logprobs, ids_BN = np.zeros((len(ids_B), 1 + top)), np.zeros((len(ids_B), top), np.intp)
         for number, (row, token) in enumerate(zip(self._rows, ids_B.tolist(), strict=True)):
             if (wanted := row.row.logprobs) is not None and token >= 0:
@@ -123,7 +123,7 @@ class NumpyBatch:
 
 
 class _DecodingRow:
-    """A row, the token that it reads next, its random numbers, and the last tokens that its filters see."""
+    """A row with its next input token, its random stream, and the last tokens that its filters use."""
 
     def __init__(self, row: Row, recent: Integers) -> None:
         self.row, self.token = row, int(recent[-1])
@@ -131,7 +131,7 @@ class _DecodingRow:
         self._tokens = deque(recent.tolist(), maxlen=row.sampling.history)
 
     def forbid(self, logits_V: Floats) -> None:
-        """The filters that only this row's tokens decide, in place."""
+        """Applies, in place, the filters that depend on this row's tokens."""
         sampling, tokens = self.row.sampling, [*self._tokens]
         if sampling.penalised:
             penalise(logits_V, tokens[-sampling.penalised :], sampling.repetition_penalty)
@@ -142,6 +142,6 @@ class _DecodingRow:
         logits_V[list(self.row.suppressed)] = -np.inf
 
     def take(self, token: int) -> None:
-        """The row goes on with this token."""
+        """Adds the token to the row: the next step reads it."""
         self.token = token
         self._tokens.append(token)

@@ -1,4 +1,4 @@
-"""Everything that can be asked of a generated text: names, ranges and defaults, checked at the call."""
+"""All options of generation: names, ranges and defaults, checked when the call is made."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from charloom.inference.backend import Precision
 from charloom.inference.sampling import Sampling
 
 MOST_STOP = 100_000
-"""Characters of all stop strings together: their automaton takes 30 MB then."""
+"""Most characters of all stop strings together: their automaton then takes 30 MB."""
 
 MOST_SEQUENCES = 100_000
 """Most sequences of one call of `Model.generate_many`."""
 
 
 class GenerationOptions(Sampling):
-    """Everything that can be asked of a generated text."""
+    """All options of generation."""
 
     length: int | None = Field(None, ge=0, description="characters to generate  [1,000; with `records` no limit]")
     records: int | None = Field(
@@ -62,13 +62,13 @@ class GenerationOptions(Sampling):
 
 
 class Count(Section):
-    """How many texts are asked for."""
+    """The number of texts."""
 
     count: int = Field(1, ge=1, le=MOST_SEQUENCES, description="texts after each prompt")
 
 
 class RequestOptions(TypedDict, total=False):
-    """The keywords of `Model.request`; `GenerationOptions` says what each does."""
+    """The keywords of `Model.request`. `GenerationOptions` explains each."""
 
     temperature: float
     top_k: int | None

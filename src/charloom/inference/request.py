@@ -1,6 +1,6 @@
-"""What is asked of a model: the values that a scheduler takes.
+"""A request for a text: the value that a scheduler takes.
 
-A request names all that its text depends on, so the same request gives the same text, whatever else is generated.
+A request contains everything that its text depends on. So the same request gives the same text, in any batch.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ class Request:
     """One text to generate.
 
     Args:
-        prompt_T: ids that are read before the first token; without any, the first token is drawn evenly from all.
+        prompt_T: ids that are read before the first token. If empty, the first token is drawn uniformly.
         sampling: how each token is chosen.
         seed, index: of the random stream.
-        length: characters after which the text ends; None for no such end.
-        records: whole records after which it ends; None for no such end.
-        stop: strings before which it ends.
-        separator_text: what stands between two records; its characters count.
-        logprobs: how many log-probabilities to give for each token beside its own; None for none at all.
+        length: the text ends after this number of characters; None sets no limit.
+        records: the text ends after this number of whole records; None sets no limit.
+        stop: the text ends before any of these strings.
+        separator_text: the text between two records; its characters count.
+        logprobs: the number of log-probabilities for each token beside its own; None for none.
     """
 
     prompt_T: Integers

@@ -1,4 +1,4 @@
-"""Prompts and options of a user → requests, checked at the call."""
+"""From a user's prompts and options to requests, checked when the call is made."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from charloom.inference.stop_strings import StopStrings
 from charloom.validation import validated
 
 LENGTH = 1000
-"""Characters generated where neither a length nor a number of records is asked for: about half a printed page."""
+"""Characters to generate if neither a length nor a number of records is given: about half a printed page."""
 
 MOST_LENGTH = 10**9
-"""Most characters that `Model.generate` and `generate_many` return in all: they hold them in memory."""
+"""Most characters that one call of `Model.generate` or `generate_many` returns: it keeps them in memory."""
 
 MOST_LOGPROBS = 100
 """Most log-probabilities for each token."""
@@ -29,7 +29,7 @@ MOST_LOGPROBS = 100
 
 @dataclass(frozen=True)
 class RequestBuilder:
-    """Makes the requests to one model. tokenizer: of the model; records: the kind of record that it was trained on."""
+    """Makes the requests to one model. tokenizer: the model's; records: the kind of record that it was trained on."""
 
     tokenizer: Tokenizer
     records: RecordKind
@@ -38,7 +38,7 @@ class RequestBuilder:
         """Checked options, always with a seed.
 
         Raises:
-            SettingsError: for an option out of range, or records of a model without a record separator.
+            SettingsError: if an option is out of range, or records are asked of a model without a record separator.
         """
         asked = validated(GenerationOptions, {"length": length, **options})
         if asked.records is not None and self.tokenizer.vocabulary.separator_id is None:
@@ -49,11 +49,11 @@ class RequestBuilder:
         return asked.model_copy(update={"seed": secrets.randbits(63) if asked.seed is None else asked.seed})
 
     def one(self, prompt: str, asked: GenerationOptions, logprobs: int | None = None) -> Request:
-        """The request for one text; `logprobs` may be more than the vocabulary has.
+        """The request for one text. `logprobs` may exceed the vocabulary size.
 
         Raises:
-            SettingsError: for log-probabilities out of range.
-            UnknownCharacterError: for a character of the prompt that the model does not know.
+            SettingsError: if `logprobs` is out of range.
+            UnknownCharacterError: if the prompt has a character that the model does not know.
         """
         assert asked.seed is not None
         if logprobs is not None and not (type(logprobs) is int and 0 <= logprobs <= MOST_LOGPROBS):
@@ -71,11 +71,11 @@ class RequestBuilder:
         )
 
     def many(self, count: int, prompt: str | Iterable[str], asked: GenerationOptions) -> list[Request]:
-        """So many requests after each prompt, all with an index of their own; first come those of the first prompt.
+        """`count` requests for each prompt, in the order of the prompts. Each request has its own index.
 
         Raises:
-            SettingsError: for too many or no texts, or an index out of range.
-            UnknownCharacterError: for a character of a prompt that the model does not know.
+            SettingsError: if there are too many texts or none, or an index is out of range.
+            UnknownCharacterError: if a prompt has a character that the model does not know.
         """
         prompts = _listed(prompt)
         count = validated(Count, {"count": count}).count
@@ -96,12 +96,12 @@ class RequestBuilder:
 
 
 def _listed(prompt: object) -> list[Any]:
-    """The prompts of a call. What is no string and no list is one prompt, which the tokenizer refuses."""
+    """The prompts of a call. A value that is neither a string nor a list is one prompt, which the tokenizer rejects."""
     return [*prompt] if isinstance(prompt, Iterable) and not isinstance(prompt, str | bytes) else [prompt]
 
 
 def check_memory(asked: GenerationOptions, count: int) -> None:
-    """Checks that so many texts fit in memory.
+    """Checks that `count` texts fit in memory.
 
     Raises:
         SettingsError: for more than `MOST_LENGTH` characters.

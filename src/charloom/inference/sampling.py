@@ -1,8 +1,8 @@
-"""From logits to the next token: pure functions, and random numbers that depend on nothing but their place.
+"""From logits to the next token: pure functions, and random numbers that depend only on their position.
 
-The order is fixed, and that of Hugging Face's `generate`: repetition penalty, n-grams that must not repeat, suppressed
-tokens, temperature, top-k, top-p, min-p, draw. Each filter sees what the one before it left. All but the first three
-keep at least one token.
+The order is fixed, and is the order of Hugging Face's `generate`: repetition penalty, n-grams that must not repeat,
+suppressed tokens, temperature, top-k, top-p, min-p, draw. Each filter gets the result of the one before it. All but the
+first three keep at least one token.
 
 Shapes: B rows, V vocabulary size, N positions.
 """
@@ -22,20 +22,20 @@ from charloom.config import Section
 Doubles = NDArray[np.float64]
 
 COLDEST = 1e-6
-"""Temperatures below are greedy: a logit one float32 rounding behind the highest has no chance left."""
+"""Lower temperatures are greedy: then even a logit one float32 rounding below the highest has probability 0."""
 
 NGRAM_WINDOW = 10_000
-"""Last tokens in which an n-gram is looked for: memory and time of a sequence without an end stay bounded."""
+"""Last tokens in which n-grams are searched. This bounds memory and time for a sequence without an end."""
 
 BLOCK = 256
-"""Random numbers made at once for a sequence: the 10 µs that a generator costs to set up are small beside them."""
+"""Random numbers made in one call for a sequence, so that the 10 µs that set up a generator matter little."""
 
 
 class Sampling(Section):
-    """How the next token is chosen. Names are those of Hugging Face's `generate`.
+    """How the next token is chosen. The names are those of Hugging Face's `generate`.
 
-    The default temperature is 0.8: a small character model puts a little probability on very many wrong letters, and
-    at 1.0 one of them spoils a word now and then; 1.0 is what shows the model's own distribution.
+    The default temperature is 0.8. A small character model gives a little probability to many wrong letters, and at 1.0
+    they sometimes break a word. 1.0 samples the model's own distribution.
     """
 
     temperature: float = Field(
@@ -59,33 +59,33 @@ class Sampling(Section):
 
     @property
     def is_greedy(self) -> bool:
-        """Whether nothing is random."""
+        """Whether sampling does not use random numbers."""
         return self.greedy or self.temperature < COLDEST
 
     @property
     def penalised(self) -> int:
-        """How many of the last tokens the repetition penalty sees; 0 where it is off."""
+        """How many of the last tokens the repetition penalty uses; 0 if it is off."""
         return 0 if self.repetition_penalty == 1 else self.repetition_window
 
     @property
     def history(self) -> int:
-        """How many of the last tokens the filters see: of the prompt and of what was generated."""
+        """How many of the last tokens the filters use, prompt included."""
         return max(self.penalised, 0 if self.no_repeat_ngram_size is None else NGRAM_WINDOW)
 
 
 def choose(logits_BV: Floats, uniform_B: Doubles, sampling: Sampling) -> Integers:
-    """The next token of each row, by temperature, top-k, top-p and min-p.
+    """The next token of each row by temperature, top-k, top-p and min-p.
 
     Args:
-        logits_BV: the network's output; -inf is a token that cannot come.
+        logits_BV: the network's output; -inf forbids a token.
         uniform_B: a number in [0, 1) for each row.
         sampling: of all rows.
 
     Returns:
-        ids_B; with equal logits, greedy takes the lowest id. -1 where a row's highest logit is not finite.
+        ids_B. With equal logits, greedy takes the lowest id. -1 if a row's highest logit is not finite.
     """
     highest_B1 = np.maximum.reduce(logits_BV, axis=-1, keepdims=True)
-    if all(map(math.isfinite, highest_B1[:, 0].tolist())):  # a third of np.isfinite(…).all() at this size
+    if all(map(math.isfinite, highest_B1[:, 0].tolist())):  # three times as fast as np.isfinite(…).all()
         scores_BV = logits_BV.astype(np.float64) - highest_B1
         return _highest(scores_BV) if sampling.is_greedy else draw(np.exp(_filtered(scores_BV, sampling)), uniform_B)
     ids_B = np.full(len(logits_BV), -1)
@@ -95,7 +95,7 @@ def choose(logits_BV: Floats, uniform_B: Doubles, sampling: Sampling) -> Integer
 
 
 def probabilities(logits_BV: Floats, sampling: Sampling) -> Doubles:
-    """probabilities_BV with which `choose` takes each token; each row sums to 1. Highest logits must be finite."""
+    """probabilities_BV with which `choose` takes each token; each row sums to 1. The highest logits must be finite."""
     scores_BV = logits_BV.astype(np.float64)
     scores_BV -= scores_BV.max(axis=-1, keepdims=True)
     if sampling.is_greedy:
@@ -107,7 +107,9 @@ def probabilities(logits_BV: Floats, sampling: Sampling) -> Doubles:
 
 
 def log_probabilities(logits_V: Floats, token: int, top: int) -> tuple[Doubles, Integers]:
-    """ln softmax(logits) of the token and of the `top` highest; and the ids of those, the lowest of equals first."""
+    """ln softmax(logits) of the token and of the `top` most probable tokens; and the ids of those, the lowest of equals
+    first.
+    """
     scores_V = logits_V.astype(np.float64) - logits_V.max()
     scores_V -= np.log(np.exp(scores_V).sum())
     top_ids: Integers = np.argsort(-scores_V, kind="stable")[:top]
@@ -125,7 +127,7 @@ def penalise(logits_V: Floats, tokens: Sequence[int], penalty: float) -> None:
 
 
 def forbid_ngrams(logits_V: Floats, tokens: Sequence[int], size: int) -> None:
-    """Forbids, in place, each token that would complete a sequence of `size` tokens that is among these already.
+    """Forbids, in place, each token that would repeat a sequence of `size` tokens that `tokens` contains.
 
     As Hugging Face's `NoRepeatNGramLogitsProcessor` (Paulus et al. 2017).
     """
@@ -137,7 +139,7 @@ def forbid_ngrams(logits_V: Floats, tokens: Sequence[int], size: int) -> None:
 
 
 def _filtered(scores_BV: Doubles, sampling: Sampling) -> Doubles:
-    """Logits after temperature and every filter that is on; the highest stays where it is."""
+    """Logits after temperature and every filter that is on. The filters do not change the highest logit."""
     if sampling.temperature != 1:
         scores_BV = temperature(scores_BV, sampling.temperature)
     if sampling.top_k is not None:
@@ -155,7 +157,7 @@ def temperature(logits_BV: Doubles, value: float) -> Doubles:
 
 
 def top_k(logits_BV: Doubles, k: int) -> Doubles:
-    """Exactly the k most probable tokens (Fan et al. 2018); among equals at the edge, the lowest ids."""
+    """Exactly the k most probable tokens (Fan et al. 2018). Of equal tokens at the limit, the lowest ids stay."""
     size = logits_BV.shape[1]
     if k >= size:
         return logits_BV
@@ -169,7 +171,7 @@ def top_k(logits_BV: Doubles, k: int) -> Doubles:
 def top_p(logits_BV: Doubles, p: float) -> Doubles:
     """The nucleus: the fewest tokens, most probable first, that reach p together (Holtzman et al. 2019).
 
-    The most probable one always stays; among equals, lower ids come first.
+    The most probable token always stays. Of equal tokens, lower ids come first.
     """
     if p >= 1:
         return logits_BV
@@ -191,19 +193,19 @@ def min_p(logits_BV: Doubles, p: float) -> Doubles:
 
 
 def draw(probabilities_BV: Floats, uniform_B: Doubles) -> Integers:
-    """One token a row by the inverse of the cumulative distribution, in float64.
+    """One token for each row by the inverse of the cumulative distribution, in float64.
 
     Args:
         probabilities_BV: at least 0, some above 0; a row need not sum to 1.
         uniform_B: in [0, 1), float64.
 
     Returns:
-        ids_B: the first token whose cumulative probability exceeds uniform times the row's sum; so never one of
-        probability 0.
+        ids_B: the first token whose cumulative probability exceeds uniform times the row's sum. So a token of
+        probability 0 is never drawn.
     """
     cdf_BV = np.add.accumulate(probabilities_BV, axis=-1, dtype=np.float64)
-    # uniform is at most 1 - 2^-53, which lowers any normal double by half a unit in the last place or more, so the
-    # product rounds to less than the total, and some cumulative probability exceeds it
+    # uniform is at most 1 - 2^-53. This lowers any normal double by at least half a unit in the last place. So the
+    # product rounds to less than the total, and some cumulative probability exceeds it.
     target_B = uniform_B * cdf_BV[:, -1]
     ids_B: Integers
     if len(cdf_BV) == 1:
@@ -216,9 +218,9 @@ def draw(probabilities_BV: Floats, uniform_B: Doubles) -> Integers:
 def uniforms(seed: int, index: int, position: int, count: int) -> Doubles:
     """The numbers in [0, 1) at positions position … position + count - 1 of a random stream.
 
-    Philox-4x64 (Salmon et al. 2011) encrypts a counter under the key (seed, index): any number is reached directly,
-    so a sequence does not depend on how it is made. Four numbers come from each counter; NumPy keeps this raw stream
-    the same in every version. The upper 53 bits make a double.
+    Philox-4x64 (Salmon et al. 2011) encrypts a counter under the key (seed, index), so any number is computed directly.
+    Each counter gives four numbers. NumPy keeps this raw stream the same in every version. The upper 53 bits make a
+    double.
     """
     source = np.random.Philox(key=np.array([seed, index], np.uint64))
     source.advance(position // 4)
@@ -227,7 +229,7 @@ def uniforms(seed: int, index: int, position: int, count: int) -> Doubles:
 
 
 def random_stream(seed: int, index: int, position: int = 0) -> Iterator[float]:
-    """The numbers of a random stream from this position on, without end."""
+    """The numbers of a random stream from this position on. The stream has no end."""
     while True:
         yield from uniforms(seed, index, position, BLOCK).tolist()
         position += BLOCK

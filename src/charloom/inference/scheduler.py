@@ -1,8 +1,8 @@
-"""Many sequences on one backend: a bounded queue, free slots, and one update after the other.
+"""Many sequences on one backend: a bounded queue, free slots, and repeated updates.
 
-In an update, waiting requests take the slots that are free, prompts are read for a moment, and all running sequences go
-on for a moment. So a long prompt delays the running sequences by one chunk of it, never by the whole. Nothing here
-depends on who asks: `Model.generate`, the trainer's samples and a server use it alike.
+In an update, waiting requests take free slots, prompts are read for a moment, and all running sequences continue for a
+moment. So a long prompt delays the running sequences by one chunk, never by the whole prompt. `Model.generate`, the
+trainer's samples and a server use the scheduler in the same way.
 """
 
 from __future__ import annotations
@@ -24,30 +24,31 @@ from charloom.inference.sequence import Output, Sequence, TokenLogprobs
 from charloom.validation import validated
 
 CHUNK_SECONDS = 0.02
-"""Running sequences go on for so long in an update: soon enough for the eye, rare enough to cost nothing."""
+"""Seconds for which running sequences continue in an update: a reader notices no delay, and updates cost little."""
 
 FIRST_SECONDS = 0.002
-"""For so long where one of them has given out nothing yet: soon enough for its first text, and with many that come and
-go, few enough updates."""
+"""The same while a running sequence has no output yet: short, so that its first text comes soon, but long enough that
+updates stay few when many sequences start and end.
+"""
 
 CHUNK_TOKENS = 2**12
-"""Most tokens that they generate in it, all together."""
+"""Most tokens that all running sequences together generate in an update."""
 
 READ_SECONDS = 0.02
-"""Prompts are read for so long in an update."""
+"""Seconds for which prompts are read in an update."""
 
 SLOTS = 64
-"""Sequences at work at once, where nothing else is asked for."""
+"""Default number of sequences that are in progress at the same time."""
 
 WAITING = 1024
-"""Requests that may wait for a slot, where nothing else is asked for."""
+"""Default number of requests that may wait for a slot."""
 
 
 NOTHING_TO_CHOOSE = (
     "a model must give a finite logit to at least one token that may be chosen; it gives none: training diverged, or "
     "all tokens are suppressed; use an earlier checkpoint, or fewer restrictions"
 )
-"""What `ModelError` says where a sequence ends because no token can be chosen."""
+"""The message of `ModelError` when a sequence ends because no token can be chosen."""
 
 
 class Limits(Section):
@@ -58,16 +59,16 @@ class Limits(Section):
 
 
 class Scheduler:
-    """Sequences that share a backend. One thread at a time may call it, but for `Sequence.cancel`.
+    """Sequences that share a backend. Only one thread at a time may call it, except for `Sequence.cancel`.
 
     Args:
-        backend: what computes.
-        vocabulary: of the model.
-        slots: how many sequences are at work at once; their states take memory.
-        waiting: how many requests may wait for a slot.
+        backend: computes the network.
+        vocabulary: the model's.
+        slots: the number of sequences in progress at the same time; their states take memory.
+        waiting: the number of requests that may wait for a slot.
 
     Raises:
-        SettingsError: for fewer than one slot, or fewer than one request that may wait.
+        SettingsError: if `slots` or `waiting` is below 1.
     """
 
     def __init__(
@@ -81,26 +82,26 @@ class Scheduler:
         self._backend, self._vocabulary = backend, vocabulary
         self._slots, self._most_waiting = limits.slots, limits.waiting
         self._waiting: deque[Sequence] = deque()
-        self._prompts: deque[_Prompt] = deque()  # that are being read
-        self._last_prompt: _Prompt | None = None  # the last one that was read whole
-        self._running: list[Sequence] = []  # as the rows of the batch
+        self._prompts: deque[_Prompt] = deque()  # in the order in which they are read
+        self._last_prompt: _Prompt | None = None  # the last prompt that was read to its end
+        self._running: list[Sequence] = []  # in the order of the batch rows
         self._batch = backend.batch()
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether no request is in progress or waiting."""
         return not (self._waiting or self._prompts or self._running)
 
     @property
     def full(self) -> bool:
-        """Whether no request can be taken."""
+        """Whether the queue is full, so that `submit` raises an error."""
         return len(self._waiting) >= self._most_waiting
 
     def submit(self, request: Request) -> Sequence:
-        """Takes a request; its output comes with later updates.
+        """Takes a request. Later updates return its output.
 
         Raises:
-            QueueFullError: if too many requests wait.
+            QueueFullError: if the queue is full.
         """
         if self.full:
             raise QueueFullError(
@@ -111,16 +112,17 @@ class Scheduler:
         return sequence
 
     def update(self) -> list[Output]:
-        """Goes on for a moment, and gives what came of each sequence that has new tokens or ended."""
+        """Does a moment's work. Returns an output for each sequence that has new tokens or ended."""
         return [*self._cancel(), *self._admit(), *self._read_prompts(), *self._decode()]
 
     def run(self, requests: Iterator[Request]) -> Iterator[tuple[int, Output]]:
-        """All outputs of these requests, each with its request's number from 0. A request is taken when it can wait.
+        """All outputs of these requests, with the number of the request from 0. A request is taken when the queue has
+        room.
 
         Raises:
-            ModelError: where a sequence ends with an error.
+            ModelError: if a sequence ends with an error.
         """
-        numbers: dict[int, int] = {}  # of the sequences that have not ended, by their identity
+        numbers: dict[int, int] = {}  # by the identity of a sequence that has not ended
         count = 0
         while True:
             while not self.full and (request := next(requests, None)) is not None:
@@ -136,7 +138,7 @@ class Scheduler:
                     del numbers[id(output.sequence)]
 
     def _cancel(self) -> list[Output]:
-        """Ends what was cancelled since the last update, wherever it stands."""
+        """Ends the sequences that were cancelled since the last update, whether they wait, read or run."""
         places = [self._waiting, self._running, *(prompt.sequences for prompt in self._prompts)]
         ended = [each for place in places for each in place if each.heed_cancel()]
         if ended:
@@ -148,7 +150,7 @@ class Scheduler:
         return [Output(each, finish_reason="cancelled") for each in ended]
 
     def _admit(self) -> list[Output]:
-        """Waiting requests into free slots, in the order of their coming; those that ask for no text end here."""
+        """Gives free slots to waiting requests in their order. A request for an empty text ends here."""
         ended = []
         used = len(self._running) + sum(len(prompt.sequences) for prompt in self._prompts)
         while self._waiting and used < self._slots:
@@ -161,7 +163,7 @@ class Scheduler:
         return ended
 
     def _prompt_of(self, request: Request) -> _Prompt:
-        """The prompt of a request, among those to be read; one that other sequences share is read once."""
+        """The request's prompt in the list of prompts to read. Sequences with equal prompts share one reading."""
         known = [*self._prompts, *filter(None, [self._last_prompt])]
         for prompt in known:
             if prompt.tokens_T is request.prompt_T or np.array_equal(prompt.tokens_T, request.prompt_T):
@@ -173,7 +175,7 @@ class Scheduler:
         return prompt
 
     def _read_prompts(self) -> list[Output]:
-        """A chunk of one prompt after the other, in turns. Sequences whose prompt was read whole join the batch."""
+        """Reads prompts chunk by chunk, in turns. Sequences whose prompt is read to its end join the batch."""
         outputs: list[Output] = []
         end = time.monotonic() + READ_SECONDS
         while self._prompts:
@@ -190,7 +192,7 @@ class Scheduler:
         return outputs
 
     def _join(self, sequence: Sequence, prompt: _Prompt) -> list[Output]:
-        """Puts a sequence into the batch. Without a prompt its first token is drawn here."""
+        """Puts a sequence into the batch. If it has no prompt, its first token is drawn here."""
         tokens_T, outputs = prompt.tokens_T, list[Output]()
         if len(tokens_T) == 0:
             token = sequence.draw_first()
@@ -202,7 +204,7 @@ class Scheduler:
         return outputs
 
     def _decode(self) -> list[Output]:
-        """All running sequences go on; those that end leave the batch. A sequence's first text comes at once."""
+        """Continues all running sequences and removes those that end. A first text comes in a shorter update."""
         outputs: list[Output] = []
         if not self._running:
             return outputs
@@ -225,7 +227,7 @@ class Scheduler:
 
 
 class _Prompt:
-    """A prompt that is being read, but for its last token, which the first step reads; and who waits for it."""
+    """A prompt that is being read, without its last token, which the first step reads; and its waiting sequences."""
 
     def __init__(self, tokens_T: Integers, state: State) -> None:
         self.tokens_T, self.state = tokens_T, state
@@ -234,7 +236,7 @@ class _Prompt:
 
     @property
     def left(self) -> int:
-        """Tokens that are still to be read."""
+        """The number of tokens that are not read yet."""
         return max(0, len(self.tokens_T) - 1 - self._read)
 
     def read(self, backend: Backend, seconds: float) -> None:
@@ -251,7 +253,7 @@ def _checked(request: object) -> Request:
 
 
 def _logprobs(decoded: Decoded, row: int, top: int | None) -> list[TokenLogprobs] | None:
-    """What a row asked for of the log-probabilities of a call."""
+    """The log-probabilities of a call that a row asked for."""
     if top is None or decoded.logprobs is None or decoded.top_ids_BSN is None:
         return None
     tokens, ids = decoded.tokens_BS[row].tolist(), decoded.top_ids_BSN[row, :, :top].tolist()

@@ -1,4 +1,4 @@
-"""A request in progress, and what it gives out."""
+"""A request in progress, and its outputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from charloom.inference.sampling import draw, uniforms
 
 
 class TokenLogprobs(NamedTuple):
-    """ln p of a token and of the most probable ones, by the network's own distribution: before any sampling parameter.
+    """ln p of a token and of the most probable tokens, by the network's distribution before any sampling parameter.
 
     token: its id; logprob: ln p; top: pairs of an id and its ln p, the most probable first.
     """
@@ -27,10 +27,10 @@ class TokenLogprobs(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What came of one sequence in one update of the scheduler.
+    """The output of one sequence in one update of the scheduler.
 
-    text: what is certain by now, which may be none; tokens: how many were generated; logprobs: of each of those, where
-    asked for; finish_reason: None while the sequence goes on.
+    text: text that is final, which may be empty; tokens: the number of tokens generated; logprobs: of each of these
+    tokens, if asked for; finish_reason: None until the sequence ends.
     """
 
     sequence: Sequence
@@ -44,13 +44,13 @@ class Sequence:
     """A request in progress. Its recurrent state and last token are in the scheduler's batch.
 
     Args:
-        request: what was asked.
-        vocabulary: of the model.
+        request: the request.
+        vocabulary: the model's.
     """
 
     def __init__(self, request: Request, vocabulary: Vocabulary) -> None:
         self.request = request
-        self.started = False  # whether it has given out anything
+        self.started = False  # whether it has had an output
         self._vocabulary = vocabulary
         self._detokenizer = Detokenizer(
             vocabulary, request.separator_text, request.length, request.records, request.stop
@@ -59,32 +59,32 @@ class Sequence:
 
     @property
     def finish_reason(self) -> FinishReason | None:
-        """Why it ended; None while it goes on."""
+        """Why it ended; None while it is in progress."""
         return self._detokenizer.finish_reason
 
     @property
     def left(self) -> int:
-        """Tokens that it takes at least."""
+        """The least number of tokens that it still needs."""
         return self._detokenizer.left
 
     def cancel(self) -> None:
-        """Asks the scheduler to end it with the next update. Any thread may call this."""
+        """Asks the scheduler to end the sequence in the next update. Any thread may call this."""
         self._cancelled = True
 
     def heed_cancel(self) -> bool:
-        """Ends it if that was asked for; whether it was, and it had not ended by itself."""
+        """Ends the sequence if it was cancelled. Returns False if it was not cancelled or has already ended."""
         if not self._cancelled or self.finish_reason:
             return False
         self._detokenizer.finish_reason = "cancelled"
         return True
 
     def draw_first(self) -> int:
-        """Without a prompt: a token drawn evenly from all that stand for text, by the first random number."""
+        """The first token without a prompt: drawn uniformly from all tokens that stand for text, by random number 0."""
         request = self.request
         return int(draw(np.ones((1, self._vocabulary.plain)), uniforms(request.seed, request.index, 0, 1))[0])
 
     def even_logprobs(self, token: int) -> list[TokenLogprobs] | None:
-        """The log-probabilities of such a token, where they are asked for."""
+        """The log-probabilities of that token, if asked for."""
         top, plain = self.request.logprobs, self._vocabulary.plain
         if top is None:
             return None
@@ -92,7 +92,7 @@ class Sequence:
         return [TokenLogprobs(token, even, tuple((other, even) for other in range(min(top, plain))))]
 
     def row(self) -> Row:
-        """What a backend must know of it. The unknown token is never generated, and no record is empty."""
+        """The values that a backend needs. The unknown token is never generated, and no record is empty."""
         request, unknown = self.request, self._vocabulary.unknown_id
         return Row(
             request.sampling,
@@ -105,11 +105,11 @@ class Sequence:
         )
 
     def recent(self, tokens_T: Integers) -> Integers:
-        """The last of these tokens, as many as the filters see; one at least."""
+        """The last of these tokens: as many as the filters use, at least one."""
         return tokens_T[-max(1, self.request.sampling.history) :]
 
     def take(self, tokens: list[int], logprobs: list[TokenLogprobs] | None = None) -> Output:
-        """What comes of its next tokens: of all up to the one that ends it. An id of -1 ends it with an error."""
+        """The output for the next tokens, up to the token that ends the sequence. An id of -1 ends it with an error."""
         self.started = True
         failed = bool(tokens) and tokens[-1] < 0
         text, taken = self._detokenizer.take(tokens[:-1] if failed else tokens)

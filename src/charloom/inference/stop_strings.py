@@ -1,4 +1,4 @@
-"""Stop strings: an automaton that finds the first of them, and what may be given out before it is known to be none."""
+"""Stop strings: an automaton that finds the first one, and a gate that returns only the text before it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Sequence
 
 
 class StopStrings:
-    """The automaton of some stop strings (Aho and Corasick 1975); memory and time are linear in their characters.
+    """The automaton of some stop strings (Aho and Corasick 1975). Memory and time are linear in their characters.
 
-    A state is the longest end of a text that is the beginning of a stop string; 0 is the empty one. Nothing changes
-    once it is made, so sequences share it.
+    A state is the longest suffix of a text that is a prefix of a stop string. State 0 is the empty suffix. The
+    automaton never changes, so sequences share it.
     """
 
     def __init__(self, stop: Sequence[str]) -> None:
         self.depth = [0]
-        """How many characters each state is."""
+        """The length of each state in characters."""
         self.whole = [0]
-        """How many characters the longest stop string has that a text in this state ends with; 0 for none."""
-        self._shorter = [0]  # the longest end of a state, other than itself, that is a state too
+        """The length of the longest stop string that ends in each state; 0 for none."""
+        self._shorter = [0]  # the longest proper suffix of each state that is a state
         self._following: dict[tuple[int, str], int] = {}
         for text in stop:
             self._add(text)
@@ -41,17 +41,17 @@ class StopStrings:
         self.whole[state] = len(text)
 
     def after(self, state: int, character: str) -> int:
-        """The state of a text in this state once a character has come."""
+        """The state after this state and one more character."""
         while state and (state, character) not in self._following:
             state = self._shorter[state]
         return self._following.get((state, character), 0)
 
 
 class StopGate:
-    """Lets characters through until a stop string is whole, and never any part of that string.
+    """Passes characters on until a stop string is complete, and never any part of that string.
 
-    What could still become a stop string waits: always the longest such suffix, so that a match can begin nowhere
-    before it. The stop string that is whole first counts; of several, the longest.
+    The gate delays the longest suffix that can still become a stop string. So no match can begin before that suffix.
+    The stop string that is complete first ends the text; of several, the longest.
     """
 
     def __init__(self, stop: StopStrings) -> None:
@@ -60,7 +60,7 @@ class StopGate:
         self._held: deque[str] = deque()
 
     def push(self, character: str) -> str:
-        """What may be given out after this character; nothing once stopped."""
+        """The text that can be passed on after this character; empty after a stop string."""
         if not self._stop:
             return character
         if self.stopped:
@@ -75,9 +75,9 @@ class StopGate:
         return self._let_through(self._stop.depth[self._state])
 
     def release(self) -> str:
-        """What waited, now that nothing follows."""
+        """The delayed text, when no character follows."""
         return self._let_through(0)
 
     def _let_through(self, held: int) -> str:
-        """All that waits but for the last so many characters."""
+        """Passes on all delayed characters except the last `held`."""
         return "".join(self._held.popleft() for _ in range(len(self._held) - held))

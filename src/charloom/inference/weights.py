@@ -1,4 +1,4 @@
-"""What a backend computes with: the network's parameters, and what follows from them alone."""
+"""The parameters of a network for a backend, and values that follow from them alone."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from charloom.architecture import GATES, Architecture
 from charloom.cells import Floats, input_features
 
 TABLE_LIMIT = 2**22
-"""Most numbers in the input table: 16 MiB in float32. Beyond, a product each step costs less than the memory."""
+"""Most numbers in the input table: 16 MiB in float32. Above it, a product in each step costs less than the memory."""
 
 
 @dataclass(frozen=True, eq=False)
 class InferenceWeights:
     """A network's parameters. Nothing in it changes, so backends and threads share it.
 
-    architecture: sizes and kinds; parameters: by the names of `architecture.shapes`, all of one dtype, in which
-    everything is computed, copied, so a trainer can pass its live ones; reset_id: the token that is read from the zero
-    state, whatever came before it, or None.
+    architecture: sizes and kinds; parameters: by the names of `architecture.shapes`, all of one dtype, which is also
+    the dtype of all computations. They are copied, so a trainer can pass arrays that it goes on changing. reset_id: the
+    token that is always read from the zero state, or None.
     """
 
     architecture: Architecture
@@ -31,20 +31,20 @@ class InferenceWeights:
 
     def __post_init__(self) -> None:
         copies = {name: parameter.copy() for name, parameter in self.parameters.items()}
-        object.__setattr__(self, "parameters", copies)  # as a frozen dataclass sets its own fields
+        object.__setattr__(self, "parameters", copies)  # a frozen dataclass sets its own fields in this way
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of every parameter."""
+        """The dtype of every parameter."""
         return self.parameters["head.bias"].dtype
 
     @cached_property
     def features_VE(self) -> Floats | None:
-        """What each token enters the first layer as: see `charloom.cells.input_features`."""
+        """The input features of each token: see `charloom.cells.input_features`."""
         return input_features(self.architecture, self.parameters)
 
     @property
     def tabled(self) -> bool:
-        """Whether the first layer's input product is looked up: one-hot picks a column of the weights, at no cost."""
+        """Whether a table replaces the first layer's input product; always for one-hot input."""
         sizes = self.architecture
         return self.features_VE is None or sizes.vocabulary_size * GATES[sizes.cell] * sizes.hidden <= TABLE_LIMIT
