@@ -1,1 +1,1 @@
-"""One contract (`engine.py`) and the engines behind it. The trainer knows no framework, only the contract."""
+"""One contract (`engine.py`) and three engines. The trainer uses only the contract and knows no framework."""

@@ -1,4 +1,4 @@
-"""The engine contract on the CPU: `NumpyArithmetic` or `NativeArithmetic` computes, the rest is here.
+"""The engine contract on the CPU. `NumpyArithmetic` or `NativeArithmetic` computes; everything else is here.
 
 Parameters, state and optimizer memory are NumPy arrays in float32. The dropout levels of step s are drawn from (seed,
 s), so there is no random state to save.
@@ -37,10 +37,10 @@ class CpuEngine(Engine):
     State is (h_LBH,) or, for an LSTM, (h_LBH, c_LBH).
 
     Args:
-        choice: of `choose_engine`: NumPy or the kernels, and their precision.
-        architecture: of the network.
-        settings: of training.
-        dtype: of NumPy's numbers; float64 for checks of gradients.
+        choice: the result of `choose_engine`: NumPy or the kernels, and the precision.
+        architecture: the network's.
+        settings: the settings of training.
+        dtype: NumPy's dtype; float64 for checks of gradients.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class CpuEngine(Engine):
         return self._gradients
 
     def gradients(self, inputs_BT: Array, targets_BT: Array, state: CpuState | None) -> tuple[float, int, CpuState]:
-        """The first half of a step: (sum of nats over the targets, number of targets, state after it)."""
+        """The first half of a step: (sum of nats over the targets, number of targets, state after the step)."""
         masks = None
         random = dropout_stream(self._settings.seed, self._steps)
         dropped = weight_drop_levels(self._parameters, self._settings.weight_drop, random)
@@ -90,16 +90,16 @@ class CpuEngine(Engine):
         return nats, count(targets_BT), state
 
     def update(self, learning_rate: float, count: int) -> None:
-        """The second half: one step of gradient descent by the clipped mean over `count` targets."""
+        """The second half: one step of gradient descent with the clipped mean over `count` targets."""
         if not self._steps:
             self._memories = self._fresh_memories(steps=1)
         self._arithmetic.update(self._gradients, max(1, count), self._memories, learning_rate, self._settings)
         self._steps += 1
 
     def score(self, inputs_BT: Array, targets_BT: Array, state: CpuState | None) -> tuple[Floats, Booleans, CpuState]:
-        """Loss without learning: (nats of each target, whether it was the top guess, state after it).
+        """Loss without learning: (nats of each target, whether it was the top guess, state after the step).
 
-        Some steps at a time, because the activations of a long sequence need much memory.
+        Scores a chunk of steps at a time, because the activations of a long sequence need much memory.
         """
         wanted_BT = targets_BT != NOTHING
         nats_BT, correct_BT = np.empty(targets_BT.shape), np.empty(targets_BT.shape, np.bool_)
@@ -116,7 +116,7 @@ class CpuEngine(Engine):
         return {name: value.astype(np.float32) for name, value in self._parameters.items()}
 
     def load(self, parameters: Mapping[str, NDArray[Any]]) -> None:
-        """Replaces the parameters; the optimizer's memory stays."""
+        """Replaces the parameters. The optimizer's memory does not change."""
         for name, value in self._parameters.items():
             value[...] = parameters[name]
 
@@ -130,10 +130,10 @@ class CpuEngine(Engine):
     def restore(self, arrays: Mapping[str, NDArray[Any]], batch: int) -> CpuState | None:
         """Restores what `snapshot` returned, and returns its state.
 
-        batch: rows of the next step, as many as in the state; 0 where that step begins from the zero state.
+        batch: rows of the next step, which must equal those of the state; 0 if that step begins from the zero state.
 
         Raises:
-            ModelError: naming the array that is missing, not expected, of another shape, or not finite.
+            ModelError: names an array that is missing, not expected, of another shape, or not finite.
         """
         self._steps = checked_steps(arrays, self._network.architecture, self._settings, batch)
         self._memories = self._fresh_memories(self._steps)
@@ -143,7 +143,7 @@ class CpuEngine(Engine):
         return tuple(part.astype(self._dtype) for part in state_parts(arrays, batch)) or None
 
     def _fresh_memories(self, steps: int = 0) -> dict[str, optimizers.Memory]:
-        """Zeros for the optimizer's memory after so many steps. `step` is float32, as in PyTorch."""
+        """The optimizer's memory after `steps` steps, filled with zeros. `step` is float32, as in PyTorch."""
         keys = memory_keys(self._settings, steps)
         return {
             name: {k: np.zeros((), np.float32) if k == "step" else np.zeros_like(value) for k in keys}

@@ -1,7 +1,7 @@
 """The engine contract, and the choice of an engine.
 
-Batches and parameters are NumPy arrays. State is a value of the engine's own, which the caller only passes on; `None`
-is the zero state.
+Batches and parameters are NumPy arrays. The state is the engine's own value: the caller only passes it on. `None` is
+the zero state.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ Array = NDArray[np.int64]
 Arrays = dict[str, NDArray[Any]]
 State = Any
 
-# Spins of an idle OpenMP thread of PyTorch before it sleeps. By default it spins for milliseconds: with one other busy
-# process on two cores a step takes 50 times as long, and with this value 1.5 times (LOG.md).
+# Spins of an idle OpenMP thread of PyTorch before it sleeps. The default is some milliseconds: with one other busy
+# process on two cores, a step then takes 50 times as long. With this value it takes 1.5 times as long (LOG.md).
 SPINS = "300"
 
 PYTORCH = "PyTorch, which is not installed; run: pip install torch"
@@ -43,41 +43,41 @@ class Engine(Protocol):
         ...
 
     def step(self, inputs_BT: Array, targets_BT: Array, state: State, learning_rate: float) -> tuple[float, int, State]:
-        """One step of training: (sum of nats over the targets, number of targets, state after it)."""
+        """One step of training: (sum of nats over the targets, number of targets, state after the step)."""
         nats, count, state = self.gradients(inputs_BT, targets_BT, state)
         self.update(learning_rate, count)
         return nats, count, state
 
     def gradients(self, inputs_BT: Array, targets_BT: Array, state: State) -> tuple[float, int, State]:
-        """The first half of a step: (sum of nats over the targets, number of targets, state after it).
+        """The first half of a step: (sum of nats over the targets, number of targets, state after the step).
 
-        Leaves the gradients of the sum of nats in `gradient_arrays`.
+        Writes the gradients of the sum of nats to `gradient_arrays`.
         """
         ...
 
     @property
     def gradient_arrays(self) -> Mapping[str, Any]:
-        """The gradients by the parameters' names: NumPy arrays, or PyTorch's own tensors, which may be on a GPU.
+        """The gradients by the parameters' names: NumPy arrays, or PyTorch's tensors, which may be on a GPU.
 
         `update` reads them. So several processes can add theirs in place (`torch.from_numpy` shares an array's memory),
-        add their counts too, and take the same step.
+        add their counts too, and then take the same step.
         """
         ...
 
     def update(self, learning_rate: float, count: int) -> None:
-        """The second half: divides the gradients by `count`, clips, and takes one step; uses the gradients up.
+        """The second half: divides the gradients by `count`, clips, and takes one step. Makes the gradients invalid.
 
-        count: the number of targets that they are sums over.
+        count: the number of targets in the sums.
         """
         ...
 
     def score(
         self, inputs_BT: Array, targets_BT: Array, state: State
     ) -> tuple[NDArray[np.floating[Any]], NDArray[np.bool_], State]:
-        """Loss without learning, for N targets in the order of [B, T]: (nats_N, correct_N, state after it).
+        """Loss without learning, for N targets in the order of [B, T]: (nats_N, correct_N, state after the step).
 
         nats_N: -ln p of each target, in float32 or float64; add them in float64. correct_N: whether the target had the
-        highest p.
+        highest probability.
         """
         ...
 
@@ -86,26 +86,26 @@ class Engine(Protocol):
         ...
 
     def load(self, parameters: Mapping[str, NDArray[Any]]) -> None:
-        """Replaces the parameters; the optimizer's memory stays."""
+        """Replaces the parameters. The optimizer's memory does not change."""
         ...
 
     def snapshot(self, state: State) -> Arrays:
-        """What exact resuming needs besides the parameters: the optimizer's memory, counters, the state."""
+        """What exact resuming needs besides the parameters: the optimizer's memory, counters and the state."""
         ...
 
     def restore(self, arrays: Arrays, batch: int) -> State:
         """Restores what `snapshot` returned (after `load`), and returns its state.
 
-        batch: rows of the next step, as many as in the state; 0 where that step begins from the zero state.
+        batch: rows of the next step, which must equal those of the state; 0 if that step begins from the zero state.
         """
         ...
 
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """A choice that `choose_engine` checked.
+    """The checked result of `choose_engine`.
 
-    engine: `numpy`, `native` or `torch`; device: `cpu`, `cuda` or `mps`; precision: `fp32` or `bf16`, of the products.
+    engine: `numpy`, `native` or `torch`; device: `cpu`, `cuda` or `mps`; precision: of the products, `fp32` or `bf16`.
     """
 
     engine: str
@@ -114,9 +114,9 @@ class EngineChoice:
 
 
 def chosen_engine(settings: TrainingSettings) -> str:
-    """`native`, `torch` or `numpy`: the engine asked for.
+    """The engine that the settings ask for: `native`, `torch` or `numpy`.
 
-    `auto` is torch for a GPU, else the kernels; without them torch if it is installed, and at last NumPy.
+    `auto` is torch for a GPU, else the kernels. Without kernels it is torch if that is installed, else NumPy.
     """
     if settings.engine != "auto":
         return settings.engine
@@ -128,17 +128,17 @@ def chosen_engine(settings: TrainingSettings) -> str:
 
 
 def choose_engine(settings: TrainingSettings, cell: str) -> EngineChoice:
-    """The engine, device and precision that the settings ask for, all of them available for this cell.
+    """The engine, device and precision that the settings ask for. All are available for this cell.
 
     Raises:
-        DeviceError: if one is not available, with what to do.
+        DeviceError: if one is not available; the message says what to do.
     """
     engine = chosen_engine(settings)
     if engine != "torch":
         return EngineChoice(engine, precision=_cpu_precision(engine, settings, cell))
     if not _torch_is_here():
         raise DeviceError(f"{_torch_was_named(settings)} needs {PYTORCH}")
-    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read once, when torch is first imported
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # torch reads it once, when it is first imported
     from charloom.engines.torch.device import choose_device, choose_precision
 
     device = choose_device(settings.device)
@@ -146,7 +146,7 @@ def choose_engine(settings: TrainingSettings, cell: str) -> EngineChoice:
 
 
 def slower_than_asked(settings: TrainingSettings, cell: str) -> str | None:
-    """What to tell a person where `auto` had to take something slower: an engine, a precision, or both."""
+    """A message for the user if `auto` took something slower: an engine, a precision, or both. Else None."""
     engine = chosen_engine(settings)
     return "; ".join(filter(None, [_slower_engine(engine, settings), _without_bf16(engine, settings, cell)])) or None
 
@@ -160,7 +160,7 @@ def _slower_engine(engine: str, settings: TrainingSettings) -> str | None:
 
 
 def _without_bf16(engine: str, settings: TrainingSettings, cell: str) -> str | None:
-    """What to tell where the hardware has fast bf16 products, and PyTorch cannot train this cell with them."""
+    """The message if the hardware has fast bf16 products, but PyTorch cannot train this cell with them."""
     if engine != "torch" or settings.precision != "auto":
         return None
     from charloom.engines.torch.device import bf16_is_faster, choose_device, trains_in_bf16
@@ -175,7 +175,7 @@ def _cpu_precision(engine: str, settings: TrainingSettings, cell: str) -> str:
     """The precision of NumPy or the kernels.
 
     Raises:
-        DeviceError: for a device or precision that they do not have.
+        DeviceError: if they do not have the device or precision.
     """
     able = "computes on the CPU in fp32" if engine == "numpy" else "computes on the CPU"
     need = f"`engine='torch'`; `engine={engine!r}` {able}" if settings.engine == engine else PYTORCH
@@ -199,13 +199,13 @@ def _torch_is_here() -> bool:
 
 
 def _gpu_may_be_here() -> bool:
-    """Whether a GPU's driver is (NVIDIA's, AMD's, Apple's), found without importing torch, which takes a second."""
+    """Whether a GPU driver (NVIDIA, AMD or Apple) is found. Does not import torch, which takes a second."""
     apple = sys.platform == "darwin" and platform.machine() == "arm64"
     return apple or shutil.which("nvidia-smi") is not None or os.path.exists("/dev/kfd")
 
 
 def open_engine(choice: EngineChoice, architecture: Architecture, settings: TrainingSettings) -> Engine:
-    """The engine of `choose_engine`, with parameters that are still to be loaded."""
+    """The engine of `choose_engine`. Its parameters must still be loaded."""
     if choice.engine == "torch":
         from charloom.engines.torch.engine import TorchEngine
 

@@ -1,9 +1,13 @@
-"""Initial values of the parameters, the same in every engine: NumPy draws them from the seed.
+"""Initial values of the parameters. NumPy draws them from the seed, so they are the same in every engine.
 
-Sources: orthogonal recurrent matrices keep the gradient's norm through time (Saxe, McClelland and Ganguli 2014); input
-matrices uniform within sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010); forget-gate bias 1 so that memory is the
-default (Gers, Schmidhuber and Cummins 2000; Jozefowicz, Zaremba and Sutskever 2015); embeddings from N(0, 1), as
-`nn.Embedding` has them; the head starts small, so the first prediction is close to uniform.
+Sources:
+
+- recurrent matrices are orthogonal, which keeps the gradient's norm through time (Saxe, McClelland and Ganguli 2014);
+- input matrices are uniform within sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010);
+- the forget gate's bias is 1, so that a cell remembers by default (Gers, Schmidhuber and Cummins 2000; Jozefowicz,
+  Zaremba and Sutskever 2015);
+- embeddings are from N(0, 1), as in `nn.Embedding`;
+- the head starts small, so that the first prediction is close to uniform.
 
 Shapes: H hidden, G gates.
 """
@@ -38,7 +42,7 @@ def _initial(name: str, shape: tuple[int, ...], architecture: Architecture, gene
 
 
 def _orthogonal(rows: int, columns: int, generator: np.random.Generator) -> Matrix:
-    """A square matrix drawn evenly from the orthogonal group (Mezzadri 2007: QR, signs from R's diagonal)."""
+    """A random square matrix, uniform over the orthogonal group (Mezzadri 2007: QR, with the signs of R's diagonal)."""
     q, r = np.linalg.qr(generator.standard_normal((rows, columns)))
     return (q * np.sign(np.diag(r))).astype(np.float32)
 

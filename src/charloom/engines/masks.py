@@ -1,8 +1,8 @@
-"""Dropout levels: NumPy draws them from the seed and the step's number, so there is no random state to save.
+"""Dropout levels. NumPy draws them from the seed and the step's number, so there is no random state to save.
 
 The PyTorch engine uses them on a CPU too, because PyTorch's own draw took a quarter of a training step. So locked
-masks, weight drop and the mask of the head are the same in all engines. Only fresh masks between two layers are
-PyTorch's own.
+masks, weight drop and the head's mask are the same in all engines. PyTorch draws only masks between two layers that are
+not locked.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 LEVELS = 2**8
-"""One random byte for each unit; the share `kept / LEVELS` of the units stays. Two bytes would take twice the
-time, and a share of 0.3 trains like one of 77/256.
+"""One random byte for each unit; the share `kept / LEVELS` of the units stays. Two bytes would take twice the time, and
+a share of 0.3 trains like one of 77/256.
 """
 
 
@@ -27,13 +27,13 @@ def dropout_stream(seed: int, step: int) -> np.random.Generator:
 
 
 class DropoutLevels(NamedTuple):
-    """A level, 0 … LEVELS - 1, for each unit; units with a level below `kept` stay."""
+    """A level from 0 to LEVELS - 1 for each unit. Units with a level below `kept` stay."""
 
     levels: NDArray[np.uint8]
     kept: int
 
     def mask(self, dtype: DTypeLike = np.float32) -> NDArray[np.floating[Any]]:
-        """0 for dropped units; LEVELS / kept for the others, so that the mean stays."""
+        """0 for dropped units, LEVELS / kept for the others, so that the mean does not change."""
         mask = (self.levels < self.kept if self.kept < LEVELS else np.ones_like(self.levels)).astype(dtype)
         mask *= LEVELS / self.kept
         return mask
@@ -43,7 +43,7 @@ NOTHING_DROPPED: Mapping[str, DropoutLevels] = MappingProxyType({})
 
 
 def dropout_levels(random: np.random.Generator, shape: tuple[int, ...], dropout: float) -> DropoutLevels:
-    """Random levels for so many units, of which the share `dropout`, rounded to 1 / LEVELS, is dropped."""
+    """Random levels for units of this shape. They drop the share `dropout`, rounded to 1 / LEVELS."""
     size = math.prod(shape)
     levels = random.bit_generator.random_raw(-(-size // 8)).view(np.uint8)[:size]
     return DropoutLevels(levels.reshape(shape), max(1, round((1 - dropout) * LEVELS)))

@@ -1,7 +1,7 @@
-"""The arithmetic of a training step on the kernels (C++). `NumpyArithmetic` has the same methods in NumPy.
+"""The arithmetic of a training step with the kernels (C++). `NumpyArithmetic` has the same methods in NumPy.
 
 A step is four calls: forward, backward, clipping, and Adam or SGD. Parameters, gradients and the optimizer's memory are
-the same NumPy arrays as without kernels, in float32. The kernels pack copies in the layout that they need.
+the same NumPy float32 arrays as without kernels. The kernels pack copies in the layout that they need.
 
 Shapes: see `numpy/arrays.py`.
 """
@@ -29,7 +29,7 @@ def kernels_to_train() -> KernelChoice:
     """The kernels that training uses.
 
     Raises:
-        DeviceError: if there are none here.
+        DeviceError: if no kernels are available.
     """
     choice = chosen()
     if choice.module is None:
@@ -40,13 +40,13 @@ def kernels_to_train() -> KernelChoice:
 def precision_of(asked: str, cell: str, choice: KernelChoice) -> str:
     """The number format of the products: fp32 or bf16.
 
-    auto takes bf16 for an LSTM where tiles (AMX) multiply it: there a step takes a quarter of the time, and over five
-    seeds what is learnt in equal steps is as good. A GRU is as good for as long, but in longer runs at the default rate
-    of learning it loses all it has learnt, as it does not in fp32; an RNN was not tried so long (LOG.md, "bf16 by the
-    kernels over five seeds", "bf16 in long runs of a GRU").
+    auto takes bf16 for an LSTM if tiles (AMX) multiply it. A step then takes a quarter of the time, and over five seeds
+    the loss after equal steps is as good. auto takes fp32 for other cells. A GRU in bf16 is as good over the same
+    number of steps, but in longer runs at the default learning rate it diverges, which it does not in fp32. An RNN was
+    not tried in long runs (LOG.md, "bf16 by the kernels over five seeds", "bf16 in long runs of a GRU").
 
     Raises:
-        DeviceError: if the kernels have no such products.
+        DeviceError: if the kernels do not have these products.
     """
     assert choice.module is not None
     if asked == "auto":
@@ -63,14 +63,14 @@ class NativeArithmetic:
     """The gradients of a batch, its loss, and the optimizer's step, which changes the parameters in place.
 
     Args:
-        architecture: of the network.
+        architecture: the network's.
         parameters: float32, under the names of `architecture.shapes` and in their order.
         precision: of the products; see `precision_of`.
-        threads: at most so many.
-        kernels: the variant.
+        threads: the most threads to use.
+        kernels: the variant of the kernels.
     """
 
-    CHUNK = 256  # steps scored at once
+    CHUNK = 256  # steps scored in one call
 
     def __init__(
         self,
@@ -97,9 +97,9 @@ class NativeArithmetic:
     def gradients(
         self, batch: Rows, dropped: Mapping[str, DropoutLevels] = NOTHING_DROPPED
     ) -> tuple[float, dict[str, Floats], CpuState]:
-        """(sum of nats, its gradients, state after), without the weights that are dropped.
+        """(sum of nats, its gradients, state after). Weights in `dropped` are dropped.
 
-        The gradients' arrays are used again.
+        The next call writes its gradients to the same arrays.
         """
         for name, (levels, kept) in dropped.items():
             if name not in self._masked:
@@ -114,8 +114,8 @@ class NativeArithmetic:
     def backward(self, d_state: CpuState | None) -> CpuState | None:
         """The backward pass of the last forward pass, into the gradients' arrays.
 
-        d_state: with respect to the state after; None is zero, and then nothing is returned, else the gradient with
-        respect to the state before.
+        d_state: the gradient with respect to the state after; None is zero. Returns the gradient with respect to the
+        state before, or None if d_state is None.
         """
         if d_state is None:
             self._network.backward(list(self._gradients.values()), [], [])
@@ -133,7 +133,7 @@ class NativeArithmetic:
     ) -> tuple[Floats, Booleans, CpuState]:
         """(nats of each target, whether it was the top guess, state after).
 
-        save: whether a backward pass follows. instead: replacements for some parameters, by name.
+        save: whether a backward pass follows. instead: arrays that replace some parameters, by name.
         """
         shape = (self._architecture.layers, len(batch.inputs_BT), self._architecture.hidden)
         after = tuple(np.empty(shape, np.float32) for _ in range(2 if self._architecture.cell == "lstm" else 1))
@@ -155,9 +155,9 @@ class NativeArithmetic:
         rate: float,
         settings: TrainingSettings,
     ) -> None:
-        """One step of gradient descent by the clipped mean of sums over `count` targets; uses the gradients up.
+        """One step of gradient descent with the clipped mean over `count` targets. Makes the gradients invalid.
 
-        Adam and SGD are the kernels' own, and make the mean as they read the sums.
+        The kernels have their own Adam and SGD, which compute the mean while they read the sums.
         """
         sums = list(gradients.values())
         clipping = self._module.clipping(sums, count, settings.clip_value or 0.0, settings.clip or 0.0, self._threads)
@@ -213,5 +213,5 @@ class NativeArithmetic:
 
 
 def _contiguous(state: CpuState) -> list[Floats]:
-    """h, and c where there is one, as the kernels read them."""
+    """h, and c of an LSTM, as the kernels read them."""
     return [np.ascontiguousarray(part, np.float32) for part in state]

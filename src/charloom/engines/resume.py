@@ -1,7 +1,7 @@
-"""The resume state: names and shapes, the same for every engine, checked when it is loaded.
+"""The resume state: names and shapes, the same for every engine. They are checked when it is loaded.
 
-`steps`; `optimizer.<parameter>.<key>`, keys under PyTorch's names; and `state.0` (h) and, for an LSTM, `state.1` (c),
-both [L, B, H]. The next batch must have as many rows as the state.
+The arrays are `steps`; `optimizer.<parameter>.<key>` with PyTorch's names as keys; `state.0` (h); and, for an LSTM,
+`state.1` (c). Both states are [L, B, H]. The next batch must have as many rows as the state.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ OPTIMIZER_MEMORY: dict[str, tuple[str, ...]] = {
 
 
 def memory_keys(settings: TrainingSettings, steps: int) -> tuple[str, ...]:
-    """The keys of the optimizer's memory after so many steps."""
-    begun = steps or settings.optimizer == "adagrad"  # whose sums exist from the beginning
+    """The keys of the optimizer's memory after this number of steps."""
+    begun = steps or settings.optimizer == "adagrad"  # Adagrad's sums exist before the first step
     forgetful = settings.optimizer == "sgd" and not settings.momentum
     return OPTIMIZER_MEMORY[settings.optimizer] if begun and not forgetful else ()
 
 
 def checked_steps(arrays: Snapshot, architecture: Architecture, settings: TrainingSettings, batch: int) -> int:
-    """The count of steps in a snapshot of which every array is there and as it must be.
+    """The number of steps in a snapshot, after a check that every array exists and is valid.
 
-    batch: rows of the next step, which continues their state; 0 where it begins from the zero state.
+    batch: rows of the next step, which continues their state; 0 if it begins from the zero state.
 
     Raises:
-        ModelError: naming the array that is missing, not expected, of another shape, or not finite.
+        ModelError: names an array that is missing, not expected, of another shape, or not finite.
     """
     steps = arrays.get("steps", np.array(-1))
     if steps.shape or steps.dtype.kind != "i" or steps < 0:
@@ -57,13 +57,13 @@ def checked_steps(arrays: Snapshot, architecture: Architecture, settings: Traini
             hint = "; batch_size in run.toml must be as it was" if name.startswith("state.") else ""
             found = f"found {array.dtype} {array.shape}{hint}"
             raise ModelError(f"resume.safetensors: {name} must be finite {shape}; {found}")
-        if name.endswith(".step") and not 0 <= array <= steps:  # in float32 it stays at 2^24 while steps goes on
+        if name.endswith(".step") and not 0 <= array <= steps:  # in float32 it stops at 2^24, and steps does not
             raise ModelError(f"resume.safetensors: {name} must be a count from 0 to {steps}, the steps; found {array}")
     return int(steps)
 
 
 def state_parts(arrays: Snapshot, batch: int) -> list[NDArray[Any]]:
-    """The state in a snapshot, part by part; empty where the next step begins from zero."""
+    """The parts of the state in a snapshot; empty if the next step begins from the zero state."""
     return [array for name, array in sorted(arrays.items()) if batch and name.startswith("state.")]
 
 

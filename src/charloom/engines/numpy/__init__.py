@@ -1,1 +1,1 @@
-"""Recurrent networks in NumPy alone: forward pass, and backward pass by hand. The kernels are compared with it."""
+"""Recurrent networks in NumPy, with backward passes written by hand. The kernels are compared with them."""

@@ -1,4 +1,4 @@
-"""The arithmetic of a training step in NumPy. `NativeArithmetic` has the same methods on the kernels.
+"""The arithmetic of a training step in NumPy. `NativeArithmetic` has the same methods with the kernels.
 
 Shapes: see `arrays.py`.
 """
@@ -23,7 +23,7 @@ from charloom.engines.numpy.rows import Rows, RowThreads, joined_states, summed_
 class NumpyArithmetic:
     """The gradients of a batch, its loss, and the optimizer's step, which changes the network's parameters in place."""
 
-    CHUNK = 64  # steps scored at once: without a backward pass, no activation of an earlier chunk is needed
+    CHUNK = 64  # steps scored in one call: without a backward pass, activations of earlier chunks are not needed
 
     def __init__(self, network: NumpyNetwork, threads: int) -> None:
         self._network = network
@@ -38,7 +38,7 @@ class NumpyArithmetic:
     def gradients(
         self, batch: Rows, dropped: Mapping[str, DropoutLevels] = NOTHING_DROPPED
     ) -> tuple[float, dict[str, Floats], CpuState]:
-        """(sum of nats, its gradients, state after), without the weights that are dropped."""
+        """(sum of nats, its gradients, state after). Weights in `dropped` are dropped."""
         weights = self._network.parameters
         masks = {name: levels.mask(weights[name].dtype) for name, levels in dropped.items()}
         used = {name: dropout.forward(value, masks.get(name)) for name, value in weights.items()}
@@ -73,7 +73,7 @@ class NumpyArithmetic:
         rate: float,
         settings: TrainingSettings,
     ) -> None:
-        """One step of gradient descent by the clipped mean of sums over `count` targets; uses the gradients up."""
+        """One step of gradient descent with the clipped mean over `count` targets. Makes the gradients invalid."""
         with self._limited():
             clip.to_mean(gradients.values(), count, settings.clip_value, settings.clip)
             optimizers.step(self._network.parameters, gradients, memories, rate, settings)

@@ -1,12 +1,12 @@
-"""The state of a network as arrays, and what all operations have in common.
+"""The state of a network as arrays, and the conventions of all operations.
 
 An operation is a pair of functions of arrays, `forward` and `backward`. `forward` returns its result and the saved
-activations. `backward` takes the gradient of the loss with respect to that result, and the saved activations. It
-returns the gradients with respect to what `forward` took. The gradient of an array has its name with `d_` before it. No
-function changes an array that it takes.
+activations. `backward` takes the saved activations and the gradient of the loss with respect to that result. It returns
+the gradients with respect to the arguments of `forward`. The gradient of an array has its name with the prefix `d_`. No
+function changes its arguments.
 
-Shapes: T time steps, B sequences, V vocabulary size, U of them distinct in a batch, E features of a
-token, X a layer's input size, L layers, H hidden units, G = gates times H (1 rnn, 3 gru, 4 lstm), N targets.
+Shapes: T time steps, B sequences, V vocabulary size, U distinct tokens of a batch, E features of a token, X a layer's
+input size, L layers, H hidden units, G = gates times H (1 rnn, 3 gru, 4 lstm), N targets.
 """
 
 from __future__ import annotations

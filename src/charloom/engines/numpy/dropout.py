@@ -1,7 +1,7 @@
 """Dropout (Srivastava et al. 2014): between layers and before the head (Zaremba, Sutskever & Vinyals 2014).
 
-The other units are scaled up, so their mean stays, and without dropout the network needs no scaling. `engines/masks.py`
-draws the levels.
+The other units are scaled up, so that their mean does not change. So the network without dropout needs no scaling.
+`engines/masks.py` draws the levels.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ def forward(x: Floats, mask: Floats | None) -> Floats:
 
 
 def backward(d_out: Floats, mask: Floats | None) -> Floats:
-    """The mask again: a dropped unit had no part in the loss."""
+    """d_out times the mask: a dropped unit does not affect the loss."""
     return d_out if mask is None else d_out * mask
 
 
 def weight_drop_levels(
     parameters: Mapping[str, Floats], share: float, random: np.random.Generator
 ) -> dict[str, DropoutLevels]:
-    """Weight drop: the levels by which a step drops this share of the recurrent weights (Merity, Keskar & Socher 2018).
+    """Weight drop: the levels that drop this share of the recurrent weights (Merity, Keskar & Socher 2018).
 
     The same weights are dropped for all rows and time steps of a batch.
     """

@@ -1,7 +1,7 @@
 """The GRU layer: `cells.gru_step` over all steps, and its backward pass.
 
-Each gate has rows of its own in W, b, U and b', in PyTorch's order r, z, n. Because r multiplies U h + b' and not h,
-all three products of a step are one, and n keeps two biases.
+Each gate has its own rows in W, b, U and b', in PyTorch's order r, z, n. r multiplies U h + b', not h. So all three
+products of a step are one product, and n keeps two biases.
 
 Shapes: see `arrays.py`; G = 3H.
 """
@@ -27,7 +27,7 @@ from charloom.engines.numpy.recurrence import (
 
 
 class GruActivations(NamedTuple):
-    """The saved activations. hidden: [T + 1, B, H], the state before the first step at the front.
+    """The saved activations. hidden: [T + 1, B, H]; the first is the state before the first step.
 
     gates_T3BH: `r_TBH, z_TBH, n_TBH = gates_T3BH.swapaxes(0, 1)`; past_TBH: m = U h_{t-1} + b' of n.
     """
@@ -41,7 +41,7 @@ class GruActivations(NamedTuple):
 def forward(
     inputs_TBG: Floats, state: CpuState, weight_GH: Floats, bias_G: Floats
 ) -> tuple[Floats, CpuState, GruActivations]:
-    """All steps: (h_TBH, state after the last, saved activations). All three products of a step are one.
+    """All steps: (h_TBH, state after the last, saved activations). One product serves all three gates of a step.
 
     Args:
         inputs_TBG: W x + b of every step.
@@ -68,7 +68,7 @@ def forward(
 
 
 def backward(d_out_TBH: Floats, d_state: CpuState | None, saved: GruActivations) -> LayerGradients:
-    """All steps, the last first. With a the sum inside each gate, and p = U h_{t-1} + b':
+    """All steps, the last first. a is the sum inside each gate, and p = U h_{t-1} + b':
 
         d_z = d_h_t (h_{t-1} - n);    d_n = d_h_t (1 - z)
         d_a = d_n (1 - n²) for n;     d_r = d_a m;     d_m = d_a r
@@ -79,7 +79,7 @@ def backward(d_out_TBH: Floats, d_state: CpuState | None, saved: GruActivations)
     Args:
         d_out_TBH: the gradient from above with respect to each h_t.
         d_state: with respect to the state after the last step; None for zero (truncated BPTT).
-        saved: of `forward`.
+        saved: the result of `forward`.
     """
     gates_T3BH, past_TBH, hidden, weight_GH = saved
     (d_next_BH,) = zeros_or(d_state, (hidden[0],))

@@ -1,7 +1,7 @@
 """The input layer: from token ids to the input products W x + b of the first recurrent layer.
 
 x is the token's features: its embedding, its index/V, or a one-hot row. W x + b depends on the token alone. So it is
-computed once for each distinct token of the batch, and gathered for every position. For one-hot rows, W x is a column
+computed once for each distinct token of the batch and gathered for every position. With one-hot rows, W x is a column
 of W.
 
 Shapes: see `arrays.py`.
@@ -29,7 +29,7 @@ class InputActivations(NamedTuple):
 def forward(
     ids_TB: Integers, features_VE: Floats | None, weight_GE: Floats, bias_G: Floats
 ) -> tuple[Floats, InputActivations]:
-    """inputs_TBG = W x + b with x the row of each id in features_VE; None stands for the identity (one-hot)."""
+    """inputs_TBG = W x + b, where x is each id's row in features_VE. None is the identity (one-hot)."""
     distinct_U, positions = np.unique(ids_TB, return_inverse=True)
     saved = InputActivations(distinct_U, positions.reshape(ids_TB.shape), features_VE, weight_GE)
     if features_VE is None:
@@ -40,7 +40,7 @@ def forward(
 
 
 def backward(d_inputs_TBG: Floats, saved: InputActivations) -> tuple[Floats | None, Floats, Floats]:
-    """(d_features_VE, d_weight_GE, d_bias_G); tokens that are not in the batch have a gradient of zero."""
+    """(d_features_VE, d_weight_GE, d_bias_G). Tokens that are not in the batch have a zero gradient."""
     distinct_U, positions_TB, features_VE, weight_GE = saved
     d_table_UG = gather.backward(d_inputs_TBG, positions_TB, len(distinct_U))
     if features_VE is None:

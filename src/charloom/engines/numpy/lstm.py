@@ -1,6 +1,6 @@
 """The LSTM layer: `cells.lstm_step` over all steps, and its backward pass.
 
-Each gate has rows of its own in W, b, U and b', in PyTorch's order i, f, g, o.
+Each gate has its own rows in W, b, U and b', in PyTorch's order i, f, g, o.
 
 Shapes: see `arrays.py`; G = 4H.
 """
@@ -26,7 +26,7 @@ from charloom.engines.numpy.recurrence import (
 
 
 class LstmActivations(NamedTuple):
-    """The saved activations. hidden, cell: [T + 1, B, H], the state before the first step at the front.
+    """The saved activations. hidden, cell: [T + 1, B, H]; the first is the state before the first step.
 
     gates_T4BH: `i_TBH, f_TBH, g_TBH, o_TBH = gates_T4BH.swapaxes(0, 1)`; squashed_TBH: tanh(c_t).
     """
@@ -41,7 +41,7 @@ class LstmActivations(NamedTuple):
 def forward(
     inputs_TBG: Floats, state: CpuState, weight_GH: Floats, bias_G: Floats
 ) -> tuple[Floats, CpuState, LstmActivations]:
-    """All steps: (h_TBH, state after the last, saved activations). All four gates of a step are one product.
+    """All steps: (h_TBH, state after the last, saved activations). One product serves all four gates of a step.
 
     Args:
         inputs_TBG: W x + b of every step.
@@ -64,7 +64,7 @@ def forward(
 
 
 def _activate(sum_BG: Floats, gates_4BH: Floats) -> None:
-    """σ for i, f and o, tanh for g; from here on each gate is contiguous."""
+    """σ for i, f and o, tanh for g. Writes each gate as a contiguous array."""
     gates_4BH[...] = by_gate(sum_BG, gates_4BH.shape[-1])
     input_forget_2BH, output_BH = gates_4BH[:2], gates_4BH[3]
     input_forget_2BH *= 0.5
@@ -75,7 +75,7 @@ def _activate(sum_BG: Floats, gates_4BH: Floats) -> None:
 
 
 def backward(d_out_TBH: Floats, d_state: CpuState | None, saved: LstmActivations) -> LayerGradients:
-    """All steps, the last first. With s_t = tanh(c_t) and a the sum inside each gate:
+    """All steps, the last first. s_t = tanh(c_t), and a is the sum inside each gate:
 
         d_o = d_h_t s_t
         d_c_t = d_h_t o (1 - s_t²) + d_c_{t+1} f_{t+1}
@@ -86,7 +86,7 @@ def backward(d_out_TBH: Floats, d_state: CpuState | None, saved: LstmActivations
     Args:
         d_out_TBH: the gradient from above with respect to each h_t.
         d_state: with respect to the state after the last step; None for zero (truncated BPTT).
-        saved: of `forward`.
+        saved: the result of `forward`.
     """
     gates_T4BH, hidden, cell, squashed_TBH, weight_GH = saved
     d_next_BH, d_next_c_BH = zeros_or(d_state, (hidden[0], cell[0]))

@@ -25,10 +25,10 @@ from charloom.engines.numpy.recurrence import LayerGradients
 
 
 class Masks(NamedTuple):
-    """The dropout masks of one step (see `masks.py`): between each two layers, and before the head.
+    """The dropout masks of one step (see `masks.py`): one between each two layers, and one before the head.
 
-    between: [T, B, H]; head: [N, H], targets in the order of [B, T]. Locked: [1, B, H] and [B, H], one for all time
-    steps.
+    between: [T, B, H]; head: [N, H], targets in the order of [B, T]. Locked masks are [1, B, H] and [B, H]: one mask
+    for all time steps.
     """
 
     between: list[Floats]
@@ -36,7 +36,7 @@ class Masks(NamedTuple):
     locked: bool = False
 
     def of_targets(self, rows_N: Integers) -> Floats:
-        """The head's mask for targets in these rows."""
+        """The head's mask for the targets of these rows."""
         return self.head[rows_N] if self.locked else self.head
 
 
@@ -49,10 +49,10 @@ class DropoutActivations(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ForwardPass:
-    """The result of `NumpyNetwork.forward`: for each target its nats and whether it was the top guess; the state after.
+    """The result of `NumpyNetwork.forward`: the nats of each target, whether it was the top guess, and the state after.
 
-    The rest are the saved activations: of the input layer, of each recurrent layer (gates and states of every step), of
-    dropout between two of them, and of the head. positions_N are the positions of the targets in [T, B], flattened.
+    The other fields are saved activations: of the input layer, of each recurrent layer (gates and states of every
+    step), of dropout between layers, and of the head. positions_N: the positions of the targets in [T, B], flattened.
     """
 
     nats_N: Floats
@@ -73,21 +73,19 @@ class ForwardPass:
 
 @dataclass(frozen=True, eq=False)
 class BackwardPass:
-    """The result of `NumpyNetwork.backward`: the gradient of every parameter, and the gradients of each recurrent
-    layer.
-    """
+    """The result of `NumpyNetwork.backward`: the gradient of every parameter, and each recurrent layer's gradients."""
 
     parameters: dict[str, Floats]
     layers: list[LayerGradients]
 
     @property
     def state(self) -> CpuState:
-        """With respect to the state before the first step, of all layers."""
+        """The gradient with respect to the state of all layers before the first step."""
         return _stacked([layer.state for layer in self.layers])
 
 
 class NumpyNetwork:
-    """An architecture with its parameters, by the names of `architecture.shapes`; it does not change them."""
+    """An architecture with its parameters, by the names of `architecture.shapes`. It does not change them."""
 
     def __init__(self, architecture: Architecture, parameters: Mapping[str, Floats]) -> None:
         self.architecture, self.parameters = architecture, parameters
@@ -96,9 +94,9 @@ class NumpyNetwork:
     def forward(
         self, inputs_BT: Integers, targets_BT: Integers, state: CpuState | None = None, masks: Masks | None = None
     ) -> ForwardPass:
-        """From ids and a state to the nats of the targets and the state after; None is the zero state, or no dropout.
+        """From ids and a state to the nats of the targets and the state after. None is the zero state, or no dropout.
 
-        Where a target is NOTHING, the head is not computed.
+        The head is not computed at positions whose target is NOTHING.
         """
         top_TBH, after, first, layers, between = self._unroll(inputs_BT, state, masks)
         rows_N, times_N = np.nonzero(targets_BT != NOTHING)
@@ -144,7 +142,7 @@ class NumpyNetwork:
     def backward(self, saved: ForwardPass, d_state: CpuState | None = None) -> BackwardPass:
         """The gradients of the sum of nats.
 
-        d_state: with respect to the state after. None is zero: truncated BPTT.
+        d_state: the gradient with respect to the state after. None is zero: truncated BPTT.
         """
         d_x_NH, d_head_VH, d_head_V = head.backward(saved.head)
         found = {"head.weight": d_head_VH, "head.bias": d_head_V}
@@ -171,9 +169,7 @@ class NumpyNetwork:
     def dropout_masks(
         self, targets_BT: Integers, share: float, random: np.random.Generator, locked: bool = False
     ) -> Masks:
-        """Dropout's masks for a batch, in the order in which they are drawn: those between the layers from the bottom
-        up, then the head's.
-        """
+        """Dropout masks for a batch, drawn in this order: between the layers from the bottom up, then the head's."""
         layers, hidden, dtype = self.architecture.layers, self.architecture.hidden, self.parameters["head.bias"].dtype
         (B, T), N = targets_BT.shape, count(targets_BT)
         between = [
@@ -197,7 +193,7 @@ class NumpyNetwork:
 
 
 def count(targets_BT: Integers) -> int:
-    """How many targets there are."""
+    """The number of targets."""
     return int((targets_BT != NOTHING).sum())
 
 
@@ -216,5 +212,5 @@ def _recurrence(
 
 
 def _stacked(states: list[CpuState]) -> CpuState:
-    """The states of layers, bottom up, as one: [L, B, H] of each part."""
+    """The states of the layers, from the bottom up, as one state: [L, B, H] for each part."""
     return tuple(np.stack(parts) for parts in zip(*states, strict=True))

@@ -1,4 +1,4 @@
-"""Gradient descent, in five kinds; each is PyTorch's, to the last constant.
+"""Five kinds of gradient descent. Each equals PyTorch's, including all constants.
 
 An update changes a parameter p and its memory (under PyTorch's names) in place. d is the gradient.
 """
@@ -16,8 +16,8 @@ from charloom.config import TrainingSettings
 Memory = dict[str, Floats]
 Update = Callable[[Floats, Floats, Memory, float], None]
 
-BETA1 = 0.9  # share of the mean gradient that Adam keeps a step (Kingma & Ba 2015)
-EPSILON, ADAGRAD_EPSILON = 1e-8, 1e-10  # PyTorch's: they keep a step finite where every gradient was zero
+BETA1 = 0.9  # Adam's decay of the mean gradient in a step (Kingma & Ba 2015)
+EPSILON, ADAGRAD_EPSILON = 1e-8, 1e-10  # PyTorch's: they keep a step finite if all gradients were zero
 
 
 def step(
@@ -27,9 +27,9 @@ def step(
     rate: float,
     settings: TrainingSettings,
 ) -> None:
-    """One step of every parameter, by the optimizer that the settings name; uses the gradients up.
+    """One step of every parameter by the optimizer of the settings. Makes the gradients invalid.
 
-    Weight decay is the gradient of ½ decay p² (L2), added to p's own, except in AdamW, which takes it off p itself,
+    Weight decay adds the gradient of ½ decay p² (L2) to p's gradient. AdamW instead subtracts the decay from p itself,
     outside the mean of gradients (Loshchilov & Hutter 2019).
     """
     update = _update(settings)
@@ -45,13 +45,13 @@ def step(
 
 
 def decay(p: Floats, settings: TrainingSettings) -> float:
-    """The weight decay of a parameter: on matrices only, because biases have nothing to lose."""
+    """The weight decay of a parameter. It applies to matrices only: biases do not need it."""
     return settings.weight_decay if p.ndim > 1 else 0.0
 
 
 def sgd(p: Floats, d: Floats, memory: Memory, rate: float, momentum: float = 0.0, nesterov: bool = False) -> None:
     """v ← μ v + d; p ← p - rate v (momentum, Polyak 1964), or p ← p - rate (d + μ v) (Nesterov's, in the form of
-    Sutskever et al. 2013). With μ = 0, plain descent, which has no memory.
+    Sutskever et al. 2013). μ = 0 is plain gradient descent, which has no memory.
     """
     if momentum:
         velocity = memory["momentum_buffer"]
@@ -76,7 +76,7 @@ def rmsprop(p: Floats, d: Floats, memory: Memory, rate: float, beta2: float) -> 
 def adam(p: Floats, d: Floats, memory: Memory, rate: float, beta2: float) -> None:
     """m ← β₁ m + (1 - β₁) d; v ← β₂ v + (1 - β₂) d²; p ← p - rate m̂ / (√v̂ + ε) (Kingma & Ba 2015).
 
-    m̂ = m / (1 - β₁ᵗ) and v̂ = v / (1 - β₂ᵗ) undo that both began at 0, t steps ago.
+    m̂ = m / (1 - β₁ᵗ) and v̂ = v / (1 - β₂ᵗ) correct for the start at 0, t steps ago.
     """
     t = float(memory["step"])
     _average(memory["exp_avg"], d, BETA1)
@@ -86,7 +86,7 @@ def adam(p: Floats, d: Floats, memory: Memory, rate: float, beta2: float) -> Non
 
 
 def adam_corrections(rate: float, beta2: float, t: float) -> tuple[float, float]:
-    """The rate that makes rate m̂ / (√v̂ + ε) out of m / (√v + ε'), and that ε'."""
+    """(rate', ε') such that rate' m / (√v + ε') = rate m̂ / (√v̂ + ε)."""
     return rate * (1 - beta2**t) ** 0.5 / (1 - BETA1**t), EPSILON * (1 - beta2**t) ** 0.5
 
 

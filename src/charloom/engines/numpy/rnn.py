@@ -16,7 +16,7 @@ from charloom.engines.numpy.recurrence import LayerGradients, over_time, through
 
 
 class RnnActivations(NamedTuple):
-    """The saved activations. hidden: [T + 1, B, H], the state before the first step at the front."""
+    """The saved activations. hidden: [T + 1, B, H]; the first is the state before the first step."""
 
     hidden: Floats
     weight_GH: Floats
@@ -46,7 +46,7 @@ def forward(
 
 
 def backward(d_out_TBH: Floats, d_state: CpuState | None, saved: RnnActivations) -> LayerGradients:
-    """All steps, the last first. With a_t = W x_t + b + U h_{t-1} + b':
+    """All steps, the last first. a_t = W x_t + b + U h_{t-1} + b':
 
         d_a_t = d_h_t (1 - h_t²)        or, with relu, d_h_t where h_t > 0
         d_h_{t-1} = Uᵀ d_a_t + the gradient from above with respect to h_{t-1}
@@ -54,7 +54,7 @@ def backward(d_out_TBH: Floats, d_state: CpuState | None, saved: RnnActivations)
     Args:
         d_out_TBH: the gradient from above with respect to each h_t.
         d_state: with respect to the state after the last step; None for zero (truncated BPTT).
-        saved: of `forward`.
+        saved: the result of `forward`.
     """
     hidden, weight_GH, nonlinearity = saved
     d_inputs_TBG, d_hidden_TBH = np.empty_like(d_out_TBH), np.empty_like(d_out_TBH)

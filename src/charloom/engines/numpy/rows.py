@@ -1,8 +1,8 @@
-"""A batch on several threads: each computes the forward and backward pass of some rows; gradients are summed in order.
+"""A batch on several threads. Each computes the forward and backward pass of some rows; gradients are summed in order.
 
 Rows are independent until their gradients are summed, and NumPy releases the GIL while it multiplies. BLAS itself uses
-one thread: its products here are small. Where another program used a core, OpenBLAS with two threads was 7 to 37 times
-slower than with one (LOG.md), because its threads spin while they wait.
+one thread, because its products here are small. When another program used a core, OpenBLAS with two threads was 7 to 37
+times slower than with one (LOG.md), because its threads spin while they wait.
 
 Shapes: see `arrays.py`.
 """
@@ -21,15 +21,15 @@ from charloom.engines.numpy.arrays import CpuState
 from charloom.engines.numpy.network import Masks, count
 
 FEWEST = 8
-"""The fewest rows for a thread. A step's two products of 4 rows took 0.87 of the time of 8 at H 256, and 0.95 at H 512:
-most of that time BLAS packs the weights, which every thread repeats.
+"""The fewest rows for a thread. A step's two products took 0.87 times as long with 4 rows as with 8 at H 256, and 0.95
+times at H 512. BLAS packs the weights during most of that time, and every thread repeats the packing.
 """
 
 R = TypeVar("R")
 
 
 class Rows(NamedTuple):
-    """Some rows of a batch: what `NumpyNetwork.forward` takes."""
+    """Some rows of a batch: the arguments of `NumpyNetwork.forward`."""
 
     inputs_BT: Integers
     targets_BT: Integers
@@ -37,7 +37,7 @@ class Rows(NamedTuple):
     masks: Masks | None
 
     def cut(self, first: int, last: int) -> Rows:
-        """The rows from first up to last. The head's mask is in the order of the rows, so its part is contiguous."""
+        """The rows from `first` up to `last`. The head's mask is in row order, so its part is contiguous."""
         state, masks = self.state, self.masks
         if state is not None:
             state = tuple(part_LBH[:, first:last] for part_LBH in state)
@@ -51,14 +51,14 @@ class Rows(NamedTuple):
 
 
 class RowThreads:
-    """Threads that share a batch."""
+    """Threads that share the work on a batch."""
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        self._others = ThreadPoolExecutor(max(1, threads - 1))  # starts none before it has work
+        self._others = ThreadPoolExecutor(max(1, threads - 1))  # starts a thread only when it has work
 
     def share(self, work: Callable[[Rows], R], batch: Rows) -> list[R]:
-        """The results of `work` for the parts of the batch, one part for each thread, in the order of the rows."""
+        """The results of `work` for each part of the batch, in the order of the rows. Each thread has one part."""
         size = len(batch.inputs_BT)
         parts = max(1, min(self._threads, size // FEWEST))
         edges = [size * n // parts for n in range(parts + 1)]

@@ -1,4 +1,4 @@
-"""Which device, which precision."""
+"""The choice of a device and a precision."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from charloom.errors import DeviceError
 
 
 def choose_device(asked: str) -> torch.device:
-    """The device asked for; `auto` takes CUDA, else Apple's MPS, else the CPU.
+    """The device that is asked for. `auto` takes CUDA, else Apple's MPS, else the CPU.
 
     Raises:
-        DeviceError: if it is not here.
+        DeviceError: if this machine does not have it.
     """
     here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if asked == "auto":
@@ -28,14 +28,13 @@ def choose_device(asked: str) -> torch.device:
 
 
 def choose_precision(asked: str, device: torch.device, cell: str) -> str:
-    """fp32 or bf16, of the products: the precision asked for; `auto` takes bf16 only where the hardware makes them
-    faster.
+    """The precision of the products, fp32 or bf16. `auto` takes bf16 only if the hardware makes it faster.
 
-    On a CPU that is an LSTM with bf16 matrix units (AMX): PyTorch has a fused kernel for the LSTM alone, and its GRU
-    and RNN gained nothing from bf16 (LOG.md, "bf16 by cell").
+    On a CPU, bf16 is faster only for an LSTM with bf16 matrix units (AMX). PyTorch has a fused kernel for the LSTM
+    alone; its GRU and RNN gained nothing from bf16 (LOG.md, "bf16 by cell").
 
     Raises:
-        DeviceError: if bf16 is asked for, and PyTorch cannot train this cell with it on this device.
+        DeviceError: if bf16 is asked for, but PyTorch cannot train this cell with it on this device.
     """
     if asked == "bf16" and not trains_in_bf16(device.type, cell):
         raise DeviceError(
@@ -60,7 +59,7 @@ def trains_in_bf16(device: str, cell: str) -> bool:
     """Whether PyTorch computes this cell in bfloat16 on this device, forward and backward.
 
     PyTorch has no function that answers this, so one tiny layer is tried. oneDNN has a bf16 LSTM only for AVX-512 and
-    AMX, and refuses it elsewhere with a RuntimeError.
+    AMX. Elsewhere it raises a RuntimeError.
     """
     layer = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[cell](1, 1, device=device)
     try:
@@ -74,12 +73,12 @@ def trains_in_bf16(device: str, cell: str) -> bool:
 
 def has_matrix_units() -> bool:
     """Whether this CPU multiplies bf16 matrices in hardware (AMX), as PyTorch sees it."""
-    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)  # no public way to ask, up to PyTorch 2.13
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)  # PyTorch has no public function for it, up to 2.13
     return bool(supported and supported())
 
 
 def describe() -> str:
-    """The devices here and what `auto` chooses, in one line."""
+    """The devices of this machine and the choice of `auto`, in one line."""
     device = choose_device("auto")
     precision = {"bf16": "bfloat16", "fp32": "float32"}[choose_precision("auto", device, "lstm")]
     return f"torch on {device.type}, {precision} for an lstm, {torch.get_num_threads()} threads"

@@ -1,6 +1,6 @@
 """The engine contract on PyTorch.
 
-Master weights, state and loss are float32; with bf16 the products run under autocast. Dropout at step s is drawn from
+Master weights, state and loss are float32. With bf16, the products run under autocast. Dropout at step s is drawn from
 (seed, s), so there is no random state to save: a resumed run draws the same masks.
 
 Shapes: B sequences, T time steps, V vocabulary size, N targets.
@@ -28,7 +28,7 @@ from charloom.kernels import thread_count
 
 @contextmanager
 def _memory_errors() -> Iterator[None]:
-    """PyTorch says that memory is full with a RuntimeError; Python has a name for it."""
+    """Turns PyTorch's RuntimeError for full memory into Python's MemoryError."""
     try:
         yield
     except RuntimeError as error:
@@ -40,7 +40,7 @@ def _memory_errors() -> Iterator[None]:
 class TorchEngine(Engine):
     """Trains and measures one network. See `charloom.engines.engine.Engine` for the contract.
 
-    dtype: float32; float64 for checks of gradients.
+    dtype: float32, or float64 for checks of gradients.
     """
 
     @_memory_errors()
@@ -78,7 +78,7 @@ class TorchEngine(Engine):
 
     @_memory_errors()
     def gradients(self, inputs_BT: Array, targets_BT: Array, state: TorchState | None) -> tuple[float, int, TorchState]:
-        """The first half of a step: (sum of nats over the targets, number of targets, state after it)."""
+        """The first half of a step: (sum of nats over the targets, number of targets, state after the step)."""
         self.network.train()
         self._seed_dropout()
         logits_NV, targets_N, state = self._forward(inputs_BT, targets_BT, state)
@@ -89,7 +89,7 @@ class TorchEngine(Engine):
 
     @_memory_errors()
     def update(self, learning_rate: float, count: int) -> None:
-        """The second half: one step of gradient descent by the clipped mean over `count` targets."""
+        """The second half: one step of gradient descent with the clipped mean over `count` targets."""
         self._clip_to_mean(max(1, count))
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
@@ -98,7 +98,7 @@ class TorchEngine(Engine):
 
     @torch.no_grad()
     def _clip_to_mean(self, count: int) -> None:
-        """Sums over `count` targets to their mean, clipped as in `engines/numpy/clip.py`, in one pass over them."""
+        """Divides sums over `count` targets to get their mean, and clips it as `engines/numpy/clip.py`, in one pass."""
         sums = list(self.gradient_arrays.values())
         if self._settings.clip_value:
             nn.utils.clip_grad_value_(self.network.parameters(), self._settings.clip_value * count)
@@ -110,7 +110,7 @@ class TorchEngine(Engine):
             array.mul_(factor)
 
     def _seed_dropout(self) -> None:
-        """Makes the dropout of this step a function of (seed, step): PyTorch's draws, and `masks.py`'s."""
+        """Makes the dropout of this step a function of (seed, step), both PyTorch's draws and those of `masks.py`."""
         if self._settings.dropout or self._settings.weight_drop:
             self.network.dropout.random = dropout_stream(self._settings.seed, self._steps)
             if self.network.rnn.dropout or self._device.type != "cpu":
@@ -121,7 +121,7 @@ class TorchEngine(Engine):
     def score(
         self, inputs_BT: Array, targets_BT: Array, state: TorchState | None
     ) -> tuple[NDArray[np.floating[Any]], NDArray[np.bool_], TorchState]:
-        """Loss without learning: (nats of each target, whether it was the top guess, state after it)."""
+        """Loss without learning: (nats of each target, whether it was the top guess, state after the step)."""
         self.network.eval()
         logits_NV, targets_N, state = self._forward(inputs_BT, targets_BT, state)
         nats_N = nn.functional.cross_entropy(logits_NV, targets_N, reduction="none")
@@ -131,7 +131,7 @@ class TorchEngine(Engine):
     def _forward(
         self, inputs_BT: Array, targets_BT: Array, state: TorchState | None
     ) -> tuple[Tensor, Tensor, TorchState]:
-        """(logits_NV in master precision, targets_N, state cut off from this step's graph)."""
+        """(logits_NV in master precision, targets_N, state detached from this step's graph)."""
         inputs, targets = (torch.from_numpy(ids).to(self._device) for ids in (inputs_BT, targets_BT))
         with torch.autocast(self._device.type, self._products, enabled=self._products == torch.bfloat16):
             logits_NV, targets_N, state = self.network(inputs, targets, state)
@@ -144,7 +144,7 @@ class TorchEngine(Engine):
 
     @torch.no_grad()
     def load(self, parameters: Mapping[str, NDArray[Any]]) -> None:
-        """Replaces the parameters; the optimizer's memory stays."""
+        """Replaces the parameters. The optimizer's memory does not change."""
         for name, value in self.network.named_parameters():
             value.copy_(torch.from_numpy(np.ascontiguousarray(parameters[name])))
 
@@ -162,17 +162,17 @@ class TorchEngine(Engine):
     def restore(self, arrays: Mapping[str, NDArray[Any]], batch: int) -> TorchState | None:
         """Restores what `snapshot` returned, and returns its state.
 
-        batch: rows of the next step, as many as in the state; 0 where that step begins from the zero state.
+        batch: rows of the next step, which must equal those of the state; 0 if that step begins from the zero state.
 
         Raises:
-            ModelError: naming the array that is missing, not expected, of another shape, or not finite.
+            ModelError: names an array that is missing, not expected, of another shape, or not finite.
         """
         self._steps = checked_steps(arrays, self.network.architecture, self._settings, batch)
         self._restore_optimizer(arrays)
         return tuple(torch.from_numpy(part.copy()).to(self._device) for part in state_parts(arrays, batch)) or None
 
     def _restore_optimizer(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """By `load_state_dict`, which puts each array on the device where the optimizer needs it."""
+        """Uses `load_state_dict`, which puts each array on the device where the optimizer needs it."""
         names = {parameter: name for name, parameter in self.network.named_parameters()}
         ordered = [names[parameter] for group in self._optimizer.param_groups for parameter in group["params"]]
         states = {}
@@ -185,7 +185,7 @@ class TorchEngine(Engine):
 
 
 def _optimizer(network: TorchNetwork, settings: TrainingSettings, device: torch.device) -> torch.optim.Optimizer:
-    """The kind of gradient descent asked for; weight decay on matrices only (biases have nothing to lose)."""
+    """The optimizer of the settings. Weight decay applies to matrices only: biases do not need it."""
     parameters = list(network.parameters())
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": settings.weight_decay},

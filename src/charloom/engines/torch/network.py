@@ -1,4 +1,4 @@
-"""The network as stock PyTorch modules, under the parameter names of a model file.
+"""The network made of stock PyTorch modules, under the parameter names of a model file.
 
 Shapes: B sequences, T time steps, V vocabulary size, E embedding, H hidden, L layers, N targets.
 """
@@ -16,17 +16,17 @@ from charloom.architecture import Architecture
 from charloom.data.groups import NOTHING
 from charloom.engines.masks import dropout_levels, dropout_stream
 
-# With weight drop, the weights of a layer lie apart in memory. cuDNN copies them in each call, and PyTorch warns of it.
+# With weight drop, a layer's weights are not contiguous. cuDNN copies them in each call, and PyTorch warns of it.
 warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
 
 TorchState = tuple[Tensor, ...]  # (h_LBH,) or, for an LSTM, (h_LBH, c_LBH)
 
 
 class TorchDropout(nn.Module):
-    """Dropout before the head, and wherever masks are locked. On a CPU `masks.py` draws the levels.
+    """Dropout before the head, and between layers if masks are locked. On a CPU `masks.py` draws the levels.
 
-    Srivastava et al. 2014; the other units are scaled up, so their mean stays. Locked: one mask for all time
-    steps of a row (Gal & Ghahramani 2016).
+    Srivastava et al. 2014. The other units are scaled up, so that their mean does not change. A locked mask is the same
+    for all time steps of a row (Gal & Ghahramani 2016).
     """
 
     def __init__(self, dropout: float, locked: bool) -> None:
@@ -35,7 +35,7 @@ class TorchDropout(nn.Module):
         self.random = dropout_stream(0, 0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x, with units zeroed while training; any shape, [B, T, H] where locked."""
+        """x with dropped units set to zero, in training only. Any shape; [B, T, H] if locked."""
         if not self.training or not self.dropout:
             return x
         return x * self.mask((len(x), 1, x.shape[2]) if self.locked else x.shape, self.dropout, x)
@@ -51,8 +51,8 @@ class TorchDropout(nn.Module):
 class TorchNetwork(nn.Module):
     """Input → recurrent layers → dropout → head.
 
-    Dropout stands between the layers and before the head (Zaremba, Sutskever and Vinyals 2014); weight_drop is the
-    share of recurrent weights that a step drops (Merity, Keskar and Socher 2018).
+    Dropout is between the layers and before the head (Zaremba, Sutskever and Vinyals 2014). weight_drop is the share of
+    recurrent weights that a step drops (Merity, Keskar and Socher 2018).
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class TorchNetwork(nn.Module):
     def forward(
         self, inputs_BT: Tensor, targets_BT: Tensor, state: TorchState | None
     ) -> tuple[Tensor, Tensor, TorchState]:
-        """(logits_NV, targets_N, state) for the positions that have a target: the head is computed nowhere else."""
+        """(logits_NV, targets_N, state). The head is computed only at positions that have a target."""
         out_BTH, state = self._unroll(self._features(inputs_BT), state)
         wanted_BT = targets_BT != NOTHING
         if bool(wanted_BT.all()):
@@ -90,8 +90,8 @@ class TorchNetwork(nn.Module):
         return self.head(self.dropout(out_BTH[wanted_BT])), targets_BT[wanted_BT], state
 
     def _features(self, inputs_BT: Tensor) -> Tensor:
-        """x_BTE, the features of each token. One-hot rows are gathered for this batch only: oneDNN and cuDNN take them
-        dense. The other engines never make them.
+        """x_BTE, the features of each token. One-hot rows are gathered for this batch only: oneDNN and cuDNN need dense
+        rows. The other engines never make them.
         """
         if self.architecture.input == "embedding":
             return self.embedding(inputs_BT)  # type: ignore[no-any-return]
@@ -109,7 +109,7 @@ class TorchNetwork(nn.Module):
         return out_BTH, (h_LBH,)
 
     def _layer_by_layer(self, x_BTX: Tensor, state: TorchState | None) -> tuple[Tensor, TorchState]:
-        """The same with what PyTorch's own layers lack: dropped weights, and locked masks between two layers."""
+        """Like `_unroll`, with what PyTorch's layers lack: weight drop, and locked masks between two layers."""
         layers = [_weights_of(self.rnn, n) for n in range(self.architecture.layers)]
         for weights in layers if self.weight_drop else []:
             past_GH = weights["weight_hh_l0"]
@@ -127,13 +127,13 @@ class TorchNetwork(nn.Module):
 
 
 def _weights_of(rnn: nn.RNNBase, layer: int) -> dict[str, Tensor]:
-    """A layer's parameters, by the names that they have in a network of one."""
+    """A layer's parameters, under the names that they have in a network of one layer."""
     names = ("weight_ih_l", "weight_hh_l", "bias_ih_l", "bias_hh_l")
     return {f"{name}0": getattr(rnn, f"{name}{layer}") for name in names}
 
 
 def _shell(rnn: nn.RNNBase, layer: int) -> nn.RNNBase:
-    """A network of this layer alone, without parameters of its own."""
+    """A network of this layer alone, without its own parameters."""
     size = rnn.input_size if layer == 0 else rnn.hidden_size
     kind = {"nonlinearity": rnn.nonlinearity} if isinstance(rnn, nn.RNN) else {}
     return type(rnn)(size, rnn.hidden_size, batch_first=True, device="meta", **kind)  # type: ignore[arg-type]
