@@ -1,12 +1,12 @@
-"""What a network computes while it reads a text: a trace of named arrays, and the gradient of one loss.
+"""A trace: named arrays of what a network computes while it reads a text, and the gradient of one loss.
 
-Step t reads token t and predicts token t + 1. The first step starts from the zero state; a model of records reads a
-separator first. With independent records, every separator starts from the zero state.
+Step t reads token t and predicts token t + 1. The first step starts from the zero state. A model of records reads a
+separator first. With independent records, every separator is read from the zero state.
 
 The forward and backward passes are those of the NumPy engine (`charloom.engines.numpy`).
 
-Shapes: T steps, N predictions that are known to be right or wrong, V vocabulary size, L layers, H hidden units, W steps
-of a window, X input features of a token (embedding size, V for one-hot, 1 for scalar).
+Shapes: T steps, N predictions whose next token is known, V vocabulary size, L layers, H hidden units, W steps of a
+window, X input features of a token (embedding size, V for one-hot, 1 for scalar).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from charloom.engines.numpy.rnn import RnnActivations
 from charloom.errors import SettingsError, TextError
 
 MOST_NUMBERS = 2**26
-"""Most numbers of a trace or of a chunk: 256 MiB in float32. While they are computed, the process holds 2.5 times as
-much, and 4.5 times with the gradients of all steps.
+"""Most numbers of a trace or of a chunk: 256 MiB in float32. The process needs 2.5 times this memory while it computes
+them, and 4.5 times with the gradients of all steps.
 """
 
 
@@ -46,7 +46,7 @@ class RnnTrace(NamedTuple):
 class LstmTrace(NamedTuple):
     """An LSTM layer: i, f, g, o, c and h of every step (equations: `charloom.cells.lstm_step`).
 
-    Gates are from 0 to 1, the candidate and h from -1 to 1. The cell has no bounds.
+    Gates are from 0 to 1, the candidate and h from -1 to 1. The cell state is not bounded.
     """
 
     input_gate_TH: Floats
@@ -75,14 +75,14 @@ LAYERS: dict[str, type[LayerTrace]] = {"rnn": RnnTrace, "lstm": LstmTrace, "gru"
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """The gradient of the loss of step `step`, -ln p of the token that follows it, in nats.
+    """The gradient of the loss of step `step`: -ln p of the next token, in nats.
 
     Row w belongs to step `first + w`; the last row belongs to `step` itself. A gradient with respect to h_t or c_t
-    counts every path to the loss: through the layers above, and through later steps. A gradient that has exploded
-    beyond the largest float is inf or nan.
+    includes every path to the loss, through the layers above and through later steps. A gradient that exceeds the
+    largest float is inf or nan.
 
-    inputs_WX: with respect to the input features of the token; hidden_LWH: to h_t of every layer; cell_LWH: to c_t of
-    every LSTM layer, None for other cells.
+    inputs_WX: with respect to the input features of each token; hidden_LWH: to h_t of every layer; cell_LWH: to c_t of
+    every LSTM layer; None for other cells.
     """
 
     step: int
@@ -94,12 +94,13 @@ class Gradients:
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """Everything that a network computes at T steps in a row.
+    """Everything that a network computes at T consecutive steps.
 
-    first: the number of the first step, 0 but for later chunks; tokens: what each step reads: a character, or
-    `<0xE2>` for a byte that is not ASCII, `<separator>` or `<unknown>`; ids_T: their ids; layers: of the bottom layer
-    first; logits_TV, probabilities_TV: of the token after each step; nats_N: -ln p of the token that does follow. The
-    last step of a text has none, so N is T - 1 there, and T in the chunks before.
+    first: the number of the first step, which is 0 except in later chunks; tokens: what each step reads: a character,
+    `<0xE2>` for a byte that is not ASCII, `<separator>` or `<unknown>`; ids_T: their ids; layers: from the bottom layer
+    to the top; logits_TV, probabilities_TV: of the token after each step; nats_N: -ln p of the actual next token. The
+    last step of a text has no next token. So N is T - 1 for a whole text and for the last chunk, and T for other
+    chunks.
     """
 
     first: int
@@ -124,7 +125,7 @@ class Trace:
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """The same for `json.dumps`: arrays as nested lists, under the names of `arrays`; inf and nan become null."""
+        """The arrays for `json.dumps`, under the names of `arrays`: nested lists, with null for inf and nan."""
         found: dict[str, Any] = {"first": self.first, "tokens": list(self.tokens)}
         if self.gradients is not None:
             found |= {"gradients.step": self.gradients.step, "gradients.first": self.gradients.first}
@@ -132,7 +133,7 @@ class Trace:
 
 
 def _finite(array: NDArray[Any]) -> NDArray[Any]:
-    """Python's numbers, and None for inf and nan."""
+    """Python numbers, with None for inf and nan."""
     values = array.astype(object)
     values[~np.isfinite(array)] = None
     return values
@@ -152,7 +153,7 @@ def trace(folder: ModelFolder, ids_T: Integers, gradients_of: int | None = None,
 
 
 def trace_chunks(folder: ModelFolder, ids_T: Integers, chunk: int) -> Iterator[Trace]:
-    """The same in chunks of so many steps: see `charloom.model.Model.trace_chunks`."""
+    """The trace of a whole text in chunks of `chunk` steps: see `charloom.model.Model.trace_chunks`."""
     most = _most_steps(folder.architecture)
     if not (type(chunk) is int and 1 <= chunk <= most):
         raise SettingsError(f"`chunk` must be from 1 to {most:,} steps with this model; got {chunk!r}")
@@ -160,7 +161,7 @@ def trace_chunks(folder: ModelFolder, ids_T: Integers, chunk: int) -> Iterator[T
 
 
 def _most_steps(architecture: Architecture) -> int:
-    """How many steps hold `MOST_NUMBERS`."""
+    """The number of steps whose arrays have `MOST_NUMBERS` numbers."""
     of_layers = architecture.layers * len(LAYERS[architecture.cell]._fields) * architecture.hidden
     return max(1, MOST_NUMBERS // (of_layers + 2 * architecture.vocabulary_size))
 
@@ -178,14 +179,14 @@ def _check_gradients(steps: int, gradients_of: int | None, window: int | None) -
 
 
 def _is_count(value: object) -> bool:
-    """Whether it is a whole number from 0, of Python or NumPy: `nats_N.argmax()` is a step too."""
+    """Whether it is an integer of at least 0, of Python or NumPy: `nats_N.argmax()` is a valid step."""
     return isinstance(value, int | np.integer) and bool(value >= 0)
 
 
 def _chunks(folder: ModelFolder, ids_T: Integers, chunk: int) -> Iterator[Trace]:
     network, state = NumpyNetwork(folder.architecture, folder.parameters), None
     names = _names(folder.vocabulary)
-    # The head gives probabilities only where there is a target. That of the last step means nothing.
+    # The head computes probabilities only for steps with a target. The last step's target has no meaning.
     targets_T = np.roll(ids_T, -1)
     for first in range(0, len(ids_T), chunk):
         passes: list[ForwardPass] = []
@@ -197,13 +198,13 @@ def _chunks(folder: ModelFolder, ids_T: Integers, chunk: int) -> Iterator[Trace]
 
 
 def _cuts(ids_T: Integers, first: int, chunk: int, reset_id: int | None) -> list[int]:
-    """Where the passes of a chunk begin and end: a token that is read from the zero state begins one."""
+    """The bounds of the passes in a chunk. A token that is read from the zero state begins a pass."""
     stop = min(first + chunk, len(ids_T))
     return sorted({first, *(first + _resets(ids_T[first:stop], reset_id)).tolist(), stop})
 
 
 def _resets(ids_T: Integers, reset_id: int | None) -> Integers:
-    """The steps that start from the zero state, whatever came before."""
+    """The steps that start from the zero state."""
     return np.flatnonzero(ids_T == (-1 if reset_id is None else reset_id))
 
 
@@ -224,7 +225,7 @@ def _trace(network: NumpyNetwork, names: list[str], first: int, ids_T: Integers,
 
 
 def _layer(saved: list[RnnActivations] | list[LstmActivations] | list[GruActivations]) -> LayerTrace:
-    """The arrays of a layer, from its saved activations in consecutive passes."""
+    """The arrays of a layer, from the saved activations of consecutive passes."""
     hidden_TH = np.concatenate([each.hidden[1:, 0] for each in saved])
     if isinstance(saved[0], RnnActivations):
         return RnnTrace(hidden_TH)
@@ -236,7 +237,7 @@ def _layer(saved: list[RnnActivations] | list[LstmActivations] | list[GruActivat
 
 
 def _gradients(folder: ModelFolder, ids_T: Integers, step: int, window: int | None) -> Gradients:
-    """One backward pass over the window, with the state before it as a constant."""
+    """One backward pass over the window. The state before the window is a constant."""
     network = NumpyNetwork(folder.architecture, folder.parameters)
     begin = int(max(_resets(ids_T[: step + 1], folder.reset_id), default=0))
     first = begin if window is None else max(begin, step - window)
@@ -258,6 +259,6 @@ def _gradients(folder: ModelFolder, ids_T: Integers, step: int, window: int | No
 
 
 def _names(vocabulary: Vocabulary) -> list[str]:
-    """The name of every token by its id; all can be printed and encoded, unlike the bytes of half a character."""
+    """The name of every token by its id. All can be printed and encoded, unlike the bytes of half a character."""
     plain = list(vocabulary.characters) or [chr(byte) if byte < 128 else f"<0x{byte:02X}>" for byte in range(256)]
     return plain + ["<unknown>"] * vocabulary.unknown + ["<separator>"] * vocabulary.separator

@@ -1,1 +1,1 @@
-"""One evaluation of a model on a text: static, dynamic and windowed scores, and baselines, in one `Report`."""
+"""Evaluates a model on a text: static, dynamic and windowed scores, and baselines, in one `Report`."""

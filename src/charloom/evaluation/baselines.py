@@ -1,4 +1,4 @@
-"""Baselines that know nothing beyond one character: a uniform guess, frequencies, and a table of pairs."""
+"""Baselines with at most one token of context: a uniform guess, frequencies, and a table of pairs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from charloom.data.ids import Ids
 
 @dataclass(frozen=True)
 class Guesses:
-    """Losses of guesses without context: every token alike, or by its frequency in the same text."""
+    """Losses of guesses without context: a uniform guess, and the frequencies in the same text."""
 
     uniform: float
     frequency: float
 
 
 def guesses(batches: Batches, tokens: int, most: float = math.inf) -> Guesses:
-    """Losses of guesses without context on the part of a layout that `measure` reads.
+    """Losses of guesses without context, on the same part of a layout as `measure`.
 
     tokens: the vocabulary size; most: as in `measure`.
     """
@@ -37,9 +37,9 @@ def guesses(batches: Batches, tokens: int, most: float = math.inf) -> Guesses:
 
 
 def pairs_nats(train: Ids, validation: Ids, tokens: int) -> float:
-    """Nats per token of a table of pairs: P(next | this) counted in training, one added to each count (Laplace).
+    """Nats per token of a table of pairs: P(next | this) from training, with 1 added to each count (Laplace).
 
-    It is the loss of a model whose memory is the last token alone.
+    This is the loss of a model that sees only the last token.
     """
     counts = np.ones((tokens, tokens))
     ids = train.view()

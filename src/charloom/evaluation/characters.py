@@ -1,6 +1,6 @@
-"""The static score of each character and of each line: where a text surprises a model.
+"""The static score of each character and of each line. It shows which parts of a text a model predicts badly.
 
-Everything comes in chunks, so that memory does not grow with the text, but for its token ids.
+All functions work in chunks. So memory does not grow with the text, except for its token ids.
 
 Shapes: T tokens, N targets, C characters, V vocabulary size.
 """
@@ -26,16 +26,17 @@ Doubles = NDArray[np.float64]
 CodePoints = NDArray[np.uint32]
 
 UNKNOWN = 0xFFFD
-FIRST_ESCAPE, LAST_ESCAPE = 0xDC80, 0xDCFF  # bytes that are no UTF-8 (PEP 383)
+FIRST_ESCAPE, LAST_ESCAPE = 0xDC80, 0xDCFF  # bytes that are not UTF-8 (PEP 383)
 LINE_END = re.compile(f"[\n{RECORD_SEPARATOR}]")
 
 
 @dataclass(frozen=True)
 class CharacterNats:
-    """Some characters of a text, and the nats of each.
+    """Consecutive characters of a text, and the nats of each.
 
-    text: C characters, a record separator being `RECORD_SEPARATOR`; nats_C: NaN for a character that is not predicted,
-    which only the first one of a text can be; start: the position of the first of these characters in the text.
+    text: C characters, with `RECORD_SEPARATOR` for a record separator; nats_C: NaN for a character that is not
+    predicted, which can only be the first one of a text; start: the position in the text of the first of these
+    characters.
     """
 
     text: str
@@ -52,8 +53,8 @@ class CharacterNats:
 class LineNats:
     """A line of a text and its nats.
 
-    number: from 1; text: without the newline or separator that ends the line; characters: how many were predicted, and
-    nats: their sum, both with that newline or separator.
+    number: from 1; text: without the newline or separator that ends the line; characters: the number of predicted
+    characters; nats: their sum. Both include that newline or separator.
     """
 
     number: int
@@ -63,19 +64,19 @@ class LineNats:
 
     @property
     def bits_per_char(self) -> float | None:
-        """None for a line of which nothing is predicted: the first one, if it is empty."""
+        """None for a line without a predicted character: only the first line, if it is empty."""
         return self.nats / math.log(2) / self.characters if self.characters else None
 
 
 def per_character(model: ModelFolder, text: EvaluationText) -> Iterator[CharacterNats]:
     """The static score of each character, in order.
 
-    A character of a byte-level model has the sum of its bytes. The text is what the model reads: a character that it
-    does not know is U+FFFD, or what replaced it, or is left out.
+    A character of a byte-level model has the sum of its bytes' nats. The text is what the model reads. A character that
+    it does not know is U+FFFD, or its replacement, or is left out.
     """
     ids_T, position = text.ids_T, 0
-    done = int(ids_T[0] == text.vocabulary.separator_id)  # the separator that a model of records reads first
-    waiting_T = np.full(1 - done, math.nan)  # nats of tokens that are not a whole character yet
+    done = int(ids_T[0] == text.vocabulary.separator_id)  # 1: a model of records reads a separator first
+    waiting_T = np.full(1 - done, math.nan)  # nats of tokens whose character is not complete
     for nats_N, _ in static.targets(open_evaluation_engine(model), ids_T, model.reset_id):
         nats_T = np.concatenate([waiting_T, nats_N])
         stop = done + len(nats_T)
@@ -85,7 +86,7 @@ def per_character(model: ModelFolder, text: EvaluationText) -> Iterator[Characte
 
 
 def per_line(chunks: Iterable[CharacterNats]) -> Iterator[LineNats]:
-    """The lines of the text of `per_character`. A record separator ends a line too."""
+    """The lines of the text of `per_character`. A record separator also ends a line."""
     number, texts, characters, nats = 1, list[str](), 0, 0.0
     for chunk in chunks:
         predicted_C = ~np.isnan(chunk.nats_C)
@@ -103,7 +104,7 @@ def per_line(chunks: Iterable[CharacterNats]) -> Iterator[LineNats]:
 
 
 def _decoded(vocabulary: Vocabulary, ids_T: IdArray, nats_T: Doubles, final: bool) -> tuple[str, Doubles, int]:
-    """(text, nats_C, how many tokens it is); at the end of a chunk, bytes of an incomplete character are left."""
+    """(text, nats_C, number of tokens used). Bytes of an incomplete character at the end of a chunk are not used."""
     if vocabulary.kind == "characters":
         special = [UNKNOWN] * vocabulary.unknown + [ord(RECORD_SEPARATOR)] * vocabulary.separator
         codes_V = np.array([*map(ord, vocabulary.characters), *special], np.uint32)
@@ -121,7 +122,7 @@ def _decoded(vocabulary: Vocabulary, ids_T: IdArray, nats_T: Doubles, final: boo
 
 
 def _summed(codes_C: CodePoints, nats_T: Doubles) -> tuple[NDArray[np.int64], Doubles]:
-    """(the first byte of each character, the sum of the nats of its bytes); NaN where no byte is predicted."""
+    """(the first byte of each character, the sum of its bytes' nats); NaN if no byte is predicted."""
     escapes_C = (codes_C >= FIRST_ESCAPE) & (codes_C <= LAST_ESCAPE)
     lengths_C = np.where(escapes_C, 1, 1 + (codes_C >= 0x80) + (codes_C >= 0x800) + (codes_C >= 0x10000))
     starts_C = np.cumsum(lengths_C) - lengths_C

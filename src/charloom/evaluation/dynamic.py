@@ -1,4 +1,4 @@
-"""Dynamic evaluation: the model learns from each part of a text after the part was scored."""
+"""Dynamic evaluation: the model learns from each chunk of a text after that chunk was scored."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from charloom.data.ids import Ids
 from charloom.engines.engine import Engine
 from charloom.evaluation.engine import open_evaluation_engine
 
-# LOG.md tells from what they were chosen.
+# LOG.md has the measurements that chose these values.
 LENGTH = 32  # tokens between two steps of learning
 RATE = 0.1
 
 
 def dynamic(engine: Engine, ids: NDArray[np.integer[Any]], reset_id: int | None = None) -> float:
-    """Reads a text and learns from it; the sum of nats of each part before it was learnt.
+    """Scores a text and learns from it. Returns the sum of nats; each chunk is scored before the model learns from it.
 
-    Dynamic evaluation (Mikolov et al. 2010; Krause et al. 2018) by plain gradient descent: the text may use its own
-    past, as any adaptive compressor does. The engine then has the weights after the last token.
+    Dynamic evaluation (Mikolov et al. 2010; Krause et al. 2018) uses plain gradient descent. The model may use the text
+    before each token, as any adaptive compressor does. Afterwards the engine has the weights of the last step.
 
-    reset_id: read from the zero state; the weights go on.
+    reset_id: the token that is read from the zero state; the weights are not reset.
     """
     resets = [] if reset_id is None else (np.flatnonzero(ids[1:-1] == reset_id) + 1).tolist()
     total = 0.0
@@ -39,7 +39,7 @@ def dynamic(engine: Engine, ids: NDArray[np.integer[Any]], reset_id: int | None 
 
 
 def adapted(model: ModelFolder, ids: NDArray[np.integer[Any]]) -> ModelFolder:
-    """The model after it has learnt from a text by reading it once."""
+    """The model after it has read a text once and learnt from it."""
     engine = open_evaluation_engine(model)
     dynamic(engine, ids, model.reset_id)
     return dataclasses.replace(model, parameters=engine.parameters())

@@ -1,6 +1,7 @@
-"""The engine that evaluates: fp32 on the CPU, by the kernels or NumPy, and never PyTorch, which takes a second to load.
+"""The engine that evaluates: fp32 on the CPU, with the kernels or NumPy. It never uses PyTorch, which takes a second to
+load.
 
-An engine has buffers of its own, so it serves one thread at a time.
+An engine has its own buffers, so only one thread may use it at a time.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from charloom.config import TrainingSettings
 from charloom.engines.engine import Engine, EngineChoice, open_engine
 from charloom.kernels import chosen
 
-# Plain gradient descent, which is what dynamic evaluation learns by.
+# Dynamic evaluation uses plain gradient descent.
 SETTINGS = TrainingSettings(
     steps=1, dropout=0.0, optimizer="sgd", momentum=0.0, weight_decay=0.0, clip=1.0, precision="fp32", device="cpu"
 )
@@ -28,7 +29,7 @@ def open_evaluation_engine(model: ModelFolder) -> Engine:
 
 
 class EnginePool:
-    """Engines with the weights of one model, for calls from many threads: as many as there were calls at once."""
+    """Engines with the weights of one model, for calls from many threads. It has as many engines as parallel calls."""
 
     def __init__(self, model: ModelFolder) -> None:
         self._model = model
@@ -36,10 +37,10 @@ class EnginePool:
 
     @contextmanager
     def borrowed(self) -> Iterator[Engine]:
-        """An engine that nobody else uses at the moment; its weights must not be changed."""
+        """An engine that no other call uses meanwhile. Its weights must not be changed."""
         try:
             engine = self._idle.pop()
         except IndexError:
             engine = open_evaluation_engine(self._model)
         yield engine
-        self._idle.append(engine)  # not after an error, which may have left it in any state
+        self._idle.append(engine)  # not after an error, because its state may then be invalid

@@ -1,4 +1,4 @@
-"""One evaluation of a model on a text, as one `Report`. `Model.evaluate` and `charloom eval` both are this."""
+"""The evaluation of a model on a text, as one `Report`. `Model.evaluate` and `charloom eval` use it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from charloom.score import Score
 
 @dataclass(frozen=True)
 class Report:
-    """How well a model predicts a text, beside what compressors need for it. A figure that was not asked for is None.
+    """How well a model predicts a text, and how well compressors do. A figure that was not asked for is None.
 
-    characters: how many were predicted; accuracy: part of the tokens, 0 … 1, that were the top guess. The first five
-    are the static score: every character once, the state carried.
+    characters: the number of predicted characters; accuracy: the share of tokens, 0 … 1, that were the top guess. The
+    first five are the static score: every character counts once, and the state is carried.
 
     bytes, bits_per_byte: of byte-level models. windows_nats_per_char: in windows of `windows_length` tokens, each from
-    the zero state. dynamic_nats_per_char: where the model learns from each part after it was scored.
+    the zero state. dynamic_nats_per_char: the model learns from each chunk after that chunk was scored.
 
-    xz_bits_per_char, ppmd_bits_per_char: of `xz -9e` and PPMd, which read so many bytes of the training text before
-    (`compressors_read_bytes_before`; 0 without the run's data), on the first `compressors_characters` of the text.
+    xz_bits_per_char, ppmd_bits_per_char: of `xz -9e` and PPMd, on the first `compressors_characters` characters of the
+    text. They were primed with `compressors_read_bytes_before` bytes of the training text; 0 without the run's data.
     """
 
     characters: int
@@ -57,14 +57,14 @@ def evaluate(
     windows: int | None = None,
     baselines: bool = True,
 ) -> Report:
-    """Scores a text by each protocol that is asked for, all with one engine.
+    """Scores a text by each protocol that is asked for. All protocols use one engine.
 
     Args:
-        model: what predicts.
-        text: of `evaluation_text`.
-        dynamic: also by dynamic evaluation.
-        windows: also in windows of so many tokens; at most as many as are predicted.
-        baselines: also what xz and PPMd need: half a minute for 8 MB.
+        model: the model to evaluate.
+        text: the result of `evaluation_text`.
+        dynamic: adds dynamic evaluation.
+        windows: adds windows of this many tokens, at most the number of predicted tokens.
+        baselines: adds xz and PPMd: half a minute for 8 MB.
 
     Raises:
         SettingsError: if `windows` is below 1, or the model has independent records.
@@ -78,7 +78,7 @@ def evaluate(
     if windows is not None:
         mean = static.in_windows(engine, text.ids_T, windows).nats_per_char
         figures |= {"windows_length": windows, "windows_nats_per_char": mean * score.tokens / score.characters}
-    if dynamic:  # last: it changes the engine's weights
+    if dynamic:  # last, because it changes the engine's weights
         nats = dynamic_nats(engine, text.ids_T, model.reset_id)
         figures["dynamic_nats_per_char"] = nats / score.characters
     if baselines:

@@ -1,4 +1,4 @@
-"""Static scores, by which the weights do not change: over a layout, over a text, and in windows.
+"""Static scores, which do not change the weights: over a layout, over a text, and in windows.
 
 Shapes: B sequences side by side, T steps, N targets.
 """
@@ -21,22 +21,22 @@ from charloom.evaluation.text import EvaluationText
 from charloom.score import Score
 
 BLOCK = 2**13
-"""Tokens of a text that are scored at once; an engine's buffers grow with it."""
+"""Tokens of a text that are scored in one call. An engine's buffers grow with it."""
 
-PER_WINDOW = 4  # windows begin so often in the length of one
+PER_WINDOW = 4  # windows that begin within the length of one window
 
 NOTHING_READ = Score(tokens=0, characters=0, nats=0.0, correct=0)
 
 Part = tuple[int, int]
-"""Positions of the first input of a record in a block, and of its last target."""
+"""The position of a record's first input in a block, and of its last target."""
 
 
 def measure(
     engine: Engine, batches: Batches, most: float = math.inf, watch: Callable[[], None] = lambda: None
 ) -> Score:
-    """The engine's loss over a layout, the state carried where the layout carries it.
+    """The engine's loss over a layout. The state is carried if the layout carries it.
 
-    most: ends once so many tokens have been read; watch: called after every batch.
+    most: ends after this number of tokens; watch: called after every batch.
     """
     state: State = None
     total, read = NOTHING_READ, 0
@@ -53,16 +53,16 @@ def measure(
 
 
 def score(engine: Engine, text: EvaluationText, reset_id: int | None) -> Score:
-    """The score of a text: every token after the first once; see `targets`."""
+    """The score of a text. Every token after the first counts once; see `targets`."""
     found = (Score.of_targets(*block) for block in targets(engine, text.ids_T, reset_id))
     return replace(sum(found, NOTHING_READ), characters=text.characters)
 
 
 def in_windows(engine: Engine, ids_T: NDArray[np.integer[Any]], length: int) -> Score:
-    """The score over windows of so many tokens, each read from the zero state and every token of it predicted.
+    """The score over windows of `length` tokens. Each is read from the zero state, and all its tokens are predicted.
 
-    This is nanoGPT's protocol. It draws its windows at random; here they begin at every quarter of their length, so
-    that the figure repeats. The text is longer than a window. Characters are counted as tokens.
+    This is nanoGPT's protocol. nanoGPT draws its windows at random; here a window begins at every quarter of the
+    length, so that the figure repeats. The text must be longer than a window. Each token counts as a character.
     """
     starts = np.arange(0, len(ids_T) - length, max(1, length // PER_WINDOW))
     total = NOTHING_READ
@@ -77,9 +77,9 @@ def in_windows(engine: Engine, ids_T: NDArray[np.integer[Any]], length: int) -> 
 def targets(
     engine: Engine, ids_T: NDArray[np.integer[Any]], reset_id: int | None = None
 ) -> Iterator[tuple[NDArray[np.floating[Any]], NDArray[np.bool_]]]:
-    """(nats_N, whether it was the top guess) of each token after the first, in order, at most `BLOCK` at once.
+    """(nats_N, whether it was the top guess) of each token after the first, in order, at most `BLOCK` in one item.
 
-    The state is carried from the start of the text. reset_id: always read from the zero state.
+    The state is carried from the start of the text. reset_id: the token that is always read from the zero state.
     """
     state: State = None
     for start in range(0, len(ids_T) - 1, BLOCK):
@@ -94,10 +94,10 @@ def targets(
 def _records(
     engine: Engine, block_T: Array, reset_id: int, state: State
 ) -> tuple[NDArray[np.floating[Any]], NDArray[np.bool_], State]:
-    """The same of a block of records that are read from the zero state.
+    """The same for a block of records, each read from the zero state.
 
-    The first record goes on from the block before, and the last one goes on in the next block. The others are scored
-    side by side.
+    The first record continues the block before, and the next block continues the last one. The others are scored side
+    by side.
     """
     nats_N, correct_N = np.empty(len(block_T) - 1), np.empty(len(block_T) - 1, np.bool_)
 
@@ -117,7 +117,7 @@ def _records(
 
 
 def _alike(parts: list[Part]) -> Iterator[list[Part]]:
-    """Records of similar lengths together, so that side by side they take at most `BLOCK` places."""
+    """Groups of records with similar lengths. Side by side, a group takes at most `BLOCK` places."""
     group: list[Part] = []
     for start, stop in sorted(parts, key=lambda part: part[1] - part[0]):
         if (len(group) + 1) * (stop - start) > BLOCK:
@@ -129,7 +129,7 @@ def _alike(parts: list[Part]) -> Iterator[list[Part]]:
 
 
 def _rows(block_T: Array, parts: list[Part]) -> tuple[Array, Array, Array]:
-    """(inputs_BT, targets_BT, positions_N): a row for each record, and the position of each target in the block."""
+    """(inputs_BT, targets_BT, positions_N): a row for each record, and each target's position in the block."""
     bounds_B2 = np.array(parts)
     lengths_B = bounds_B2[:, 1] - bounds_B2[:, 0]
     steps_T = np.arange(lengths_B.max())

@@ -1,4 +1,4 @@
-"""The text of an evaluation: one in memory, files, or the validation split of the run that the model belongs to."""
+"""The text of an evaluation: a text in memory, files, or the validation split of the model's run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from charloom.errors import ModelError, SettingsError, TextError
 from charloom.files import AnyPath
 from charloom.validation import validated
 
-BLOCK = 2**23  # tokens that are looked at together
+BLOCK = 2**23  # tokens that are processed together
 
 
 class FileOptions(TypedDict, total=False):
@@ -35,8 +35,8 @@ class FileOptions(TypedDict, total=False):
 class EvaluationText:
     """A text as a model reads it.
 
-    ids_T: its tokens; the first one is only read, all others are predicted; characters: how many all but the first
-    token are; text: where the ids do not hold all of it, because unknown characters were skipped or replaced.
+    ids_T: its tokens. The first one is only read; all others are predicted. characters: the number of characters after
+    the first token; text: the text before unknown characters were skipped or replaced; None for a validation split.
     """
 
     tokenizer: Tokenizer
@@ -46,11 +46,11 @@ class EvaluationText:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """What the ids mean."""
+        """The vocabulary of the ids."""
         return self.tokenizer.vocabulary
 
     def beginning(self, most: int) -> tuple[bytes, int]:
-        """UTF-8 of at most so many characters (of a validation split: tokens), and the number of characters."""
+        """UTF-8 of at most `most` characters (tokens, for a validation split), and the number of characters."""
         if self.text is None:
             ids_T = self.ids_T[:most]
             return bytes_of(self.vocabulary, ids_T), characters_of(self.vocabulary, ids_T)
@@ -66,12 +66,12 @@ def evaluation_text(
     unknown: UnknownPolicy | None = None,
     **options: Unpack[FileOptions],
 ) -> EvaluationText:
-    """A text, or that of files, or, without both, the validation split of the run that the model belongs to.
+    """The given text, or the text of files. Without both, the validation split of the model's run.
 
     Raises:
-        SettingsError: for two texts, none, or an option that changes nothing.
-        TextError: for a text that cannot be read, or that is too short.
-        UnknownCharacterError: for a character that the model does not know.
+        SettingsError: for two texts, for none, or for an option that has no effect.
+        TextError: if the text cannot be read or is too short.
+        UnknownCharacterError: if the text has a character that the model does not know.
     """
     if text is not None and paths is not None:
         raise SettingsError("`text` must be left out where `paths` is given")
@@ -86,8 +86,8 @@ def encoded(model: ModelFolder, text: str, unknown: UnknownPolicy) -> Evaluation
     """A text in memory.
 
     Raises:
-        TextError: for a text too short to predict anything in.
-        UnknownCharacterError: for a character that the model does not know.
+        TextError: if the text is too short to predict anything.
+        UnknownCharacterError: if the text has a character that the model does not know.
     """
     tokenizer = Tokenizer(model.vocabulary, model.cleaning)
     return EvaluationText(tokenizer, *tokenizer.text(text, unknown), text)
@@ -96,7 +96,7 @@ def encoded(model: ModelFolder, text: str, unknown: UnknownPolicy) -> Evaluation
 def read(
     model: ModelFolder, paths: AnyPath | Sequence[AnyPath], notice: Notify = ignore, **options: Unpack[FileOptions]
 ) -> str:
-    """The text at these paths, which may be any that `charloom.train` reads, cleaned like the model's corpus.
+    """The text at these paths, cleaned like the model's corpus. Any path that `charloom.train` reads is valid.
 
     Raises:
         TextError: if the text cannot be read, or is empty after cleaning.
@@ -104,7 +104,7 @@ def read(
     records = "file" if model.records == "field" and "field" not in options else model.records
     vocabulary = {"vocabulary": model.vocabulary.kind, "binary": model.vocabulary.binary}
     settings = validated(TextSettings, {**model.cleaning.model_dump(), "records": records, **vocabulary, **options})
-    # Opened without records: the notice that one file makes one record is for training only.
+    # Opened without records, because the notice that one file makes one record is for training only.
     corpus = open_corpus(paths, settings.model_copy(update={"records": "none"}), notice)
     text = replace(corpus, settings=settings).text()
     if not text:
@@ -113,7 +113,7 @@ def read(
 
 
 def run_data(model: ModelFolder, needed: bool = False) -> Dataset | None:
-    """The dataset of the run that the model belongs to; None if there is none, or a damaged one is not `needed`."""
+    """The dataset of the model's run. None if it has none, or if it is damaged and not `needed`."""
     if model.place is None:
         return None
     runs = [run for run in (model.place, *model.place.parents[:2]) if (run / "data" / "dataset.json").exists()]
@@ -142,12 +142,12 @@ def _held_out(model: ModelFolder) -> EvaluationText:
 def bytes_of(vocabulary: Vocabulary, ids: NDArray[Any]) -> bytes:
     """The text of ids in UTF-8; with a byte-level vocabulary, the bytes themselves."""
     if vocabulary.kind == "bytes":
-        return np.where(ids < 256, ids, ord("\n")).astype(np.uint8).tobytes()  # a separator as a newline
+        return np.where(ids < 256, ids, ord("\n")).astype(np.uint8).tobytes()  # a separator becomes a newline
     return vocabulary.decode(ids).encode("utf-8", "surrogateescape")
 
 
 def characters_of(vocabulary: Vocabulary, ids: NDArray[Any]) -> int:
-    """The number of characters in ids: of UTF-8 bytes, those that begin a character; of binary bytes, see `Decoder`."""
+    """The number of characters in ids: in UTF-8 bytes, of bytes that begin a character; binary bytes: see `Decoder`."""
     if vocabulary.kind != "bytes":
         return len(ids)
     if vocabulary.binary:
