@@ -1,9 +1,9 @@
-"""The kernels: C++ for the processor at hand, where it was built; and the choice of one of its variants.
+"""The kernels: optional C++ for this processor, and the choice of one of its variants.
 
-Each instruction set has an extension module of its own, `_portable`, `_avx2`, `_avx512` or `_neon`, compiled from the
-same sources with other flags and offering the same functions; `amx` is `_avx512` with leave to use its tiles. A variant
-whose instructions the processor lacks is never loaded, since loading runs code. Everything that a kernel does, NumPy
-does too, only slower.
+Each instruction set has its own extension module: `_portable`, `_avx2`, `_avx512` or `_neon`. All are compiled from the
+same sources with different flags, and have the same functions. `amx` is `_avx512` with permission to use AMX's tiles. A
+variant whose instructions the processor lacks is never loaded, because loading runs code. NumPy can do everything that
+a kernel does, but slower.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from charloom.errors import DeviceError, SettingsError
 
 _AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx512_bf16", "fma")
 
-# The fastest first, each with what it needs of the processor, as /proc/cpuinfo names it: the flags of CMakeLists.txt.
-# Every 64-bit ARM has what `neon` needs, and no other processor has it.
+# The fastest first. The values are the processor features that each needs, as /proc/cpuinfo names them: the flags of
+# CMakeLists.txt. Every 64-bit ARM processor has what `neon` needs; no other has it.
 VARIANTS = {
     "amx": (*_AVX512, "amx_tile", "amx_bf16", "amx_int8"),
     "avx512": _AVX512,
@@ -28,8 +28,8 @@ VARIANTS = {
     "neon": ("asimd",),
     "portable": (),
 }
-# So many threads may be asked for on fewer cores: a sum of training depends on their number, so that a run of a large
-# machine can be repeated on a small one. With 2000, two cores came to one step in seconds.
+# The most threads that may be asked for, even with fewer cores. A sum of training depends on the number of threads, so
+# a small machine needs that number to repeat a run of a large one. With 2000 threads on two cores, a step took seconds.
 MOST_THREADS = 64
 FORCE = "CHARLOOM_KERNELS"  # the environment variable that names a variant, or is `off`
 
@@ -40,8 +40,8 @@ class KernelChoice:
 
     name: the variant, or `none`.
     module: its functions; None means NumPy.
-    reason: why this one, in a few words.
-    notice: what to tell a person once, where NumPy takes the kernels' place unasked.
+    reason: why this variant was chosen, in a few words.
+    notice: a message to show once if NumPy replaces the kernels and the user did not ask for that.
     """
 
     name: str
@@ -57,11 +57,11 @@ class KernelChoice:
 
 @cache
 def chosen() -> KernelChoice:
-    """The variant to use: the one that CHARLOOM_KERNELS names, else the fastest that runs here. Settled once.
+    """The variant to use: the one that CHARLOOM_KERNELS names, else the fastest that runs here. Chosen once.
 
     Raises:
-        SettingsError: if CHARLOOM_KERNELS names no variant.
-        DeviceError: if it names one that is not built, or that this processor cannot run.
+        SettingsError: if CHARLOOM_KERNELS does not name a variant.
+        DeviceError: if the named variant is not built, or if this processor cannot run it.
     """
     forced = os.environ.get(FORCE, "")
     if forced == "off":
@@ -75,8 +75,8 @@ def open_variant(name: str) -> ModuleType:
     """The functions of one variant.
 
     Raises:
-        SettingsError: if there is no variant of that name.
-        DeviceError: if it is not built, or this processor cannot run it.
+        SettingsError: if no variant has that name.
+        DeviceError: if it is not built, or if this processor cannot run it.
     """
     if name not in VARIANTS:
         raise SettingsError(f"{FORCE} must be one of {', '.join(VARIANTS)}, off; got {name!r}")
@@ -86,40 +86,40 @@ def open_variant(name: str) -> ModuleType:
         )
     try:
         return importlib.import_module(_module(name))
-    except ImportError as error:  # a C++ library that is missing or too old
+    except ImportError as error:  # for example, if a C++ library is missing or too old
         raise DeviceError(
             f"the kernels {name!r} do not load: {error}; {FORCE}=off trains and generates without kernels"
         ) from error
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def thread_count(asked: int | None) -> int:
-    """How many threads to use where a person asked for so many, or for none in particular."""
+    """The number of threads to use; `asked` is the user's number, or None."""
     return min(asked, max(cores(), MOST_THREADS)) if asked else cores()
 
 
 def runnable() -> list[str]:
-    """The variants that are built and that this processor runs, the fastest first."""
+    """The variants that are built and that this processor can run, the fastest first."""
     return [name for name in VARIANTS if not obstacle(name)]
 
 
 def obstacle(name: str) -> str | None:
-    """Why a variant cannot be used here, or None."""
+    """The reason why a variant cannot be used here, or None."""
     lacking = sorted(set(VARIANTS[name]) - cpu_features())
-    if lacking and _is_built("portable"):  # which is what reads the features
+    if lacking and _is_built("portable"):  # its module reads the features
         return f"this processor lacks {', '.join(lacking)}"
     return None if _is_built(name) else "not built"
 
 
 @cache
 def cpu_features() -> frozenset[str]:
-    """What this processor can do of what the variants need.
+    """The features of this processor that variants may need.
 
-    Where it has AMX, asking also gets this process, and what it forks, the leave to use it.
+    On a processor with AMX, the call also requests permission to use it, for this process and its forks.
     """
     try:
         return frozenset(importlib.import_module(_module("portable")).cpu_features())
