@@ -1,11 +1,11 @@
-"""Generation, a character at a time: charloom, a PyTorch `nn.LSTM` loop and onnxruntime, on networks of one size.
+"""Speed of generation, one character at a time: charloom, a PyTorch `nn.LSTM` loop and onnxruntime on equal networks.
 
-Every program draws at temperature 0.8 from its own softmax. In each of ROUNDS rounds every contestant generates for a
-while, one after the other. Printed are the medians of characters/s, and of charloom's ratio to each peer. The peers get
-their best thread count. onnxruntime is no dependency: without it and onnx (`make bench` installs them) its lines are
-left out.
+Every program samples at temperature 0.8 from its own softmax. In each of ROUNDS rounds, every program generates for
+some time, one after the other. The output is the median of characters/s, and of charloom's ratio to each peer. The
+peers use their best thread count. onnxruntime is optional: without it and onnx (`make bench` installs them), its lines
+are left out.
 
-    python benchmarks/generation.py [seconds a contestant and round, 1.0]
+    python benchmarks/generation.py [seconds for each program and round, 1.0]
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from charloom.kernels import cores
 
 ROUNDS = 5
 VOCABULARY, EMBEDDING, TEMPERATURE = 83, 64, 0.8
-# layers, hidden, sequences: (charloom's precision, peer) and what their ratio must reach
+# layers, hidden, sequences: (charloom's precision, peer) and the target of their ratio
 SHAPES: dict[tuple[int, int, int], dict[tuple[str, str], float]] = {
     (2, 128, 1): {("fp32", "PyTorch"): 40, ("fp32", "onnxruntime fp32"): 4},
     (2, 512, 1): {
@@ -45,7 +45,7 @@ SHAPES: dict[tuple[int, int, int], dict[tuple[str, str], float]] = {
     (2, 1024, 1): {("fp32", "PyTorch"): 8},
     (2, 512, 64): {("int8", "PyTorch"): 8},
 }
-TARGETS_SET_FOR = ("amx", "avx512")  # with other kernels a ratio is printed alone
+TARGETS_SET_FOR = ("amx", "avx512")  # with other kernels a ratio is printed without a target
 Contestant = Callable[[float], float]  # seconds → characters a second
 
 
@@ -63,7 +63,7 @@ def architecture(layers: int, hidden: int) -> Architecture:
 
 
 def parameters(made: Architecture) -> dict[str, Any]:
-    """Random weights, of the size that training gives them."""
+    """Random weights, as large as trained weights."""
     generator = np.random.default_rng(0)
     return {
         name: (2 * generator.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
@@ -90,7 +90,7 @@ def ours(made: Architecture, weights: dict[str, Any], sequences: int, precision:
 
 
 def stepping(step: Callable[[Any, Any], tuple[Any, Any]], first: Any, state: Any, sequences: int) -> Contestant:
-    """A peer whose `step` gives the next tokens and state."""
+    """A peer. Its `step` returns the next tokens and the state."""
 
     def generate(seconds: float) -> float:
         ids, current, steps, start = first, state, 0, time.perf_counter()
@@ -103,7 +103,7 @@ def stepping(step: Callable[[Any, Any], tuple[Any, Any]], first: Any, state: Any
 
 
 def pytorchs(made: Architecture, weights: dict[str, Any], sequences: int, threads: int) -> Contestant:
-    """The loop that PyTorch's tutorials write."""
+    """The loop of PyTorch's tutorials."""
     import torch
 
     embedding = torch.nn.Embedding(made.vocabulary_size, made.embedding)
@@ -132,7 +132,7 @@ def pytorchs(made: Architecture, weights: dict[str, Any], sequences: int, thread
 
 
 def onnx_file(made: Architecture, weights: dict[str, Any], folder: Path) -> Path:
-    """One step as a graph: ids and states in, logits and states out; ONNX's gates are i, o, f, c."""
+    """One step as a graph: from ids and states to logits and states. ONNX orders the gates i, o, f, c."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -179,7 +179,7 @@ def onnx_file(made: Architecture, weights: dict[str, Any], folder: Path) -> Path
 
 
 def onnxruntimes(made: Architecture, path: Path, sequences: int, threads: int) -> Contestant:
-    """A loop around a session, states handed from one run to the next; the draw is NumPy's."""
+    """A loop around a session. The states of one run are the input of the next. NumPy samples."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -200,7 +200,7 @@ def onnxruntimes(made: Architecture, path: Path, sequences: int, threads: int) -
 
 
 def peers(made: Architecture, weights: dict[str, Any], sequences: int, folder: Path) -> dict[str, Contestant]:
-    """Every peer that is installed, at each thread count."""
+    """Every installed peer, at each thread count."""
     found: dict[str, Contestant] = {}
     for threads in sorted({1, cores()}):
         found[f"PyTorch t{threads}"] = pytorchs(made, weights, sequences, threads)
@@ -219,7 +219,7 @@ def peers(made: Architecture, weights: dict[str, Any], sequences: int, folder: P
 
 
 def compare(layers: int, hidden: int, sequences: int, seconds: float, folder: Path) -> None:
-    """Prints the medians of one shape, and charloom's over each peer's best."""
+    """Prints the medians of one shape, and charloom's ratio to each peer's best."""
     made = architecture(layers, hidden)
     weights = parameters(made)
     contestants = {f"charloom {p}": ours(made, weights, sequences, p) for p in ("fp32", "bf16", "int8")}
@@ -247,7 +247,7 @@ def compare(layers: int, hidden: int, sequences: int, seconds: float, folder: Pa
 
 
 def main() -> None:
-    """Every shape in turn."""
+    """Measures every shape."""
     if without_kernels():
         return
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0

@@ -1,13 +1,13 @@
-"""What limits generation: how fast weights can be read, other processes that want the cores, and the time to start.
+"""What limits generation: the speed of reading weights, other processes on the cores, and the start time.
 
-On an LSTM 2 x 512, one sequence, rounds in turns, medians of ROUNDS:
+The network is an LSTM 2 x 512 with one sequence. Programs take turns; results are medians of ROUNDS.
 
-1. Each precision: bytes/s of its weights, beside the rate at which the cores read as many bytes (`probes.py`). Where
-   the two are equal, nothing else limits generation.
-2. int8 alone, then while two other processes keep the cores busy.
-3. `charloom generate` of 100 characters, from the process's start to its end, by the kernels and by NumPy.
+1. For each precision: bytes/s of its weights, and the rate at which the cores read as many bytes (`probes.py`). If they
+   are equal, nothing else limits generation.
+2. int8 alone, then with two other processes that keep the cores busy.
+3. The time of `charloom generate` for 100 characters, with process start and end, with the kernels and with NumPy.
 
-    python benchmarks/generation_limits.py [seconds a round, 0.5]
+    python benchmarks/generation_limits.py [seconds for each round, 0.5]
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 
 
 def in_turns(contestants: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
-    """What each gave in each round, after one to warm up."""
+    """The results of each program in each round, without a first round that warms up."""
     found: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(-1, ROUNDS):
         for name, run in contestants.items():
@@ -44,15 +44,15 @@ def in_turns(contestants: dict[str, Callable[[], float]]) -> dict[str, list[floa
 
 
 def ratio(above: Iterable[float], below: Iterable[float]) -> float:
-    """The median of each round's ratio."""
+    """The median of the rounds' ratios."""
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
 def bandwidth(seconds: float) -> None:
-    """1."""
+    """Part 1: weights and memory bandwidth."""
     made = architecture(*SHAPE)
     weights = parameters(made)
-    # The first layer's input part is a table of sums, of which a character reads one row.
+    # The first layer's input product is a table of sums. Each character reads one row of it.
     read = sum(array.size for name, array in weights.items() if array.ndim == 2 and "ih_l0" not in name)
     read -= weights["embedding.weight"].size
     probes = Probes()
@@ -72,19 +72,19 @@ def bandwidth(seconds: float) -> None:
 
 
 def turn(run: Callable[[float], float], seconds: float) -> Callable[[], float]:
-    """A round of it."""
+    """A function without arguments that runs one round."""
     return lambda: run(seconds)
 
 
 def busy(seconds: float) -> None:
-    """2."""
+    """Part 2: busy cores."""
     made = architecture(*SHAPE)
     generate = ours(made, parameters(made), 1, "int8")
 
     def beside() -> float:
         others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
         try:
-            time.sleep(0.2)  # until they have started
+            time.sleep(0.2)  # so that the processes have started
             return generate(seconds)
         finally:
             for other in others:
@@ -98,7 +98,7 @@ def busy(seconds: float) -> None:
 
 
 def start(folder: Path) -> None:
-    """3."""
+    """Part 3: the time to start."""
     made = architecture(*SHAPE)
     characters = tuple(map(chr, range(32, 32 + VOCABULARY)))
     save_model(folder / "model", ModelFolder(made, Vocabulary("characters", characters), parameters(made)))
@@ -123,7 +123,7 @@ def start(folder: Path) -> None:
 
 
 def main() -> None:
-    """One after the other."""
+    """Runs the three parts."""
     if without_kernels():
         return
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 0.5

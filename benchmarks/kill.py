@@ -1,11 +1,12 @@
-"""Kill -9 at random moments of a run: does it always go on, and does it end where the straight run ends?
+"""Kills a run with SIGKILL at random moments. It must always resume, and end like a run without kills.
 
-    python benchmarks/kill.py [KILLS, by default 20]
+    python benchmarks/kill.py [number of kills, 20]
 
-A run with a checkpoint every 2 steps is killed at a moment drawn evenly from its life after the first checkpoint. Then
-`best/` must load, and `--resume` must end equal to the straight run, bit for bit: weights, optimizer, hidden state,
-place in the data and schedule, and the validations in its log. Some resumes are killed as well, start-up included.
-Prints a line for each kill and one verdict; exit status 1 if anything differs.
+A run writes a checkpoint every 2 steps. It is killed at a random moment after the first checkpoint, uniform over the
+rest of its time. Then `best/` must load, and `--resume` must end like the run without kills, bit for bit: weights,
+optimizer, hidden state, position in the data and the schedule, and the validations in its log. Some resumed runs are
+killed too, some of them during their start. Prints a line for each kill and one verdict. The exit status is 1 if
+anything differs.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from charloom.errors import ModelError
 
 CHARLOOM = str(Path(sys.executable).with_name("charloom"))
 STEPS = 200
-AGAIN = 0.3  # how often a resume is killed too
+AGAIN = 0.3  # the share of resumed runs that are killed too
 SETTINGS = (
     f"--steps {STEPS} --checkpoint-every 2 --validate-every 10 --cell lstm --layers 2 --hidden 32 --dropout 0.3 "
     "--batch-size 8 --seq-length 32 --device cpu --threads 1 --quiet"
@@ -35,7 +36,7 @@ SETTINGS = (
 
 
 def main() -> int:
-    """Runs the whole; returns the exit status."""
+    """Runs the benchmark. Returns the exit status."""
     parser = argparse.ArgumentParser()
     parser.add_argument("kills", nargs="?", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
@@ -45,7 +46,7 @@ def main() -> int:
 
 
 def trial(folder: Path, kills: int, moments: random.Random) -> int:
-    """So many kills in a folder of its own; returns the exit status."""
+    """Kills runs in this folder `kills` times. Returns the exit status."""
     text, run = folder / "text.txt", folder / "run"
     text.write_text("".join(f"{n} bottles on the wall, {n * n % 97} in the cellar.\n" for n in range(2000)))
     start_up, training = timed(text, folder / "straight")
@@ -55,7 +56,7 @@ def trial(folder: Path, kills: int, moments: random.Random) -> int:
     while killed < kills:
         begun = checkpoint_of(run) is not None
         process = begin(text, run)
-        if begun:  # a run that was killed is killed again, while it starts or goes on
+        if begun:  # a run that was killed is killed again while it resumes
             moment = moments.uniform(0, start_up + training * (1 - step_of(run) / STEPS))
         else:
             while checkpoint_of(run) is None and process.poll() is None:
@@ -63,7 +64,7 @@ def trial(folder: Path, kills: int, moments: random.Random) -> int:
             moment = moments.uniform(0, training)
         time.sleep(moment)
         process.kill()
-        killed += process.wait() != 0  # it may just have been done
+        killed += process.wait() != 0  # it may have ended before
         good, report = state_of(run)
         print(f"kill {killed:3}, {moment:5.2f} s into {'a resume' if begun else 'training'}: {report}", end="; ")
         if killed < kills and moments.random() < AGAIN:
@@ -80,14 +81,14 @@ def trial(folder: Path, kills: int, moments: random.Random) -> int:
 
 
 def begin(text: Path, run: Path) -> subprocess.Popen[bytes]:
-    """Starts the run, or goes on with it."""
+    """Starts the run, or resumes it."""
     begun = checkpoint_of(run) is not None
     arguments = ["--resume", str(run), "--quiet"] if begun else [str(text), "--out", str(run), *SETTINGS]
     return subprocess.Popen([CHARLOOM, "train", *arguments], stdout=subprocess.DEVNULL)
 
 
 def resumed(text: Path, run: Path, wanted: dict[str, Any]) -> list[str]:
-    """Resumes the run to its end and takes it away; the names of what is not as in the straight run."""
+    """Resumes the run to its end and deletes it. Returns what differs from the run without kills, by name."""
     status = begin(text, run).wait()
     found = end_of(run) if status == 0 else {}
     shutil.rmtree(run)
@@ -95,7 +96,7 @@ def resumed(text: Path, run: Path, wanted: dict[str, Any]) -> list[str]:
 
 
 def timed(text: Path, run: Path) -> tuple[float, float]:
-    """Trains straight through; seconds to the first checkpoint, and from there to the end."""
+    """Trains without a kill: seconds to the first checkpoint, and from there to the end."""
     began = time.monotonic()
     process = begin(text, run)
     while process.poll() is None and checkpoint_of(run) is None:
@@ -113,12 +114,12 @@ def step_of(run: Path) -> int:
 
 
 def checkpoint_of(run: Path) -> Path | None:
-    """The folder of the last checkpoint, which stands aside for a moment while it is replaced."""
+    """The folder of the last checkpoint. It has another name for a moment while it is replaced."""
     return next((path for path in (run / "last", run / "last.old") if path.exists()), None)
 
 
 def state_of(run: Path) -> tuple[bool, str]:
-    """Whether all is well after a kill, and what a person reads of it."""
+    """Whether the run is valid after a kill, and a description for a person."""
     last = checkpoint_of(run)
     if last is None:
         return True, "before the first checkpoint"
@@ -131,7 +132,7 @@ def state_of(run: Path) -> tuple[bool, str]:
 
 
 def end_of(run: Path) -> dict[str, Any]:
-    """All that must be equal at the end of two runs."""
+    """Everything that must be equal at the end of two runs."""
     progress = json.loads((run / "last" / "resume.json").read_text())
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     names = ("best/model.safetensors", "last/model.safetensors", "last/resume.safetensors", "samples.txt")

@@ -1,7 +1,7 @@
-"""A gigabyte of text: how soon training starts, and how much memory it ever holds.
+"""A gigabyte of text: the time until training starts, and the most memory that it uses.
 
-Makes 1 GiB of text, runs `charloom train` on it through the real command line for a minute, then interrupts it as
-Ctrl-C does. The memory is what the kernel counts for the process (VmHWM, the most ever resident), PyTorch included.
+Makes 1 GiB of text and runs `charloom train` on it for a minute, then interrupts it as Ctrl-C does. The memory is the
+kernel's count for the process (VmHWM, the peak of resident memory), PyTorch included.
 
     python benchmarks/memory.py [MiB of text, 1024]
 """
@@ -22,7 +22,7 @@ START_LIMIT, MEMORY_LIMIT = 30.0, 700.0  # seconds, MiB
 
 
 def make_text(path: Path, mebibytes: int) -> None:
-    """Lines of made-up words, no two megabytes alike."""
+    """Writes lines of invented words. No two megabytes are equal."""
     draw = random.Random(0)
     words = ["".join(draw.choices("etaoinshrdlu", k=draw.randint(1, 9))) for _ in range(5000)]
     lines = [" ".join(draw.choices(words, k=12)) + ".\n" for _ in range(30_000)]
@@ -34,7 +34,7 @@ def make_text(path: Path, mebibytes: int) -> None:
 
 
 def resident(process: subprocess.Popen[str]) -> dict[str, float]:
-    """MiB by the kernel's own count."""
+    """Resident memory in MiB, as the kernel counts it."""
     status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
     rows = (line.split() for line in status.splitlines())
     return {row[0].rstrip(":"): int(row[1]) / 1024 for row in rows if row[0] in ("VmHWM:", "VmRSS:")}

@@ -1,13 +1,13 @@
-"""The speed of the NumPy engine: characters/s against the classic loop, and against PyTorch.
+"""The speed of the NumPy engine in characters/s, compared with a classic loop and with PyTorch.
 
-Two ratios, each of the same model on both sides:
+There are two ratios. Each compares the same model on both sides:
 
-- to the classic program: an LSTM on one-hot vectors trained by Adagrad one character at a time, one sequence, 25
-  characters a step, float64, as short teaching programs in NumPy do. Ours: 32 sequences, 64 characters a step; and, to
-  show the gain without batches, one sequence and 25 characters.
-- to the PyTorch engine in fp32: LSTM, embedding 64, AdamW, no dropout, 32 sequences, 64 characters, 65 tokens.
+- To the classic program: an LSTM on one-hot vectors, trained by Adagrad on one sequence, one character at a time, 25
+  characters a step, float64, like short teaching programs in NumPy. charloom: 32 sequences, 64 characters a step; and,
+  to show the gain without batches, one sequence and 25 characters.
+- To the PyTorch engine in fp32: LSTM, embedding 64, AdamW, no dropout, 32 sequences, 64 characters, 65 tokens.
 
-The programs take turns in one process. The figure of a round is its whole time; a ratio is the median over the rounds.
+The programs take turns in one process. A round's result is its total time; a ratio is the median over the rounds.
 
     python benchmarks/numpy_engine.py             all cores
     python benchmarks/numpy_engine.py 1           one thread on every side
@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the program does it, before NumPy is loaded
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is loaded, as charloom does
 
 import numpy as np
 
@@ -33,14 +33,14 @@ from charloom.validation import validated
 
 THREADS = int(sys.argv[1]) if len(sys.argv) > 1 else None
 ROUNDS = 7
-SECONDS = 0.5  # of a turn, at least
+SECONDS = 0.5  # the least time of a turn
 V, RATE = 65, 0.001
 
 Step = Callable[[], int]  # one training step; returns its number of characters
 
 
 def classic(hidden: int, length: int = 25) -> Step:
-    """The classic program: every character a one-hot vector, every step of time a product of its own."""
+    """The classic program: every character is a one-hot vector, and every time step is a separate product."""
     random = np.random.default_rng(0)
     ids = random.integers(0, V, 100_000)
     W = random.standard_normal((4 * hidden, hidden + V)) * 0.05  # all gates, over [h, x]
@@ -103,7 +103,7 @@ def classic(hidden: int, length: int = 25) -> Step:
 
 
 def ours(engine: str, hidden: int, input_kind: str, optimizer: str, rows: int = 32, length: int = 64) -> Step:
-    """An engine of charloom's on random streams, the state carried."""
+    """One of charloom's engines on random streams, with the state carried."""
     model = {"cell": "lstm", "nonlinearity": "tanh", "layers": 1, "hidden": hidden, "input": input_kind}
     shape = validated(Architecture, {**model, "embedding": 64, "vocabulary_size": V})
     how = {"steps": 1, "engine": engine, "optimizer": optimizer, "device": "cpu", "precision": "fp32"}
@@ -123,7 +123,7 @@ def ours(engine: str, hidden: int, input_kind: str, optimizer: str, rows: int = 
 
 
 def rates(programs: dict[str, Step]) -> dict[str, list[float]]:
-    """Characters/s of each program in each round; in every round each has its turn."""
+    """Characters/s of each program in each round. Every program has one turn in each round."""
     for step in programs.values():
         for _ in range(3):
             step()
@@ -138,7 +138,7 @@ def rates(programs: dict[str, Step]) -> dict[str, list[float]]:
 
 
 def compare(title: str, programs: dict[str, Step]) -> None:
-    """Prints each program's rate, and the ratio of each to the last one."""
+    """Prints each program's rate, and its ratio to the last program."""
     found = rates(programs)
     print(title)
     *_, peer = found
@@ -150,7 +150,7 @@ def compare(title: str, programs: dict[str, Step]) -> None:
 
 def main() -> None:
     """Prints a block for each comparison."""
-    choose_engine(TrainingSettings(engine="torch"), "lstm")  # before PyTorch is imported, as the program does it
+    choose_engine(TrainingSettings(engine="torch"), "lstm")  # before PyTorch is imported, as charloom does
     threads = "all cores" if THREADS is None else f"{THREADS} thread{'s' * (THREADS > 1)}"
     print(f"{threads}; medians of {ROUNDS} rounds in turns")
     for hidden in (100, 256):

@@ -1,12 +1,12 @@
 """The loss of inference in bf16 and int8, in bits per character on held-out text, compared with float32.
 
-The best model of every run folder reads the start of its validation split in each precision, as STREAMS sequences with
-the state carried, on the kernels of `charloom generate`; in float32 also on NumPy. The limit of the increase is
+The best model of each run folder reads the start of its validation split in each precision, as STREAMS sequences with
+the state carried. It uses the kernels of `charloom generate`, and in float32 also NumPy. The increase must be at most
 0.0005 for bf16 and 0.002 for int8.
 
     python benchmarks/precision.py [RUN_FOLDER …]
 
-Without run folders, it trains an LSTM and a GRU on `python-docs` first, which needs no network, for half a minute each.
+Without run folders, it first trains an LSTM and a GRU on `python-docs` for half a minute each, without the network.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from charloom.model import Model
 from charloom.score import cross_entropy
 
 STREAMS = 16
-STREAM = 5_000  # tokens of each, or fewer
+STREAM = 5_000  # most tokens of each stream
 BLOCK = 200
 BOUNDS = {"bf16": 0.0005, "int8": 0.002}  # bits per character
 

@@ -1,9 +1,9 @@
 """The peak performance of this processor: small C programs, compiled here, for comparison in other benchmarks.
 
-They use the same instructions as the kernels, so both have the same limits.
+They use the kernels' instructions, so both have the same limits.
 
-The programs multiply and add in registers, in float32 and (with AMX) in bfloat16. Another one reads a number of bytes
-again and again, the same share on each core, from the cache or memory that holds them.
+Some programs multiply and add in registers, in float32 and (with AMX) in bfloat16. Another one reads a number of bytes
+repeatedly, an equal share on each core, from the cache or memory that stores them.
 
     python benchmarks/probes.py
 """
@@ -139,7 +139,7 @@ class Probes:
     def reading(self, size: int) -> Callable[[float], float]:
         """A function from seconds of measurement to bytes read per second, for `size` bytes on all cores together."""
         shares = [np.ones(size // 8 // cores(), np.uint64) for _ in range(cores())]
-        times = max(1, 2**24 // shares[0].nbytes)  # a call takes much longer than Python's overhead
+        times = max(1, 2**24 // shares[0].nbytes)  # so that a call takes much longer than Python's overhead
 
         def read(core: int) -> float:
             return float(self._library.reading(shares[core].ctypes.data, shares[core].size, times))
@@ -159,14 +159,14 @@ def _on_all_cores(work: Callable[[int], float], seconds: float) -> float:
 
 
 def without_kernels() -> bool:
-    """Whether this machine has no kernels to compare with; if so, prints why."""
+    """Whether this machine has no kernels to compare with. If so, prints why."""
     if chosen().module is None:
         print(f"not measured: it needs charloom's kernels; {chosen().reason}")
     return chosen().module is None
 
 
 def main() -> None:
-    """Runs every probe once."""
+    """Runs every probe."""
     if without_kernels():
         return
     probes = Probes()

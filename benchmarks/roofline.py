@@ -3,10 +3,10 @@
     python benchmarks/roofline.py [picture.svg]
 
 `probes.py` measures the roof: arithmetic in registers, and how fast the cores read data outside their own caches. Then
-each network of `training.py` trains for a while. All take turns; results are medians of ROUNDS. Arithmetic is that of
-the matrix products: six operations per weight and token. Traffic is the least that must pass in and out of a core's own
-cache, since a batch is many times as large: saved activations, gradients of gates, hidden values, input sums, and at
-each step the weights of a layer if they are larger than the cache.
+each network of `training.py` trains for some time. All take turns; results are medians of ROUNDS. Arithmetic counts the
+matrix products: six operations per weight and token. Traffic is the least that must pass in and out of a core's own
+cache, because a batch is many times as large: saved activations, gradients of gates, hidden values and input sums. If a
+layer's weights are larger than the cache, each step also reads them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from training import ROWS, VOCABULARY, Worker, name_of
 from charloom.kernels import cores
 
 ROUNDS, SECONDS = 5, 0.5
-LARGE = 1 << 26  # bytes, more than the cores' own caches hold; about the size of a batch's data
+LARGE = 1 << 26  # bytes: more than the cores' own caches; about the size of a batch's data
 CACHE = 2 << 20  # bytes of a core's own cache; only this value is assumed, not measured
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 SAVED = {"lstm": 6, "gru": 4, "rnn": 2}  # saved activations per unit and token
@@ -36,13 +36,13 @@ PLACES = {
 
 
 def operations(cell: str, layers: int, hidden: int, embedding: int) -> int:
-    """Operations per token: per weight one multiplication and one addition forward, and twice as many backward."""
+    """Operations per token: for each weight one multiplication and one addition forward, and twice as many backward."""
     gates = GATES[cell] * hidden
     return 6 * (gates * hidden * (2 * layers - 1) + hidden * VOCABULARY + gates * embedding)
 
 
 def traffic(cell: str, layers: int, hidden: int, batch: int, size: int) -> float:
-    """Bytes per token; a number has `size` bytes."""
+    """Bytes per token. A number has `size` bytes."""
     gates, total = GATES[cell], 0.0
     for layer in range(layers):
         below = layer > 0

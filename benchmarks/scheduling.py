@@ -1,8 +1,8 @@
-"""How long running sequences wait while a long prompt is read beside them.
+"""How long running sequences wait while a long prompt is read.
 
-SEQUENCES generate without an end. Then a long prompt is submitted. Printed are the longest and the median time between
-two outputs of a running sequence, before the prompt comes and while it is read; the time of one chunk, which is
-READ_SECONDS of the prompt and CHUNK_SECONDS of the sequences; and the time of the whole prompt by itself.
+SEQUENCES generate without an end. Then a long prompt is submitted. The output has the longest and the median time
+between two outputs of a running sequence, before the prompt and while it is read; the time of one chunk, which is
+READ_SECONDS of the prompt and CHUNK_SECONDS of the sequences; and the time to read the whole prompt without them.
 
     python benchmarks/scheduling.py [characters of the prompt, 100000]
 """
@@ -26,11 +26,11 @@ from charloom.model import Model
 SHAPES = ((2, 128), (2, 512))
 SEQUENCES = 8
 SECONDS = 3.0
-LONGEST = 10**12  # characters: sequences that do not end here
+LONGEST = 10**12  # characters: sequences do not reach it
 
 
 def waits(scheduler: Scheduler, running: list[Sequence], late: Sequence | None) -> list[float]:
-    """Seconds between two outputs of each running sequence: until the late one has its first, or for SECONDS."""
+    """Seconds between two outputs of each running sequence: until the late one has its first output, or for SECONDS."""
     last = dict.fromkeys(running, time.perf_counter())
     end, found = time.perf_counter() + SECONDS, []
     while late is not None or time.perf_counter() < end:
@@ -46,7 +46,7 @@ def waits(scheduler: Scheduler, running: list[Sequence], late: Sequence | None) 
 
 
 def measure(layers: int, hidden: int, characters: int) -> None:
-    """Prints the waits of one network."""
+    """Prints the waiting times of one network."""
     made = architecture(layers, hidden)
     letters = tuple(map(chr, range(64, 64 + VOCABULARY)))
     model = Model(ModelFolder(made, Vocabulary("characters", letters), parameters(made)))
@@ -69,7 +69,7 @@ def measure(layers: int, hidden: int, characters: int) -> None:
 
 
 def main() -> None:
-    """Each network."""
+    """Measures each network."""
     characters = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     load = f"; load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     print(f"kernels {kernels.chosen().name}, {kernels.cores()} cores{load}")

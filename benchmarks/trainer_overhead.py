@@ -1,10 +1,10 @@
-"""What the trainer costs: characters/s of `charloom train` ÷ those of a bare PyTorch loop.
+"""The overhead of the trainer: characters/s of `charloom train` divided by those of a bare PyTorch loop.
 
-Both train the same LSTM on the same streams in the same precision with the same optimizer, in one process and step by
-step in turns: the trainer asks after each step whether to stop, and then the bare loop makes one of its own. So a busy
-machine slows both alike. A block's figure is its median step; the ratio is the median over the blocks. Beside it stands
-the ratio of all time spent, which has the trainer's report each second in it, and every hiccup of the machine.
-Validation and samples are work that the bare loop does not do, so they are switched off.
+Both train the same LSTM on the same streams with the same precision and optimizer. They run in one process and take
+turns: after each step, the trainer asks whether to stop, and then the bare loop makes a step. So a busy machine slows
+both alike. A block's result is its median step; the ratio is the median over the blocks. The second ratio is that of
+all time spent. It includes the trainer's report each second, and every delay of the machine. Validation and samples are
+switched off, because the bare loop does not have them.
 
     python benchmarks/trainer_overhead.py
 """
@@ -20,14 +20,14 @@ from charloom.config import TrainingSettings
 from charloom.engines.engine import choose_engine
 from charloom.training.start import start
 
-choose_engine(TrainingSettings(engine="torch"), "lstm")  # before PyTorch is imported, as the program does it
+choose_engine(TrainingSettings(engine="torch"), "lstm")  # before PyTorch is imported, as charloom does
 
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
 from charloom.engines.torch.device import choose_precision  # noqa: E402
 
-CASES = {128: 60, 512: 20}  # hidden units: steps a block
+CASES = {128: 60, 512: 20}  # hidden units: steps in a block
 BLOCKS = 7
 WARM_UP = 10  # steps
 NO_STEP = 1_000_000_000
@@ -41,7 +41,7 @@ def text() -> str:
 
 
 class BareLoop:
-    """The shortest loop that trains the same; `step` is one turn of it."""
+    """The shortest loop with the same training; `step` is one step of it."""
 
     def __init__(self, path: Path, hidden: int) -> None:
         content = path.read_text(encoding="utf-8")
@@ -78,7 +78,7 @@ class BareLoop:
 
 
 class Turns:
-    """What the trainer asks after each of its steps; times that step, then the bare loop's."""
+    """The function that the trainer calls after each step. It times that step, then the bare loop's step."""
 
     def __init__(self, bare: BareLoop) -> None:
         self.bare = bare
@@ -125,7 +125,7 @@ def measure(path: Path, hidden: int, steps: int) -> None:
 
 
 def main() -> None:
-    """Prints a line a size."""
+    """Prints a line for each size."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "text.txt"
         path.write_text(text(), encoding="utf-8")

@@ -4,12 +4,12 @@
     python benchmarks/training.py --python
 
 Each program is a process that builds its network once and waits for its turn. Programs take turns of one second, so
-that other load on the machine affects all in the same way. A speed is the median of the rounds; a ratio is the median
+that other load on the machine affects all equally. A speed is the median of the rounds; a ratio is the median
 of the ratios of the rounds.
 
-The peers are ordinary programs with the fastest options for a CPU: all cores, the fused AdamW, bf16 by autocast. A step
-is the same for all: random ids, loss at every token, clipping at norm 5, AdamW, the state carried on. Keras runs `fit`
-on its TensorFlow backend, compiled, with the data in memory.
+The peers are ordinary programs with the fastest options for a CPU: all cores, the fused AdamW, bf16 by autocast. All
+programs make the same step: random ids, loss at every token, clipping at norm 5, AdamW, the state carried on. Keras
+runs `fit` on its TensorFlow backend, compiled, with the data in memory.
 
 With `--python` the program prints the overhead of a step of the first network: the time without arithmetic.
 """
@@ -67,7 +67,7 @@ KERAS_TARGET = 5
 
 
 def main() -> None:
-    """Runs all rows; as a worker, one program."""
+    """Runs all rows; as a worker, runs one program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a turn")
@@ -104,7 +104,7 @@ def compare(row: Any, rounds: int, seconds: float, keras: bool) -> None:
     workers = {program: Worker(program, row) for program in programs}
     try:
         for worker in workers.values():
-            worker.turn(seconds)  # warms up
+            worker.turn(seconds)  # warm-up
         found: dict[str, list[float]] = {program: [] for program in programs}
         for _ in range(rounds):
             for program, worker in workers.items():
@@ -152,7 +152,7 @@ def judged(ratio: float, least: float, ours: str) -> str:
 
 
 class Worker:
-    """A program in a process of its own, which computes during its turns."""
+    """A program in its own process. It computes only during its turns."""
 
     def __init__(self, program: str, row: Any) -> None:
         command = [sys.executable, __file__, "--worker", program, *map(str, row[:6])]
@@ -193,7 +193,7 @@ def work(program: str, cell: str, *sizes: str) -> None:
 
 
 def print_overhead(row: Any) -> None:
-    """Compares a step with one of as many layers and little arithmetic: one sequence, one token, 32 units."""
+    """Compares a step with a step of as many layers and little arithmetic: one sequence, one token, 32 units."""
     cell, layers, _, batch, steps, embedding = row[:6]
     whole, empty = Worker("kernels-auto", row), Worker("kernels-auto", (cell, layers, 32, 1, 1, embedding))
     turns = [(whole.turn(0.5), empty.turn(0.5)) for _ in range(6)][1:]
@@ -218,7 +218,7 @@ def batches(batch: int, steps: int) -> Callable[[], tuple[Any, Any]]:
 def kernels(
     cell: str, layers: int, hidden: int, batch: int, steps: int, embedding: int, precision: str
 ) -> Callable[[], None]:
-    """charloom's engine `native`, called like in its trainer."""
+    """charloom's engine `native`, called as by its trainer."""
     from charloom.architecture import Architecture
     from charloom.config import TrainingSettings
     from charloom.engines.engine import choose_engine, open_engine

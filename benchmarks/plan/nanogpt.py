@@ -1,10 +1,10 @@
-"""nanoGPT with the settings that its README gives for a CPU, beside charloom: fetched, run, and thrown away.
+"""nanoGPT with the settings of its README for a CPU, to compare with charloom. It is fetched, run and deleted.
 
     python benchmarks/plan/nanogpt.py tiny-shakespeare [flags of its train.py]
 
-Its losses are its own estimate: 20 batches of random windows. Seconds are those of a clock beside it, from the first
-step on. The last line printed is a JSON object. Needs git and the network, or a clone that git is told of
-(`url.<clone>.insteadOf`).
+The losses are nanoGPT's own estimate: 20 batches of random windows. Seconds are measured outside it, from the first
+step on. The last line of the output is a JSON object. Needs git and the network, or a clone that git is configured to
+use (`url.<clone>.insteadOf`).
 """
 
 from __future__ import annotations

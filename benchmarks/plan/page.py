@@ -20,8 +20,8 @@ from run import HERE, results
 
 DOCS = HERE.parents[1] / "docs"
 Result = dict[str, Any]
-PUBLISHED = 1.2917  # nats a character of anna-karenina: the lowest loss in the saved output of the PyTorch lesson
-DRAWN = "fp32"  # the trials that are drawn, with the peers of the same session
+PUBLISHED = 1.2917  # nats/char of anna-karenina: the lowest loss in the PyTorch lesson's saved output
+DRAWN = "fp32"  # the trials in the plots, beside the peers of the same session
 HIDDEN, LAYERS, CELLS = (64, 128, 256, 512), (1, 2, 3), ("lstm", "gru", "rnn")
 PLAN = ("hidden", "dropout", "weight_drop", "lr", "weight_decay")
 BY_HAND = ("layers", "hidden", "dropout", "weight-drop", "lr", "batch-size", "weight-decay")
@@ -29,10 +29,10 @@ PEERS = {"lesson": "the PyTorch lesson's settings, in PyTorch", "nanogpt": "nano
 
 
 def plan(name: str) -> str:
-    """What the plan chose for each text and budget, and how often the text was read."""
+    """The plan's choices for each text and budget, and the number of epochs."""
     rows = []
     for result in of(name):
-        chosen = {"weight_decay": 0.01} | result["planned"]  # an earlier plan left charloom's default, 0.01
+        chosen = {"weight_decay": 0.01} | result["planned"]  # earlier plans used charloom's default, 0.01
         values = (f"{chosen[setting]:g}" for setting in PLAN)
         rows.append((result["corpus"], options(result)["minutes"], *values, result["epochs"]))
     heads = ("text", "minutes", "units", "dropout", "weight drop", "learning rate", "weight decay", "epochs")
@@ -52,7 +52,7 @@ def losses(name: str) -> str:
 
 
 def lesson() -> str:
-    """The time until the loss is below that of the PyTorch lesson, for the plan and for the lesson's settings."""
+    """The time until the loss is below the PyTorch lesson's, for the plan and for the lesson's settings."""
     ran = [*of(DRAWN, "anna-karenina"), *of("minutes", "anna-karenina"), *of("lesson")]
     rows = []
     for result in sorted(ran, key=in_drawn_session, reverse=True):
@@ -65,7 +65,7 @@ def lesson() -> str:
 
 
 def comparisons() -> str:
-    """The plan beside the best settings by hand, for each text."""
+    """The plan compared with the best settings chosen by hand, for each text."""
     rows = []
     for corpus in corpora():
         by_hand = [result for result in of("text", corpus) if "hidden" in options(result)]
@@ -78,7 +78,7 @@ def comparisons() -> str:
 
 
 def settings() -> str:
-    """The loss of all settings by hand, and of the plan, with each text."""
+    """The loss of all settings chosen by hand, and of the plan, for each text."""
     rows = []
     for result in of("text", corpora()[0]):
         same = {other["corpus"]: nats_of(other) for other in of("text") if other["flags"] == result["flags"]}
@@ -89,13 +89,13 @@ def settings() -> str:
 
 
 def settings_of(result: Result) -> list[str]:
-    """The values with which a network was trained, in the order of BY_HAND; empty where charloom's default is used."""
+    """The values that a network was trained with, in the order of BY_HAND; empty for charloom's default."""
     given = options(result, "train_as")
     return [given.get(name, "") for name in BY_HAND]
 
 
 def grid() -> str:
-    """Losses of cells, depths and widths."""
+    """The losses by cell, depth and width."""
     found = {tuple(options(r)[name] for name in ("cell", "layers", "hidden")): nats_of(r) for r in of("grid")}
     rows = [
         (cell.upper(), layers, *(f"{found[cell, str(layers), str(hidden)]:.4f}" for hidden in HIDDEN))
@@ -106,7 +106,7 @@ def grid() -> str:
 
 
 def trials(name: str) -> str:
-    """All results of a name: first the options that all of them have, then a row for each with its other options."""
+    """All results of a name: first the options that they share, then a row for each with its other options."""
     given = [options(result) for result in of(name)]
     shared = {option: value for option, value in given[0].items() if all(o.get(option) == value for o in given)}
     others = [option for option in dict.fromkeys(chain(*given)) if option not in {*shared, "steps"}]
@@ -129,12 +129,12 @@ def prototypes() -> str:
 
 
 def column_of(result: Result) -> str:
-    """The options of a prototype but for its idea."""
+    """The options of a prototype without its idea."""
     return " ".join(f"--{name} {value}" for name, value in options(result).items() if name != "idea")
 
 
 def of(name: str, corpus: str | None = None) -> list[Result]:
-    """The results of a name, and of a text."""
+    """The results of a name and, if given, of a text."""
     return [result for result in _results() if result["name"] == name and corpus in (None, result["corpus"])]
 
 
@@ -144,23 +144,23 @@ def _results() -> Sequence[Result]:
 
 
 def corpora() -> list[str]:
-    """The texts with which the plan and settings by hand were compared."""
+    """The texts for which the plan and settings chosen by hand were compared."""
     return list(dict.fromkeys(result["corpus"] for result in of("text")))
 
 
 def in_drawn_session(result: Result) -> bool:
-    """Whether it ran in the session that is drawn."""
+    """Whether the result is from the session in the plots."""
     return result["name"] == "nanogpt" or "--precision fp32" in result["flags"]
 
 
 def options(result: Result, key: str = "flags") -> dict[str, str]:
-    """Names and values of its options."""
+    """The names and values of the result's options."""
     words = shlex.split(result[key])
     return {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
 
 
 def nats_of(result: Result) -> float:
-    """Its loss in nats per token."""
+    """The result's loss in nats per token."""
     return float(result["validation_nats"])
 
 
@@ -181,11 +181,11 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def draw() -> None:
-    """Draws loss against time for each text: the runs of the plan, and peers of the same session."""
+    """Draws loss against time for each text: the plan's runs, and the peers of the same session."""
     import matplotlib
 
     matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "charloom"  # the same picture from the same figures, byte for byte
+    matplotlib.rcParams["svg.hashsalt"] = "charloom"  # the same numbers give the same picture, byte for byte
     from matplotlib import pyplot
 
     for corpus in dict.fromkeys(result["corpus"] for result in of(DRAWN)):

@@ -1,11 +1,11 @@
-"""Ideas from papers on recurrent language models, tried in PyTorch for equal steps before anything is built.
+"""Ideas from papers on recurrent language models, tried in PyTorch for equal steps before they are built.
 
     python benchmarks/plan/prototypes.py CORPUS [--idea NAME] [--steps N] [--hidden H] [--layers L] ...
 
-Each idea is compared with `plain` for the same text, steps and settings. Random values (initial weights, masks) differ
-where an idea draws more of them, which changes a result by some thousandths. Only min-gru has a cheaper step than
-`plain`, so another idea that does not win in equal steps cannot win in equal minutes. The last line printed is a JSON
-object: nats per token of the last weights, over the whole validation split.
+Each idea is compared with `plain` for the same text, steps and settings. If an idea draws more random values, then
+initial weights and masks differ, which changes a loss by some thousandths. Only min-gru has a cheaper step than
+`plain`. So another idea that is not better in equal steps cannot be better in equal minutes. The last line of the
+output is a JSON object. It has the nats per token of the last weights over the whole validation split.
 
 Shapes: B sequences side by side, T characters, E embedding, H hidden, V vocabulary size, L layers.
 """
@@ -50,7 +50,7 @@ AVERAGES = {"average": 0.995, "average-long": 0.999}
 
 
 class Lstm(nn.Module):
-    """One layer. A step is given what enters, and drops what `masks` says."""
+    """One layer. drop: the share of recurrent weights that is dropped."""
 
     def __init__(self, inputs: int, hidden: int, norm: bool, rounds: int) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Lstm(nn.Module):
         return (self.inputs, self.hidden) if n % 2 else (self.hidden, self.inputs)
 
     def forward(self, x_BTX: Tensor, state: State | None, drop: float) -> tuple[Tensor, State]:
-        """(outputs, state after them)."""
+        """(outputs, state after the last step)."""
         h_BH, c_BH = state or (x_BTX.new_zeros(len(x_BTX), self.hidden),) * 2
         w_GH = functional.dropout(self.w_GH, drop, self.training)
         sums_BTG = None if self.rounds else self._norm(0, x_BTX @ self.w_GX.T) + self.bias_G
@@ -96,7 +96,7 @@ class Lstm(nn.Module):
 
 
 class MinGru(nn.Module):
-    """One layer: h = (1 - z) h + z g, with z and g of the input alone."""
+    """One layer: h = (1 - z) h + z g, where z and g depend on the input alone."""
 
     def __init__(self, inputs: int, hidden: int) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class MinGru(nn.Module):
         self.bias_G = nn.Parameter(torch.tensor([-1.0, 0.0]).repeat_interleave(hidden))
 
     def forward(self, x_BTX: Tensor, state: State | None, drop: float) -> tuple[Tensor, State]:
-        """(outputs, state after them)."""
+        """(outputs, state after the last step)."""
         (h_BH,) = state or (x_BTX.new_zeros(len(x_BTX), self.hidden),)
         w_GX = functional.dropout(self.w_GX, drop, self.training)
         z_BTH, g_BTH = (x_BTX @ w_GX.T + self.bias_G).chunk(2, 2)
@@ -118,7 +118,7 @@ class MinGru(nn.Module):
 
 
 class Network(nn.Module):
-    """Embedding, layers, head, and the ideas that are not a cell's own."""
+    """Embedding, layers, head, and the ideas that do not belong to a cell."""
 
     def __init__(self, tokens: int, options: argparse.Namespace) -> None:
         super().__init__()
@@ -155,25 +155,25 @@ class Network(nn.Module):
         return self.head(sum(outs) if self.idea == "sum" else x_BTX), after, penalty
 
     def _drop(self, out_BTH: Tensor) -> Tensor:
-        """Locked: the same units at every character of a text."""
+        """Locked dropout: the same units at every character of a row."""
         return out_BTH * functional.dropout(torch.ones_like(out_BTH[:, :1]), self.options.dropout, self.training)
 
 
 def glorot(gates: int, rows: int, columns: int) -> Tensor:
-    """As `engines/initial.py` has it."""
+    """The same as in `engines/initial.py`."""
     bound = math.sqrt(6 / (rows + columns))
     return torch.empty(gates * rows, columns).uniform_(-bound, bound)
 
 
 def orthogonal(size: int) -> Tensor:
-    """As `engines/initial.py` has it."""
+    """The same as in `engines/initial.py`."""
     q, r = torch.linalg.qr(torch.randn(size, size))
     signed: Tensor = q * r.diagonal().sign()
     return signed
 
 
 def main() -> None:
-    """Trains, measures and prints."""
+    """Trains and measures one idea, and prints the result."""
     options = parsed()
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
@@ -243,7 +243,7 @@ def cross_entropy(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
 
 
 def mix(averaged: Network, network: Network, share: float) -> None:
-    """The mean moves to the weights by this share."""
+    """Moves the averaged weights towards the network's by this share."""
     with torch.no_grad():
         for mean, value in zip(averaged.parameters(), network.parameters(), strict=True):
             mean.lerp_(value, share)
@@ -251,7 +251,7 @@ def mix(averaged: Network, network: Network, share: float) -> None:
 
 @torch.no_grad()
 def measure(network: Network, ids: np.ndarray) -> float:
-    """Nats per token over the whole text, in streams whose state is carried."""
+    """Nats per token over the whole text, in streams with the state carried."""
     network.eval()
     total, count, states = 0.0, 0, None
     streams = StreamBatches(Ids.of(ids), 8, LENGTH)

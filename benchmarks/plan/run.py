@@ -1,11 +1,11 @@
-"""Runs the trials that the plan's rules were fitted to and that docs/results.md shows.
+"""Runs the trials for the rules of the plan and for docs/results.md.
 
-    python benchmarks/plan/run.py [NAME...]           those of trials.txt, or of these names, that results.jsonl lacks
-    python benchmarks/plan/run.py --show [NAME...]    what there is, without running any
+    python benchmarks/plan/run.py [NAME...]           runs the trials, or those of these names, that have no result
+    python benchmarks/plan/run.py --show [NAME...]    shows the results, without running a trial
 
-A line of trials.txt is a name, a corpus (of `charloom corpora`) and flags of `charloom train`; `{a,b}` stands for one
-trial with a and one with b. A result is appended as it comes, so what was interrupted goes on with the next trial.
-Budgets in steps give the same on a busy machine; those in minutes want both cores for themselves, but for the names in
+A line of trials.txt has a name, a corpus (of `charloom corpora`) and flags of `charloom train`; `{a,b}` makes one trial
+with a and one with b. Results are appended to results.jsonl, so an interrupted program continues with the next trial. A
+budget in steps gives the same result on a busy machine. A budget in minutes needs both cores, except for the names in
 `TIMED`. Losses are nats per token: of the best weights over the whole validation split, and of training at the end.
 """
 
@@ -36,20 +36,22 @@ from charloom.training.start import plan_only
 HERE = Path(__file__).parent
 RESULTS, THROUGHPUTS = HERE / "results.jsonl", HERE / "throughput.jsonl"
 EVALUATED, OTHERWISE = {"minutes", "fp32"}, ("--protocol", "windows:256", "--dynamic")
-"""Names whose models `charloom eval` reads, too, and how."""
+"""Names whose models `charloom eval` reads too, and its flags."""
 
 TIMED = {"text", "grid", "depth", "size", "ablation"}
-"""Names whose trials get as many steps as their minutes hold by `throughput.py`; those are in throughput.jsonl."""
+"""Names whose trials run for a number of steps instead of minutes. `throughput.py` measures that number;
+throughput.jsonl stores it.
+"""
 
 DROPOUT = "--dropout 0.3 --weight-drop 0.3 --dropout-mask locked"
-"""Of what the plan will choose: how it is timed."""
+"""Dropout for timing, like the plan's choice."""
 
 PROGRAMS = {"prototypes", "nanogpt"}
-"""Names of the programs beside this one that train in charloom's place; flags are theirs."""
+"""Names of programs in this folder that train instead of charloom. The flags are theirs."""
 
 
 def main() -> None:
-    """Runs what is missing, and shows it with the rest."""
+    """Runs the missing trials, and shows all results."""
     only, names = "--show" in sys.argv, [argument for argument in sys.argv[1:] if argument != "--show"]
     done = {key(result): result for result in results()}
     for name, corpus, flags in trials():
@@ -77,22 +79,22 @@ def trials() -> Iterator[tuple[str, str, str]]:
 
 
 def results() -> list[dict[str, Any]]:
-    """What there is so far, in the order of the trials, whichever ended first."""
+    """The results so far, in the order of the trials."""
     order = {which: place for place, which in enumerate(trials())}
     found = map(json.loads, RESULTS.read_text(encoding="utf-8").splitlines())
     return sorted(found, key=lambda result: order.get(key(result), len(order)))
 
 
 def key(result: dict[str, Any]) -> tuple[str, str, str]:
-    """What tells a trial from the others."""
+    """The values that identify a trial."""
     return result["name"], result["corpus"], result["flags"]
 
 
 def in_steps(name: str, corpus: str, flags: str) -> str:
-    """The flags with the plan's choices, and steps for the minutes; all of a name and text are timed together.
+    """The flags with the plan's choices, and steps instead of minutes. Trials of a name and text are timed together.
 
-    Where some of them have been timed before, the others are fitted in between them. What is planned, is planned for a
-    machine as fast as it was then.
+    If some of them were timed before, the others are scaled to the speed of that time. The plan's choices are for a
+    machine of that speed.
     """
     lines = [json.loads(line) for line in THROUGHPUTS.read_text(encoding="utf-8").splitlines()]
     timed = {found["flags"]: found for found in lines if key(found)[:2] == (name, corpus)}
@@ -117,13 +119,13 @@ def in_steps(name: str, corpus: str, flags: str) -> str:
 
 
 def chosen(corpus: str, flags: str, steps: dict[str, int]) -> tuple[int, str]:
-    """Steps, and what the plan chooses for these flags, by how many steps the others were found to have."""
+    """Steps, and the plan's choices for these flags. `steps`: the numbers of steps that were measured, by flags."""
     asked = flat(flags)
     seconds = 60 * SHARE * float(asked["minutes"])
     alike = [flags] if flags in steps else [each for each in steps if usual(each)]
     by_size = {int(flat(each)["hidden"]): seconds / steps[each] for each in alike}
 
-    def step(hidden: int) -> float:  # seconds; beyond what was timed, by the square
+    def step(hidden: int) -> float:  # seconds; above the largest measured size, quadratic
         most = max(by_size)
         inside = np.interp(math.log(hidden), *np.log(sorted(by_size.items())).T)
         return math.exp(inside) * max(1.0, hidden / most) ** 2
@@ -135,18 +137,18 @@ def chosen(corpus: str, flags: str, steps: dict[str, int]) -> tuple[int, str]:
 
 
 def planned(corpus: str, flags: str, step: Callable[[int], float]) -> Planned:
-    """The plan for a machine on which a step takes so many seconds, by the number of units."""
+    """The plan for a machine on which `step(hidden)` is the time of a step in seconds."""
     with patch.object(planning, "_timed", lambda _, __, hidden, *___: [step(hidden)] * 2):
         return plan_only([corpus], flat(flags), None, lambda _: None)
 
 
 def usual(flags: str) -> bool:
-    """Whether a step is one as a plan would have it, of whatever size."""
+    """Whether the flags leave the cell, layers, batch size and sequence length to the plan."""
     return not {"cell", "layers", "batch_size", "seq_length"} & flat(flags).keys()
 
 
 def trial(name: str, corpus: str, flags: str, train_as: str) -> dict[str, Any]:
-    """One training, in a folder that is thrown away."""
+    """One trial, in a temporary folder."""
     if name in PROGRAMS:
         command = [sys.executable, str(HERE / f"{name}.py"), corpus, *shlex.split(flags)]
         ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -158,7 +160,7 @@ def trial(name: str, corpus: str, flags: str, train_as: str) -> dict[str, Any]:
 
 
 def charloom(*arguments: str) -> list[dict[str, Any]]:
-    """What a command tells with --json."""
+    """The output of a command with --json."""
     command = [sys.executable, "-m", "charloom", *arguments, "--json"]
     ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return [json.loads(line) for line in ended.stdout.splitlines()]
@@ -167,7 +169,7 @@ def charloom(*arguments: str) -> list[dict[str, Any]]:
 def result_of(
     name: str, corpus: str, flags: str, events: list[dict[str, Any]], otherwise: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """What is kept of a training: curve is seconds and loss of each validation."""
+    """The result of a trial. curve: seconds and loss of each validation."""
     finished, planned = events[-1], [event for event in events if event["event"] == "planned"]
     validations = [event for event in events if event["event"] == "validation"]
     result = {

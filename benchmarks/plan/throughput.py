@@ -1,6 +1,6 @@
-"""How many steps of each setting a minute holds: all are timed in turns, as no two moments of a machine are alike.
+"""The number of steps of each setting in its minutes. All are timed in turns, because a machine's speed varies.
 
-What is then trained in so many steps has had equal time, however busy the machine was meanwhile.
+Training for these numbers of steps compares equal times, even if the machine is busy meanwhile.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from charloom.engines.initial import initial_parameters
 
 ROUNDS, SECONDS = 7, 0.5
 SHARE = 0.93
-"""Of a minute that steps have: the rest goes to validation and checkpoints."""
+"""The share of the time for steps; the rest is for validation and checkpoints."""
 
 
 def steps_in_time(all_flags: Sequence[str], distinct: int) -> list[int]:
-    """Steps for each of these flags, all of which say `--minutes`, with a vocabulary of so many tokens."""
+    """Steps for each of these flags, which must contain `--minutes`. `distinct` is the vocabulary size."""
     workers = [Worker(Settings.from_flat(flat(flags)), distinct) for flags in all_flags]
-    rates = [[worker.rate() for worker in workers] for _ in range(ROUNDS)][1:]  # the first finds the caches cold
+    rates = [[worker.rate() for worker in workers] for _ in range(ROUNDS)][1:]  # the first is a warm-up
     seconds = [60 * float(flat(flags)["minutes"]) for flags in all_flags]
     return [round(SHARE * s * median(each)) for s, each in zip(seconds, zip(*rates, strict=True), strict=True)]
 
 
 def flat(flags: str) -> dict[str, Any]:
-    """Flags of `charloom train`, each with a value, under the names of `Settings.from_flat`."""
+    """Flags of `charloom train` under the names of `Settings.from_flat`. Each has a value."""
     words = shlex.split(flags)
     pairs = zip(words[::2], words[1::2], strict=True)
     return {flag.removeprefix("--").replace("-", "_"): _value(word) for flag, word in pairs}
@@ -47,7 +47,7 @@ def _value(word: str) -> Any:
 
 
 class Worker:
-    """Trains on random tokens for a moment at a time."""
+    """Trains on random tokens for a short time in each turn."""
 
     def __init__(self, settings: Settings, distinct: int) -> None:
         made, training = Architecture.of(settings.model, distinct), settings.training
