@@ -15,12 +15,12 @@ namespace charloom {
 
 constexpr size_t HUGE_PAGE = size_t(2) << 20;
 
-// An array of numbers, aligned for any instruction, in huge pages where the system has them. A matrix's blocks lie far
-// apart: with small pages, address translation costs more than reading them.
+// An array of numbers, aligned for any instruction, in huge pages if the system has them. The blocks of a matrix are
+// far apart: with small pages, address translation costs more than reading them.
 template <class Number>
 class Buffer {
 public:
-    // Provides memory for `count` numbers. A buffer that is large enough keeps its contents; a new one is all zero.
+    // Provides memory for `count` numbers. A buffer that is large enough keeps its contents. A new one is all zero.
     void reserve(size_t count) {
         if (count <= size_) return;
         size_t bytes = count * sizeof(Number), page = bytes < HUGE_PAGE ? 4096 : HUGE_PAGE;

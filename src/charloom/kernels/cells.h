@@ -6,24 +6,24 @@
 //   GATES         rows of the weights for each hidden unit
 //   INPUT_PAIRS   pairs of vectors in which training stores the input sums, biases included
 //   SAVED_PAIRS   pairs of vectors that the forward pass saves for the backward pass
-//   CARRIED       the state that goes on from step to step in float32, beside the h_t that products read
-//   SEPARATE_BIAS whether the last gate's recurrent bias stays apart from its input's bias
+//   CARRIED       the state that steps carry in float32, beside the h_t that products read
+//   SEPARATE_BIAS whether the last gate's recurrent bias is separate from its input's bias
 //   forward       returns h_t and updates `carry`
-//   backward      d_inputs: gradients of the gates' input sums; d_products: of the products with h_{t-1}.
+//   backward      d_inputs: gradients of the gates' input sums; d_products: of the products with h_{t-1};
 //                 before: the carried state before the step
 //
-// `at` is where a step reads and saves. It has:
+// `at` gives a step its inputs and stores its results. It has:
 //
 //   sum(gate)         input sum plus recurrent product; input(gate) and product(gate) are the two parts
-//   recurrent_bias()  of the last gate, where SEPARATE_BIAS
+//   recurrent_bias()  of the last gate, if SEPARATE_BIAS
 //   save(pair, a, b)  two saved activations; inference saves none
 //   sigmoid, tanh     as exact as the products are
 //
-// A new cell is one struct here, a value of `Cell`, and a line each in `with_cell` and `cell_named`
-// (inference/module.cpp has names of its own). In Python it needs: `Architecture.cell` and GATES (architecture.py),
-// `ModelSettings.cell` (config.py), NumPy twins (engines/numpy/ and inference/layers.py), PyTorch's
-// (engines/torch/network.py and device.py), importers, and a learning rate (training/planning.py). A cell that carries
-// c must be added where Python asks for "lstm".
+// A new cell needs one struct here, a value of `Cell`, and a line each in `with_cell` and `cell_named`
+// (inference/module.cpp has its own names). In Python it needs: `Architecture.cell` and GATES (architecture.py),
+// `ModelSettings.cell` (config.py), the equations (cells.py), NumPy twins (engines/numpy/ and inference/layers.py),
+// PyTorch's module (engines/torch/network.py and device.py), importers, and a learning rate (training/planning.py). A
+// cell that carries c must be added where Python compares with "lstm".
 
 #pragma once
 
@@ -46,7 +46,7 @@ struct Lstm {
 
     template <class At>
     static CHARLOOM_INLINE Floats forward(const At& at, Floats& carry) {
-        // f first: the compiler fuses the first of the two products with the sum, everywhere the same one.
+        // f comes first: the compiler fuses the first of the two products with the sum, in all callers the same one.
         Floats f = At::sigmoid(at.sum(1)), remembered = f * carry;
         Floats i = At::sigmoid(at.sum(0)), g = At::tanh(at.sum(2));
         carry = remembered + i * g;
@@ -132,7 +132,7 @@ struct Rnn {
     }
 };
 
-// work(Lstm()), or of another cell.
+// work(Lstm()), or the same with another cell.
 template <class Work>
 CHARLOOM_INLINE decltype(auto) with_cell(Cell cell, Work&& work) {
     if (cell == Cell::lstm) return work(Lstm());
@@ -145,7 +145,7 @@ inline int gates_of(Cell cell) {
     return with_cell(cell, [](auto equations) { return equations.GATES; });
 }
 
-// nonlinearity: of an rnn.
+// nonlinearity: of an RNN.
 inline Cell cell_named(const std::string& cell, const std::string& nonlinearity) {
     if (cell == "lstm") return Cell::lstm;
     if (cell == "gru") return Cell::gru;

@@ -1,6 +1,6 @@
-// CPUID lists the processor's features, XGETBV the registers that the operating system saves; a feature needs both. Not
-// __builtin_cpu_supports, because that of GCC 12 does not know AMX. Numbers: Intel, Software Developer's Manual,
-// volume 2A, CPUID, and volume 1, 13.3 and 18.4.
+// CPUID lists the processor's features, XGETBV the registers that the operating system saves; a feature needs both.
+// __builtin_cpu_supports is not used, because that of GCC 12 does not know AMX. Numbers: Intel, Software Developer's
+// Manual, volume 2A, CPUID, and volume 1, 13.3 and 18.4.
 
 #include "cpu.h"
 
@@ -23,7 +23,7 @@ namespace charloom {
 namespace {
 
 struct Leaf {
-    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;  // all zero where the processor does not know the leaf
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;  // all zero if the processor does not know the leaf
     Leaf(unsigned number, unsigned part) { __get_cpuid_count(number, part, &eax, &ebx, &ecx, &edx); }
 };
 
@@ -35,7 +35,7 @@ unsigned saved_registers() {
     return low;
 }
 
-// Linux grants the tile registers only on request: once per process, for all threads that it starts afterwards.
+// Linux grants the tile registers only on request: once per process, for all threads that start afterwards.
 bool tiles_granted() {
 #if defined(__linux__)
     constexpr long ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18;

@@ -17,9 +17,9 @@ void bind_inference(nb::module_& module);  // inference/module.cpp
 }  // namespace charloom
 
 NB_MODULE(CHARLOOM_MODULE, module) {
-    nb::set_leak_warnings(false);  // a model that lives until the interpreter ends is no leak
+    nb::set_leak_warnings(false);  // a model that exists until the interpreter ends is not a leak
     module.attr("LANES") = CHARLOOM_LANES;
-    module.attr("FLAGS") = CHARLOOM_FLAGS;  // the compiler's, for what is compared with these kernels
+    module.attr("FLAGS") = CHARLOOM_FLAGS;  // the compiler's flags, for programs that are compared with these kernels
     module.def("cpu_features", &charloom::cpu_features, "What this processor can do of what the variants need.");
     charloom::bind_threads(module);
     charloom::bind_training(module);

@@ -1,4 +1,4 @@
-// Checks of arguments that Python passes: where one fails, Python gets a ValueError.
+// Checks of arguments that Python passes: if one fails, Python gets a ValueError.
 
 #pragma once
 

@@ -1,6 +1,6 @@
-// Vector arithmetic: all that the kernels need of it.
+// Vector arithmetic: all vector operations that the kernels need.
 //
-// It uses the vector types of GCC and Clang, which exist on every processor: AVX-512, AVX2, NEON and SSE2 differ here
+// It uses the vector types of GCC and Clang, which exist on every processor. AVX-512, AVX2, NEON and SSE2 differ here
 // only in LANES. #ifdef marks the few places where an intrinsic is faster than the compiler's code.
 
 #pragma once
@@ -67,7 +67,7 @@ CHARLOOM_INLINE Floats from_bits(Words x) { return (Floats)x; }
 
 // ---- arithmetic
 
-// Where `a` is NaN, so is the result: a limit as `b` does not hide that training diverged.
+// If `a` is NaN, the result is NaN: a limit in `b` does not hide that training diverged.
 #if defined(__AVX512F__)
 CHARLOOM_INLINE Floats smaller(Floats a, Floats b) { return (Floats)_mm512_min_ps((__m512)b, (__m512)a); }
 CHARLOOM_INLINE Floats larger(Floats a, Floats b) { return (Floats)_mm512_max_ps((__m512)b, (__m512)a); }
@@ -103,9 +103,9 @@ CHARLOOM_INLINE Floats reciprocal(Floats x) {
 #endif
 }
 
-// 2^t to a relative error of 2e-7, for t in [-126, 126]. 2^t = 2^n 2^f; 2^f by the polynomial of degree 5 whose largest
-// relative error is least (Remez' exchange): f in [0, 1) with AVX-512, whose instructions split and scale by
-// themselves, elsewhere in [-1/2, 1/2].
+// 2^t to a relative error of 2e-7, for t in [-126, 126]. 2^t = 2^n 2^f; 2^f is the polynomial of degree 5 with the
+// smallest largest relative error (Remez' exchange). f is in [0, 1) with AVX-512, whose instructions split and scale;
+// elsewhere it is in [-1/2, 1/2].
 CHARLOOM_INLINE Floats exp2_bounded(Floats t) {
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
     Floats f = (Floats)_mm512_reduce_ps((__m512)t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
@@ -116,7 +116,7 @@ CHARLOOM_INLINE Floats exp2_bounded(Floats t) {
     p = p * f + 0.99999994f;
     return (Floats)_mm512_scalef_ps((__m512)p, (__m512)t);
 #else
-    constexpr float ROUNDER = 12582912.0f;  // 1.5 * 2^23: adding it pushes the fraction out
+    constexpr float ROUNDER = 12582912.0f;  // 1.5 * 2^23: adding it removes the fraction
     Floats shifted = t + ROUNDER;
     Floats f = t - (shifted - ROUNDER);
     Floats p = f * 1.32764725e-3f + 9.67554096e-3f;
@@ -128,7 +128,7 @@ CHARLOOM_INLINE Floats exp2_bounded(Floats t) {
 #endif
 }
 
-// t limited to `most`, and to the smallest argument of exp2_bounded; AVX-512 needs no lower limit, since it gives 0.
+// t limited to `most` and to the smallest argument of exp2_bounded. AVX-512 needs no lower limit, because it gives 0.
 CHARLOOM_INLINE Floats bounded(Floats t, float most) {
 #if !defined(__AVX512F__) || !defined(__AVX512DQ__)
     t = larger(t, splat(-126.0f));
@@ -138,7 +138,7 @@ CHARLOOM_INLINE Floats bounded(Floats t, float most) {
 
 constexpr float LOG2E = 1.44269504088896341f;
 
-// e^x; below -87 it is 2^-126 or less, above 87 2^126.
+// e^x. Below -87 it is 2^-126 or less, above 87 it is 2^126.
 CHARLOOM_INLINE Floats exponential(Floats x) { return exp2_bounded(bounded(x * LOG2E, 126)); }
 
 // 1 / (1 + e^-x); the bound keeps the denominator in the range of `reciprocal`.
@@ -172,7 +172,7 @@ CHARLOOM_INLINE void store(Bf16* to, Floats x) {
     std::memcpy(to, &halves, sizeof halves);
 }
 
-// Two vectors in one, as bfloat16: `low` in the lower half of each lane, `high` in the upper. Ties, one number in
+// Two vectors in one, as bfloat16: `low` in the lower half of each lane, `high` in the upper half. Ties, one number in
 // 65,536, round away from zero, which takes half the instructions.
 CHARLOOM_INLINE Words paired(Floats low, Floats high) {
     return ((bits(low) + 0x8000) >> 16) | ((bits(high) + 0x8000) & 0xffff0000u);

@@ -1,6 +1,7 @@
-// The steps. Each thread of a team has its share of every matrix's panels, always the same, so that the share stays in its
-// core's own cache. The team meets at a barrier after each layer and after the head. The next token of a single row is
-// chosen by every thread for itself, which costs less than one more barrier; of several rows each thread chooses some.
+// The steps. Each thread of a team has a share of every matrix's panels. The share is always the same, so it stays in
+// the core's own cache. The team meets at a barrier after each layer and after the head. With a single row, every
+// thread chooses the next token itself, which costs less than one more barrier. With several rows, each thread chooses
+// for some.
 
 #include "inference/batch.h"
 
@@ -10,21 +11,21 @@
 namespace charloom::inference {
 namespace {
 
-// Words between the values of two rows beyond their number: keeps them off each other's cache sets.
+// Extra words between the values of two rows, so that rows do not share cache sets.
 constexpr size_t APART = 16;
 
-// Of so few rows the sums are small beside the weights, and the order in which weights are read decides: `run_ahead`.
+// Up to this number of rows, sums are small beside the weights, and the order of reading weights decides: `run_ahead`.
 constexpr int FEW_ROWS = 4;
 
-// What comes of the zero state: the hidden values of a block of units, and the recurrent sums of their gates.
+// For the zero state: the hidden values of a block of units, and the recurrent sums of their gates.
 alignas(64) constexpr float ZEROS[MOST_GATES * LANES] = {};
 
-constexpr size_t BETWEEN = MOST_STRIPS * LANES;  // from one row's sums of a panel to the next row's
+constexpr size_t BETWEEN = MOST_STRIPS * LANES;  // distance between two rows' sums of a panel
 
-// What a member of a team should have to read, or a barrier costs more than the member brings.
+// The least number of bytes for each member of a team. With fewer, a barrier costs more than the member saves.
 constexpr size_t LEAST_SHARE = 32 << 10;
 
-// A team is asked for, and may be given up, this often: often enough that a core that others want costs little.
+// The time after which a team is formed again, or given up: short, so that other processes on a core cost little.
 constexpr double TEAM_SECONDS = 500e-6;
 
 template <class Number>
@@ -86,8 +87,8 @@ void DecodingBatch::copy_state(int row, float* h, float* c) const {
     }
 }
 
-// In parts of about half a millisecond, each by as many threads as pay at the moment. Few rows go two steps at a time, so
-// a part is never shorter and never odd, but for the last.
+// Runs the steps in parts of about half a millisecond. Each part uses as many threads as are fastest at the moment. Few
+// rows take two steps at a time, so a part has an even number of steps, except for the last part.
 int DecodingBatch::run(const Call& call, int threads, double seconds) {
     if (rows_.empty() || call.steps == 0) return 0;
     size_t shares = std::min<size_t>(Team::LARGEST, network_.bytes() / LEAST_SHARE + 1);
@@ -132,12 +133,12 @@ void DecodingBatch::prepare(int threads) {
 }
 
 int DecodingBatch::advance(const Call& call, int threads, int first, int count) {
-    if (each_chooses_)  // a member that had no part in the last steps does not know what was chosen in them
+    if (each_chooses_)  // a member that was not in the last team does not know its tokens
         for (Member& member : members_) read(member, 0, members_[0].tokens[0]);
     return run_team(threads, [&](int member, Team& team) { steps(call, member, team, first, first + count); });
 }
 
-// The rows go on from here. A row without a token to choose cannot: its next token is of no use.
+// Prepares the rows for the next call. A row without a token to choose cannot continue: its next token has no meaning.
 void DecodingBatch::finish(int steps) {
     first_parity_ = parity_of(steps);
     for (int row = 0; row < size(); row++) {
@@ -146,7 +147,7 @@ void DecodingBatch::finish(int steps) {
     }
 }
 
-// Of few rows, steps go two by two in one call: the first one makes the second one's recurrent sums, too.
+// Few rows take steps in pairs in one call: the first step also computes the recurrent sums of the second.
 void DecodingBatch::steps(const Call& call, int member, Team& team, int first, int end) {
     int layers = static_cast<int>(network_.layers.size());
     for (int step = first; step < end; step++) {
@@ -167,17 +168,18 @@ void DecodingBatch::steps(const Call& call, int member, Team& team, int first, i
     }
 }
 
-// The recurrent sums of a layer's next step, as soon as its hidden values are whole: their weights have just been read,
-// and going backwards starts with those that were read last. Where a member's share of all weights is larger than its
-// core's cache, recurrent weights come from beyond it about once in two steps, and not in each. What a layer reads from
-// below waits for the next token; `run_panels` goes over those weights forwards and backwards in turn.
+// The recurrent sums of a layer's next step, as soon as its hidden values are complete. Their weights have just been
+// read, and the backwards order starts with the weights read last. If a member's share of all weights exceeds its
+// core's cache, this reads recurrent weights from outside it about once in two steps, not in each step. The product
+// with the layer below must wait for the next token; `run_panels` alternates the order of those weights between
+// forwards and backwards.
 void DecodingBatch::run_ahead(int member, int members, int step, int number) {
     const PackedMatrix& recurrent = network_.layers[number].recurrent;
     times(recurrent, view(number, parity_of(step)), Range::of(recurrent.panels(), member, members), true,
           members_[member].recurrent[number]);
 }
 
-// ahead: whether the recurrent sums are there; what is read from below is then gone over backwards.
+// ahead: whether the recurrent sums are already computed. Then the weights of the layer below are read backwards.
 void DecodingBatch::run_layer(int member, int members, int step, int number, bool ahead) {
     Range panels = Range::of(network_.layers[number].recurrent.panels(), member, members);
     int together = few_rows_ ? panels.count() : 1;
@@ -218,7 +220,7 @@ void DecodingBatch::run_panels(int member, int step, int number, Range panels, b
     }
 }
 
-// sums[panel][row] of some panels, in their order or from the last to the first.
+// sums[panel][row] of some panels, in their order or in reverse.
 void DecodingBatch::times(const PackedMatrix& matrix, const BatchView& batch, Range panels, bool backwards,
                           float* sums) const {
     for (int n = 0; n < panels.count(); n++) {
@@ -243,7 +245,7 @@ void DecodingBatch::run_head(const Call& call, int member, int members, int step
     }
 }
 
-// What several threads read must not change while one of them still reads it.
+// Input that several threads read must not change while a thread still reads it.
 void DecodingBatch::read_given(const Call& call, int member, Team& team, int step) {
     if (member == 0 || each_chooses_)
         for (int row = 0; row < size(); row++)

@@ -14,27 +14,27 @@
 
 namespace charloom::inference {
 
-// What belongs to one row. The row's next token takes random number `position` of the stream (seed, index).
+// The parameters of one row. The row's next token uses random number `position` of the stream (seed, index).
 struct Row {
     SamplingParameters sampling;
     uint64_t seed = 0, index = 0, position = 0;
-    int token = 0;      // is read next
-    int logprobs = -1;  // how many log-probabilities are wanted beside that of the token; -1 for none at all
+    int token = 0;      // the next step reads it
+    int logprobs = -1;  // the number of log-probabilities beside the token's own; -1 for none
     History history;
 };
 
-// What one call computes. S steps, B rows, V vocabulary size, N log-probabilities beside that of the token.
+// The computation of one call. S steps, B rows, V vocabulary size, N log-probabilities beside the token's own.
 struct Call {
     int steps;
-    const int64_t* given = nullptr;  // [B, S]: the tokens that are read; null where tokens are generated
-    float* logits = nullptr;         // [B, S, V]: what came of the given ones; or null
-    int64_t* generated = nullptr;    // [B, S]: the tokens, -1 where a row's logits leave none to choose
-    double* logprobs = nullptr;      // [B, S, 1 + N], set as far as a row asks for them; or null
+    const int64_t* given = nullptr;  // [B, S]: the tokens to read; null if tokens are generated
+    float* logits = nullptr;         // [B, S, V]: the logits after the given tokens; or null
+    int64_t* generated = nullptr;    // [B, S]: the tokens; -1 if a row's logits leave none to choose
+    double* logprobs = nullptr;      // [B, S, 1 + N]: set if a row asks for them; or null
     int32_t* top_ids = nullptr;      // [B, S, N]
     int top = 0;                     // N
 };
 
-// Rows 0 … size - 1. Their state stays here from call to call.
+// Rows 0 … size - 1. The batch keeps their state between calls.
 class DecodingBatch {
 public:
     explicit DecodingBatch(const PackedNetwork& network);
@@ -42,27 +42,27 @@ public:
     int size() const { return static_cast<int>(rows_.size()); }
     const Row& row(int number) const { return rows_[number]; }
 
-    // A new last row, with this state: h and, for an LSTM, c, both [L, H].
+    // Adds a last row with this state: h and, for an LSTM, c, both [L, H].
     void join(Row row, const float* h, const float* c);
-    // The last row takes the number of the one that leaves.
+    // Removes a row. The last row takes its number.
     void leave(int row);
     void copy_state(int row, float* h, float* c) const;
 
-    // At most so many threads go so many steps, or, of generated tokens, to the step in which a row has none to choose.
-    // Ends after so many seconds, but not before two steps. Returns how many steps were done.
+    // Runs steps on at most `threads` threads. If tokens are generated, ends after a step in which a row has none to
+    // choose. Ends after `seconds`, but not before two steps. Returns the number of steps.
     int run(const Call& call, int threads, double seconds);
 
 private:
-    struct Values {  // hidden values of a layer after a step: as numbers, and as matrices take them
+    struct Values {  // hidden values of a layer after a step: as numbers, and in the matrices' format
         Buffer<float> floats;
         Buffer<uint32_t> words;
     };
-    struct Member {           // what each thread of a team has for itself
-        Buffer<float> below;  // sums of one panel, or, of few rows, of all panels that it has of a layer
+    struct Member {                            // the memory of each thread of a team
+        Buffer<float> below;                   // sums of one panel; with few rows, of all its panels of a layer
         std::vector<Buffer<float>> recurrent;  // of each layer
-        std::vector<int> tokens;               // of one row, whose token every member chooses for itself
+        std::vector<int> tokens;               // with one row, every member chooses its token itself
         Buffer<uint32_t> features;
-        std::vector<float> logits;  // of one row, to be changed
+        std::vector<float> logits;  // of one row; sampling changes them
         std::unique_ptr<Sampler> sampler;
     };
 
@@ -83,27 +83,27 @@ private:
     void put(int layer, int parity, int row, int unit, Floats h);
     int parity_of(int step) const {
         return (step + first_parity_) % 2;
-    }  // of the values that a step of this call makes
+    }  // of the values that a step of this call computes
     Values& values(int layer, int parity) { return values_[2 * layer + parity]; }
     const Values& values(int layer, int parity) const { return values_[2 * layer + parity]; }
     BatchView view(int layer, int parity) const;
     Member& reader(int member) { return members_[each_chooses_ ? member : 0]; }
 
     const PackedNetwork& network_;
-    const size_t stride_, word_stride_;  // from one row's values to the next row's
+    const size_t stride_, word_stride_;  // distance between two rows' values
     std::vector<Row> rows_;
     int capacity_ = 0;
-    std::vector<Values> values_;         // [layer][parity]: a step reads what the step before made
+    std::vector<Values> values_;         // [layer][parity]: a step reads the values of the step before
     std::vector<Buffer<float>> memory_;  // [layer]: c
-    int first_parity_ = 0;               // of the values that the next call's first step makes
+    int first_parity_ = 0;               // of the values that the next call's first step computes
     Buffer<float> logits_;
     std::vector<Member> members_;
-    bool few_rows_ = false;      // so that the order in which weights are read decides
-    bool each_chooses_ = false;  // one row: every member chooses its token, which costs less than another barrier
+    bool few_rows_ = false;      // see FEW_ROWS
+    bool each_chooses_ = false;  // with one row, every member chooses its token itself
     int done_ = 0;               // steps of this call
     std::atomic<bool> failed_{false};
     ThreadChoice thread_choice_;
-    int thread_choice_rows_ = 0;  // about how many rows it was learnt with
+    int thread_choice_rows_ = 0;  // the number of rows for which the choice was learnt, within a factor of two
 };
 
 }  // namespace charloom::inference

@@ -6,7 +6,7 @@
 
 namespace charloom::inference {
 
-// Where a step reads its gates' sums, and its state. [gate][lane].
+// The gates' sums and the state of a step. [gate][lane].
 struct Block {
     const float* start;          // biases; in the first layer a token's row of the table
     const float* below;          // product with the layer below, or null
@@ -31,7 +31,7 @@ struct Block {
 // The hidden values after the step.
 //
 // Not inlined: a compiler may fuse a multiplication with an addition in one place and not in another. A sequence must
-// not depend on how many others are generated beside it, so each goes through the same instructions.
+// not depend on the other sequences of its batch, so all use the same instructions.
 __attribute__((noinline)) inline Floats cell_step(Cell cell, const Block& at) {
     return with_cell(cell, [&](auto equations) CHARLOOM_INLINE_LAMBDA {
         constexpr Carried CARRIED = decltype(equations)::CARRIED;

@@ -1,4 +1,4 @@
-// Packing a weight matrix, and cutting its products into blocks that fit the registers.
+// Packs a weight matrix, and splits its products into blocks that fit the registers.
 
 #include "inference/matrix.h"
 
@@ -14,7 +14,7 @@ Bf16 rounded(float x) {
     return (word + 0x7fff + ((word >> 16) & 1)) >> 16;
 }
 
-// Weight `column` of a row, into its place among those that share a word.
+// Stores weight `column` of a row in its position among the weights that share a word.
 template <class Format>
 void put_weight(uint32_t* word, int column, float weight, float scale) {
     if constexpr (std::is_same_v<Format, Fp32>) {
@@ -79,7 +79,7 @@ void PackedMatrix::pack(const float* rows, int gates, int units, int columns) {
 
 namespace {
 
-// One group's strips for BATCH_ROWS rows of a batch.
+// The strips of one group for BATCH_ROWS rows of a batch.
 template <class Format, int BATCH_ROWS, int STRIPS = GROUP_STRIPS>
 void across(const PanelView& group, int strips, const BatchView& batch, float* sums, size_t sums_between) {
     if (strips == STRIPS) return multiply<Format, 1, STRIPS, BATCH_ROWS>(group, batch, sums, sums_between);
@@ -102,7 +102,7 @@ template <class Format>
 void PackedMatrix::times_in(const BatchView& batch, int count, int panel, float* sums, size_t sums_between) const {
     PanelView rest = view(panel);
     int left = strips(panel);
-    if (count == 1 && left == 2 * group_) {  // one group's sums would be too few chains
+    if (count == 1 && left == 2 * group_) {  // the sums of one group would be too few chains
         if (group_ == 4) return multiply<Format, 2, 4, 1>(rest, batch, sums, sums_between);
         if (group_ == 3) return multiply<Format, 2, 3, 1>(rest, batch, sums, sums_between);
     }

@@ -11,12 +11,12 @@ namespace charloom::inference {
 
 enum class Precision { fp32, bf16, int8 };
 
-constexpr int WIDTH_GRAIN = 16;  // hidden units are padded with zeros to a multiple: a vector of any width, whole words
+constexpr int WIDTH_GRAIN = 16;  // hidden units are padded with zeros to a multiple: for any vectors and whole words
 
 constexpr int padded_width(int units) { return (units + WIDTH_GRAIN - 1) / WIDTH_GRAIN * WIDTH_GRAIN; }
 
-// [gates * units, columns] of PyTorch's, as strips: those of one block of LANES units, gate after gate, then the next
-// block's. A panel holds whole blocks, of at most `most` strips.
+// PyTorch's [gates * units, columns] as strips: those of one block of LANES units, gate after gate, then the next
+// block's. A panel has whole blocks, with at most `most` strips.
 class PackedMatrix {
 public:
     PackedMatrix() = default;
@@ -30,7 +30,7 @@ public:
     int first_strip(int panel) const { return panel * panel_; }
     size_t bytes() const { return size_t(strips_) * LANES * columns_ * sizeof(uint32_t); }
 
-    // sums[b][strip][lane] of one panel; the sums of two batch rows lie `sums_between` apart.
+    // sums[b][strip][lane] of one panel. `sums_between` is the distance between the sums of two batch rows.
     void times(const BatchView& batch, int count, int panel, float* sums, size_t sums_between) const;
 
 private:
@@ -44,14 +44,14 @@ private:
 
     Precision precision_ = Precision::fp32;
     bool tiles_ = false;
-    int strips_ = 0, panel_ = 1, group_ = 1;  // all of them; in one panel, in one group
+    int strips_ = 0, panel_ = 1, group_ = 1;  // number of strips: in all, in one panel, in one group
     int columns_ = 0;                         // counted in words
     Buffer<uint32_t> words_;                  // [panel][group][column][strip][lane]
-    Buffer<float> scales_;                    // of a row's weights and the values, for Int8
-    Buffer<int32_t> added_;                   // to a row's sum by the values' offset, for Int8
+    Buffer<float> scales_;                    // for Int8: scale of a row's weights times the values' scale
+    Buffer<int32_t> added_;                   // for Int8: what the values' offset adds to a row's sum
 };
 
-// LANES hidden values of a batch row in the form in which matrices of a precision take them.
+// Stores LANES hidden values of a batch row in the format that matrices of a precision read.
 inline void put_values(Precision precision, uint32_t* to, int unit, Floats h) {
     if (precision == Precision::int8)
         Int8::put(to, unit, h);

@@ -1,4 +1,4 @@
-// What Python sees of inference: a packed network, and batches of sequences that it continues.
+// The Python bindings of inference: a packed network, and batches of sequences that it continues.
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -82,7 +82,7 @@ void make_network(PackedNetwork* made, const CellName& cell, const std::string& 
     new (made) PackedNetwork(from, format, tiles);
 }
 
-// Every array is checked here: what is below trusts its pointers.
+// Every array is checked here, because the code below does not check its pointers.
 class CheckedBatch {
 public:
     CheckedBatch(const PackedNetwork& network, int threads) : network_(network), threads_(threads), batch_(network) {
@@ -170,7 +170,7 @@ private:
     DecodingBatch batch_;
 };
 
-// For tests: one choice, with a random number of the caller's.
+// For tests: one choice, with a given random number.
 int choose(Array1D logits, const SamplingParameters& sampling, std::vector<int> recent, int last, double uniform) {
     int vocabulary_size = static_cast<int>(logits.shape(0)), padded = padded_width(vocabulary_size);
     std::vector<float> copy(padded, -std::numeric_limits<float>::infinity());

@@ -1,4 +1,4 @@
-// Packing a network's parameters.
+// Packs a network's parameters.
 
 #include "inference/network.h"
 
@@ -33,7 +33,7 @@ PackedNetwork::PackedNetwork(const Parameters& from, Precision precision, bool t
     for (size_t n = 0; n < layers.size(); n++) {
         const LayerParameters& given = from.layers[n];
         PackedLayer& layer = layers[n];
-        // what enters the first layer is not bounded as hidden values are, and its product is small
+        // the first layer's input is not bounded like hidden values, and its product is small
         Precision below = n == 0 ? Precision::fp32 : precision;
         if (given.below) layer.below = PackedMatrix(below, tiles, given.below, gates, hidden, given.columns);
         layer.recurrent = PackedMatrix(precision, tiles, given.recurrent, gates, hidden, hidden);

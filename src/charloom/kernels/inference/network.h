@@ -11,8 +11,8 @@ namespace charloom::inference {
 
 // A layer's parameters, in PyTorch's layouts and gate order.
 struct LayerParameters {
-    const float* below;      // [gates * hidden, columns]; null where `table` has a row for each token
-    int columns;             // of `below`: the hidden size, or in the first layer that of a token's features
+    const float* below;      // [gates * hidden, columns]; null if `table` has a row for each token
+    int columns;             // of `below`: the hidden size, or in the first layer the size of a token's features
     const float* recurrent;  // [gates * hidden, hidden]
     const float* table;      // [table_rows, gates * hidden]: one row of biases, or a row for each token
     int table_rows;
@@ -25,7 +25,7 @@ struct Parameters {
     std::vector<LayerParameters> layers;
     const float* head;       // [vocabulary_size, hidden]
     const float* head_bias;  // [vocabulary_size]
-    const float* features;   // [vocabulary_size, columns of the first layer], if it has a matrix below
+    const float* features;   // [vocabulary_size, columns of the first layer]; null if it has no `below`
     int reset_id;            // the token that is read from the zero state, or -1
 };
 
@@ -47,13 +47,13 @@ public:
     int reset_id;          // the token that is read from the zero state, or -1
     int width;             // hidden, padded
     int head_width;        // vocabulary_size, padded
-    int feature_size = 0;  // of a token in the first layer; 0 where the table has a row for each token
+    int feature_size = 0;  // of a token in the first layer; 0 if the table has a row for each token
     std::vector<PackedLayer> layers;
     PackedMatrix head;
-    Buffer<float> head_bias;  // -inf behind the last token
+    Buffer<float> head_bias;  // -inf after the last token
     Buffer<float> features;   // [vocabulary_size][feature_size]
 
-    size_t bytes() const;  // of all matrices: what is read for every token
+    size_t bytes() const;  // of all matrices: every step reads them
 };
 
 }  // namespace charloom::inference

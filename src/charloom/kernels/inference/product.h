@@ -1,11 +1,11 @@
 // Weights times hidden values, in each precision, for a few rows of a batch at a time.
 //
-// Generation of one sequence is limited by how fast weights come out of memory, so they lie in the order in which they are
-// read. A strip is LANES rows of weights side by side. A group holds the strips that several batch rows are multiplied by
-// together. A panel is one group or two; a single batch row is multiplied by both together where both are full. A word is
-// 32 bits: one float, two bfloat16 or four bytes, so a strip's next columns are always one vector of words. Lanes are rows
-// of weights: nothing is summed across lanes, and each sum is one chain over the columns in their order. So a batch row is
-// bit for bit the same alone and in any batch, at any number of threads.
+// The speed of reading weights from memory limits the generation of one sequence, so weights are stored in reading
+// order. A strip is LANES rows of weights side by side. A group has the strips that are multiplied by several batch
+// rows together. A panel is one group or two. If both groups are full, a single batch row is multiplied by both
+// together. A word is 32 bits: one float, two bfloat16 or four bytes, so a strip's next columns are always one vector
+// of words. Lanes are rows of weights: nothing is summed across lanes, and each sum is one chain over the columns in
+// their order. So a batch row is bit for bit the same alone and in any batch, at any number of threads.
 
 #pragma once
 
@@ -22,12 +22,12 @@
 
 namespace charloom::inference {
 
-constexpr int MOST_STRIPS = 8;                            // of a panel: as many chains as hide an addition's latency
+constexpr int MOST_STRIPS = 8;                            // of a panel: enough chains to hide an addition's latency
 constexpr int GROUP_STRIPS = 4;                           // at most
 constexpr int MOST_BATCH_ROWS = REGISTERS == 32 ? 6 : 2;  // with 4 strips: 24 sums, values of 6 rows and a strip in 32
 
-// How a precision multiplies. PER_WORD columns share a word; `add` is sum + weights * values, `total` makes numbers of a
-// finished sum. `put` brings LANES hidden values into the form that `add` takes; each is in [-1, 1] for Int8.
+// The arithmetic of a precision. PER_WORD columns share a word. `add` is sum + weights * values. `total` converts a
+// finished sum to float. `put` converts LANES hidden values to the format of `add`; for Int8, each must be in [-1, 1].
 struct Fp32 {
     using Sum = Floats;
     static constexpr int PER_WORD = 1;
@@ -55,14 +55,14 @@ struct Bfloat16 {
     static CHARLOOM_INLINE void put(uint32_t* to, int unit, Floats h) { store(reinterpret_cast<Bf16*>(to) + unit, h); }
 };
 
-// A weight is an integer of at most 127 times its row's scale, a hidden value one of at most 127 times 1/127. Sums of
-// products are exact, and so the same on every processor.
+// A weight is an integer of at most ±127 times its row's scale. A hidden value is an integer of at most ±127 times
+// 1/127. Sums of products are exact, so they are the same on every processor.
 struct Int8 {
     using Sum = Ints;
     static constexpr int PER_WORD = 4;
-    static constexpr float VALUE = 1.0f / 127;  // |h| ≤ 1 in every cell that is bounded: nothing need be measured
+    static constexpr float VALUE = 1.0f / 127;  // |h| ≤ 1 in every bounded cell, so a fixed scale is enough
 #if defined(__AVX512VNNI__)
-    // VPDPBUSD takes one factor without sign: values are moved up by 128, and `total` takes away what that added.
+    // VPDPBUSD needs one unsigned factor: 128 is added to the values, and `total` subtracts what that added.
     static constexpr int32_t OFFSET = 128;
 #else
     static constexpr int32_t OFFSET = 0;
@@ -72,14 +72,14 @@ struct Int8 {
 #if defined(__AVX512VNNI__)
         return (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)values, (__m512i)weights);
 #elif defined(__AVX2__)
-        // VPMADDWD on the even bytes and on the odd ones, widened; VPMADDUBSW would saturate
+        // VPMADDWD on the even bytes and on the odd bytes, widened, because VPMADDUBSW saturates
         __m256i w = (__m256i)weights, v = (__m256i)values;
         __m256i even = _mm256_madd_epi16(_mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8),
                                          _mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8));
         __m256i odd = _mm256_madd_epi16(_mm256_srai_epi16(w, 8), _mm256_srai_epi16(v, 8));
         return sum + (Ints)_mm256_add_epi32(even, odd);
 #elif defined(CHARLOOM_NEON)
-        // SMULL of eight bytes each, to 16 bits; two of those are added to 32 bits, and neighbours make a word's sum
+        // SMULL of eight bytes each, to 16 bits. Pairs are added to 32 bits, and two neighbours are a word's sum.
         int8x16_t w = (int8x16_t)weights, v = (int8x16_t)values;
         int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(w), vget_low_s8(v)));
         int32x4_t high = vpaddlq_s16(vmull_high_s8(w, v));
@@ -104,11 +104,11 @@ struct Int8 {
     }
 };
 
-// What `multiply` needs of a panel, and of the batch that it multiplies.
+// What `multiply` needs from a panel and from a batch.
 struct PanelView {
     const uint32_t* words;  // the first group's
-    size_t apart;           // words from one group to the next
-    int between;            // words from one column of a group to the next
+    size_t apart;           // distance between two groups, in words
+    int between;            // distance between two columns of a group, in words
     int columns;            // counted in words
     const float* scales;    // of the strips' rows
     const int32_t* added;
@@ -121,11 +121,11 @@ struct PanelView {
 
 struct BatchView {
     const uint32_t* words;
-    size_t between;  // words from one batch row to the next
+    size_t between;  // distance between two batch rows, in words
 };
 
-// sums[b][strip][lane] for BATCH_ROWS rows and the first STRIPS strips of each of GROUPS groups, all of them if there are
-// two; `sums_between` numbers lie between the sums of two rows.
+// sums[b][strip][lane] for BATCH_ROWS rows and the first STRIPS strips of each of GROUPS groups. With two groups,
+// STRIPS is all strips. The sums of two rows are `sums_between` numbers apart.
 template <class Format, int GROUPS, int STRIPS, int BATCH_ROWS>
 inline void multiply(const PanelView& panel, const BatchView& batch, float* sums, size_t sums_between) {
     constexpr int ALL = GROUPS * STRIPS;
@@ -152,13 +152,13 @@ inline void multiply(const PanelView& panel, const BatchView& batch, float* sums
 
 #if defined(__AMX_INT8__)
 
-// Many batch rows in int8 by AMX's tiles: the same integers. A strip's 16 words are the rows of a tile.
+// Many batch rows in int8 with AMX's tiles: the same integer sums. The 16 words of a strip are the rows of a tile.
 struct ByTiles {
     static constexpr int BATCH_ROWS = 16, WORDS = 16;  // of a tile
 
     static bool fit(int columns, int count) { return columns % WORDS == 0 && count >= BATCH_ROWS; }
 
-    // Groups of rows that are multiplied together; the last group may repeat some rows.
+    // Multiplies groups of rows together. The last group may repeat some rows.
     static void multiply(const PanelView& panel, int strips, const BatchView& batch, int count, float* sums,
                          size_t sums_between) {
         Tiles here(BATCH_ROWS);

@@ -1,5 +1,5 @@
-// Random numbers, filters and the draw. All filters but the repetition penalty compute in float64, in the order of
-// inference/sampling.py, ties included; only the exponential may differ from NumPy's, in its last bit.
+// Random numbers, filters and the draw. All filters except the repetition penalty compute in float64, in the order of
+// inference/sampling.py, including ties. Only the exponential may differ from NumPy's, in its last bit.
 
 #include "inference/sampling.h"
 
@@ -27,8 +27,8 @@ Doubles load(const double* from) {
 
 void store(double* to, Doubles x) { std::memcpy(to, &x, sizeof x); }
 
-// e^x for x in [-708, 0], right to about one unit in the last place: 2^n e^r, r within ln(2)/2 of 0, by Taylor's series,
-// whose next term is below 5e-18.
+// e^x for x in [-708, 0], to about one unit in the last place: 2^n e^r, with r within ln(2)/2 of 0, by Taylor's series.
+// The first term that is left out is below 5e-18.
 CHARLOOM_INLINE Doubles exponential_bounded(Doubles x) {
     constexpr double ROUNDER = 6755399441055744.0;  // 1.5 * 2^52
     constexpr double LN2_HIGH = 6.93147180369123816490e-01, LN2_LOW = 1.90821492927058770002e-10;
@@ -45,7 +45,7 @@ CHARLOOM_INLINE Doubles exponential_bounded(Doubles x) {
     return (Doubles)((Longs)p + ((Longs)shifted << 52));
 }
 
-// weights = e^scores, all at most 0. What is below -708 is rare, and in reach of a float64 only down to -746.
+// weights = e^scores; all scores are at most 0. Scores below -708 are rare, and e^x is 0 in float64 below -746.
 void exponentials(const double* scores, double* weights, int count) {
     constexpr double LEAST = -708;  // count is a multiple of LANES
     for (int n = 0; n < count; n += DOUBLES) {
@@ -60,7 +60,7 @@ struct Block4 {
     uint64_t word[4];
 };
 
-// Philox-4x64-10 (Salmon et al. 2011), as Random123 has it: encrypts a counter under a key.
+// Philox-4x64-10 (Salmon et al. 2011), as in Random123: encrypts a counter under a key.
 Block4 philox(uint64_t counter, uint64_t key0, uint64_t key1) {
     constexpr uint64_t M0 = 0xD2E7470EE14C6C93, M1 = 0xCA5A826395121157;
     constexpr uint64_t W0 = 0x9E3779B97F4A7C15, W1 = 0xBB67AE8584CAA73B;
@@ -74,7 +74,7 @@ Block4 philox(uint64_t counter, uint64_t key0, uint64_t key1) {
     return x;
 }
 
-// The id of the highest logit, the lowest id of equals; -1 where a logit is NaN or the highest is not finite.
+// The id of the highest logit, the lowest id of equals; -1 if a logit is NaN or the highest is not finite.
 int highest_logit(const float* logits, int padded) {
     Floats best = charloom::load(logits);
     Ints strange = best != best;
@@ -92,7 +92,7 @@ int highest_logit(const float* logits, int padded) {
 
 }  // namespace
 
-// NumPy counts up before it encrypts, so its first block is that of counter 1.
+// NumPy increments the counter before it encrypts, so its first block is that of counter 1.
 double uniform(uint64_t seed, uint64_t index, uint64_t position) {
     uint64_t raw = philox(position / 4 + 1, seed, index).word[position % 4];
     return static_cast<double>(raw >> 11) * 0x1p-53;

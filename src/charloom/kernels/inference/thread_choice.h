@@ -1,9 +1,9 @@
-// Whether a team of threads pays at the moment, found out by trying.
+// Measures whether a team of threads is faster than one thread at the moment.
 //
 // On an idle machine two threads generate up to six times as fast as one, because each has its share of the weights in
 // its own core's cache. While other processes keep the cores busy, a team waits at every barrier for a delayed thread.
-// So both ways are timed, and the faster one is taken. The other is tried again now and then; the more a trial costs,
-// the more rarely.
+// So both ways are timed, and the faster one is used. The slower one is tried again from time to time, and less often
+// if a trial costs more.
 
 #pragma once
 
@@ -17,7 +17,7 @@ public:
     using Clock = std::chrono::steady_clock;
     using Seconds = std::chrono::duration<double>;
 
-    // How many of so many threads to ask for now.
+    // The number of threads to ask for now, at most `most`.
     int threads(int most, Clock::time_point now) const {
         if (most == 1 || alone_ == 0) return 1;
         if (together_ == 0) return most;
@@ -25,7 +25,7 @@ public:
         return together != (now >= trial_) ? most : 1;
     }
 
-    // So many threads were asked for, so many came, and they took so long for these steps.
+    // `asked` threads were asked for and `came` took part. They took `time` for `steps` steps.
     void learn(int asked, int came, Seconds time, int steps, Clock::time_point now) {
         double a_step = time.count() / steps;
         if (asked > 1 && came == asked)
@@ -37,15 +37,15 @@ public:
     }
 
 private:
-    static constexpr double TRIALS = 40;  // a trial's time is to be a fortieth of all
+    static constexpr double TRIALS = 40;  // trials take about a fortieth of the time
 
-    // The mean of the last few; one that a scheduler's time slice interrupted counts as four times that at most.
+    // A running mean. A time that a scheduler's time slice interrupted counts as four times the mean at most.
     static void mix(double& mean, double a_step) {
         mean = mean == 0 ? a_step : 0.7 * mean + 0.3 * std::min(a_step, 4 * mean);
     }
 
-    double alone_ = 0, together_ = 0;  // seconds a step; 0 is not known
-    Clock::time_point trial_{};        // when the slower one is to be tried again
+    double alone_ = 0, together_ = 0;  // seconds for each step; 0 is unknown
+    Clock::time_point trial_{};        // the time to try the slower way again
 };
 
 }  // namespace charloom::inference

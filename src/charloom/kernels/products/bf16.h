@@ -1,7 +1,7 @@
-// Products of bfloat16 numbers, summed in float32: with AMX's tiles, or with the dot products of AVX512-BF16.
+// Products of bfloat16 numbers, summed in float32, with AMX's tiles or with the dot products of AVX512-BF16.
 //
-// Both take a pair of numbers, adjacent in depth, as one 32-bit lane, so they share all layouts: a block of
-// weights for one column vector is 16 rows of 16 lanes, row p holding depths 2p and 2p + 1 of 16 columns.
+// Both read a pair of numbers, adjacent in depth, as one 32-bit lane. So they share all layouts: a block of weights for
+// one column vector is 16 rows of 16 lanes, and row p has depths 2p and 2p + 1 of 16 columns.
 
 #pragma once
 
@@ -15,12 +15,12 @@ namespace charloom {
 CHARLOOM_INLINE Words load_words(const Bf16* from) { return load(reinterpret_cast<const uint32_t*>(from)); }
 CHARLOOM_INLINE void store_words(Bf16* to, Words x) { store(reinterpret_cast<uint32_t*>(to), x); }
 
-// 32 numbers that lie side by side, as bfloat16.
+// 32 adjacent numbers as bfloat16.
 CHARLOOM_INLINE Words halved(const float* from) {
     return (Words)_mm512_cvtne2ps_pbh((__m512)load(from + LANES), (__m512)load(from));
 }
 
-// What the two kinds of product share.
+// The members that the two kinds of product share.
 struct HalfPrecisionLayout {
     using Number = Bf16;
     using Saved = uint32_t;
@@ -34,7 +34,7 @@ struct HalfPrecisionLayout {
     static CHARLOOM_INLINE Floats first(const uint32_t* from) { return low_half(load(from)); }
     static CHARLOOM_INLINE Floats second(const uint32_t* from) { return high_half(load(from)); }
 
-    // 2^t to a relative error of 3e-6, by a polynomial of degree 4 on [0, 1); 0 and infinity beyond float32's range.
+    // 2^t to a relative error of 3e-6, by a polynomial of degree 4 on [0, 1). 0 and infinity outside float32's range.
     static CHARLOOM_INLINE Floats exp2(Floats t) {
         Floats f = (Floats)_mm512_reduce_ps((__m512)t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
         Floats p = f * 0.0135341678f + 0.0520114601f;
@@ -44,7 +44,7 @@ struct HalfPrecisionLayout {
         return (Floats)_mm512_scalef_ps((__m512)p, (__m512)t);
     }
 
-    // Both to 1e-4, where a product's own error is 4e-3: without the step of Newton's method after the reciprocal.
+    // Both to 1e-4, because a product's own error is 4e-3. So Newton's step after the reciprocal is left out.
     static CHARLOOM_INLINE Floats sigmoid(Floats x) {
         return (Floats)_mm512_rcp14_ps((__m512)(1.0f + exp2(x * -LOG2E)));
     }
@@ -67,8 +67,8 @@ struct HalfPrecisionLayout {
     }
 };
 
-// Two panels' rows, interleaved: a lane is a column of both, a pair in depth. The instructions that do it work within
-// 128 bits, so `low` has columns 0 to 3 of every 8, `high` the others; `deinterleave` restores the order of 32 results.
+// The rows of two panels, interleaved: a lane is a column of both, a pair in depth. The instructions work within 128
+// bits, so `low` has columns 0 to 3 of every 8, and `high` the others. `deinterleave` restores the order of 32 results.
 CHARLOOM_INLINE void interleave(Words upper, Words lower, Words& low, Words& high) {
     low = (Words)_mm512_unpacklo_epi16((__m512i)upper, (__m512i)lower);
     high = (Words)_mm512_unpackhi_epi16((__m512i)upper, (__m512i)lower);
@@ -82,9 +82,9 @@ CHARLOOM_INLINE void deinterleave(Words low, Words high, float* to) {
           from_bits(__builtin_shufflevector(low, high, 8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31)));
 }
 
-// Σ d[n] x[k] over all rows, as a product of blocks: depth is the rows, two panels' row r making pair r. `Tiles`
-// multiplies what was packed, with x on its left: x is mostly the narrower of the two, and the left is the one that
-// costs more to pack. So the sums are those of the transposed result, and are transposed at the end.
+// Σ d[n] x[k] over all rows, as a product of blocks. Depth is the rows; row r of two panels is pair r. `Tiles`
+// multiplies the packed blocks, with x on the left: packing the left side costs more, and x is usually narrower. So the
+// sums are those of the transposed result, and are transposed at the end.
 template <class Tiles, int ROWS>
 struct HalfPrecisionOuter {
     static constexpr int DEPTH = HalfPrecisionLayout::DEPTH, SQUARE = HalfPrecisionLayout::SQUARE;
@@ -100,7 +100,7 @@ struct HalfPrecisionOuter {
         Bf16* packed_left = reinterpret_cast<Bf16*>(scratch + SUMS);
         Bf16* packed_right = packed_left + A;
         int pairs = (panels + 1) / 2;
-        if (pairs == 0) std::memset(scratch, 0, SUMS * sizeof(float));  // else the first products begin the sums
+        if (pairs == 0) std::memset(scratch, 0, SUMS * sizeof(float));  // otherwise the first products start the sums
         for (int d0 = ds.first; d0 < ds.last; d0 += RIGHT)
             for (int x0 = xs.first; x0 < xs.last; x0 += LEFT) {
                 int x1 = std::min(x0 + LEFT, xs.last), d1 = std::min(d0 + RIGHT, ds.last);
@@ -122,7 +122,7 @@ struct HalfPrecisionOuter {
     }
 
 private:
-    // sums[half of x][half of d][16 of x][16 of d], to rows of d.
+    // From sums[half of x][half of d][16 of x][16 of d] to rows of d.
     static void transpose_sums(const float* sums, float* to, int stride) {
         for (int half = 0; half < 2; half++) {
             Words low[LANES], high[LANES];
@@ -154,7 +154,7 @@ private:
         }
     }
 
-    // ahead: distance to the block that is packed next.
+    // ahead: distance to the next block to pack.
     template <bool LEFT_SIDE>
     static CHARLOOM_INLINE void pack_block(const Bf16* upper, const Bf16* lower, int rows, size_t ahead, Bf16* to) {
         Words low[16], high[16];
@@ -181,7 +181,7 @@ private:
 
 #if defined(__AMX_BF16__)
 
-// Tiles 0 to 3 hold sums, 4 and 5 rows of panels, 6 and 7 weights.
+// Tiles 0 to 3 contain sums, 4 and 5 rows of panels, 6 and 7 weights.
 struct AmxTiles {
     static constexpr bool TRANSPOSED = true;
 
@@ -223,7 +223,7 @@ struct TileProduct : HalfPrecisionLayout {
 
     using ThreadSetup = Tiles;
 
-    // `between` is called once a block and column pair: the vector units are free while tiles multiply.
+    // `between` is called once for each block and column pair: the vector units are free while tiles multiply.
     template <class Between>
     static CHARLOOM_INLINE void multiply(const Bf16* panel0, const Bf16* panel1, const Bf16* weights, int blocks, int,
                                          float* scratch0, float* scratch1, Between&& between) {

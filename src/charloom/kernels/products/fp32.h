@@ -8,24 +8,24 @@
 
 namespace charloom {
 
-// What a product supplies; the products of `bf16.h` have the same members.
+// The interface of a product; the products of `bf16.h` have the same members.
 //
 //   Number, ROWS, DEPTH    of panels
 //   Saved, PAIR, save, first, second    the format of a pair of saved activations
 //   sigmoid, tanh          as exact as the numbers that are multiplied
-//   PACKED_PAIR            numbers of a packed weight matrix for two column vectors, a block deep
+//   PACKED_PAIR            numbers of a packed weight matrix for two column vectors and one block of depth
 //   pack_rows, pack_columns    pack a column vector of a weight matrix
-//   multiply               panels times two column vectors, over all blocks; calls `between` once a block
-//   VECTORS_FREE           whether it leaves the vector units free meanwhile
+//   multiply               panels times two column vectors, over all blocks; calls `between` once for each block
+//   VECTORS_FREE           whether the vector units are free while it runs
 //   outer                  a weight gradient: the sum over all rows of all panels of left times right
-//   ThreadSetup            while it lives, the calling thread is set up for panels of so many rows (`outer`: TILE_ROWS)
+//   ThreadSetup            an object that sets up its thread for panels of this number of rows (`outer`: TILE_ROWS)
 struct SinglePrecision {
     using Number = float;
     using Saved = float;
     static constexpr const char* NAME = "float32";
     static constexpr int DEPTH = 16;
     static constexpr bool VECTORS_FREE = false;
-    static constexpr int ROWS = REGISTERS == 32 ? 12 : 6;  // of 32 registers 24 are sums, and two weights
+    static constexpr int ROWS = REGISTERS == 32 ? 12 : 6;  // of 32 registers, 24 are sums and two are weights
     static constexpr int PAIR = 2 * LANES;
     static constexpr int PACKED_PAIR = DEPTH * 2 * LANES;
 
@@ -43,7 +43,7 @@ struct SinglePrecision {
     static CHARLOOM_INLINE Floats sigmoid(Floats x) { return charloom::sigmoid(x); }
     static CHARLOOM_INLINE Floats tanh(Floats x) { return hyperbolic_tangent(x); }
 
-    // Column vector `side` (0, 1) of a pair, a block deep: the columns are LANES rows of a row-major matrix.
+    // Packs column vector `side` (0, 1) of a pair for one block: the columns are LANES rows of a row-major matrix.
     static void pack_rows(const float* matrix, int stride, float* to, int side) {
         for (int k = 0; k < DEPTH; k += LANES) {
             Words square[LANES];
@@ -53,12 +53,12 @@ struct SinglePrecision {
         }
     }
 
-    // The same, where the columns are columns of the matrix, and DEPTH rows of it one below the other.
+    // The same for columns of the matrix, which has DEPTH rows one below the other.
     static void pack_columns(const float* matrix, int stride, float* to, int side) {
         for (int k = 0; k < DEPTH; k++) store(to + k * 2 * LANES + side * LANES, load(matrix + size_t(k) * stride));
     }
 
-    // scratch[v][row][lane] = Σ_k panel[row][k] weights[k][v][lane], for each of one or two panels.
+    // scratch[v][row][lane] = Σ_k panel[row][k] weights[k][v][lane], for one or two panels.
     template <class Between>
     static CHARLOOM_INLINE void multiply(const float* panel0, const float* panel1, const float* weights, int blocks,
                                          int rows, float* scratch0, float* scratch1, Between&& between) {
@@ -74,7 +74,7 @@ struct SinglePrecision {
 
     template <int R, class Between>
     static void multiply_rows(const float* panel, const float* weights, int blocks, float* scratch, Between& between) {
-        constexpr int AHEAD = 8 * 2 * LANES;  // weights come from the second-level cache, some cycles late
+        constexpr int AHEAD = 8 * 2 * LANES;  // weights come from the second-level cache, with some cycles of delay
         Floats sums[R][2];
 #pragma GCC unroll 12
         for (int row = 0; row < R; row++) sums[row][0] = sums[row][1] = Floats{};
@@ -99,12 +99,12 @@ struct SinglePrecision {
         }
     }
 
-    // to[n][k] = Σ over the rows of all panels of d[n] x[k], for the blocks in the ranges. A block of `d` holds DEPTH
-    // rows of the result; to(block) says where the first of them is.
+    // to[n][k] = Σ over the rows of all panels of d[n] x[k], for the blocks in the ranges. A block of `d` has DEPTH
+    // rows of the result. to(block) is the address of the first.
     template <class Rows>
     static void outer(Panels<SinglePrecision> d, Range ds, Panels<SinglePrecision> x, Range xs, int panels, int rows,
                       Buffer<float>& scratch, Rows&& to, int stride) {
-        constexpr int MOST = 16, CHUNK = 16;  // blocks of each and panels at once: they and the sums fit the L2 cache
+        constexpr int MOST = 16, CHUNK = 16;  // blocks of each, and panels: they and the sums fit the L2 cache
         constexpr int SQUARE = DEPTH * DEPTH;
         scratch.reserve(MOST * MOST * SQUARE);
         for (int d0 = ds.first; d0 < ds.last; d0 += MOST)
@@ -127,15 +127,14 @@ struct SinglePrecision {
     }
 
 private:
-    static constexpr int OUTER_ROWS =
-        LANES == 16 ? 8 : 4;  // of the result at once: with two vectors each, 16 or 8 sums
+    static constexpr int OUTER_ROWS = LANES == 16 ? 8 : 4;  // rows of the result: with two vectors each, 16 or 8 sums
     static constexpr int OUTER_BLOCKS = LANES == 16 ? 2 : 1;
 
     static void add_outer(const float* left, size_t left_stride, const float* right, size_t right_stride, int panels,
                           int rows, float* to, int stride) {
         for (int n = 0; n < DEPTH; n += OUTER_ROWS)
             for (int k = 0; k < OUTER_BLOCKS * DEPTH; k += 2 * LANES) {
-                // the second vector is the next block's where a vector is a block wide
+                // the second vector is the next block's if a vector is as wide as a block
                 const float* x = right + (LANES == DEPTH ? 0 : k);
                 constexpr int next = LANES == DEPTH ? ROWS * DEPTH : LANES;
                 add_outer_rows(left + n, left_stride, x, right_stride, next, panels, rows, to + n * stride + k, stride);
@@ -153,7 +152,7 @@ private:
         for (int m = 0; m < panels; m++, left += left_stride, right += right_stride)
             for (int row = 0; row < rows; row++) {
                 Floats x0 = load(right + row * DEPTH), x1 = load(right + row * DEPTH + next);
-                if (LANES == 16) {  // the next panel's: hardware prefetch does not cross panels
+                if (LANES == 16) {  // of the next panel: hardware prefetch does not cross panels
                     __builtin_prefetch(left + left_stride + row * DEPTH);
                     __builtin_prefetch(right + right_stride + row * DEPTH);
                     __builtin_prefetch(right + right_stride + row * DEPTH + next);

@@ -7,8 +7,8 @@
 
 namespace charloom {
 
-// `gates` row-major matrices one above the other. Where a size is no multiple of GRAIN this is a copy padded with
-// zeros, in `scratch`; else the matrices themselves.
+// `gates` row-major matrices one below the other. If a size is not a multiple of GRAIN, this is a copy in `scratch`,
+// padded with zeros; otherwise it is the matrices themselves.
 template <class Number>  // float, or const float
 class Padded {
 public:
@@ -20,13 +20,13 @@ public:
         copy_ = scratch;
     }
 
-    const int gates, rows, columns;  // rows of one gate; both padded
+    const int gates, rows, columns;  // rows: of one gate; both sizes are padded
 
     bool copied() const { return copy_; }
     Number* data() const { return copy_ ? copy_ : given_; }
     Number* row(int gate, int n) const { return data() + (size_t(gate) * rows + n) * columns; }
 
-    // One part's share of copying the given matrices into the copy, and the copy into them.
+    // One part's share of the copy: from the given matrices to the padded ones, and back.
     void copy_in(int part, int parts) const {
         each_row(part, parts, [this](const float* given, float* copy) { copy_row(copy, given); });
     }

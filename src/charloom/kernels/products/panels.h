@@ -1,9 +1,9 @@
 // The memory layout of matrices in training.
 //
-// A matrix that a product reads row by row (states, gates' gradients) lies in panels: a panel is up to ROWS of its
-// rows, split into blocks of DEPTH columns; a block is 64 bytes of each row, one below the other. So a product reads
-// memory in order, and no two rows lie a multiple of 4 KiB apart, where they would share a cache set. The rows of a
-// panel are sequences of a batch at one time step; the panels of a step precede those of the next.
+// A matrix that a product reads row by row (states, gates' gradients) is stored in panels. A panel is up to ROWS of its
+// rows, split into blocks of DEPTH columns. A block is 64 bytes of each row, one below the other. So a product reads
+// memory in order, and no two rows are a multiple of 4 KiB apart, which would put them in the same cache set. The rows
+// of a panel are sequences of a batch at one time step. The panels of a step precede those of the next.
 //
 // A unit block is LANES hidden units, one vector. Hidden sizes are padded to a multiple of GRAIN. The weights of padded
 // units are zero, so their values do not affect other units.
@@ -19,11 +19,11 @@ namespace charloom {
 
 constexpr int TILE_ROWS = 16;  // rows of scratch that a product may write
 constexpr int TILE = TILE_ROWS * LANES;
-constexpr int GRAIN = 32;  // the deepest block, and two unit blocks of the widest vectors
+constexpr int GRAIN = 32;  // the largest DEPTH, and two unit blocks of the widest vectors
 
 constexpr int up_to_multiple(int n, int of) { return (n + of - 1) / of * of; }
 
-// work<rows>(), so that the compiler knows how many there are.
+// work<rows>(), so that the compiler knows the number of rows.
 template <int MOST, class Work>
 CHARLOOM_INLINE void with_rows(int rows, Work&& work) {
     if constexpr (MOST > 1)
@@ -31,7 +31,7 @@ CHARLOOM_INLINE void with_rows(int rows, Work&& work) {
     work.template operator()<MOST>();
 }
 
-// The distribution of B sequences over panels: evenly, with the same number of panels for each part of the work.
+// The distribution of B sequences over panels: even, with the same number of panels for each part of the work.
 struct Layout {
     int sequences = 0, panels = 0, rows = 0;
 
@@ -51,7 +51,7 @@ struct Layout {
     }
 };
 
-// Addresses in a matrix in panels, of `blocks` blocks a row.
+// Addresses in a matrix in panels, with `blocks` blocks for each row.
 template <class Product>
 struct Panels {
     using Number = typename Product::Number;
@@ -60,18 +60,18 @@ struct Panels {
 
     static constexpr int BLOCK = Product::ROWS * Product::DEPTH;
 
-    // One block more than is used, so that the panels' strides are no multiple of 4 KiB.
+    // One block more than is used, so that the panels' strides are not a multiple of 4 KiB.
     static size_t stride(int blocks) { return size_t(blocks + 1) * BLOCK; }
     static size_t size(int panels, int blocks) { return size_t(panels) * stride(blocks); }
 
     Number* panel(int m) const { return data + size_t(m) * stride(blocks); }
 
-    // LANES columns of a row, from this column on.
+    // LANES columns of a row, starting with this column.
     Number* at(int m, int row, int column) const {
         return panel(m) + size_t(column / Product::DEPTH) * BLOCK + row * Product::DEPTH + column % Product::DEPTH;
     }
 
-    // The same for a matrix of gates: blocks of one gate each, those of the same units side by side.
+    // The same for a matrix of gates. Each block belongs to one gate; blocks of the same units are side by side.
     Number* at(int m, int row, int unit, int gate, int gates) const {
         return panel(m) + size_t(unit / Product::DEPTH * gates + gate) * BLOCK + row * Product::DEPTH +
                unit % Product::DEPTH;

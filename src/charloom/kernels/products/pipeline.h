@@ -1,5 +1,5 @@
-// Products whose results are finished row by row: while the next product runs, if the vector units are free, or after
-// it.
+// Products whose results are finished row by row: while the next product runs, if the vector units are free, or
+// otherwise after their own product.
 
 #pragma once
 
@@ -7,8 +7,8 @@
 
 namespace charloom {
 
-// Memory that rows will read or write, prefetched line by line while their product runs. Prefetched all at once, it
-// would occupy the memory system and the product would wait.
+// Memory that rows will read or write. It is prefetched line by line while their product runs. If all lines were
+// prefetched together, they would occupy the memory system and the product would wait.
 class PrefetchList {
 public:
     void clear() {
@@ -16,7 +16,7 @@ public:
         lines_ = line_ = 0;
     }
 
-    // `times` runs of `count` adjacent numbers, each `apart` from the one before.
+    // Adds `times` runs of `count` adjacent numbers; `apart` is the distance between two runs.
     template <class Number>
     void add(const Number* from, int count, int times, size_t apart, bool to_write) {
         int lines = int((count * sizeof(Number) + LINE - 1) / LINE);
@@ -53,11 +53,11 @@ private:
     int lines_ = 0, line_ = 0;  // lines in all; the next line of the current run
 };
 
-// For each panel of a product it calls finish.begin(panel, item), then finish.rows(z, first, last) for some rows at a
-// time, until all are done: row r of the first of VECTORS column vectors stands at z + r * LANES, of the next a TILE
-// further. Where the vector units are free while a product runs, the rows of the last product are finished meanwhile:
-// they are still in the first-level cache. Elsewhere rows are finished at once, and finish.prefetch(panel, item, rows,
-// prefetches) lists the memory to prefetch while their product runs.
+// For each panel of a product, calls finish.begin(panel, item), then finish.rows(z, first, last) for some rows at a
+// time, until all are done. Row r of the first of VECTORS column vectors is at z + r * LANES, and of the next vector a
+// TILE further. If the vector units are free while a product runs, the rows of the previous product are finished
+// meanwhile: they are still in the first-level cache. Otherwise rows are finished immediately, and
+// finish.prefetch(panel, item, rows, prefetches) lists the memory to prefetch while their product runs.
 template <class P, int VECTORS, class Finish>
 class Pipeline {
 public:
@@ -68,7 +68,7 @@ public:
         last_ = now_ + 2 * VECTORS * TILE;
     }
 
-    // panel1 may be null. `weights` are those of the item: VECTORS / 2 packed pairs of so many blocks.
+    // panel1 may be null. `weights` are those of the item: VECTORS / 2 packed pairs of `blocks` blocks.
     void multiply(const typename P::Number* panel0, const typename P::Number* panel1, const typename P::Number* weights,
                   int blocks, int panel, int item) {
         if constexpr (!P::VECTORS_FREE) {

@@ -1,6 +1,6 @@
-// The products of training: weights packed for them, and what is multiplied with what.
+// The products of training, and the weights packed for them.
 //
-// Shapes: panel m of a sequence's panels; J unit blocks of LANES units; see `panels.h`.
+// Shapes: panel m of the panels of all steps; J unit blocks of LANES units; see `panels.h`.
 
 #pragma once
 
@@ -10,12 +10,12 @@
 
 namespace charloom {
 
-// Unit blocks that are computed together, so that their gates make pairs of column vectors.
+// The number of unit blocks that are computed together, so that their gates are pairs of column vectors.
 constexpr int unit_blocks_of(int gates) { return gates % 2 ? 2 : 1; }
 
 // ---- weights, packed for `Product::multiply`
 
-// For the forward pass: columns are the gates' rows, depth is the matrix's columns.
+// For the forward pass: columns are the gates' rows; depth is the matrix's columns.
 template <class P>
 void pack_for_gates(const Weights& weights, Buffer<typename P::Number>& to, int part, int parts) {
     const int GATES = weights.gates, UNITS = unit_blocks_of(GATES), VECTORS = GATES * UNITS;
@@ -30,7 +30,7 @@ void pack_for_gates(const Weights& weights, Buffer<typename P::Number>& to, int 
         }
 }
 
-// For the backward pass: columns are the matrix's, depth is the rows of all gates.
+// For the backward pass: columns are the matrix's columns; depth is the rows of all gates.
 template <class P>
 void pack_for_gradients(const Weights& weights, Buffer<typename P::Number>& to, int part, int parts) {
     int gates = weights.gates, blocks = weights.rows / P::DEPTH * gates;
@@ -80,7 +80,7 @@ struct InputSums {
     }
 };
 
-// The input sums of the panels in the range, by the product `Q`.
+// The input sums of the panels in the range, with product `Q`.
 template <class P, class Q, class CellType>
 void input_product(Panels<Q> x, int rows, const typename Q::Number* weights, const float* bias, int unit_blocks,
                    typename P::Saved* out, Range range, Buffer<float>& scratch) {
@@ -88,7 +88,7 @@ void input_product(Panels<Q> x, int rows, const typename Q::Number* weights, con
     typename Q::ThreadSetup setup(rows);
     InputSums<P, CellType, Q::ROWS> finish{bias, unit_blocks, out};
     Pipeline<Q, VECTORS, decltype(finish)> pipeline(rows, scratch, finish);
-    constexpr int TOGETHER = 16;  // panels that stay in the cache while all weights pass
+    constexpr int TOGETHER = 16;  // panels that stay in the cache while all weights are read
     for (int m0 = range.first; m0 < range.last; m0 += TOGETHER)
         for (int item = 0; item < unit_blocks / UNITS; item++)
             for (int m = m0; m < std::min(m0 + TOGETHER, range.last); m += 2)
@@ -97,7 +97,8 @@ void input_product(Panels<Q> x, int rows, const typename Q::Number* weights, con
     pipeline.flush();
 }
 
-// The gradient with respect to the layer below: all columns of Wᵀ d, a pair of column vectors at a time, to `finish`.
+// The gradient with respect to the layer below: all columns of Wᵀ d. Passes a pair of column vectors at a time to
+// `finish`.
 template <class P, class Finish>
 void gradient_below(Panels<P> d, int rows, const typename P::Number* weights, int pairs, Range range,
                     Buffer<float>& scratch, Finish& finish) {
@@ -112,7 +113,7 @@ void gradient_below(Panels<P> d, int rows, const typename P::Number* weights, in
     pipeline.flush();
 }
 
-// One part's share of a weight matrix's gradient: some rows; of the head, which mostly has few rows, some columns.
+// One part's share of a weight matrix's gradient: some rows; for the head, which usually has few rows, some columns.
 template <class P>
 void weight_gradient(Panels<P> d, Panels<P> x, int panels, int rows, const Gradient& to, int part, int parts,
                      Buffer<float>& scratch) {

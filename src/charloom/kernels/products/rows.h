@@ -1,7 +1,7 @@
-// Products with a matrix as it lies, row-major, for few sequences.
+// Products with a row-major matrix that is not packed, for few sequences.
 //
-// Such a product reads each weight once and uses it once or a few times, so memory bounds it. Packing would read all
-// weights again, and write them.
+// Such a product reads each weight once and uses it once or a few times, so the speed of memory limits it. Packing
+// would read and write all weights once more.
 
 #pragma once
 
@@ -9,14 +9,14 @@
 
 namespace charloom {
 
-// The matrices of all gates, one above the other: [gate][hidden][hidden].
+// The matrices of all gates, one below the other: [gate][hidden][hidden].
 struct GateRows {
     const float* data = nullptr;
     int hidden = 0;
 
     const float* row(int gate, int n) const { return data + (size_t(gate) * hidden + n) * hidden; }
 
-    // LANES rows, those of column vector v of an item of `GATES * UNITS` of them, as `pack_for_gates` orders them.
+    // LANES rows: those of column vector v of an item of `GATES * UNITS` vectors, in the order of `pack_for_gates`.
     template <int GATES, int UNITS>
     const float* vector(int item, int v) const {
         return row(v % GATES, (item * UNITS + v / GATES) * LANES);
@@ -25,7 +25,7 @@ struct GateRows {
     const float* block(int gates, int n) const { return row(n % gates, n / gates * SinglePrecision::DEPTH); }
 };
 
-// One vector for each sum of a vector.
+// A vector of the sums of each vector's lanes.
 CHARLOOM_INLINE Floats sums_of(const Floats (&vectors)[LANES]) {
     Words square[LANES];
     for (int lane = 0; lane < LANES; lane++) square[lane] = bits(vectors[lane]);
@@ -51,7 +51,7 @@ inline void multiply_rows(const float* matrix, int columns, const float* x, int 
     }
 }
 
-// y[row][column] += Σ_n d[row][n] matrix[n][column], for DEPTH rows of the matrix, and the columns in the range. The
+// y[row][column] += Σ_n d[row][n] matrix[n][column], for DEPTH rows of the matrix and the columns in the range. The
 // matrix has as many columns as y.
 inline void add_columns(const float* matrix, const float* d, int rows, Range range, float* y, int columns) {
     constexpr int DEPTH = SinglePrecision::DEPTH, TOGETHER = 8;
@@ -70,7 +70,7 @@ inline void add_columns(const float* matrix, const float* d, int rows, Range ran
         }
 }
 
-// A pair of column vectors of y, as `finish.rows` reads it.
+// Copies a pair of column vectors of y to the layout that `finish.rows` reads.
 inline void copy_pair(const float* y, int columns, int rows, int pair, float* z) {
     for (int row = 0; row < rows; row++)
         for (int side = 0; side < 2; side++)

@@ -1,4 +1,4 @@
-// AMX's tiles: eight registers of 16 rows of 64 bytes.
+// AMX's tiles: eight registers with 16 rows of 64 bytes.
 
 #pragma once
 
@@ -10,8 +10,8 @@
 
 namespace charloom {
 
-// The shapes of a thread's tiles: 0 to 5 have `rows` rows, 6 and 7 have 16. Without shapes a tile instruction is an
-// error. While they are set, a context switch of the thread saves more state.
+// Sets the shapes of a thread's tiles: 0 to 5 have `rows` rows, 6 and 7 have 16. Without shapes, a tile instruction is
+// an error. While they are set, a context switch of the thread saves more state.
 class Tiles {
 public:
     explicit Tiles(int rows) {
@@ -20,7 +20,7 @@ public:
             shapes.bytes[tile] = 64;
             shapes.rows[tile] = tile < 6 ? rows : 16;
         }
-        asm volatile("" ::"r"(&shapes) : "memory");  // gcc 12 would drop the stores: it does not see them being read
+        asm volatile("" ::"r"(&shapes) : "memory");  // GCC 12 would remove the stores: it does not see them read
         _tile_loadconfig(&shapes);
     }
     ~Tiles() { _tile_release(); }

@@ -1,4 +1,4 @@
-// Transposes a square of vectors.
+// Transposes a square matrix of vectors.
 
 #pragma once
 
@@ -8,8 +8,8 @@
 
 namespace charloom {
 
-// Lanes of a and b, exchanged at this distance: lane j of the first result is b's lane j - distance where j has that
-// bit set, else a's; the second gets what the first did not.
+// Exchanges lanes of a and b at this distance. In the first result, lane j is b's lane j - distance if j has that bit
+// set, otherwise a's lane j. The second result has the other lanes.
 template <int DISTANCE, int... LANE>
 CHARLOOM_INLINE void exchange(Words& a, Words& b, std::integer_sequence<int, LANE...>) {
     Words first = __builtin_shufflevector(a, b, ((LANE & DISTANCE) ? LANES + (LANE ^ DISTANCE) : LANE)...);

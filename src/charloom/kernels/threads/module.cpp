@@ -18,7 +18,7 @@ namespace nb = nanobind;
 namespace charloom {
 namespace {
 
-// How often each part was run, and by how many threads.
+// The number of times that each part was run, and the number of threads that ran parts.
 std::pair<std::vector<int>, int> parts_run(int threads, int parts) {
     ReleaseGil here;
     std::vector<std::atomic<int>> runs(parts);

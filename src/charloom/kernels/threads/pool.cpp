@@ -1,8 +1,9 @@
-// How the threads of pool.h wake, share work and sleep.
+// How the threads of pool.h wake up, share work and sleep.
 //
-// A 64-bit ticket hands out the work: its upper half numbers the job, its lower half counts the parts that are left. A
+// A 64-bit ticket distributes the work: its upper half is the job's number, its lower half the number of parts left. A
 // worker takes a part by compare-and-swap, which fails if the ticket has changed. So a worker may read the ticket at
-// any time, even that of a finished job. It touches the job only once it has a part, and then the caller waits for it.
+// any time, even that of a finished job. It uses the job only after it has taken a part, and then the caller waits for
+// it.
 
 #include "threads/pool.h"
 
@@ -22,7 +23,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Longer than the gaps between two calls of training, and a few percent of a scheduler's time slice. On a busy machine
+// Longer than the time between two calls of training, and a few percent of a scheduler's time slice. On a busy machine,
 // the members of a team are then awake together more often (LOG.md, "how long a thread spins").
 constexpr auto SPIN = std::chrono::microseconds(200);
 // A spinning thread answers in under 1 µs, a sleeping thread on an idle core in 5 to 50 µs.
@@ -36,8 +37,7 @@ inline void pause() {
 #endif
 }
 
-// Whether `done()` became true within `time`. It reads the clock only now and then, because that costs as much as a
-// test.
+// Whether `done()` became true within `time`. It reads the clock only sometimes, because that costs as much as a test.
 template <typename Done>
 bool spin(Done done, Clock::duration time) {
     for (int test = 0; test < 64; test++) {
@@ -52,7 +52,7 @@ bool spin(Done done, Clock::duration time) {
     return done();
 }
 
-// Part `number` of a job, which a worker has taken.
+// Part `number` of a job. A worker has taken it.
 struct Part {
     uint32_t work;
     int number;
@@ -69,7 +69,7 @@ public:
     int run_team(int threads, const std::function<void(int, Team&)>& job, Team& team, int& size);
     void close();
 
-    // Whether the pool was free; if so, the caller must release it.
+    // Whether the pool was free. If so, the caller must release it.
     bool acquire() { return !in_use_.test_and_set(std::memory_order_acquire); }
     void release() { in_use_.clear(std::memory_order_release); }
 
@@ -84,10 +84,10 @@ private:
     std::atomic_flag in_use_ = ATOMIC_FLAG_INIT;
     std::vector<std::thread> workers_;
     std::atomic<bool> closing_{false};
-    Signal offered_;   // number of the last job
-    Signal finished_;  // number of the last job whose parts are all done
+    Signal offered_;   // the number of the last job
+    Signal finished_;  // the number of the last job whose parts are all done
     alignas(64) std::atomic<uint64_t> ticket_{0};
-    std::atomic<int> invited_{0};  // how many workers may take parts of it
+    std::atomic<int> invited_{0};  // the number of workers that may take parts of the job
     int parts_ = 0;
     const std::function<void(int)>* job_ = nullptr;
     alignas(64) std::atomic<int> left_{0};  // parts that are not done
@@ -99,9 +99,9 @@ void ThreadPool::run(int threads, int parts, const std::function<void(int)>& job
     finished_.await(work);
 }
 
-// A team's parts are its memberships. Those that nobody takes in time are withdrawn; a worker that takes one registers
-// itself and waits until the team is complete. Members are numbered in the order of the workers, not of their arrival:
-// so a thread gets the same share of the work again, which is in its core's cache.
+// A team's parts are its memberships. Parts that no worker takes in time are withdrawn. A worker that takes one
+// registers itself and waits until the team is complete. Members are numbered in the order of the workers, not of their
+// arrival. So a thread gets the same share of the work again, which is in its core's cache.
 int ThreadPool::run_team(int threads, const std::function<void(int, Team&)>& job, Team& team, int& size) {
     Signal begun;
     std::atomic<uint32_t> joined{0};  // a bit for each worker
@@ -135,7 +135,7 @@ uint32_t ThreadPool::offer(int workers, int parts, const std::function<void(int)
     return work;
 }
 
-// `invited_` is read between reading the ticket and changing it, so it belongs to the same job.
+// `invited_` is read after the ticket is read and before it is changed, so it belongs to the same job.
 bool ThreadPool::claim(int worker, Part& part) {
     uint64_t ticket = ticket_.load(std::memory_order_acquire);
     while ((ticket & REST) != 0 && worker < invited_.load(std::memory_order_acquire))
@@ -166,8 +166,8 @@ void ThreadPool::run_worker(int worker) {
     }
 }
 
-// Workers block signals: Ctrl-C is for the main thread. Where the system starts no more threads, those that exist do
-// the work.
+// Workers block signals, because Ctrl-C is for the main thread. If the system starts no more threads, the existing
+// threads do the work.
 void ThreadPool::grow(int workers) {
     if (static_cast<int>(workers_.size()) >= workers) return;
     sigset_t all, before;
@@ -181,7 +181,7 @@ void ThreadPool::grow(int workers) {
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
-// The pool stays in use, so that later callers work alone. Where a thread still uses it while the process ends, its
+// The pool stays in use, so that later callers work alone. If a thread still uses it while the process ends, its
 // workers end with the process.
 void ThreadPool::close() {
     if (!spin([this] { return acquire(); }, std::chrono::seconds(1))) return;
@@ -203,7 +203,7 @@ struct PoolCloser {
     }
 } pool_closer;
 
-// The pool while this object lives; or null, where another thread uses it.
+// Takes the pool for the lifetime of this object; null if another thread uses the pool.
 class PoolLease {
 public:
     PoolLease() : pool_(the_pool()->acquire() ? pool.load() : nullptr) {}

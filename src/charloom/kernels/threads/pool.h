@@ -1,8 +1,8 @@
 // The thread pool of training and inference.
 //
 // There is one pool. It is created on first use and grows to the largest number of threads that is asked for. While one
-// thread uses it, other callers run their parts alone: nobody waits for the pool, so it cannot deadlock, and it does
-// not start more threads than the machine has cores. A forked child starts with an empty pool of its own.
+// thread uses it, other callers run their parts alone. So no thread waits for the pool, it cannot deadlock, and it does
+// not start more threads than the machine has cores. A forked child starts with its own empty pool.
 
 #pragma once
 
@@ -14,12 +14,12 @@
 
 namespace charloom {
 
-// Runs job(0) … job(parts - 1), each once, on the caller's thread and at most threads - 1 others, and returns when all
-// are done. Any thread may take any part: where another process holds a core, its thread takes none and the caller runs
-// them. Parts must not wait for one another, and must not throw.
+// Runs job(0) … job(parts - 1), each once, on the caller's thread and at most threads - 1 others. Returns when all are
+// done. Any thread may take any part. If another process occupies a core, the thread on it takes none and the caller
+// runs them. Parts must not wait for one another, and must not throw.
 void run_parts(int threads, int parts, const std::function<void(int)>& job);
 
-// One part for each thread. Subnormal numbers are zero.
+// One part for each thread. Subnormal numbers are treated as zero.
 template <class Work>
 void each_part(int threads, Work&& work) {
     run_parts(threads, threads, [&](int part) {
@@ -28,7 +28,7 @@ void each_part(int threads, Work&& work) {
     });
 }
 
-// A counter that one thread raises and others wait for. They spin first, because it mostly rises within a microsecond.
+// A counter that one thread raises and others wait for. They spin first, because it usually rises within a microsecond.
 // Then they sleep, because on a busy machine it may take milliseconds.
 class Signal {
 public:
@@ -36,7 +36,7 @@ public:
         value_.store(value);
         if (sleepers_.load() > 0) value_.notify_all();
     }
-    // Returns when the counter has reached `value`; it may wrap around.
+    // Returns when the counter has reached `value`. The counter may wrap around.
     void await(uint32_t value);
     bool reached(uint32_t value) const {
         return static_cast<int32_t>(value_.load(std::memory_order_acquire) - value) >= 0;
@@ -44,12 +44,12 @@ public:
     uint32_t value() const { return value_.load(std::memory_order_acquire); }
 
 private:
-    // on a cache line of its own, so that a spinning thread slows no other
+    // on its own cache line, so that a spinning thread does not slow other threads
     alignas(64) std::atomic<uint32_t> value_{0};
     std::atomic<uint32_t> sleepers_{0};
 };
 
-// Threads that run at the same time. They have barriers, and so may wait for one another.
+// Threads that run at the same time. They have barriers, so they may wait for one another.
 class Team {
 public:
     static constexpr int LARGEST = 16;  // members; for more, the work between two barriers is too small
@@ -72,7 +72,7 @@ private:
 };
 
 // Runs job(0, team) … job(n - 1, team) at the same time, job(0) on the caller's thread, and returns n. Members are the
-// threads that answer within PATIENCE, at most `threads`. A late thread is left out, since all members would wait for
+// threads that answer within PATIENCE, at most `threads`. A late thread is left out, because all members would wait for
 // it at the first barrier.
 int run_team(int threads, const std::function<void(int, Team&)>& job);
 

@@ -7,7 +7,7 @@
 
 namespace charloom {
 
-// [first, last) of n indices, in units of `grain`: the share of one part.
+// [first, last) of n indices, in units of `grain`: one part's share.
 struct Range {
     int first, last;
 

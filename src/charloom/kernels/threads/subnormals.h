@@ -1,4 +1,4 @@
-// Subnormal numbers, below 1e-38, as zero.
+// Treats subnormal numbers, below 1e-38, as zero.
 
 #pragma once
 
@@ -10,8 +10,8 @@
 
 namespace charloom {
 
-// While it lives, this thread's arithmetic treats subnormal numbers as zero. They do not matter in a gradient, and each
-// costs a hundred cycles: a head's gradient with some of them slowed a step from 50 to 80 ms.
+// While this object exists, its thread's arithmetic treats subnormal numbers as zero. They do not matter in a gradient,
+// and each costs a hundred cycles: some of them in a head's gradient slowed a step from 50 to 80 ms.
 class SubnormalsAreZero {
 public:
 #if defined(__SSE__)

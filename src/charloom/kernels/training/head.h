@@ -1,4 +1,4 @@
-// The output layer: logits, softmax and cross-entropy in one, and their gradients. NumPy twin: engines/numpy/head.py.
+// The output layer: logits, softmax and cross-entropy together, and their gradients. NumPy twin: engines/numpy/head.py.
 //
 // Only panels that have a target are computed. Shapes: V vocabulary size, padded to a multiple of GRAIN.
 
@@ -8,7 +8,7 @@
 
 namespace charloom {
 
-constexpr float PADDING_LOGIT = -1e30f;  // the logit of tokens that only pad the vocabulary
+constexpr float PADDING_LOGIT = -1e30f;  // the logit of padding tokens
 
 template <class P>
 class Head {
@@ -19,7 +19,7 @@ public:
         Buffer<float> d_bias, logits;
     };
 
-    // Both [panel][P::ROWS]: the target of a row, and its place among all targets; -1 for none.
+    // Both [panel][P::ROWS]: the target of a row, and its index among all targets; -1 for none.
     struct Targets {
         const int32_t *ids, *places;
     };
@@ -52,8 +52,8 @@ public:
         for (int v = 0; v < padded_; v++) bias_[v] = v < tokens_ ? bias[v] : PADDING_LOGIT;
     }
 
-    // The loss of each target, to `nats`, and whether it had the highest logit, to `correct`. Where a backward pass
-    // follows, also the gradient of the sum of losses with respect to the logits. For the panels in the range.
+    // For the panels in the range: the loss of each target, to `nats`, and whether it had the highest logit, to
+    // `correct`. If a backward pass follows, also the gradient of the sum of losses with respect to the logits.
     void forward(Panels<P> x, int rows, Targets targets, double* nats, bool* correct, Range range, bool for_backward,
                  int part) {
         typename P::ThreadSetup setup(rows);
@@ -89,8 +89,8 @@ public:
     }
 
 private:
-    // One row: logits at z, a TILE between their vectors. The highest is subtracted first, so that nothing overflows.
-    // Leaves e to the power of the differences at z, and returns their sum.
+    // One row: its logits are at z, a TILE between their vectors. The highest logit is subtracted first, so that
+    // nothing overflows. Leaves e to the power of the differences at z, and returns their sum.
     CHARLOOM_INLINE float score_row(float* z, int target, double& nats, bool& correct) const {
         int vectors = padded_ / LANES;
         Floats top = splat(PADDING_LOGIT);
@@ -112,7 +112,7 @@ private:
         return all;
     }
 
-    // The gradient of a row's logits: softmax - one-hot target. z, all: what `score_row` left and returned.
+    // The gradient of a row's logits: softmax - one-hot target. z, all: the results of `score_row`.
     CHARLOOM_INLINE void gradient_row(float* z, int target, int m, int row, float all, HeadPart& mine) {
         int vectors = padded_ / LANES;
         if (target >= 0) {
@@ -127,7 +127,7 @@ private:
         }
     }
 
-    // Of equal logits the first is the prediction, as in `argmax`.
+    // Of equal logits, the first is the prediction, as in `argmax`.
     static bool is_first(const float* z, int target, float best) {
         for (int v = 0; v < target; v++)
             if (z[v / LANES * TILE + v % LANES] == best) return false;

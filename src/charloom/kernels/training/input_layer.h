@@ -1,4 +1,4 @@
-// The input layer: W x + b once for each distinct token of a batch, where x is a one-hot vector, an embedding or a
+// The input layer computes W x + b once for each distinct token of a batch. x is a one-hot vector, an embedding or a
 // scalar. The gradients of a token are summed before they are propagated.
 
 #pragma once
@@ -57,7 +57,7 @@ public:
 
     Inputs<P> inputs() const { return {sums_, tokens_, TOKEN_ROWS}; }
 
-    // Of W, and of the embedding.
+    // The gradients of W and of the embedding.
     void gradients(const std::vector<float*>& gradients, const RecurrentLayer<P>& layer, int threads) {
         if (a_.input == Input::ONEHOT)
             return each_part(threads,
@@ -66,7 +66,7 @@ public:
         Panels<Product> d{d_, hidden_ / Product::DEPTH * layer.gates};
         for (int s = 0; s < tokens(); s++)
             for (int gate = 0; gate < layer.gates; gate++)
-                for (int j = 0; j < unit_blocks(); j++)  // padding may hold data of an earlier batch
+                for (int j = 0; j < unit_blocks(); j++)  // padding may contain data of an earlier batch
                     store(d.at(s / Product::ROWS, s % Product::ROWS, j * LANES, gate, layer.gates),
                           s < int(distinct_.size()) ? layer.token_gradient(s, j, gate) : Floats{});
         Gradient weights(gradients[a_.has_table()], layer.gates, a_.hidden, a_.input_size, padding_back_);
@@ -133,7 +133,7 @@ private:
                                 finish);
     }
 
-    // The gradient of the embedding: rows are the distinct tokens.
+    // The gradient of the embedding. The rows are the distinct tokens.
     struct TableRows {
         float* gradient;
         const std::vector<int>& distinct;

@@ -1,10 +1,10 @@
-// The part of a recurrent layer that is the same for all cells: its arrays and their layouts. `recurrence.h` has the
-// rest.
+// The part of a recurrent layer that is the same for all cells: its arrays and their layouts. The other part is
+// `recurrence.h`.
 //
-// Shapes: T steps; B sequences, which lie in panels (`panels.h`); panel m = t * panels + p holds step t of the
-// sequences of panel p. H units, padded; J = H / LANES unit blocks. Each thread does one part of a batch. Where steps
-// follow one another, a part is some panels of sequences, which are independent. Elsewhere it is some panels of all
-// steps, blocks of units or rows of a matrix.
+// Shapes: T steps; B sequences, which are stored in panels (`panels.h`); panel m = t * panels + p has step t of the
+// sequences of panel p; H units, padded; J = H / LANES unit blocks. Each thread does one part of a batch. In work whose
+// steps depend on one another, a part is some panels of sequences, which are independent. In other work, it is some
+// panels of all steps, blocks of units or rows of a matrix.
 
 #pragma once
 
@@ -18,7 +18,7 @@
 
 namespace charloom {
 
-// LANES numbers of a row that is not padded, from this column on. Beyond its end they are zero, and are not stored.
+// LANES numbers of a row that is not padded, from this unit on. Numbers after its end are zero, and are not stored.
 CHARLOOM_INLINE Floats load_partial(const float* row, int unit, int units) {
     if (unit + LANES <= units) return load(row + unit);
     float few[LANES] = {};
@@ -33,10 +33,10 @@ CHARLOOM_INLINE void store_partial(Floats x, float* row, int unit, int units) {
     if (unit < units) std::memcpy(row + unit, few, (units - unit) * sizeof(float));
 }
 
-// Dropout's mask of a matrix that lies in panels. A row without factors is zero.
+// Dropout's mask of a matrix that is stored in panels. A row without factors is zero.
 struct Mask {
     const float* factors = nullptr;
-    const int32_t* rows = nullptr;  // [panel_row]: which row of `factors`, or -1
+    const int32_t* rows = nullptr;  // [panel_row]: the row of `factors`, or -1
     int columns = 0;                // not padded
 
     explicit operator bool() const { return factors; }
@@ -48,7 +48,7 @@ struct Mask {
     }
 };
 
-// Tokens lie in panels of their own, as the product that makes their input sums has it.
+// Tokens have their own panels, in the layout of the product that computes their input sums.
 constexpr int TOKEN_ROWS = SinglePrecision::ROWS;
 
 inline int32_t token_offset(int token, int unit_blocks) {
@@ -60,19 +60,19 @@ template <class P>
 struct Inputs {
     const typename P::Saved* sums;
     const int32_t* tokens = nullptr;  // [m][P::ROWS]: the offset of the token's first unit block, or null
-    int stride = P::ROWS;             // from one unit block to the next
+    int stride = P::ROWS;             // distance between two unit blocks
 
-    // The offset of a unit block, to which that of its row or token is added.
+    // The offset of a unit block. The offset of its row or token is added to it.
     CHARLOOM_INLINE size_t block(size_t m, int unit_blocks, int j) const {
         return (tokens ? size_t(j) : m * unit_blocks + j) * stride;
     }
     CHARLOOM_INLINE const int32_t* tokens_of(size_t m) const { return tokens ? tokens + m * P::ROWS : nullptr; }
 };
 
-// The gradients of the biases, of one part. Where input sums belong to tokens, each token has its own.
+// One part's gradients of the biases. If input sums belong to tokens, each token has its own gradient.
 struct Sums {
     Buffer<float> inputs;    // [offset of a token, or j][gate][LANES]
-    Buffer<float> products;  // [j][LANES]: of the gate whose product has a bias apart
+    Buffer<float> products;  // [j][LANES]: of the gate with a separate bias
 };
 
 // Stores the gradient of the outputs of the layer below, multiplied by dropout's mask.
@@ -81,7 +81,7 @@ struct OutputGradient {
     typename P::Number* outputs;  // [m][j][row][LANES]
     int unit_blocks;
     Mask mask;
-    const int* panels = nullptr;  // the panels' numbers, or null for all in their order
+    const int* panels = nullptr;  // the panels' numbers, or null for all panels in their order
 
     size_t m = 0;
     int unit = 0;
@@ -117,7 +117,7 @@ public:
     using Number = typename P::Number;
     using Saved = typename P::Saved;
 
-    // Of the cell; `cells.h` says what they are. input_size, saved_size: numbers for one unit block of one sequence.
+    // Of the cell; see `cells.h`. input_size, saved_size: numbers for one unit block of one sequence.
     const int gates, input_size, saved_size;
     const Carried carried;
     const bool separate_bias;
@@ -129,9 +129,9 @@ public:
           separate_bias(CellType::SEPARATE_BIAS) {}
     virtual ~RecurrentLayer() = default;
 
-    // hidden: padded. tokens: for how many input sums are stored; 1 in every layer but the first, which reads the layer
-    // below, of as many units.
-    // save: whether a backward pass follows; its saved activations need more memory than everything else.
+    // hidden: padded. tokens: the number of tokens for which input sums are stored. It is 1 in every layer except the
+    // first: those read the layer below, which has as many units.
+    // save: whether a backward pass follows. Its saved activations need more memory than everything else.
     void resize(int hidden, int steps, Layout layout, int parts, int tokens, bool save) {
         hidden_ = hidden, steps_ = steps, layout_ = layout, tokens_ = tokens;
         unit_blocks_ = hidden / LANES;
@@ -153,7 +153,7 @@ public:
         }
     }
 
-    // Row-major weights, padded; all parts together pack them.
+    // Packs row-major, padded weights. All parts together pack all of them.
     void pack(const Weights& recurrent, const Weights* input, bool for_backward, int part, int parts) {
         pack_for_gates<P>(recurrent, recurrent_, part, parts);
         if (for_backward) pack_for_gradients<P>(recurrent, recurrent_transposed_, part, parts);
@@ -162,7 +162,7 @@ public:
         if (for_backward) pack_for_gradients<P>(*input, input_transposed_, part, parts);
     }
 
-    // b + b', except for a gate with a separate bias; not padded.
+    // b + b', except for a gate with a separate bias. Not padded.
     void set_biases(const float* of_inputs, const float* of_products, int units) {
         for (int gate = 0; gate < gates; gate++)
             for (int unit = 0; unit < units; unit++) {
@@ -174,8 +174,8 @@ public:
             }
     }
 
-    Panels<P> states() const { return {states_, hidden_ / P::DEPTH}; }   // one step ahead: panel 0 is before
-    Panels<P> outputs() const { return states().from(layout_.panels); }  // panel m is step m's
+    Panels<P> states() const { return {states_, hidden_ / P::DEPTH}; }   // one step ahead: panel 0 is the state before
+    Panels<P> outputs() const { return states().from(layout_.panels); }  // panel m has the result of step m
     const float* bias() const { return bias_; }
 
     // The state before the first step, from row-major [B][units]; null is zero.
@@ -206,7 +206,7 @@ public:
             }
     }
 
-    // What the backward pass computes with; shared by the layers. inputs, products: gradients of the gates' sums.
+    // Memory for the backward pass, shared by the layers. inputs, products: gradients of the gates' sums.
     struct BackwardBuffers {
         Buffer<Number> inputs, products, outputs, outputs_below;
         Buffer<float> carry, state;
@@ -221,22 +221,23 @@ public:
         }
     };
 
-    // The input sums, W x + b, of the panels in the range: over the layer below, or over tokens.
+    // The input sums, W x + b, of the panels in the range: from the layer below, or from tokens.
     virtual void sum_inputs(Panels<P> x, int rows, Saved* out, Range range, Buffer<float>& scratch) const = 0;
     virtual void sum_tokens(Panels<SinglePrecision> x, const float* weights, Saved* out, Range range,
                             Buffer<float>& scratch) const = 0;
 
-    // All steps, for the panels of sequences in the range. masked: receives the outputs times the mask, where there
-    // is one. save: whether activations are saved for a backward pass.
+    // All steps, for the panels of sequences in the range. masked: receives the outputs times the mask, if there is a
+    // mask. save: whether activations are saved for a backward pass.
     virtual void forward(Inputs<P> inputs, Mask mask, Panels<P> masked, Range range, bool save,
                          Buffer<float>& scratch) = 0;
 
-    // All steps, the last first, for the panels of sequences in the range; then the gradient of the state before.
+    // All steps, the last first, for the panels of sequences in the range; then the gradient of the state before the
+    // steps.
     virtual void backward(BackwardBuffers& buffers, Inputs<P> inputs, Range range, int part, State d_before, int units,
                           Buffer<float>& scratch) = 0;
 
-    // The same for few sequences, which lie in one panel. Weights are read as they lie. A team shares the units of each
-    // step; where all steps are independent, each part has some units.
+    // The same for few sequences, which are in one panel. The weights are read without packing. A team shares the units
+    // of each step. In work whose steps are independent, each part has some units.
     virtual void sum_inputs_few(GateRows weights, Panels<P> x, int rows, Saved* out, int part, int parts) const = 0;
     virtual void forward_few(GateRows weights, Inputs<P> inputs, Mask mask, Panels<P> masked, bool save, int member,
                              Team& team) = 0;
@@ -268,7 +269,7 @@ public:
             }
     }
 
-    // The gradients of b and b', for the unit blocks in the range: the sums of all parts and tokens; not padded.
+    // The gradients of b and b' for the unit blocks in the range: the sums of all parts and tokens. Not padded.
     void bias_gradients(float* of_inputs, float* of_products, int units, Range range) const {
         for (int j = range.first; j < range.last; j++) {
             Floats total[MOST_GATES]{}, apart{};

@@ -52,7 +52,7 @@ Input input_named(const std::string& name) {
     return Input::SCALAR;
 }
 
-// From charloom.architecture.Architecture.
+// The C++ form of charloom.architecture.Architecture.
 Architecture architecture_of(nb::handle python) {
     auto name_of = [&](const char* name) { return nb::cast<std::string>(python.attr(name)); };
     auto size_of = [&](const char* name) { return nb::cast<int>(python.attr(name)); };
@@ -68,7 +68,7 @@ Architecture architecture_of(nb::handle python) {
     return a;
 }
 
-// Of every parameter, in the order of `Architecture.shapes`.
+// The shape of every parameter, in the order of `Architecture.shapes`.
 std::vector<Shape> parameter_shapes(const Architecture& a) {
     size_t units = a.hidden, rows = gates_of(a.cell) * units, vocabulary_size = a.vocabulary_size,
            input_size = a.input_size;
@@ -80,7 +80,7 @@ std::vector<Shape> parameter_shapes(const Architecture& a) {
     return shapes;
 }
 
-// tiles: whether AMX multiplies, where this processor has it.
+// tiles: whether AMX multiplies, if this processor has it.
 std::unique_ptr<TrainingNetwork> open_network(const Architecture& a, const std::string& precision,
                                               [[maybe_unused]] bool tiles, int threads) {
     if (precision == "fp32") return std::make_unique<TypedTrainingNetwork<SinglePrecision>>(a, threads);
@@ -93,7 +93,7 @@ std::unique_ptr<TrainingNetwork> open_network(const Architecture& a, const std::
     throw std::invalid_argument("these kernels have no precision " + precision);
 }
 
-// The arrays of a batch, as Python gives them. state, state_after: [h], or of an LSTM [h, c]; no state is zero.
+// The arrays of a batch, as Python passes them. state, state_after: [h], or for an LSTM [h, c]. An empty state is zero.
 struct BatchArrays {
     Ids inputs, targets;
     Arrays state, state_after;
@@ -107,7 +107,7 @@ State pointers_of(const Arrays& state) {
     return {state.size() > 0 ? state[0].data() : nullptr, state.size() > 1 ? state[1].data() : nullptr};
 }
 
-// The network that Python holds. It checks every array: the kernels trust the pointers.
+// The network that Python holds. It checks every array, because the kernels do not check their pointers.
 class CheckedTrainingNetwork {
 public:
     CheckedTrainingNetwork(nb::handle architecture, const std::string& precision, bool tiles, int threads)
@@ -127,7 +127,7 @@ public:
         differentiable_ = save;
     }
 
-    // No d_state is zero, no d_before asks for none.
+    // An empty d_state is zero. With an empty d_before, that gradient is not returned.
     void backward(const Arrays& gradients, const Arrays& d_state, const Arrays& d_before) {
         require(differentiable_, "a forward pass that saves must come first");
         require(have_shapes(gradients, shapes_), "gradients must have the shapes of the architecture");
@@ -191,7 +191,7 @@ private:
     std::unique_ptr<TrainingNetwork> network_;
     Shape state_;                     // [L, B, H] of the last forward pass
     bool differentiable_ = false;     // whether the backward pass may follow
-    std::pair<Arrays, Arrays> held_;  // what the backward pass reads again
+    std::pair<Arrays, Arrays> held_;  // arrays that the backward pass also reads
 };
 
 // A parameter, its gradient, Adam's mean and square, and the weight decay.

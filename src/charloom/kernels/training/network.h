@@ -1,9 +1,9 @@
-// A network's training step. NumPy twin: engines/numpy/network.py, with the same steps in the same order.
+// A training step of a network. NumPy twin: engines/numpy/network.py, with the same steps in the same order.
 //
 //   ids → input layer → input sums → recurrent layer → (mask → input sums → recurrent layer)* → mask → head → nats
 //
-// Parameters and gradients are row-major float32 arrays in the order of `architecture.shapes`; each forward pass
-// packs the weights again, because training has changed them.
+// Parameters and gradients are row-major float32 arrays in the order of `architecture.shapes`. Each forward pass packs
+// the weights again, because training has changed them.
 
 #pragma once
 
@@ -13,8 +13,8 @@
 
 namespace charloom {
 
-// Of so few sequences, and recurrent weights of so many bytes, memory bounds a step. With 4 sequences, or weights in the
-// second-level cache (LSTM 128, GRU 256), packed weights were up to 1.6 times as fast.
+// With at most this number of sequences, and recurrent weights of at least LARGE bytes, memory limits a step. With 4
+// sequences, or weights in the second-level cache (LSTM 128, GRU 256), packed weights were up to 1.6 times as fast.
 constexpr int FEW = 2;
 constexpr size_t LARGE = size_t(1) << 20;
 
@@ -71,7 +71,7 @@ private:
     int total_panels() const { return batch_.steps * layout_.panels; }
     int weight(int layer) const { return a_.has_table() + 4 * layer; }  // W, U, b, b' follow one another
     int head_weight() const { return a_.has_table() + 4 * a_.layers; }
-    // Not in pairs, although products take two panels at once: one panel alone costs less than a part with two more.
+    // Not in pairs, although products take two panels together: one panel alone costs less than a part with two more.
     Range step_panels(int part) const { return Range::of(layout_.panels, part, threads_); }
     Range all_panels(int part) const { return Range::of(total_panels(), part, threads_, 2); }
     Range active_panels(int part) const { return Range::of(int(active_.size()), part, threads_, 2); }
@@ -83,8 +83,8 @@ private:
         charloom::each_part(threads_, work);
     }
 
-    // Whether the recurrent layers read weights as they lie. Then threads share the units of a step, and wait for each
-    // other after it; else they share the sequences.
+    // Whether the recurrent layers read weights without packing. Then threads share the units of a step, and wait for
+    // one another after it. Otherwise they share the sequences.
     bool few() const {
         size_t bytes = size_t(gates()) * hidden_ * hidden_ * sizeof(float);
         return std::is_same_v<P, SinglePrecision> && batch_.sequences <= FEW && bytes >= LARGE;
@@ -103,7 +103,7 @@ private:
 
     // ---- forward
 
-    // For each step and sequence: its row of a mask, its target, and the target's place among all.
+    // For each step and sequence: its row of a mask, its target, and the index of its target among all targets.
     void locate_targets() {
         size_t count_of_rows = size_t(total_panels()) * P::ROWS;
         for (auto* rows : {&mask_rows_, &all_places_, &all_targets_}) {
@@ -185,7 +185,7 @@ private:
 
     Inputs<P> inputs(int n) const { return n ? Inputs<P>{sums_[n]} : input_layer_.inputs(); }
 
-    // Of the outputs of layer n.
+    // The mask of the outputs of layer n.
     Mask mask(int n) const {
         if (batch_.masks.empty()) return {};
         return {batch_.masks[n], n + 1 < a_.layers || batch_.locked ? mask_rows_.get() : all_places_.get(), a_.hidden};
@@ -194,7 +194,7 @@ private:
     Panels<P> masked(int n) const { return {masked_[n], hidden_ / P::DEPTH}; }
     Panels<P> layer_output(int n) const { return batch_.masks.empty() ? layers_[n]->outputs() : masked(n); }
 
-    // The head reads only those panels of the top layer that have targets; they are copied side by side.
+    // The head reads only the top layer's panels that have targets. They are copied side by side.
     void gather_targets() {
         top_ = layer_output(a_.layers - 1);
         int count = int(active_.size());
@@ -241,7 +241,7 @@ private:
         int w = weight(n), m = total_panels();
         RecurrentLayer<P>& layer = *layers_[n];
         Gradient recurrent(gradients[w + 1], gates(), a_.hidden, a_.hidden, gradient_padding_[0]);
-        // with respect to the layer below; the input layer computes the first layer's
+        // with respect to the layer below; the input layer computes that of the first layer
         Gradient input(gradients[w], gates(), a_.hidden, a_.hidden, gradient_padding_[1]);
         each_part([&](int part) {
             if (n) {

@@ -1,5 +1,5 @@
-// Clipping, Adam and SGD. Gradients come as sums over targets. Each optimizer reads them once, and makes their clipped
-// mean as it reads. NumPy twins: engines/numpy/clip.py and optimizers.py.
+// Clipping, Adam and SGD. Gradients are sums over targets. Each optimizer reads them once and computes their clipped
+// mean while it reads. NumPy twins: engines/numpy/clip.py and optimizers.py.
 
 #pragma once
 
@@ -23,7 +23,7 @@ struct AdamArrays {
     float decay;
 };
 
-// rate and epsilon include Adam's bias corrections; decay_rate, the plain learning rate, does not. decoupled: AdamW,
+// rate and epsilon include Adam's bias corrections. decay_rate, the plain learning rate, does not. decoupled: AdamW,
 // which subtracts the decay from the parameter itself.
 struct AdamStep {
     float rate, decay_rate, beta1, beta2, epsilon;
@@ -70,7 +70,7 @@ CHARLOOM_INLINE void for_each_vector(size_t first, size_t last, Whole&& whole, S
     for (; n < last; n++) single(n);
 }
 
-// From sums over targets to their mean, clipped. limit: of a sum by value, or infinity.
+// From sums over targets to their clipped mean. limit: of a sum, for clipping by value; or infinity.
 struct Clipping {
     float limit, factor;
 
@@ -78,11 +78,11 @@ struct Clipping {
     CHARLOOM_INLINE float of(float sum) const { return of(splat(sum))[0]; }
 };
 
-// The length of the clipped mean, as one vector.
+// The norm of the clipped mean, as one vector.
 inline double norm(const std::vector<Span>& sums, Clipping clipping, int threads) {
     size_t count = 0;
     for (const Span& array : sums) count += (array.size + CHUNK - 1) / CHUNK;
-    std::vector<double> squares(count);  // per chunk, added in order: the same at any number of threads
+    std::vector<double> squares(count);  // for each chunk; the order of the sum does not depend on the threads
     for_each_chunk(sums, threads, [&](size_t chunk, size_t array, size_t first, size_t last) {
         const float* g = sums[array].data;
         Floats total{};
@@ -104,7 +104,7 @@ inline double norm(const std::vector<Span>& sums, Clipping clipping, int threads
     return std::sqrt(all);
 }
 
-// The mean over `count` targets, clipped by value where that is above 0, then to a norm where that is.
+// The mean over `count` targets, clipped by value if `by_value` is above 0, then by norm if `by_norm` is above 0.
 inline Clipping clipping(const std::vector<Span>& sums, float count, float by_value, float by_norm, int threads) {
     Clipping found{by_value > 0 ? by_value * count : INFINITY, 1 / count};
     if (!(by_norm > 0)) return found;

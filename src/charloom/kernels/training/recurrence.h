@@ -97,7 +97,7 @@ public:
             for (int& step = finish.step; step < steps_; step++) {
                 const float* h = states().panel(step);
                 for (int n = 0; n < items.count(); n++) {
-                    int item = there_and_back(n, items, step);
+                    int item = alternating_order(n, items, step);
                     for (int v = 0; v < VECTORS; v++)
                         multiply_rows(weights.template vector<GATES, UNITS>(item, v), hidden_, h, layout_.rows,
                                       z + v * TILE);
@@ -136,10 +136,13 @@ public:
 private:
     static constexpr bool READS_ROWS = std::is_same_v<P, SinglePrecision>;
 
-    // The n-th of a range; backwards in odd steps, so that a step begins with what the last one left in the cache.
-    static int there_and_back(int n, Range range, int step) { return step % 2 ? range.last - 1 - n : range.first + n; }
+    // The n-th index of a range. Odd steps use the reverse order, so a step begins with data that the last one left in
+    // the cache.
+    static int alternating_order(int n, Range range, int step) {
+        return step % 2 ? range.last - 1 - n : range.first + n;
+    }
 
-    // Wᵀ d of so many panels, for pairs of column vectors, to `finish`. Each block of W is read for all panels at once.
+    // Wᵀ d of these panels, for pairs of column vectors, to `finish`. Each block of W is read for all panels together.
     template <class Finish>
     void below_few(GateRows weights, Panels<P> d, int panels, Range pairs, int step, Buffer<float>& scratch,
                    Finish& finish) const {
@@ -148,7 +151,7 @@ private:
         std::memset(scratch, 0, panels * size * sizeof(float));
         Range columns{pairs.first * 2 * LANES, pairs.last * 2 * LANES};
         for (int n = 0; n < d.blocks; n++) {
-            int block = there_and_back(n, {0, d.blocks}, step);
+            int block = alternating_order(n, {0, d.blocks}, step);
             for (int m = 0; m < panels; m++)
                 add_columns(weights.block(GATES, block), d.panel(m) + block * Panels<P>::BLOCK, layout_.rows, columns,
                             scratch + m * size, hidden_);
@@ -171,7 +174,7 @@ private:
         RecurrentLayer<P>::d_products, RecurrentLayer<P>::output_offset;
     using RecurrentLayer<P>::carry_offset, RecurrentLayer<P>::saved_offset, RecurrentLayer<P>::get_d_state;
 
-    // What a cell reads and saves in one step (`cells.h`). z: the products with h_{t-1}, a TILE apart.
+    // The inputs and results of a cell in one step (`cells.h`). z: the products with h_{t-1}, a TILE apart.
     struct At {
         const float* z;
         const Saved* x;
@@ -207,7 +210,7 @@ private:
         float* carry = nullptr;
         Saved* saved = nullptr;
         Number* out = nullptr;
-        Saved unused[UNITS * P::ROWS * SAVED] = {};  // written where no backward pass follows
+        Saved unused[UNITS * P::ROWS * SAVED] = {};  // written if no backward pass follows
 
         void prefetch(int, int, int, PrefetchList&) const {}  // addresses ascend, so the hardware prefetches
 
@@ -283,8 +286,8 @@ private:
             size_t one_step = layer.saved_offset(layer.layout_.panels, 0, 0);
             saved = layer.saved_ + layer.saved_offset(m, j, 0);
             saved_before = step ? saved - one_step : nullptr;
-            // Addresses descend from step to step, and the hardware does not prefetch. Where `prefetch` is not called,
-            // the data of two steps before is prefetched into the second-level cache; all of it would not fit.
+            // Addresses descend from step to step, so the hardware does not prefetch. If `prefetch` is not called, the
+            // data of two steps before is prefetched into the second-level cache. All data would not fit.
             size_t ahead = step >= 2 ? 2 : 0;
             early = saved - ahead * one_step;
             first_carry = layer.first_carry_ + offset;
@@ -320,7 +323,7 @@ private:
                                        2);
         }
 
-        // c or h before the step, as the cell needs it.
+        // c or h before the step; the cell determines which.
         CHARLOOM_INLINE Floats carry_before(int side, int row) const {
             int place = side * P::ROWS + row;
             if constexpr (CellType::CARRIED == Carried::c)
@@ -330,7 +333,7 @@ private:
                 return HAS_CARRY ? load(state_before + side * NEXT_UNITS + row * P::DEPTH) : Floats{};
         }
 
-        // Before the first step: the gradient of the state before.
+        // Before the first step: the gradient of the state before it.
         CHARLOOM_INLINE void finish_state(const float* product, int at) {
             store(state + at, CellType::CARRIED == Carried::h ? load(product) + load(carry + at) : load(product));
         }
@@ -355,7 +358,7 @@ private:
         }
     };
 
-    // The last step: there is no product with a later step's gradient.
+    // The last step. It has no product with a later step's gradient.
     void start_backward(BackwardBuffers& buffers, int panel, Range pairs, Backward& finish) {
         for (int pair = pairs.first; pair < pairs.last; pair++) {
             float z[2 * TILE];
@@ -368,8 +371,9 @@ private:
     }
 
     static constexpr bool HAS_CARRY = CellType::CARRIED != Carried::nothing;
-    static constexpr int LINE = 64 / sizeof(Saved);  // of the cache
-    // Distance from an even unit block to the next one in a panel: of states, and of gates.
+    static constexpr int LINE = 64 / sizeof(Saved);  // of a cache line
+    // The distances from an even unit block to the next one in a panel, in states and in gates. TOGETHER: both are in
+    // one block.
     static constexpr bool TOGETHER = 2 * LANES <= P::DEPTH;
     static constexpr int NEXT_UNITS = TOGETHER ? LANES : Panels<P>::BLOCK;
     static constexpr int NEXT_GATES = TOGETHER ? LANES : GATES * Panels<P>::BLOCK;

@@ -1,4 +1,4 @@
-// A network to train, a batch, and the results. `network.h` implements them.
+// A network to train, a batch, and the results. `network.h` implements the network.
 
 #pragma once
 
@@ -20,7 +20,7 @@ struct Architecture {
     bool has_table() const { return input == Input::EMBEDDING; }
 };
 
-// [L, B, H]. c: of an LSTM only. Both null: zero, or not asked for.
+// [L, B, H]. c: of an LSTM only. If both are null, the state is zero, or is not returned.
 struct State {
     float *h = nullptr, *c = nullptr;
 
@@ -30,9 +30,9 @@ struct State {
 // Arrays that Python owns.
 struct Batch {
     int sequences, steps;
-    const int32_t *inputs, *targets;  // [B, T]; a target below 0 is none
+    const int32_t *inputs, *targets;  // [B, T]; a target below 0 means no target
     State state, state_after;         // before the first step; after the last step, written by the forward pass
-    // Written by the forward pass, for N targets in the order of [B, T]: the loss in nats, and whether the token with
+    // Results of the forward pass for N targets in the order of [B, T]: the loss in nats, and whether the token with
     // the highest logit was the target.
     double* nats;
     bool* correct;
@@ -47,8 +47,8 @@ public:
     virtual ~TrainingNetwork() = default;
     // save: whether a backward pass follows.
     virtual void forward(const std::vector<const float*>& parameters, const Batch& batch, bool save) = 0;
-    // The gradients of the sum of nats of the last `forward`, whose arrays must still exist. d_state: of the state
-    // after. d_before: receives that of the state before.
+    // The gradients of the sum of nats of the last `forward`, whose arrays must still exist. d_state: the gradient of
+    // the state after. d_before: receives the gradient of the state before.
     virtual void backward(const std::vector<float*>& gradients, State d_state, State d_before) = 0;
 };
 

@@ -10,7 +10,8 @@ namespace charloom {
 
 constexpr int LEVELS = 256;
 
-// Values whose level is below `kept`, scaled up so that the mean stays; 0 for the others. out may be the values.
+// Values whose level is below `kept`, scaled up so that the mean does not change; 0 for the others. out may be
+// `values`.
 inline void drop(Span values, const uint8_t* levels, int kept, float* out, int threads) {
     float scale = float(LEVELS) / float(kept);
     for_each_chunk(std::vector<Span>{values}, threads, [&](size_t, size_t, size_t first, size_t last) {
