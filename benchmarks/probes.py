@@ -110,7 +110,7 @@ double reading(const uint64_t* from, size_t count, long times) {
 
 
 class Probes:
-    """The C programs, run on all cores at once. Results are sums over the cores, per second."""
+    """The C programs, run on all cores at the same time. Results are sums over the cores, per second."""
 
     def __init__(self) -> None:
         kernels = chosen()  # the call also asks the system for permission to use AMX

@@ -20,7 +20,7 @@ NB_MODULE(CHARLOOM_MODULE, module) {
     nb::set_leak_warnings(false);  // a model that exists until the interpreter ends is not a leak
     module.attr("LANES") = CHARLOOM_LANES;
     module.attr("FLAGS") = CHARLOOM_FLAGS;  // the compiler's flags, for programs that are compared with these kernels
-    module.def("cpu_features", &charloom::cpu_features, "What this processor can do of what the variants need.");
+    module.def("cpu_features", &charloom::cpu_features, "The features of this processor that variants may need.");
     charloom::bind_threads(module);
     charloom::bind_training(module);
     charloom::bind_inference(module);

@@ -212,7 +212,7 @@ void bind_inference(nb::module_& module) {
         .def_rw("position", &Row::position)
         .def_rw("token", &Row::token)
         .def_rw("logprobs", &Row::logprobs);
-    nb::class_<CheckedBatch>(module, "DecodingBatch", "See charloom.inference.native_backend, which is what to call.")
+    nb::class_<CheckedBatch>(module, "DecodingBatch", "Call it through charloom.inference.native_backend.")
         .def(nb::init<const PackedNetwork&, int>(), "network"_a, "threads"_a, nb::keep_alive<1, 2>())
         .def("join", &CheckedBatch::join, "row"_a, "h"_a, "c"_a, "recent"_a)
         .def("leave", &CheckedBatch::leave, "row"_a)

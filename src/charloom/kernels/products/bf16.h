@@ -88,7 +88,7 @@ CHARLOOM_INLINE void deinterleave(Words low, Words high, float* to) {
 template <class Tiles, int ROWS>
 struct HalfPrecisionOuter {
     static constexpr int DEPTH = HalfPrecisionLayout::DEPTH, SQUARE = HalfPrecisionLayout::SQUARE;
-    static constexpr int LEFT = 8, RIGHT = 16;  // blocks at once, and
+    static constexpr int LEFT = 8, RIGHT = 16;  // blocks that are multiplied together
     static constexpr int PAIRS = 16;            // pairs of panels: packed, they fit the L2 cache
 
     template <class View, class Rows>

@@ -42,7 +42,7 @@ void pack_for_gradients(const Weights& weights, Buffer<typename P::Number>& to, 
                                 weights.columns, to + (size_t(pair) * blocks + k) * P::PACKED_PAIR, side);
 }
 
-// ---- products over all steps at once
+// ---- products over all steps together
 
 // out[m][j][row] = W x + bias, stored as pairs of gates, in P's format of saved activations. bias: [j][gate][LANES].
 template <class P, class CellType, int ROWS>

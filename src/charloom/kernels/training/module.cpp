@@ -266,8 +266,8 @@ void bind_training(nb::module_& module) {
     nb::class_<SgdStep>(module, "SgdStep", "The numbers of a step of gradient descent; momentum may be 0.")
         .def(nb::init<float, float, bool>(), "rate"_a, "momentum"_a, "nesterov"_a);
     module.def("sgd", sgd_checked, "arrays"_a, "clipping"_a, "step"_a, "threads"_a,
-               "arrays: for each parameter (parameter, sums, velocity, weight decay); no velocity is an empty array.");
-    nb::class_<Clipping>(module, "Clipping", "From sums over targets to their mean, clipped. Made by `clipping`.");
+               "arrays: for each parameter (parameter, sums, velocity, weight decay); velocity may be empty.");
+    nb::class_<Clipping>(module, "Clipping", "From sums over targets to their clipped mean. `clipping` makes it.");
     module.def(
         "clipping",
         [](const Arrays& sums, float count, float by_value, float by_norm, int threads) {
@@ -277,8 +277,8 @@ void bind_training(nb::module_& module) {
             return clipping(all, count, by_value, by_norm, threads);
         },
         "sums"_a, "count"_a, "by_value"_a, "by_norm"_a, "threads"_a,
-        "How sums over `count` targets become their mean, clipped by value where that is above 0, then to a norm where "
-        "that is.");
+        "From sums over `count` targets to their mean, clipped by value if `by_value` is above 0, then by norm if "
+        "`by_norm` is above 0.");
     module.def(
         "clip",
         [](const Arrays& sums, const Clipping& clipping, int threads) {
@@ -287,7 +287,7 @@ void bind_training(nb::module_& module) {
             ReleaseGil here;
             clip(all, clipping, threads);
         },
-        "sums"_a, "clipping"_a, "threads"_a, "In place.");
+        "sums"_a, "clipping"_a, "threads"_a, "Replaces the sums by their clipped mean.");
     module.def(
         "drop",
         [](Array values, Levels levels, int kept, Array out, int threads) {
@@ -297,7 +297,7 @@ void bind_training(nb::module_& module) {
             drop({values.data(), values.size()}, levels.data(), kept, out.data(), threads);
         },
         "values"_a, "levels"_a, "kept"_a, "out"_a, "threads"_a,
-        "The values whose level lies below `kept`, scaled up so that their mean stays; 0 for the others.");
+        "Values whose level is below `kept`, scaled up so that the mean does not change; 0 for the others.");
 }
 
 }  // namespace charloom
