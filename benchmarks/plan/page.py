@@ -3,7 +3,7 @@
     make docs                           puts the tables into the page
     python benchmarks/plan/page.py      draws the plots
 
-Losses are nats per token, or nats/char where the tokens of the text are characters.
+Losses are nats per token, or nats/char if the tokens of the text are characters.
 """
 
 from __future__ import annotations

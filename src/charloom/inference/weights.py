@@ -21,7 +21,7 @@ class InferenceWeights:
     """A network's parameters. Nothing in it changes, so backends and threads share it.
 
     architecture: sizes and kinds; parameters: by the names of `architecture.shapes`, all of one dtype, which is also
-    the dtype of all computations. They are copied, so a trainer can pass arrays that it goes on changing. reset_id: the
+    the dtype of all computations. They are copied, so a trainer can pass arrays that it changes later. reset_id: the
     token that is always read from the zero state, or None.
     """
 

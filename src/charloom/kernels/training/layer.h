@@ -130,7 +130,7 @@ public:
     virtual ~RecurrentLayer() = default;
 
     // hidden: padded. tokens: the number of tokens for which input sums are stored. It is 1 in every layer except the
-    // first: those read the layer below, which has as many units.
+    // first: the other layers read the layer below, which has as many units.
     // save: whether a backward pass follows. Its saved activations need more memory than everything else.
     void resize(int hidden, int steps, Layout layout, int parts, int tokens, bool save) {
         hidden_ = hidden, steps_ = steps, layout_ = layout, tokens_ = tokens;
