@@ -439,7 +439,7 @@ def test_networks_that_are_left_to_numpy(monkeypatch):
     weights = InferenceWeights(made, parameters)
     assert not fits(weights)
     assert isinstance(open_backend(weights, "auto"), NumpyBackend)
-    with pytest.raises(SettingsError, match="precision must be fp32"):
+    with pytest.raises(SettingsError, match="`precision` must be 'fp32'"):
         open_backend(weights, "int8")
     with pytest.raises(SettingsError, match="relu"):
         open_backend(random_weights(architecture("rnn", "relu")), "int8")
