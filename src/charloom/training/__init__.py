@@ -1,1 +1,1 @@
-"""The loop: budget → schedule → steps → records and checkpoints. Prints nothing; reports events."""
+"""The training loop: settings → run folder → plan → steps → events and checkpoints. Prints nothing; reports events."""

@@ -1,7 +1,7 @@
-"""How far a run is, when it ends, and the learning rate in between.
+"""The progress of a run within its budget, and the learning rate.
 
-The schedule follows the budget that will end first, so a run of two minutes cools down in two minutes. With a budget in
-steps or epochs alone nothing here depends on a clock, and a run repeats bit for bit.
+The learning rate follows the budget that ends first: a run of two minutes reaches its lowest rate after two minutes. If
+the budget is only in steps or epochs, nothing here depends on a clock, and a run repeats bit for bit.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from pydantic import Field
 
 from charloom.config import BUDGETS, Section, TrainingSettings
 
-VALIDATIONS = 20  # in a budget, where nothing else is asked: they take about 2% of the time
-FLOOR = 0.01  # of the highest rate: the rate never falls to nothing
+VALIDATIONS = 20  # validations in one budget, by default; they take about 2% of the time
+FLOOR = 0.01  # the lowest learning rate, as a part of the highest
 
 
 class Progress(Section, frozen=False):
-    """Where a run is: everything that resuming needs and the engine does not hold. Goes to `resume.json`.
+    """The position of a run: all that resuming needs beside the engine's snapshot. Stored in `resume.json`.
 
-    epoch, index: the next batch; tokens: targets that were learned, over all epochs; seconds: spent in training;
-    best_nats: the best model's loss, of the kind that `best_by` names; waited: validations since the best; validations:
-    how many there were; marks: twentieths of the budget that are spent; train_nats, train_tokens: sums since the last
-    validation; lr_factor: halved by a rewind; log_bytes, samples_bytes: sizes of `log.jsonl` and `samples.txt`.
+    epoch, index: the next batch; tokens: targets learned, over all epochs; seconds: spent in training; best_nats: the
+    lowest loss so far, of the kind that `best_by` names; waited: validations since the best one; validations: their
+    number; marks: twentieths of the budget that are spent; train_nats, train_tokens: sums since the last validation;
+    lr_factor: each rewind halves it; log_bytes, samples_bytes: sizes of `log.jsonl` and `samples.txt`.
     """
 
     step: int = Field(0, ge=0)
@@ -43,16 +43,16 @@ class Progress(Section, frozen=False):
 
 
 def fraction(settings: TrainingSettings, progress: Progress, batches: int) -> float:
-    """How much of the budget is spent, 0 to 1 and beyond: the largest part of any budget.
+    """The part of the budget that is spent, 0 or more; 1 is its end. With several budgets, the largest part.
 
     Args:
-        batches: in one epoch.
+        batches: the number of batches in one epoch.
     """
     return max((done / whole for done, whole in _parts(settings, progress, batches).values()), default=0.0)
 
 
 def spent(settings: TrainingSettings, progress: Progress, batches: int) -> tuple[str, str]:
-    """What was done of the budget that ended, in words, and an argument that doubles it."""
+    """How much of the budget that ended was done, in words, and an argument that doubles this budget."""
     parts = _parts(settings, progress, batches)
     name = max(parts, key=lambda part: parts[part][0] / parts[part][1])
     done, whole = parts[name]
@@ -60,7 +60,7 @@ def spent(settings: TrainingSettings, progress: Progress, batches: int) -> tuple
 
 
 def _parts(settings: TrainingSettings, progress: Progress, batches: int) -> dict[str, tuple[float, float]]:
-    """How much was done of each budget that there is, and all of it."""
+    """For each budget that is set: (how much is done, the whole)."""
     done = {
         "minutes": progress.seconds / 60,
         "epochs": progress.epoch + progress.index / batches,
@@ -70,7 +70,7 @@ def _parts(settings: TrainingSettings, progress: Progress, batches: int) -> dict
 
 
 def learning_rate(settings: TrainingSettings, spent: float) -> float:
-    """The rate at a fraction of the budget: a linear rise, then a plateau or half a cosine.
+    """The learning rate when the part `spent` of the budget is spent: a linear rise, then constant or half a cosine.
 
     Source: Loshchilov and Hutter 2017, "SGDR", equation 5, without restarts.
     """

@@ -1,4 +1,4 @@
-"""The losses of a run's validations, one after the other, as `log.jsonl` holds them."""
+"""The losses of a run's validations in order, as `log.jsonl` has them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 from charloom.files import opened
 
 RISEN = 0.01
-"""Of the loss: so much above the best is more than the noise from one validation to the next."""
+"""A part of the loss. A rise above the best loss by more than this part is not noise between validations."""
 
 TRAINING_RISEN = 0.05
-"""The same of the training loss. It is noisier: the mean over fewer tokens, and over other ones each time."""
+"""The same for the training loss. It has more noise: each time it is a mean over fewer tokens, and over other ones."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The course of a run: at which steps it was validated, the loss found there, and the mean training loss before."""
+    """The validations of a run: for each its step, its loss, and the mean training loss since the one before it."""
 
     steps: Sequence[int]
     nats: Sequence[float]
@@ -28,33 +28,33 @@ class Curve:
 
     @property
     def best(self) -> int:
-        """Which validation was the best."""
+        """The index of the validation with the lowest loss."""
         return min(range(len(self.nats)), key=self.nats.__getitem__)
 
     @property
     def risen(self) -> float:
-        """How far the last one lies above the best, as a part of it."""
+        """How far the last loss is above the lowest, as a part of the lowest."""
         best = self.nats[self.best]
         return self.nats[-1] / best - 1 if best else 0.0
 
     @property
     def training_rose(self) -> bool:
-        """Whether the training loss rose after the best validation: then the text is not learnt by heart."""
+        """Whether the training loss rose after the best validation. If so, the network does not memorise the text."""
         return self.training[-1] > self.training[self.best] * (1 + TRAINING_RISEN)
 
     @property
     def training_falls(self) -> bool:
-        """Whether the training loss still fell in the second half, without a rise before."""
+        """Whether the training loss still fell in the second half, and never rose before."""
         half = self.training[: (len(self.training) + 1) // 2]
         steady = all(after < before * (1 + TRAINING_RISEN) for before, after in itertools.pairwise(self.training))
         return steady and (len(self.training) < 3 or self.training[-1] < min(half) * (1 - RISEN / 2))
 
 
 def read_curve(log: Path) -> tuple[Curve, int]:
-    """The curve of a run from its beginning, and how many lines of the log are no events: a power cut left them."""
+    """The curve of a run from its beginning, and the number of lines in the log that a power cut damaged."""
     rows: list[tuple[int, float, float]] = []
     damaged = 0
-    with opened(log) as lines:  # only \n ends a line; a text may hold U+2028
+    with opened(log) as lines:  # only \n ends a line; a text may contain U+2028
         for line in lines:
             try:
                 rows += _measured(line)
@@ -64,10 +64,10 @@ def read_curve(log: Path) -> tuple[Curve, int]:
 
 
 def _measured(line: bytes) -> list[tuple[int, float, float]]:
-    """The step, the loss and the training loss of a line of the log, if it is a validation that has both.
+    """(step, loss, training loss) of a line of the log; empty if the line is no validation with both losses.
 
     Raises:
-        ValueError: if it is no event.
+        ValueError: if the line is not an event.
     """
     event = json.loads(line)
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):

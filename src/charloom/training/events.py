@@ -1,6 +1,6 @@
-"""What a run reports while it goes: values for a display, and lines of `log.jsonl`.
+"""What a run reports while it trains: values for a display, and lines of `log.jsonl`.
 
-Losses are nats per token (a character, or a byte of a byte-level model), so whoever shows them can say bits too.
+Losses are nats per token (a character, or a byte of a byte-level model), so a display can show bits too.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened in a run."""
+    """Something that happened in a run; the base class of all events."""
 
     def to_json(self) -> dict[str, Any]:
-        """The event as one flat object, with its name and, beside each loss in nats, the same in bits."""
+        """The event as one flat object with its name. Beside each loss in nats stands the same loss in bits."""
         record: dict[str, Any] = {"event": type(self).__name__.lower()}
         for name, value in dataclasses.asdict(self).items():
             record[name] = value
@@ -28,14 +28,14 @@ class Event:
 
 @dataclass(frozen=True)
 class Notice(Event):
-    """One line that a person should read."""
+    """One message for the user, in one line."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class PlannedChoice:
-    """A setting that nobody chose, its value and the reason."""
+    """A setting that the user did not set, its planned value and the reason."""
 
     setting: str
     value: Any
@@ -44,10 +44,11 @@ class PlannedChoice:
 
 @dataclass(frozen=True)
 class Planned(Event):
-    """What nobody chose, chosen from the text and the clock.
+    """The settings that charloom chose from the text, the speed of the machine and the budget.
 
-    tokens: of the training text; distinct: of its vocabulary; records: in it, 0 where it is one text; repeated: share
-    of the tokens in lines that are a copy of an earlier line; xz_bits_per_token: what xz makes of its beginning.
+    tokens: their number in the training text; distinct: the vocabulary size; records: their number, 0 if the text has
+    none; repeated: share of the tokens in lines that are a copy of an earlier line; xz_bits_per_token: bits per token,
+    as xz compresses the beginning of the text.
     """
 
     minutes: float
@@ -61,7 +62,7 @@ class Planned(Event):
 
 @dataclass(frozen=True)
 class Started(Event):
-    """Training is about to begin, or to go on."""
+    """Training begins, or a resumed run continues."""
 
     run: str
     engine: str
@@ -79,7 +80,7 @@ class Started(Event):
 
 @dataclass(frozen=True)
 class Step(Event):
-    """Where training is; reported every second or two. train_nats: mean since the last report."""
+    """The progress of training, every second or two. train_nats: mean since the last report."""
 
     step: int
     epoch: int
@@ -93,9 +94,9 @@ class Step(Event):
 
 @dataclass(frozen=True)
 class Validation(Event):
-    """A quick validation: many streams over at most 200,000 tokens; without a validation split, training's loss alone.
+    """A quick validation: many streams over at most 200,000 tokens. Without a validation split, only the training loss.
 
-    best: whether it beats all before it; kept: the folder of the model that was kept for good, if one was.
+    best: whether the loss is the lowest so far; kept: the folder in `kept/` of this model, or None.
     """
 
     step: int
@@ -118,11 +119,11 @@ class Sample(Event):
 
 @dataclass(frozen=True)
 class Finished(Event):
-    """The end. Losses are of the best weights over the whole split, the state carried from
-    its start, or from each record's where records are independent.
+    """The end of a run. The losses are those of the best weights over each whole split, with the state carried. If
+    records are independent, each record starts from the zero state.
 
-    seen_nats: over a part of the training text, nothing dropped; verdict: what that says, in words; predictions: how
-    many were learnt from, over all epochs.
+    seen_nats: loss on a part of the training text, without dropout; verdict: the verdict in words; predictions: targets
+    learned, over all epochs.
     """
 
     run: str

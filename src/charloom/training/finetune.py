@@ -1,6 +1,6 @@
-"""Fine-tuning: a model's weights under a new text's vocabulary.
+"""Fine-tuning: the weights of a base model with the vocabulary of a new text.
 
-Tokens are matched by what they are, never by index: a known character keeps its rows, a new one gets fresh ones.
+Tokens are matched by their character or byte, not by their id. Known tokens keep their rows; new ones get initial rows.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from charloom.errors import SettingsError
 
 
 def settings_like(base: ModelFolder, values: Mapping[str, Any]) -> Settings:
-    """Settings with these values, and with all that the base model fixes.
+    """Settings with these values, and with the settings that the base model fixes.
 
-    It fixes the architecture, the cleaning, and the kinds of the vocabulary and of the records.
+    It fixes the architecture, the cleaning, and the kinds of vocabulary and records.
 
     Raises:
-        SettingsError: for a value that contradicts the model, or is outside its range.
+        SettingsError: if a value contradicts the model, or is outside its range.
     """
     fixed: dict[str, Any] = {"vocabulary": base.vocabulary.kind, **base.cleaning.model_dump()}
     if fixed["allow"] is not None:
-        fixed["allow"] = "".join(sorted({*fixed["allow"]}))  # older models hold them as they were typed
-    if base.vocabulary.binary or base.vocabulary.kind == "characters":  # bytes of old may have been binary: as is asked
+        fixed["allow"] = "".join(sorted({*fixed["allow"]}))  # older models store them in the order of typing
+    # Older byte models do not store whether they were binary; the value of the user counts.
+    if base.vocabulary.binary or base.vocabulary.kind == "characters":
         fixed["binary"] = base.vocabulary.binary
     fixed |= {name: getattr(base.architecture, name) for name in ModelSettings.model_fields}
     if base.vocabulary.separator:
@@ -43,10 +44,10 @@ def settings_like(base: ModelFolder, values: Mapping[str, Any]) -> Settings:
 
 
 def adapt(base: ModelFolder, fresh: ModelFolder, notice: Callable[[str], None]) -> ModelFolder:
-    """`fresh` with the weights of `base`, row by row where a parameter has a row (or column) for each token.
+    """`fresh` with the weights of `base`. A parameter with a row or column for each token is copied token by token.
 
     Raises:
-        SettingsError: if a model with scalar input would need new tokens, which would change what each number means.
+        SettingsError: if a model with scalar input needs new tokens: they would change the input number of each token.
     """
     places = _places(base.vocabulary, fresh.vocabulary)
     known, new = len(places), fresh.vocabulary.size - len(places)
@@ -76,7 +77,7 @@ def _tokens(vocabulary: Vocabulary) -> list[str]:
 def _adapted(
     name: str, old: NDArray[Any], fresh: NDArray[Any], places: list[tuple[int, int]], onehot: bool
 ) -> NDArray[np.float32]:
-    """One parameter: for each known token its row, its column where one-hot characters enter, else copied whole."""
+    """One parameter: the rows of known tokens; their columns if the input is one-hot; or the whole array."""
     before, after = [was for was, _ in places], [now for _, now in places]
     result = fresh.copy()
     if name.startswith(("embedding.", "head.")):

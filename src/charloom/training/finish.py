@@ -1,4 +1,4 @@
-"""The end of a run: the best weights, measured over whole splits, and what became of the run."""
+"""The end of a run: the losses of the best weights over whole splits, and the verdict."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from charloom.training.weights import trained_model
 def finish(
     engine: Engine, layouts: Layouts, run: RunFolder, state: RunState, emit: EventHandler, watch: Callable[[], None]
 ) -> Finished:
-    """Writes `best/` once more, with the losses of its weights over the whole splits; the engine then has them too.
+    """Writes `best/` again, with the losses over the whole splits. Afterwards the engine has the weights of `best/`.
 
     Args:
-        emit: takes the events, and logs them.
-        watch: called after every batch that is measured; it may raise.
+        emit: shows and logs an event.
+        watch: called after every measured batch; it may raise.
 
     Raises:
         NotFinite: if a weight is not finite.
-        TrainingError: if the weights diverged and nothing is left of what they learned.
+        TrainingError: if the weights diverged and are worse than the frequencies of the tokens.
     """
     progress = state.progress
     if progress.best_nats is None:
@@ -74,7 +74,7 @@ def _whole(
 
 
 def _useful(finished: Finished, outcome: Outcome | None) -> Finished:
-    """The end of a run that learned something."""
+    """Returns `finished`, or raises TrainingError if the best weights are useless."""
     if outcome and outcome.useless:
         raise TrainingError(
             f"the weights diverged: those of the best step, {finished.best_step}, are worse than the frequencies "
@@ -86,7 +86,7 @@ def _useful(finished: Finished, outcome: Outcome | None) -> Finished:
 def _outcome(
     layouts: Layouts, run: RunFolder, state: RunState, seen: Score | None, unseen: Score | None, emit: EventHandler
 ) -> Outcome | None:
-    """What the verdict is about; None without a curve, or without a score on both sides."""
+    """The values for the verdict; None if there is no curve, or no finite loss on training text or held-out text."""
     curve, damaged = read_curve(run.log_file)
     if damaged:
         lines = "1 line" if damaged == 1 else f"{damaged} lines"

@@ -1,4 +1,4 @@
-"""The model that a new run begins with: fresh parameters, the vocabulary of its text, and metadata."""
+"""The model at the first step of a new run: initial parameters, the vocabulary of its text, and metadata."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from charloom.data.dataset import Dataset
 from charloom.engines.initial import initial_parameters
 from charloom.training.run_folder import RunFolder
 
-PROMPT_TOKENS = 10_000  # of the validation text, in which a prompt is searched
+PROMPT_TOKENS = 10_000  # the first tokens of the validation text, in which a prompt is searched
 
 
 def first_model(run: RunFolder, corpus: str, dataset: Dataset) -> ModelFolder:
@@ -30,7 +30,7 @@ def first_model(run: RunFolder, corpus: str, dataset: Dataset) -> ModelFolder:
 
 
 def _metadata(run: RunFolder, corpus: str, dataset: Dataset) -> dict[str, Any]:
-    """What the model was trained on, and a prompt to try; for people."""
+    """The metadata for people: the training text, and a prompt to try."""
     prompt = _suggested_prompt(dataset)
     return ({"prompt": prompt} if prompt else {}) | {
         "corpus": corpus,
@@ -43,12 +43,12 @@ def _metadata(run: RunFolder, corpus: str, dataset: Dataset) -> dict[str, Any]:
 
 
 def _suggested_prompt(dataset: Dataset) -> str | None:
-    """The beginning of a validation line, cut at the end of a word: the model knows such text and did not train on it.
+    """The beginning of a validation line, cut at the end of a word. The model knows such text, but did not train on it.
 
-    It begins with a letter or digit (`@` names a file) and holds no unknown token. The first such line is taken.
+    It begins with a letter or digit, because `@` names a file. It has no unknown token. The first such line counts.
     """
     text = dataset.vocabulary.decode(dataset.ids("validation").view()[:PROMPT_TOKENS])
-    for line in text.splitlines()[1:]:  # the first may begin within a word
+    for line in text.splitlines()[1:]:  # the first line may begin within a word
         found = re.match(r"(?:\S.{0,18}\S|\S)(?!\S)|\S{2,10}", line.lstrip())
         if found and found[0].isprintable() and found[0][0].isalnum() and not {*found[0]} & {*"\ufffd`"}:
             return found[0]

@@ -39,7 +39,7 @@ class ModelKeywords(TypedDict, total=False):
 
 
 class Budget(TypedDict, total=False):
-    """How long a run trains: of several budgets, the one that ends first counts."""
+    """How long a run trains. If there are several budgets, the one that ends first counts."""
 
     minutes: float | None
     epochs: int | None

@@ -1,4 +1,4 @@
-"""The batches of a run: what it trains on, and what it measures on."""
+"""The batches of a run, for training and for measuring."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from charloom.data.batches import Batches, training_batches, validation_batches
 from charloom.data.dataset import Dataset
 from charloom.data.ids import Ids
 
-STREAM = 200_000  # tokens; a split of more is measured in several streams, each from the zero state
+STREAM = 200_000  # tokens; a longer split is measured in several streams, each from the zero state
 MOST_STREAMS = 64
 QUICK_VALIDATION = 200_000  # tokens; the standard error of their mean is below 0.005 nats
 
@@ -19,9 +19,9 @@ QUICK_VALIDATION = 200_000  # tokens; the standard error of their mean is below 
 class Layouts:
     """The layouts of a run; None where the split is empty.
 
-    training: what is learned; quick: the validation split in many streams, of which each validation reads a part;
-    whole, test: these splits from start to end; seen: the training split in many streams, of which the verdict reads a
-    part. Independent records are in groups everywhere.
+    training: for the steps; quick: the validation split in many streams, of which each validation reads a part;
+    whole, test: the validation and test splits from start to end; seen: the training split in many streams, of which
+    the verdict reads a part. Independent records are in groups in each layout.
     """
 
     training: Batches
@@ -32,7 +32,7 @@ class Layouts:
 
     @classmethod
     def of(cls, dataset: Dataset, settings: Settings, notice: Callable[[str], None]) -> Layouts:
-        """All layouts of a dataset, each made once.
+        """All layouts of a dataset.
 
         Raises:
             TextError: if there is nothing to predict.
@@ -54,7 +54,7 @@ class Layouts:
 
 
 def training_layout(dataset: Dataset, settings: Settings, notice: Callable[[str], None]) -> Batches:
-    """The batches that a run learns from.
+    """The batches for the training steps.
 
     Raises:
         TextError: if there is nothing to predict.

@@ -1,4 +1,4 @@
-"""A new folder for a run: the one that was asked for, or the next free one below `runs/`."""
+"""A new folder for a run: the one that the user names, or the next free one in `runs/`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def new_folder(out: Path | None, name: str) -> Path:
     """Makes `out`, or the first free `runs/<name>-<n>`.
 
     Raises:
-        SettingsError: if `out` is there and not empty, or cannot be made.
+        SettingsError: if `out` exists and is not empty, or cannot be made.
     """
     try:
         return _first_free(name) if out is None else _empty(out)
@@ -24,7 +24,7 @@ def new_folder(out: Path | None, name: str) -> Path:
 
 
 def _first_free(name: str) -> Path:
-    """Makes `runs/<name>-<n>`; of two runs that start at once, each gets its own."""
+    """Makes `runs/<name>-<n>`. If two runs start at the same time, each gets its own folder."""
     runs = Path("runs")
     make_folder(runs)
     for number in itertools.count(1):

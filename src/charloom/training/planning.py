@@ -64,7 +64,7 @@ CANDIDATES = 16
 """Number of batches from which one is chosen for the timing."""
 
 SAMPLE = 2**20
-"""Tokens at the beginning of the text from which `repeated` and `bits` are computed."""
+"""Number of tokens at the beginning of the text from which `repeated` and `bits` are computed."""
 
 EPOCHS = (1.0, 4.0, 16.0, 40.0, 100.0)
 DROPOUT = (0.0, 0.1, 0.3, 0.5, 0.6)
@@ -110,7 +110,7 @@ class CorpusStatistics:
 
 
 def corpus_statistics(dataset: Dataset, batches: Batches) -> CorpusStatistics:
-    """The statistics of the training split; `batches` is its layout. Two of them are of its first `SAMPLE` tokens."""
+    """The statistics of the training split; `batches` is its layout. Two of them are of the first `SAMPLE` tokens."""
     ids = dataset.ids("train")
     sample = np.ascontiguousarray(ids.view()[:SAMPLE])
     packed = len(lzma.compress(sample.tobytes(), preset=6)) - len(lzma.compress(b""))  # without the container
@@ -121,7 +121,7 @@ def corpus_statistics(dataset: Dataset, batches: Batches) -> CorpusStatistics:
 
 def _records(ids: Ids, separator: int | None, batches: Batches) -> int:
     if isinstance(batches, GroupBatches):
-        return batches.records  # its index has counted them
+        return batches.records  # its index has their number
     return 0 if separator is None else count_separators(ids, separator) - 1
 
 

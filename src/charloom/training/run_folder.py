@@ -1,8 +1,8 @@
-"""A run folder: `run.toml`, `log.jsonl`, `samples.txt`, `data`, `best`, `last`, `lock` and, where asked for, `kept`.
+"""A run folder: `run.toml`, `log.jsonl`, `samples.txt`, `data`, `best`, `last`, `lock`, and `kept` if `keep` is set.
 
-`best/` is a model folder; `last/` is one too, with what resuming needs beside it; `kept/` holds one a kept epoch. A run
-never writes into a folder that is there already, and one process at a time writes into it: it holds `lock`, which the
-system takes back when the process ends, however it ends. The file itself stays and says nothing.
+`best/` is a model folder. `last/` is one too, with the state for resuming. `kept/` has one model folder for each kept
+validation. A run never writes into a folder that already exists. Only one process at a time writes into a run folder:
+it locks the file `lock`. The system releases the lock when the process ends in any way. The file itself stays, empty.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass(frozen=True)
 class RunState:
-    """All that training goes on from.
+    """The whole state of training.
 
-    model: with the parameters; progress: place in the data and in the budget; arrays: what `Engine.snapshot` gave, None
-    before the first step.
+    model: with the parameters; progress: the position in the data and in the budget; arrays: the engine's snapshot, or
+    None before the first step.
     """
 
     model: ModelFolder
@@ -67,22 +67,22 @@ class RunState:
 
 
 class RunFolder:
-    """The folder of one run, opened for writing; a context, within which no other process writes into it.
+    """The folder of one run, opened for writing. It is a context, in which no other process writes into the folder.
 
-    source: where the text came from and, for fine-tuning, the base model; for people to read.
+    source: origin of the text and, for fine-tuning, the base model; for people.
     """
 
     def __init__(self, folder: Path, settings: Settings, source: dict[str, Any]) -> None:
         self.folder, self.settings, self.source = folder, settings, source
         self._lock = FileLock(folder / "lock", blocking=False)
         self._locked: os.stat_result | None = None
-        self._saved = False  # whether there was a checkpoint
+        self._saved = False  # whether a checkpoint was written
 
     def __enter__(self) -> Self:
-        """Locks the folder and removes what a process left there that was killed.
+        """Locks the folder and removes temporary files of a process that was killed.
 
         Raises:
-            TrainingError: if another process trains this run; nothing is changed.
+            TrainingError: if another process trains this run; then nothing is changed.
         """
         with self.writing():
             try:
@@ -102,7 +102,7 @@ class RunFolder:
 
     @property
     def data(self) -> Path:
-        """The folder of the run's ids."""
+        """The folder of the token ids."""
         return self.folder / "data"
 
     @property
@@ -112,12 +112,12 @@ class RunFolder:
 
     @property
     def _grown(self) -> tuple[Path, Path]:
-        """The files that grow line by line; a checkpoint holds their sizes."""
+        """The files to which lines are appended; a checkpoint stores their sizes."""
         return self.log_file, self.folder / "samples.txt"
 
     @classmethod
     def create(cls, out: Path | None, name: str, settings: Settings, source: dict[str, Any]) -> RunFolder:
-        """A run in a new folder: see `new_folder`. Of two processes that are given one folder, one gets it."""
+        """A run in a new folder; see `new_folder`. If two processes name the same folder, only one gets it."""
         folder = new_folder(out, name)
         try:
             (folder / "data").mkdir()
@@ -129,10 +129,10 @@ class RunFolder:
 
     @classmethod
     def open(cls, folder: Path) -> RunFolder:
-        """A run to go on with.
+        """A run to resume.
 
         Raises:
-            ModelError: if it is not a run folder, or its settings are damaged.
+            ModelError: if the folder is not a run folder, or its settings are damaged.
         """
         path = folder / "run.toml"
         try:
@@ -148,7 +148,7 @@ class RunFolder:
         """Writes `run.toml`."""
         sections = {section: values.model_dump(exclude_none=True) for section, values in self.settings}
         text = tomli_w.dumps({"source": self.source, **sections})
-        with self.writing():  # "replace": a path may hold bytes that are no UTF-8
+        with self.writing():  # "replace": a path may have bytes that are not UTF-8
             replace_file(self.folder / "run.toml", text.encode(errors="replace"))
 
     def save_best(self, model: ModelFolder) -> None:
@@ -157,7 +157,7 @@ class RunFolder:
             save_model(self.folder / "best", model)
 
     def save_kept(self, name: str, model: ModelFolder) -> Path:
-        """Writes `kept/<name>/`, a model folder that nothing replaces."""
+        """Writes `kept/<name>/`, a model folder that is never replaced."""
         folder = self.folder / "kept" / name
         with self.writing():
             refuse_link(folder.parent)
@@ -166,7 +166,7 @@ class RunFolder:
         return folder
 
     def save_last(self, state: RunState) -> None:
-        """Writes `last/`, with all that resuming needs; the log and the samples up to here last from now on too."""
+        """Writes `last/`, with all that resuming needs. Syncs the log and the samples too."""
         assert state.arrays is not None
         with self.writing():
             self.sync_log()
@@ -176,10 +176,10 @@ class RunFolder:
             self._saved = True
 
     def load_last(self) -> RunState:
-        """What `save_last` wrote. Lines written to the log and the samples since then are removed.
+        """Reads what `save_last` wrote. Removes lines that were added to the log and the samples afterwards.
 
         Raises:
-            ModelError: if it is not there or damaged.
+            ModelError: if `last/` is missing or damaged.
         """
         try:
             folder = find_model(self.folder / "last")
@@ -201,7 +201,7 @@ class RunFolder:
         return RunState(model, progress, arrays)
 
     def _most_bytes(self, architecture: Architecture) -> int:
-        """What an optimizer and a state can take: two arrays for each parameter and two parts, 8 bytes a number."""
+        """The largest size of a snapshot in bytes: two arrays for each parameter and state, 8 bytes a number."""
         state = architecture.layers * self.settings.training.batch_size * architecture.hidden
         return 16 * (architecture.size + state)
 
@@ -210,7 +210,7 @@ class RunFolder:
         self._append(self.log_file, json.dumps(event.to_json(), ensure_ascii=False) + "\n")
 
     def sync_log(self) -> None:
-        """Makes what is in `log.jsonl` and `samples.txt` last through a power cut."""
+        """Syncs `log.jsonl` and `samples.txt`, so that a power cut does not lose their lines."""
         for path in self._grown:
             with suppress(FileNotFoundError):
                 sync(path)
@@ -225,9 +225,9 @@ class RunFolder:
 
     @contextmanager
     def abandoned_on_error(self) -> Iterator[None]:
-        """Removes the folder again if its run ends before the first checkpoint; one with a checkpoint stays.
+        """Removes the folder if its run ends before the first checkpoint; a folder with a checkpoint stays.
 
-        That `last/` is missing does not tell: while it is replaced, only `last.old/` may be there.
+        A missing `last/` does not prove that there is no checkpoint: while it is replaced, only `last.old/` may exist.
         """
         try:
             yield
@@ -239,7 +239,7 @@ class RunFolder:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Makes an OSError the one line of a TrainingError, which says whether the run can go on."""
+        """Turns an OSError into a TrainingError of one line, which says whether the run can be resumed."""
         try:
             self._check_place()
             yield
@@ -255,10 +255,10 @@ class RunFolder:
             ) from None
 
     def _check_place(self) -> None:
-        """Makes sure that the folder is still the one that was locked: nothing is made anew, or put into another run.
+        """Checks that the folder is still the locked one, so that nothing is written to a new folder or to another run.
 
         Raises:
-            TrainingError: if it is not.
+            TrainingError: if the folder was removed, moved or replaced.
         """
         if not self._is_in_its_place():
             raise TrainingError(
@@ -276,7 +276,7 @@ class RunFolder:
 
 
 def _progress(data: dict[str, Any]) -> Progress:
-    """What `resume.json` holds, every field of it there and in its range."""
+    """The values of `resume.json`; each field must be present and in its range."""
     missing = [name for name in Progress.model_fields if name not in data]
     if missing:
         raise ModelError(f"resume.json: {missing[0]} is missing; was it written by another version of charloom?")

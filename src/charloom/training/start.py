@@ -1,4 +1,4 @@
-"""The two ways into training: a new run, and one that goes on.
+"""The two ways to start training: a new run, and a resumed run.
 
 Each is one function, read from top to bottom: settings, engine, corpus, run folder, dataset, layouts, plan, model,
 trainer. A resumed run reads the same parts from its folder.
@@ -31,7 +31,7 @@ from charloom.training.trainer import Trainer
 
 Stop = Callable[[], bool]
 TextSource = Sequence[str] | Texts
-"""Paths as `data.corpus.open_corpus` takes them, or texts in memory."""
+"""Paths, as `data.corpus.open_corpus` takes them, or texts in memory."""
 
 
 def start(
@@ -42,21 +42,22 @@ def start(
     report: EventHandler,
     stop: Stop,
 ) -> Finished:
-    """A new run on a text, to the end of its budget.
+    """Trains a new run on a text, to the end of its budget.
 
     Args:
         source: the text.
-        values: settings by their flat names; the others have their defaults.
+        values: settings by their flat names; all others have their defaults.
         out: the run folder; by default `runs/<corpus>-<n>`.
         base_model: the folder of a model to fine-tune.
-        report, stop: called with every event; called after every step, true ends the run with everything saved.
+        report: called with every event.
+        stop: called after every step; if it returns true, the run saves everything and ends.
 
     Raises:
         CharloomError: for every mistake that a person can make.
         Interrupted: if `stop` returned true; everything is saved.
         KeyboardInterrupt: on Ctrl-C; after the first step the run can be resumed from its last checkpoint.
     """
-    events: list[Event] = []  # for the log; they begin before there is a run folder
+    events: list[Event] = []  # for the log; the first events come before the run folder exists
 
     def tell(event: Event) -> None:
         events.append(event)
@@ -77,7 +78,7 @@ def start(
 
 
 def _about(source: TextSource, base_model: str | None) -> dict[str, Any]:
-    """What `run.toml` says of a run besides its settings; for people."""
+    """What `run.toml` says about a run beside its settings; for people."""
     text = {"texts": len(source.strings)} if isinstance(source, Texts) else {"paths": [*source]}
     return {**text, "charloom": version("charloom")} | ({"base_model": base_model} if base_model else {})
 
@@ -85,7 +86,7 @@ def _about(source: TextSource, base_model: str | None) -> dict[str, Any]:
 def _prepared(
     run: RunFolder, corpus: Corpus, asked: Asked, tell: Callable[[Event], None]
 ) -> tuple[Dataset, Layouts, ModelFolder]:
-    """Reads the text into the run folder and plans what nobody chose; gives the model before the first step."""
+    """Reads the text into the run folder, and plans what the user did not set. The model is that of step 0."""
 
     def notice(text: str) -> None:
         tell(Notice(text))
@@ -103,7 +104,7 @@ def _prepared(
 
 
 def plan_only(source: TextSource, values: Mapping[str, Any], base_model: str | None, report: EventHandler) -> Planned:
-    """What `start` would choose for this text; nothing is left behind.
+    """The settings that `start` would plan for this text; no file stays.
 
     Raises:
         CharloomError: for every mistake that a person can make.
@@ -126,25 +127,25 @@ def plan_only(source: TextSource, values: Mapping[str, Any], base_model: str | N
 
 
 def resume(folder: Path, budgets: Mapping[str, Any], report: EventHandler, stop: Stop) -> Finished:
-    """Goes on with a run, exactly as if it had never stopped.
+    """Resumes a run, exactly as if it had never stopped.
 
     Args:
         folder: the run folder.
-        budgets: minutes, epochs or steps to replace the run's own with; empty for none.
+        budgets: minutes, epochs or steps that replace those of the run; empty: they stay.
         report, stop: as `start` takes them.
 
     Raises:
         CharloomError: if the folder is not a run, is damaged, or another process trains it.
-        Interrupted: if asked to stop; everything is saved.
+        Interrupted: if `stop` returned true; everything is saved.
     """
     with RunFolder.open(folder) as run:
         run.settings = run.settings.replaced(budgets)
         state = run.load_last()
         if state.progress.best_nats is not None:
-            load_model(run.folder / "best")  # damage to it should not be found only when all training is done
+            load_model(run.folder / "best")  # finds damage now, not after all of the training
         dataset = open_dataset(run.data)
         _check_parts(run, dataset, state.model)
-        layouts = Layouts.of(dataset, run.settings, lambda _: None)  # the notices were shown when it began
+        layouts = Layouts.of(dataset, run.settings, lambda _: None)  # the notices were shown when the run began
         if state.progress.index >= len(layouts.training):
             found = f"below {len(layouts.training)}, the batches; found {state.progress.index}"
             raise ModelError(f"resume.json: index must be {found}")
@@ -152,13 +153,13 @@ def resume(folder: Path, budgets: Mapping[str, Any], report: EventHandler, stop:
         engine = open_engine(choice, state.model.architecture, run.settings.training)
         trainer = Trainer(engine, layouts, run, state, report, stop)
         if budgets:
-            run.save_settings()  # so that the next resume goes on to the same end
+            run.save_settings()  # the next resume has the same end
         _report_start(run, engine, dataset, state, report)
         return trainer.train()
 
 
 def _report_start(run: RunFolder, engine: Engine, dataset: Dataset, state: RunState, report: EventHandler) -> None:
-    """Says that training begins, in the log too."""
+    """Reports that training begins, and logs it."""
     sizes = state.model.architecture
     started = Started(
         run=str(run.folder),
@@ -180,10 +181,10 @@ def _report_start(run: RunFolder, engine: Engine, dataset: Dataset, state: RunSt
 
 @dataclass(frozen=True)
 class Asked:
-    """What a run was asked for.
+    """The checked request for a run.
 
-    settings: all of them, checked; chosen: names of those that nobody else may choose; base: the base model, if any;
-    engine: what will compute, which is here.
+    settings: all of them, checked; chosen: names of the settings that the plan must not change; base: the base model or
+    None; engine: the engine that will train; it is available.
     """
 
     settings: Settings
@@ -193,12 +194,12 @@ class Asked:
 
     @property
     def base_vocabulary(self) -> Vocabulary | None:
-        """The tokens that the new model keeps."""
+        """The vocabulary whose tokens the new model keeps."""
         return self.base.vocabulary if self.base else None
 
 
 def _asked(values: Mapping[str, Any], base_model: str | None, report: EventHandler) -> Asked:
-    """Checks all that can be checked before the text is read, which may take long. Reports a slow engine.
+    """Checks all that can be checked before the text is read, because reading may take long. Reports a slow engine.
 
     Raises:
         CharloomError: for a setting, a base model or an engine that cannot be used.
@@ -212,10 +213,10 @@ def _asked(values: Mapping[str, Any], base_model: str | None, report: EventHandl
 
 
 def _check_parts(run: RunFolder, dataset: Dataset, model: ModelFolder) -> None:
-    """Makes sure that an id means the same character in the text and in the model, and that both are of such records.
+    """Checks that the text and the model have the same vocabulary and the same kind of records.
 
     Raises:
-        ModelError: if not: training would go on, with one character for another, or with records read another way.
+        ModelError: if they do not. Training would then confuse characters, or read records in another way.
     """
     if dataset.vocabulary != model.vocabulary:
         raise ModelError(

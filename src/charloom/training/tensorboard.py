@@ -10,10 +10,10 @@ from charloom.training.events import Event, Finished, Started, Step, Validation
 
 
 class TensorBoard:
-    """A listener; its file is opened when a run has started.
+    """A listener for events; it opens its file when a run has started.
 
     Raises:
-        DeviceError: where the package is not installed.
+        DeviceError: if the package is not installed.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class TensorBoard:
         self._writer: Any = None
 
     def report(self, event: Event) -> None:
-        """Writes what is a curve in this event."""
+        """Writes the curves that this event has values for."""
         if isinstance(event, Started):
             self._writer = self._open(str(Path(event.run) / "tensorboard"))
         elif isinstance(event, Step):

@@ -1,7 +1,7 @@
-"""The training loop. It knows batches, an engine, a budget and a run folder, and no framework.
+"""The training loop. It uses batches, an engine, a budget and a run folder, and knows no framework.
 
-After every step the whole state of training is (parameters, what the engine remembers, hidden state, `Progress`). A
-checkpoint holds exactly that, and resuming reads exactly that.
+After every step the whole state of training is (parameters, the engine's snapshot, hidden state, `Progress`). A
+checkpoint writes exactly this state, and resuming reads it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from charloom.training.run_folder import RunFolder, RunState
 from charloom.training.weights import NotFinite, finite_parameters, sample, trained_model
 
 REPORT_EVERY = 1.0  # seconds between two `Step` events
-CHECKPOINT_EVERY = 60.0  # seconds that a power cut may cost at most, however long the budget
+CHECKPOINT_EVERY = 60.0  # seconds of training that a power cut can lose at most
 
 
 @dataclass
@@ -36,15 +36,15 @@ class Recent:
 
     @property
     def mean(self) -> float | None:
-        """Nats per token, if there was any."""
+        """Nats per token, if there were tokens."""
         return self.nats / self.tokens if self.tokens else None
 
 
 class Trainer:
-    """One run, from a state of it to the end of its budget.
+    """One run, from its state to the end of its budget.
 
-    engine: takes over the parameters and the arrays of the state; stop: asked after every step, true ends the run with
-    everything saved; clock: seconds, monotonic.
+    engine: takes over the parameters and the arrays of the state; stop: called after every step, true ends the run with
+    everything saved; clock: monotonic, in seconds.
     """
 
     def __init__(
@@ -73,12 +73,11 @@ class Trainer:
         self._saved_at = self._reported_at = self._progress.seconds
 
     def train(self) -> Finished:
-        """Runs to the end of the budget; `best/` then holds the best weights and their exact losses.
+        """Trains to the end of the budget. Then `best/` has the best weights and their losses over whole splits.
 
         Raises:
-            Interrupted: if asked to stop; everything is saved.
-            TrainingError: if the loss is not finite twice, if the weights diverged and nothing is left of what they
-                learnt, or if the disk is full.
+            Interrupted: if `stop` returned true; everything is saved.
+            TrainingError: if the loss is not finite twice, the weights diverged and are useless, or the disk is full.
         """
         if self._progress.step == 0:
             self._run.save_best(self._trained(0, {}))
@@ -95,7 +94,7 @@ class Trainer:
                 self._rewind()
 
     def _turn(self) -> None:
-        """One step, and all that is due after it."""
+        """One step, then the validation and the checkpoint that are due."""
         self._step()
         self._report_step()
         validation_due = self._validation_due()
@@ -108,7 +107,7 @@ class Trainer:
             self._interrupt()
 
     def _interrupt(self) -> None:
-        """Ends a run that is saved. Before the first validation the newest weights are the best ones."""
+        """Ends a run that is saved. Before the first validation, the newest weights become the best ones."""
         step, folder = self._progress.step, self._run.folder
         if self._progress.validations == 0:
             self._run.save_best(self._trained(step, {}))
@@ -125,7 +124,7 @@ class Trainer:
         self._state = state if self._carried() else None
 
     def _carried(self) -> int:
-        """How many sequences the next batch goes on with; 0 where it begins from the zero state."""
+        """The number of sequences that continue in the next batch; 0 if it begins from the zero state."""
         return self._layouts.training.carried(self._progress.epoch, self._progress.index)
 
     def _advance(self, nats: float, count: int) -> None:
@@ -143,10 +142,10 @@ class Trainer:
         progress.seconds = self._clock() - self._started
 
     def _rewind(self) -> None:
-        """Back to the last checkpoint with half the learning rate; the second time is the end.
+        """Returns to the last checkpoint with half the learning rate; ends the run the second time.
 
         Raises:
-            TrainingError: if the rate was halved before.
+            TrainingError: if the rate was already halved.
         """
         if self._progress.lr_factor < 1:
             raise TrainingError(
@@ -167,7 +166,7 @@ class Trainer:
         return self._fraction() >= 1 or self._out_of_patience()
 
     def _said_of_the_end(self) -> str:
-        """Why a run that is resumed does not go on, and what would let it."""
+        """Why a resumed run has nothing to do, and which argument changes that."""
         if self._out_of_patience():
             done = f"{self._progress.waited:,} validations without a better one"
             then = "start a new run with this model as `base_model`"
@@ -180,7 +179,7 @@ class Trainer:
         return self._settings.patience is not None and self._progress.waited >= self._settings.patience
 
     def _validation_due(self) -> bool:
-        """After every so many steps, every epoch or every twentieth of the budget, and at its end."""
+        """Whether a validation is due: every n steps, every epoch or every twentieth of the budget, and at its end."""
         spent = self._fraction()
         marks = int(spent * budget.VALIDATIONS)
         passed, self._progress.marks = marks > self._progress.marks, marks
@@ -192,7 +191,7 @@ class Trainer:
         return spent >= 1 or passed
 
     def _checkpoint_due(self, validated: bool) -> bool:
-        """With every validation and every minute, or every so many steps."""
+        """Whether a checkpoint is due: every n steps, or with every validation and every minute."""
         if self._settings.checkpoint_every:
             return self._progress.step % self._settings.checkpoint_every == 0
         return validated or self._progress.seconds - self._saved_at >= CHECKPOINT_EVERY
@@ -208,7 +207,7 @@ class Trainer:
         return trained_model(self._model, self._engine, step, figures)
 
     def _validate(self) -> None:
-        """Measures, saves models where that is due, and reports a sample; training's own state stays as it is."""
+        """Measures the loss, saves models that are due, and reports a sample. The state of training does not change."""
         progress = self._progress
         train_nats = progress.train_nats / progress.train_tokens if progress.train_tokens else None
         progress.train_nats, progress.train_tokens = 0.0, 0
@@ -241,7 +240,7 @@ class Trainer:
         return self._progress.epoch - (self._progress.index == 0)
 
     def _judge(self, nats: float | None) -> bool:
-        """Whether these weights are the best so far, which are then saved. Without a loss the newest are the best."""
+        """Whether these weights are the best so far; if so, saves them. Without a loss, the newest are the best."""
         progress = self._progress
         best = nats is None or progress.best_nats is None or nats < progress.best_nats
         progress.waited += 1
@@ -251,21 +250,21 @@ class Trainer:
         return best
 
     def _keep(self, best: bool, nats: float | None) -> str | None:
-        """Writes a model folder into `kept/`, where that is due; its name tells the epoch, the step and the loss."""
+        """Writes a model folder into `kept/` if one is due; its name has the epoch, the step and the loss."""
         every = self._settings.keep
         if not every or not (best if every == "best" else self._progress.validations % every == 0):
             return None
         figures = self._figures(nats)
-        place = f"epoch-{self._epoch + 1:04}-step-{self._progress.step:06}"  # several may be kept in one epoch
+        place = f"epoch-{self._epoch + 1:04}-step-{self._progress.step:06}"  # one epoch may have several
         name = "-".join([place, *(f"loss-{value:.4f}" for value in figures.values())])
         return str(self._run.save_kept(name, self._trained(self._progress.step, figures)))
 
     def _figures(self, nats: float | None) -> dict[str, float]:
-        """The loss that tells which model is the best, as a model's metadata holds it."""
+        """The loss that decides which model is the best, for the metadata of a model."""
         return {} if nats is None else {f"{self._settings.best_by}_nats": nats}
 
     def _sample(self) -> None:
-        """Generates text with the weights as they are; training's own random numbers stay as they are."""
+        """Generates text with the current weights; the random numbers of training do not change."""
         if self._settings.sample_length == 0:
             return
         model = dataclasses.replace(self._model, parameters=finite_parameters(self._engine))
@@ -301,6 +300,6 @@ class Trainer:
         )
 
     def _stop_measuring(self) -> None:
-        """Ctrl-C while a large split is measured: `last/` is written, and resuming measures again."""
+        """Handles Ctrl-C while a large split is measured: writes `last/`, so that resuming measures again."""
         if self._stop():
             self._interrupt()

@@ -21,15 +21,15 @@ LEARNT = 0.01
 """Nats per token. Below this loss, gaps and rises are too small to be compared."""
 
 MANY, FEW = 16.0, 1.0
-"""Tokens read for each parameter: four times the number that a plan needs, and a quarter of it. With more than MANY, a
-larger network would have learned more in the same time; with fewer than FEW, a smaller one.
+"""Tokens read for each parameter: four times what a plan needs, and a quarter of it. With more than MANY, a larger
+network would have learned more in the same time; with fewer than FEW, a smaller one.
 """
 
 WORSE_THAN_UNIFORM = 1.5
-"""A multiple of the loss of a uniform guess. Initial weights have about 1 times it; a learning rate of 30 gave 18."""
+"""A multiple of the loss of a uniform guess. Initial weights have about 1; a learning rate of 30 gave 18."""
 
 HARDLY = 0.95
-"""A part of the loss of a guess by frequency. Above it, the network learned little more than the frequencies. SGD with
+"""A part of the loss of a guess by frequency. Above it, the network learned little beyond the frequencies. SGD with
 a learning rate of 5 stalled at 0.965 on tiny-shakespeare; a network that learns is below 0.7 after a minute.
 """
 
@@ -74,7 +74,7 @@ def verdict(outcome: Outcome) -> str:
 
 
 def _of_training(outcome: Outcome, figures: str) -> str | None:
-    """The verdict by the training loss, if the network did not learn; else None."""
+    """The verdict by the training loss if the network did not learn, or None."""
     curve, unit = outcome.curve, outcome.unit
     if outcome.exploded:
         rose = f"training loss rose to {max(curve.training[1:]):.4g} nats/{unit}"

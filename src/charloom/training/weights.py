@@ -1,4 +1,4 @@
-"""What is made of the engine's weights while it trains: models to save, and samples of text."""
+"""Uses of the engine's weights during training: models to save, and samples of text."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class NotFinite(Exception):
 
 
 def finite_parameters(engine: Engine) -> dict[str, Any]:
-    """The engine's parameters, fit to be saved.
+    """The engine's parameters, all finite, for saving.
 
     Raises:
-        NotFinite: if they are not: a step may have spoilt them, and its own loss does not show it yet.
+        NotFinite: if a parameter is not finite. The last step may have caused this without a sign in its own loss.
     """
     parameters = engine.parameters()
     if not all(np.isfinite(value).all() for value in parameters.values()):
@@ -32,7 +32,7 @@ def finite_parameters(engine: Engine) -> dict[str, Any]:
 
 
 def trained_model(model: ModelFolder, engine: Engine, step: int, figures: dict[str, float]) -> ModelFolder:
-    """The model with the engine's parameters; its metadata gets the step and these figures.
+    """The model with the engine's parameters, and with the step and these figures in its metadata.
 
     Raises:
         NotFinite: if a parameter is not finite.
@@ -42,14 +42,14 @@ def trained_model(model: ModelFolder, engine: Engine, step: int, figures: dict[s
 
 
 def sample(model: ModelFolder, settings: TrainingSettings, step: int) -> str | None:
-    """Text that the model generates after `step` steps of training, as the settings of samples ask for.
+    """Text that the model generates after `step` steps of training, by the sample settings.
 
-    None where its state explodes, as that of a relu network may without a text to read: no reason to end a run.
+    None if the state overflows: a relu network may do so when it reads its own text. This does not end the run.
     """
     options: Options = {"seed": settings.seed, "records": 1 if model.vocabulary.separator else None}
     options |= {"threads": settings.threads}
     if settings.sample_temperature == 0:
-        options |= {"greedy": True, "index": step}  # another first character each time
+        options |= {"greedy": True, "index": step}  # the index changes the first character of each sample
     else:
         options |= {"temperature": settings.sample_temperature}
     try:
