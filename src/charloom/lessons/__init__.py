@@ -1,4 +1,4 @@
-"""The five classic programs as lessons: each trains by its preset, shows what it shows, and ends in a verdict."""
+"""The five classic programs as lessons. Each trains with its preset, shows its results, and ends with a verdict."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ TEXTS: dict[str, tuple[str, ...]] = {
     "numpy": ("anna-karenina",),
     "anna": ("anna-karenina",),
 }
-QUICK_TEXT = ("python-docs",)  # every Python carries it: a quick lesson downloads nothing
+QUICK_TEXT = ("python-docs",)  # part of every Python installation: a quick lesson downloads nothing
 
 
 def teach(lesson: Lesson) -> bool:
-    """Runs a lesson to its verdict; whether its proof held.
+    """Runs a lesson to its verdict. Returns whether the lesson proved its point.
 
     Raises:
         CharloomError: for every mistake that a person can make.
-        Interrupted: if asked to stop; the run that was under way is saved.
+        Interrupted: if `stop` returned true; the current run is saved.
     """
     proven: bool = importlib.import_module(f"charloom.lessons.{lesson.name}").teach(lesson)
     return proven

@@ -1,7 +1,7 @@
-"""Sequence to sequence on one small book: how over-fitting looks, and why greedy text that reads well proves nothing.
+"""Sequence to sequence on one small book: what over-fitting looks like, and why good greedy text proves nothing.
 
-Three layers of 700 units have eighty numbers for every character of the book. After a dozen epochs they know it by
-heart; the validation loss beside the training loss shows when learning ended and memorising began.
+Three layers of 700 units have eighty parameters for every character of the book. After a dozen epochs they memorise it.
+The training loss and the validation loss together show when learning ends and memorising begins.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from charloom.lessons.lesson import Lesson, LessonRun
 from charloom.lessons.measures import longest_copy
 from charloom.training.events import Validation
 
-EPOCHS = 20  # of the whole lesson: the memorising begins far earlier
+EPOCHS = 20  # epochs of the lesson; memorising begins far earlier
 QUICK: dict[str, Any] = {"layers": 1, "hidden": 256, "lr": 0.01, "epochs": 40}
 QUICK_LENGTH = 12_000  # characters of the text
 GENERATED = 1_000  # characters that are searched in the text
 
 
 def teach(lesson: Lesson) -> bool:
-    """Trains, prints the two curves with each epoch's greedy 20 characters, and searches for copies of the text."""
+    """Trains, prints both losses and 20 characters of greedy text for each epoch, and searches the text for copies."""
     lesson.check_validation()
     changes: dict[str, Any] = QUICK if lesson.quick else {"epochs": EPOCHS}
     lesson.say(
@@ -53,7 +53,7 @@ def _over_fitting(best: Validation, last: Validation) -> str:
 
 
 def _copied(run: LessonRun) -> str:
-    """The longest passage of the training text in what the last weights generate, greedily, after its beginning."""
+    """The longest passage of the training text in greedy text of the last weights, after the first 20 characters."""
     trained = run.dataset.vocabulary.decode(run.dataset.ids("train").view())
     last = charloom.load(Path(run.finished.run) / "last")
     return longest_copy(last.generate(trained[:20], GENERATED, greedy=True), trained)

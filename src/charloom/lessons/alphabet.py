@@ -1,7 +1,7 @@
-"""The alphabet, one letter at a time: what a carried state is, and what is lost without one.
+"""The alphabet, one letter at a time: what a carried state is, and what fails without one.
 
-The network sees one letter a step and no gradient reaches back over more than that step, so whatever it knows of the
-letters before lives in the state that is carried from step to step.
+The network reads one letter at each step, and gradients reach back over this step only. So it can know the earlier
+letters only from the state that is carried from step to step.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from charloom.errors import SettingsError
 from charloom.lessons.lesson import Lesson
 from charloom.model import Model
 
-WINDOW = 3  # letters, in the contrast without carried state
-COLD = "K"  # where the third proof starts
-STEPS = 5  # letters that it generates there
+WINDOW = 3  # letters in a window, for the comparison without carried state
+COLD = "K"  # first letter of the third proof
+STEPS = 5  # letters that the model generates after it
 
 
 def teach(lesson: Lesson) -> bool:
-    """Trains on the alphabet, then shows accuracy, the alphabet in one go, and what the state is good for."""
+    """Trains on the alphabet. Shows the accuracy, the generated alphabet, and the effect of the carried state."""
     if lesson.paths:
         raise SettingsError(f"`paths` must be left out, because this lesson has its own text; got {lesson.paths[0]}")
     lesson.say(f"The alphabet, one letter at a time: {lesson.described()}, carried state, batches of one letter.")
@@ -44,7 +44,7 @@ def teach(lesson: Lesson) -> bool:
 
 
 def _contrast(lesson: Lesson, text: str) -> None:
-    """The same network, trained where nothing is carried: each prediction starts from an empty state."""
+    """The same network, trained without carried state: each prediction starts from the zero state."""
     single = lesson.train("reset", [text], always={"state": "reset"}).model
     window = lesson.train("window", [text], always={"batches": "windows", "seq_length": WINDOW}).model
     lesson.say("\nThe same network without carried state:")
@@ -61,11 +61,11 @@ def _contrast_line(lesson: Lesson, name: str, model: Model, width: int) -> None:
 
 
 def _windows_right(predict: Callable[[str], str], width: int) -> tuple[int, int]:
-    """(how many windows there are, after how many of them the next letter is right)."""
+    """(number of windows, number of windows after which the next letter is right)."""
     starts = range(len(ALPHABET) - width)
     return len(starts), sum(predict(ALPHABET[n : n + width]) == ALPHABET[n + width] for n in starts)
 
 
 def _next(model: Model, seen: str, count: int) -> str:
-    """The most probable letters after these, read from the zero state."""
+    """The most probable letters after `seen`, which is read from the zero state."""
     return model.generate(seen, count, greedy=True)

@@ -1,4 +1,4 @@
-"""The PyTorch lesson on Anna Karenina, its published figure, and our own preset beside it."""
+"""The PyTorch lesson on Anna Karenina, with its published loss, compared with our own preset."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from charloom.lessons.lesson import Lesson, LessonRun
 
 PUBLISHED = 1.2917  # nats/char: the best validation loss in the lesson's saved output, 20 epochs
-QUARTER = 0.25  # of the time is what our own preset may take
-QUICK_STEPS = 300  # of both runs, so that the verdict is the same on every machine
+QUARTER = 0.25  # the largest part of the lesson's time that our own preset may take
+QUICK_STEPS = 300  # steps of both runs, so that the verdict is the same on every machine
 QUICK: dict[str, Any] = {"hidden": 128, "lr": 0.005, "batch_size": 16, "steps": QUICK_STEPS}
 QUICK_LENGTH = 250_000  # characters of the text
-LENGTH = 1_000  # characters that are generated, the lesson's
+LENGTH = 1_000  # characters to generate, as in the lesson
 PROMPT, QUICK_PROMPT = "Anna ", "The "
 
 
@@ -44,11 +44,11 @@ def teach(lesson: Lesson) -> bool:
 
 
 def _best(run: LessonRun) -> float:
-    """The best of the curve, nats/char."""
+    """The lowest validation loss of the run, nats/char."""
     return min(row.validation_nats for row in run.validations if row.validation_nats is not None)
 
 
 def _seconds_to(run: LessonRun, nats: float) -> float:
-    """When the curve first was as low as this; infinity for never."""
+    """Seconds until the validation loss first was as low as this; infinity if it never was."""
     times = (row.seconds for row in run.validations if (row.validation_nats or math.inf) <= nats)
     return next(times, math.inf)

@@ -1,4 +1,4 @@
-"""What every lesson works with: its text, its runs, and its voice."""
+"""What all lessons use: the text, the runs, and the output."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from charloom.training.start import Stop, start
 
 @dataclass(frozen=True)
 class LessonRun:
-    """A training that a lesson made: how it ended, and what it reported on the way."""
+    """A training run of a lesson: its end, and its events."""
 
     finished: Finished
     events: Sequence[Event] = field(repr=False)
@@ -32,21 +32,21 @@ class LessonRun:
 
     @property
     def dataset(self) -> Dataset:
-        """Its text as token ids."""
+        """The text of the run as token ids."""
         return open_dataset(Path(self.finished.run) / "data")
 
     @property
     def validations(self) -> list[Validation]:
-        """The curve; errors of `nats`."""
+        """All validations in order; errors as in `nats`."""
         self._check_validation()
         return [event for event in self.events if isinstance(event, Validation)]
 
     @property
     def nats(self) -> float:
-        """The best model's loss over the whole validation split.
+        """The loss of the best model over the whole validation split, nats/char.
 
         Raises:
-            TextError: if the text was too short to have one.
+            TextError: if the text was too short for a validation split.
         """
         return self._check_validation()
 
@@ -57,22 +57,22 @@ class LessonRun:
 
     @property
     def samples(self) -> dict[int, str]:
-        """Its samples, by step."""
+        """The samples of the run, by step."""
         return {event.step: event.text for event in self.events if isinstance(event, Sample)}
 
     @property
     def predictions_per_second(self) -> float:
-        """How many characters it learned to predict in a second, in the mean over the run."""
+        """Characters that the run learned to predict in one second, as a mean over the run."""
         return self.finished.predictions / self.finished.seconds
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """One lesson under way.
+    """One lesson that is running.
 
-    name: also its preset's; paths: the text; quick: a smaller text and network, the same mechanics; folder: where the
-    lesson's runs go; values: settings that a person gave, which win; say: takes a line of the lesson; report: takes
-    what happens in a run; stop: asked after each step.
+    name: of the lesson and of its preset; paths: the text; quick: train on less text, with a smaller network; folder:
+    for the runs of the lesson; values: settings of the user, which take precedence over those of the preset; say:
+    prints a line of the lesson; report: called with every event of a run; stop: called after each step.
     """
 
     name: str
@@ -92,14 +92,14 @@ class Lesson:
         always: Mapping[str, Any] | None = None,
         **changes: Any,
     ) -> LessonRun:
-        """A run in the lesson's folder: the preset's settings, changed; then a person's; then what is always so.
+        """A run in the lesson's folder. Its settings: the preset's, then `changes`, then the user's, then `always`.
 
         Args:
             name: of the run's folder.
-            paths: another text than the lesson's.
-            preset: another one than the lesson's.
-            always: settings that are the point of this run: no flag changes them.
-            changes: settings that differ from the preset's, unless a person gave them.
+            paths: the text; by default that of the lesson.
+            preset: the preset; by default that of the lesson.
+            always: settings that this run needs; no flag changes them.
+            changes: settings that differ from the preset's, unless the user set them.
         """
         events: list[Event] = []
 
@@ -117,10 +117,10 @@ class Lesson:
         return f"{model.cell.upper()}, {model.layers} x {model.hidden} units"
 
     def check_validation(self) -> None:
-        """For lessons that prove something on text that was never learnt.
+        """Checks that there is a validation split, for lessons that need one for their proof.
 
         Raises:
-            SettingsError: if there would be none.
+            SettingsError: if there is none.
         """
         settings = Settings.from_flat(self._settings(None, {}))
         if settings.text.fractions[1] == 0:
@@ -130,13 +130,13 @@ class Lesson:
         return over(with_preset(preset or self.name, changes), self.values)
 
     def write_text(self, text: str, name: str = "text.txt") -> str:
-        """Writes a text into the lesson's folder; its path."""
+        """Writes a text into the lesson's folder and returns its path."""
         path = self.folder / name
         replace_file(path, text.encode())
         return str(path)
 
     def shortened(self, most: int) -> Sequence[str]:
-        """The text's paths; in a quick lesson that of a file with its first so many characters."""
+        """The paths of the text; for a quick lesson the path of a file with its first `most` characters."""
         return [self.write_text(self.text()[:most])] if self.quick else self.paths
 
     def text(self) -> str:
@@ -144,6 +144,6 @@ class Lesson:
         return open_corpus(self.paths, TextSettings(), notice=lambda _: None).text()
 
     def verdict(self, proven: bool, found: str) -> bool:
-        """The last line; passes on whether the proof held."""
+        """Prints the verdict, the last line. Returns `proven`."""
         self.say(f"\nverdict: {'PASS' if proven else 'FAIL'} · {found}")
         return proven

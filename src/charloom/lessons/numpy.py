@@ -1,4 +1,4 @@
-"""The LSTM without a library: training by hand-made backpropagation, and "CARS" walked through every gate."""
+"""The LSTM without a library: backpropagation written by hand, and every gate for each letter of "CARS"."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from charloom.lessons.lesson import Lesson, LessonRun
 
 QUICK: dict[str, Any] = {"steps": 4_000}
 QUICK_LENGTH = 300_000  # characters of the text
-SHOWN = 5  # losses and samples
+SHOWN = 5  # losses and samples to show
 WORD = "CARS"
-# Four units can be printed, and are enough for four letters.
+# Four units are enough for four letters, and their values fit on a line.
 TINY: dict[str, Any] = {"cell": "lstm", "layers": 1, "hidden": 4, "input": "onehot", "dropout": 0.0, "split": "1/0"}
 TINY |= {"engine": "numpy", "batch_size": 1, "seq_length": 4, "steps": 400, "sample_length": 0}
 
@@ -28,7 +28,7 @@ SHOWN_ARRAYS = {
 
 
 def teach(lesson: Lesson) -> bool:
-    """Trains by hand-made backpropagation, prints losses and samples, then walks a word through a tiny LSTM."""
+    """Trains with backpropagation written by hand, prints losses and samples, then traces a word in a tiny LSTM."""
     lesson.check_validation()
     lesson.say(
         f"NumPy alone: {lesson.described()}, truncated backpropagation through 25 characters, Adagrad, one text."
@@ -46,13 +46,13 @@ def teach(lesson: Lesson) -> bool:
 
 
 def _pairs(run: LessonRun) -> float:
-    """What a table of pairs needs on the same validation split."""
+    """The loss of a table of character pairs on the same validation split."""
     dataset = run.dataset
     return pairs_nats(dataset.ids("train"), dataset.ids("validation"), dataset.vocabulary.size)
 
 
 def _walk(lesson: Lesson) -> None:
-    """Trains four units on the word, and prints every number that it makes of each letter."""
+    """Trains four units on the word, and prints every value of the trace for each letter."""
     model = lesson.train("cars", [lesson.write_text(WORD * 30, "cars.txt")], always=TINY).model
     units, characters = model.architecture.hidden, model.vocabulary.characters
     lesson.say(f"\n{WORD!r}, letter by letter, through an LSTM of {units} units that has learnt it:")

@@ -1,7 +1,7 @@
-"""Many to one over sliding windows, and why nobody should do this today.
+"""Many to one over sliding windows, and why this method is too slow today.
 
-Every character is read once for each window that it is in, and each window teaches one prediction: with windows of 100
-characters, a hundred times the work of parallel streams, which learn a prediction from every character they read.
+Each window gives one prediction, and every character is read once for each window that it is in. With windows of 100
+characters, this is a hundred times the work of parallel streams, which predict after every character.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import numpy as np
 from charloom.lessons.lesson import Lesson, LessonRun
 from charloom.lessons.measures import loop_at_end
 
-ENOUGH = 300  # seconds for the better ways, where the windows took hours
-WINDOW = 100  # characters of the text that are read before
-LENGTH = 400  # characters that are generated, the lesson's
+ENOUGH = 300  # seconds for the better methods; the windows took hours
+WINDOW = 100  # characters that are read before a prediction
+LENGTH = 400  # characters to generate, as in the lesson
 TEMPERATURE = 0.8
-STREAMS = 32  # side by side: 128 would leave a small book too few steps
+STREAMS = 32  # parallel streams: with 128, a small book would have too few steps
 QUICK: dict[str, Any] = {"hidden": 64, "seq_length": 40, "lr": 0.01, "epochs": 2}
 QUICK_LENGTH = 25_000  # characters of the text
 
 
 def teach(lesson: Lesson) -> bool:
-    """Trains on windows, generates from one of them, then gives the same seconds to streams and to sentences."""
+    """Trains on windows, generates from one window, then trains on streams and on sentences for the same time."""
     lesson.check_validation()
     changes = QUICK if lesson.quick else {}
     lesson.say(f"Sliding windows: {lesson.described(**changes)}; each window predicts the one character after it.")
@@ -48,7 +48,7 @@ def teach(lesson: Lesson) -> bool:
 
 
 def _for_seconds(lesson: Lesson, text: Sequence[str], seconds: float) -> tuple[LessonRun, LessonRun]:
-    """The same network for so long: on sentences, padded to the longest in the batch, and on streams."""
+    """Trains the same network for `seconds` on sentences, padded to the longest in the batch, and on streams."""
     changes = {name: value for name, value in QUICK.items() if name != "epochs"} if lesson.quick else {}
     always: dict[str, Any] = {"minutes": seconds / 60, "loss": "every", "best_by": "validation"}
     always |= {"keep": None, "validate_every": None}
@@ -61,7 +61,7 @@ def _for_seconds(lesson: Lesson, text: Sequence[str], seconds: float) -> tuple[L
 
 
 def _best_within(run: LessonRun, seconds: float) -> float:
-    """The lowest validation loss of the curve up to then, nats/char; infinity if there was none yet."""
+    """The lowest validation loss within the first `seconds`, nats/char; infinity if there was no validation yet."""
     rows = (row.validation_nats for row in run.validations if row.seconds <= seconds)
     return min((nats for nats in rows if nats is not None), default=math.inf)
 
@@ -76,7 +76,7 @@ def _looped(text: str) -> str:
 
 
 def _generate_from_a_window(lesson: Lesson, run: LessonRun, seed: int) -> tuple[str, str]:
-    """Prints a random window of the text and what follows it: the greedy text, and one that is sampled."""
+    """Prints a random window of the text; returns the greedy text and a sampled text that follow it."""
     model = run.model
     text = model.tokenizer.clean(lesson.text())
     width = min(WINDOW, len(text) // 2)
