@@ -17,7 +17,7 @@ from charloom.evaluation.text import bytes_of
 CORPUS = "python-docs"
 CLEANING = {"collapse_spaces": True}  # the reference is indented, and English is not
 BEGIN = "The "
-TEMPERATURE = 0.5  # a model of one minute spells well enough up to here
+TEMPERATURE = 0.5  # a model trained for one minute spells well up to this temperature
 LENGTH = 800  # characters: half a page
 MINUTES = range_of(TrainingSettings.model_fields["minutes"])
 

@@ -25,7 +25,7 @@ SEED_BITS = 32  # of a seed that is drawn: short enough to be typed again, and e
 TURN = 200  # characters of an answer with --interactive
 
 FIELDS = {name: field for name, field in GenerationOptions.model_fields.items() if name != "index"}
-FIELDS = dict(sorted(FIELDS.items(), key=lambda item: item[0] in Sampling.model_fields))  # what is common comes first
+FIELDS = dict(sorted(FIELDS.items(), key=lambda item: item[0] in Sampling.model_fields))  # common flags come first
 
 
 @click.command(
@@ -79,7 +79,7 @@ def command(
     """
     given = {name: value for name, value in options.items() if not (value is None or value is False or value == ())}
     given.setdefault("seed", secrets.randbits(SEED_BITS))
-    validated(GenerationOptions, given)  # before a text is learnt for it
+    validated(GenerationOptions, given)  # before the model learns from a text
     texts_each = validated(Count, {} if count is None else {"count": count}).count
     if [*prompt, *adapt].count("-") > 1:
         raise SettingsError("stdin can be read only once; give - to one --prompt or --adapt only")
@@ -100,7 +100,7 @@ def command(
 
 
 def _print_stream(model: Model, prompt: str, given: dict[str, Any], interactive: bool = False) -> list[str]:
-    """Prints the prompt and what follows it, as it is made; returns both. interactive: Ctrl-C ends only this text."""
+    """Prints the prompt and the generated text as it is made; returns both. interactive: Ctrl-C ends only this text."""
     stream, chunks, binary = model.stream(prompt, **given), [prompt], model.vocabulary.binary
     try:
         write(prompt, binary)
@@ -116,7 +116,7 @@ def _print_stream(model: Model, prompt: str, given: dict[str, Any], interactive:
 
 
 def _print_texts(model: Model, prompts: Sequence[str], count: int, given: dict[str, Any], as_json: bool) -> None:
-    """Prints so many texts after each prompt, one after the other."""
+    """Prints `count` texts after each prompt, one after the other."""
     for index, text in enumerate(model.generate_many(count, prompts, **given)):
         prompt = prompts[index // count]
         if as_json:
@@ -136,7 +136,7 @@ def _print_records(model: Model, prompts: Sequence[str], count: int, given: dict
     for index, output in model.run(apart, given.get("precision", "auto"), given.get("threads")):
         *records, begun[index] = (begun[index] + output.text).split(RECORD_SEPARATOR)
         if output.finish_reason == "records" or (output.finish_reason and begun[index]):
-            records.append(begun[index])  # where the length ends just behind a separator, no record is begun
+            records.append(begun[index])  # a length limit just after a separator begins no record
         for text in records:
             about = {"index": index, "record": ended[index], "seed": given["seed"], "prompt": prompts[index // count]}
             write(json.dumps(about | {"text": text}) + "\n")
@@ -144,7 +144,7 @@ def _print_records(model: Model, prompts: Sequence[str], count: int, given: dict
 
 
 def _interact(model: Model, given: dict[str, Any]) -> None:
-    """Continues line after line from stdin; a mistake in one, and Ctrl-C in an answer, only end that answer."""
+    """Continues each line of stdin. A mistake in a line, or Ctrl-C in an answer, ends only that answer."""
     if not given.keys() & {"length", "records"}:
         given |= {"records": 1} if model.vocabulary.separator else {"length": TURN}
     typing = sys.stdin.isatty() and sys.stdout.isatty()
@@ -164,7 +164,7 @@ def _interact(model: Model, given: dict[str, Any]) -> None:
 
 
 def _adapted(path: str, texts: tuple[str, ...], unknown: Any) -> Model:
-    """The model after it has learnt from these texts; what is on disk stays as it is."""
+    """The model after it has learned from these texts; the model folder does not change."""
     from charloom.evaluation.text import read
     from charloom.model import Model
 
@@ -173,9 +173,9 @@ def _adapted(path: str, texts: tuple[str, ...], unknown: Any) -> Model:
 
 
 def _prompt(prompt: str, binary: bool) -> str:
-    """The prompt itself, or what the file (@FILE) or stdin (-) that it names holds, less one last newline.
+    """The prompt, or the content of the file (@FILE) or stdin (-) that it names, without the last newline.
 
-    For a binary model nothing is left out, and bytes that are no UTF-8 come as surrogate escapes.
+    For a binary model nothing is removed, and bytes that are not UTF-8 become surrogate escapes.
     """
     if prompt != "-" and not prompt.startswith("@"):
         return prompt

@@ -1,7 +1,7 @@
 """`charloom eval --heat`: a text, coloured by the bits of each character, or with a digit below each.
 
-What is shown is made of cells. A cell is a character with the combining marks after it, and as wide as it is on a
-terminal. No character controls the terminal or the direction of writing.
+The output consists of cells. A cell is one character with the combining marks after it. It is as wide as the terminal
+shows it. No character controls the terminal or the direction of writing.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 TAB = 8  # columns between two tab stops
 NARROWEST = 20  # columns: a terminal may say that it has none
-FINE = ("256", "truecolor")  # colour systems that have the colours; 16 colours would not be in their order
-MOST_MARKS = 8  # combining marks that are shown on one character
+FINE = ("256", "truecolor")  # colour systems with 256 colours or more; with 16, the colours would not be in order
+MOST_MARKS = 8  # combining marks shown on one character, at most
 
 LINE_ENDS = {"\n": "↵", RECORD_SEPARATOR: "¶"}
 TAB_MARK, UNPRINTABLE, NO_BASE = "→", "·", "◌"
@@ -36,7 +36,7 @@ PLAIN_LEGEND = f"The digit below a character is its bits, rounded down: none is 
 
 @dataclass
 class Cell:
-    """text: what is shown; columns: its width; level: see `evaluation.heat`; ends: whether a line ends after it."""
+    """text: what is shown; columns: its width; level: see `evaluation.heat`; ends: whether the line ends after it."""
 
     text: str
     columns: int
@@ -51,7 +51,7 @@ class Cell:
 
 
 def show(chunks: Iterable[CharacterNats]) -> None:
-    """Prints the text of `per_character` below a legend: in colours where stdout is a terminal with 256 or more."""
+    """Prints a legend and the text of `per_character`; in colours if stdout is a terminal with 256 colours or more."""
     console = Console(highlight=False)
     coloured = console.color_system in FINE and not console.no_color
     _print(console, _coloured_legend() if coloured else Text(PLAIN_LEGEND))
@@ -61,7 +61,7 @@ def show(chunks: Iterable[CharacterNats]) -> None:
 
 
 def cells(chunks: Iterable[CharacterNats]) -> Iterator[Cell]:
-    """The cells of a text; a tab is one column, which `rows` widens."""
+    """The cells of a text. A tab is one column wide; `rows` widens it."""
     last: Cell | None = None
     for chunk in chunks:
         for character, bits in zip(chunk.text, chunk.bits_C.tolist(), strict=True):
@@ -85,7 +85,7 @@ def _cell(character: str, level: int | None) -> Cell:
 
 
 def rows(cells: Iterable[Cell], width: int) -> Iterator[list[Cell]]:
-    """The lines of the text, cut where the terminal ends."""
+    """The lines of the text, cut at the width of the terminal."""
     row, column = list[Cell](), 0
     for cell in cells:
         if cell.text.startswith("\t"):
@@ -129,7 +129,7 @@ def _style(level: int | None) -> Style:
 
 
 def _print(console: Console, text: Text) -> None:
-    """Prints a line through `write`, which knows what to do where stdout cannot be written."""
+    """Prints a line through `write`, which handles a stdout that cannot be written."""
     with console.capture() as captured:
         console.print(text, soft_wrap=True)
     write(captured.get(), styled=True)

@@ -40,7 +40,7 @@ def command(file: Path, out: Path | None, characters: Path | None) -> None:
     check_new_folder(folder)
     notices: list[str] = []
     model = import_model(file, characters, notices.append)
-    for line in notices:  # only now: for a refused file, the error is the only line
+    for line in notices:  # printed last: for a refused file, the error is the only line
         tell_line(line)
     save_new_model(folder, model)
     write(f"{folder}\n")

@@ -88,7 +88,7 @@ def _trains_with() -> str:
 
 
 def _kernels(details: bool) -> dict[str, Any]:
-    """The kernels in use, or none, the reason, and the other kernels that run on this machine."""
+    """The kernels in use (or none) with the reason, and the other kernels that run on this machine."""
     from charloom.kernels import VARIANTS, chosen, obstacle, runnable
 
     choice = chosen()

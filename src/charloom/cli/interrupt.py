@@ -1,7 +1,7 @@
-"""Ctrl-C that loses nothing: the first asks training to stop after its step, the second quits at once.
+"""Ctrl-C that loses nothing: the first stops training after its step, the second quits at once.
 
-Before training begins there is nothing to save, and the first quits at once too. SIGTERM, by which a machine shuts
-down, and SIGHUP, by which a terminal closes, do the same.
+Before training begins there is nothing to save, so the first one quits at once too. SIGTERM (the machine shuts down)
+and SIGHUP (the terminal closes) have the same effect.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Handler = Callable[[int, FrameType | None], Any]
 
 @contextmanager
 def graceful_interrupt(report: EventHandler) -> Iterator[tuple[EventHandler, Callable[[], bool]]]:
-    """Within it, SIGINT, SIGTERM and SIGHUP set a flag while a run trains; before and after it, KeyboardInterrupt.
+    """In this context, SIGINT, SIGTERM and SIGHUP set a flag while a run trains; before and after, KeyboardInterrupt.
 
-    Gives what a run needs: the report, which must see its events, and the function that tells whether the flag is set.
-    Signals reach the main thread alone, so elsewhere the flag is never set.
+    Yields what a run needs: the report, which must receive its events, and a function that returns the flag. Signals
+    reach only the main thread, so in another thread the flag is never set.
     """
     training, asked = threading.Event(), threading.Event()
 
@@ -46,7 +46,7 @@ def graceful_interrupt(report: EventHandler) -> Iterator[tuple[EventHandler, Cal
 
 @contextmanager
 def prompt_interrupt() -> Iterator[None]:
-    """Within it, those signals raise KeyboardInterrupt, as SIGINT in any program."""
+    """In this context, the same signals raise KeyboardInterrupt, as SIGINT does in any program."""
 
     def end(number: int, _: FrameType | None) -> None:
         signal.signal(number, _second()[number])
@@ -58,7 +58,7 @@ def prompt_interrupt() -> Iterator[None]:
 
 @contextmanager
 def _handled_by(handler: Handler) -> Iterator[None]:
-    """Within it, a handler for every signal that asks a program to end; in another thread than the main one, none."""
+    """In it, the handler receives the signals that ask a program to end; it has no effect outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -71,10 +71,10 @@ def _handled_by(handler: Handler) -> Iterator[None]:
 
 
 def _second() -> dict[int, Any]:
-    """The signals that ask a program to end, and what the second of each does.
+    """The signals that ask a program to end, and the effect of the second one of each.
 
-    Of SIGHUP a second one always follows at once, the shell's after the system's, so it does nothing. Under `nohup`
-    SIGHUP is ignored and stays so; Windows has none.
+    A second SIGHUP always follows at once, because the system and the shell both send one; so the second does nothing.
+    Under `nohup` SIGHUP is ignored, and stays ignored. Windows has no SIGHUP.
     """
     found: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     hangup = getattr(signal, "SIGHUP", None)

@@ -150,7 +150,7 @@ def _finish_stdout() -> None:
 
 
 def _first(error: BaseException) -> BaseException:
-    """The first error of a chain; packages wrap it in a page of advice."""
+    """The first error of a chain; some packages wrap it in a page of advice."""
     return _first(error.__cause__) if error.__cause__ else error
 
 

@@ -1,6 +1,6 @@
 """Flags made from fields of pydantic: the settings in `config.py`, the options in `inference/options.py`.
 
-A flag's value is handed on as typed (a switch as true): the field checks it, so there is one judge and one message.
+A flag's value is passed on as typed (a switch as true). Only the field checks it, so there is only one message.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def _section_of(name: str | None) -> str:
 
 
 def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives a command a flag for every setting; one that was not passed arrives as None.
+    """Gives a command a flag for every setting. A flag that was not given arrives as None.
 
-    A former name of a setting is a flag too, which the help does not show.
+    The former name of a setting is a flag too, without help.
     """
     fields = {name: field for section in SECTIONS.values() for name, field in section.model_fields.items()}
     for old, new in earlier.SETTINGS.items():
@@ -69,8 +69,8 @@ def field_options(fields: Mapping[str, FieldInfo], negatable: bool = False) -> D
     """A decorator that gives a command a flag for each of these fields.
 
     Args:
-        fields: by the names of Python.
-        negatable: whether a switch has a flag that turns it off too, because a preset may turn it on.
+        fields: by their Python names.
+        negatable: whether a switch also has a flag that turns it off, because a preset may turn it on.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,7 +87,7 @@ def _flag(name: str, field: FieldInfo, negatable: bool) -> str:
 
 
 def _shown(name: str, field: FieldInfo) -> dict[str, Any]:
-    """What the help says of a flag: `[range; default]` comes last, where the description may say a default in words."""
+    """The help of a flag. `[range; default]` comes last; without it, the description may contain a default in words."""
     if field.annotation is bool:
         return {"is_flag": True, "default": None, "help": field.description}
     described, _, in_words = str(field.description).partition("  [")
@@ -102,7 +102,7 @@ def _shown(name: str, field: FieldInfo) -> dict[str, Any]:
 
 
 def range_of(field: FieldInfo) -> str:
-    """The range of a number, in words, from the constraints of its field; empty for what is no number."""
+    """The range of a number in words, from the constraints of its field; empty if the field is not a number."""
     inner = [extra for part in get_args(field.annotation) for extra in getattr(part, "__metadata__", ())]
     constraints = [*field.metadata, *(each for extra in inner for each in extra.metadata)]
     bound = {
@@ -118,7 +118,7 @@ def range_of(field: FieldInfo) -> str:
 
 
 def _number(value: Any) -> str:
-    """A default or a bound: digits in groups, a large power of two as such, and what is no number as it is."""
+    """A default or a bound: digits in groups, a large power of two as a power, any other value unchanged."""
     if isinstance(value, int) and value > 2**32:
         return f"2^{value.bit_length() - 1}"
     return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
@@ -134,7 +134,7 @@ def _metavar(annotation: Any) -> str:
 
 
 def given_settings(values: dict[str, Any]) -> dict[str, Any]:
-    """The settings among a command's values that were passed; one under its former name gives a notice."""
+    """The settings among a command's values that were given. A former name gives a notice."""
     known = [*SETTING_NAMES, *earlier.SETTINGS]
     given = {name: values[name] for name in known if values.get(name) is not None}
     return with_current_names(given, lambda notice: tell_line(f"charloom: {notice}"))

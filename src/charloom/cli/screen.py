@@ -35,7 +35,7 @@ def shown(text: str) -> str:
 def one_line(text: str) -> str:
     """A message for a terminal, in one line, with its arguments as flags.
 
-    Of a message that is too long, it keeps the beginning, and the end, which has the advice.
+    A message that is too long keeps its beginning, and its end, which has the advice.
     """
     line = " ".join(shown(as_flags(text)).split())
     if len(line) <= LONGEST:
@@ -52,7 +52,7 @@ def tell(text: str) -> None:
 
 @contextmanager
 def stderr_may_fail() -> Iterator[None]:
-    """A context in which a closed stderr is no error: a run must not end when its terminal or log does."""
+    """A context in which a closed stderr is not an error: a run must continue when its terminal or log closes."""
     try:
         yield
     except OSError:
@@ -77,7 +77,7 @@ def write(text: str, binary: bool = False, styled: bool = False) -> None:
 
     Args:
         text: may hold surrogate escapes (PEP 383).
-        styled: the text has escape sequences of ours, and no other control characters.
+        styled: the text has our own escape sequences, and no other control characters.
         binary: if stdout is not a terminal, write UTF-8 and the escaped bytes, whatever its encoding and line ends are.
 
     Raises:

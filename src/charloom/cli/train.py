@@ -100,7 +100,7 @@ def _show_plan(paths: tuple[str, ...], given: dict[str, Any], base_model: str | 
 def _check_resume(
     paths: tuple[str, ...], out: Path | None, base_model: str | None, preset: str | None, given: dict[str, Any]
 ) -> None:
-    """A run goes on as it was; only its budget can be changed."""
+    """Refuses flags other than a budget: a resumed run keeps its other settings."""
     asked = {"a PATH": paths, "--out": out, "--from": base_model, "--preset": preset}
     others = [flag for flag, value in asked.items() if value]
     others += ["--" + name.replace("_", "-") for name in given if name not in BUDGETS]
