@@ -1,1 +1,1 @@
-"""Corpus → cleaned text → vocabulary → ids → batches. Imports no engine."""
+"""Corpus → cleaned text → vocabulary → token ids → batches. Imports no engine."""

@@ -5,7 +5,7 @@
 Shapes: B sequences in a batch, T tokens a step.
 inputs_BT: int64, ids; 0 for padding. targets_BT: int64, the id that follows each input, or NOTHING where there is no
 prediction (padding, or every step but the last). Positions with NOTHING do not count in the loss. Padding is always at
-the end of a row, and the state after that row is not used again; so the state needs no mask.
+the end of a row, and the state after that row is not used again, so the state needs no mask.
 
 With `wrap` the corpus is a ring: the target of its last token is its first token.
 """
@@ -24,7 +24,7 @@ from charloom.data.ids import Ids, separator_positions
 from charloom.data.shuffle import Array, shuffled
 from charloom.errors import TextError
 
-MEASURED_LENGTH = 256  # tokens a step in validation: so many that the cost of a call does not matter
+MEASURED_LENGTH = 256  # tokens a step in validation; with so many, the cost of a call does not matter
 MEASURED_ROWS = 64  # B of independent records in validation
 Batch = tuple[Array, Array]
 
@@ -33,7 +33,7 @@ class Batches(Protocol):
     """A layout, as the trainer uses it."""
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """The number of batches in an epoch."""
         ...
 
     def batch(self, epoch: int, index: int) -> Batch:
@@ -41,7 +41,7 @@ class Batches(Protocol):
         ...
 
     def carried(self, epoch: int, index: int) -> int:
-        """How many sequences of this batch go on from the state of the batch before; 0 if the state is zero."""
+        """The number of sequences that continue from the state of the last batch; 0 if it is the zero state."""
         ...
 
 
@@ -78,7 +78,7 @@ class StreamBatches:
         return _rows(self._ids, starts, np.minimum(self._starts[1:] - starts, width), width, self._last)
 
     def carried(self, epoch: int, index: int) -> int:
-        """All streams; none at the start of an epoch."""
+        """All streams; 0 at the start of an epoch."""
         return self.batch_size if index and self._carries_state else 0
 
 
@@ -106,7 +106,7 @@ class WindowBatches:
 
 
 class RecordBatches:
-    """One record a row, padded to the longest in the batch, in a new random order each epoch.
+    """One record in each batch row, padded to the longest in the batch, in a new random order each epoch.
 
     A record longer than T is cut into chunks of T; every chunk begins from the zero state. A corpus without records is
     cut into chunks of T. With records it begins and ends with a separator, so `wrap` changes nothing.
@@ -146,12 +146,12 @@ class RecordBatches:
 
 
 def count_targets(ids: Ids, wrap: bool) -> int:
-    """How many tokens have a token that follows."""
+    """The number of tokens that have a next token."""
     return len(ids) if wrap else len(ids) - 1
 
 
 def _rows(ids: Ids, starts: Array, widths: Array, width: int, last: bool) -> Batch:
-    """One row of `widths[b]` inputs from each start; the targets are the ids one position later."""
+    """One batch row from each start, with `widths[b]` inputs. The targets are the ids one position later."""
     view = ids.view()
     places = starts[:, None] + np.arange(width + 1)
     block = view[places % len(view)].astype(np.int64)
@@ -166,7 +166,7 @@ def _rows(ids: Ids, starts: Array, widths: Array, width: int, last: bool) -> Bat
 def training_batches(
     ids: Ids, separator_id: int | None, settings: TrainingSettings, independent: bool, notice: Callable[[str], None]
 ) -> Batches:
-    """The layout that the settings ask for; a smaller one, with a notice, for a split that is too short.
+    """The layout that the settings name; if the split is too short for it, a smaller one, with a notice.
 
     independent: whether each record is read from the zero state.
 
@@ -200,9 +200,9 @@ def training_batches(
 def validation_batches(
     ids: Ids, separator_id: int | None, settings: TrainingSettings, independent: bool, streams: int
 ) -> Batches | None:
-    """The same layout for validation, with long steps where the state is carried; None for an empty split.
+    """The same layout for validation, with long steps if the state is carried; None for an empty split.
 
-    Epoch 0 holds every target once. Where the order is random, the first batches are a fair sample.
+    Epoch 0 contains every target once. If the order is random, the first batches are a random sample of the split.
     """
     if len(ids) < 2:
         return None

@@ -30,7 +30,7 @@ def clean(text: str, cleaning: Cleaning, newlines: Literal["keep", "lf"] = "keep
 
     Args:
         text: may hold `RECORD_SEPARATOR` and surrogate escapes.
-        cleaning: the steps; `collapse_spaces` is about U+0020, `newlines_to_spaces` about LF, CRLF and CR.
+        cleaning: the steps. `collapse_spaces` changes only U+0020; `newlines_to_spaces` changes LF, CRLF and CR.
         newlines: `lf` first turns CRLF and CR into LF, as reading a file does. Prompts for a model of characters
             need it; a model of bytes keeps line ends as they are.
     """
@@ -50,14 +50,14 @@ def clean(text: str, cleaning: Cleaning, newlines: Literal["keep", "lf"] = "keep
 
 @dataclass
 class RemovalCount:
-    """How many characters `allow` removed so far, and out of how many."""
+    """The number of characters that `allow` removed so far, and the number of all characters so far."""
 
     characters: int = 0
     of: int = 0
 
 
 def cleaned(chunks: Iterable[str], cleaning: Cleaning, removed: RemovalCount | None = None) -> Iterator[str]:
-    """The chunks of one text, cleaned: joined, the same as `clean` of the whole text. No chunk is empty.
+    """The chunks of one text, cleaned. Joined, they equal `clean` of the whole text. No chunk is empty.
 
     `removed` counts while chunks are read.
     """
@@ -89,7 +89,7 @@ def _allowed(allow: str, form: Form | None) -> str:
 
 
 def _filtered(text: str, allowed: str) -> str:
-    """The allowed characters of a text. ASCII is filtered as bytes, which is 20 times as fast."""
+    """The allowed characters of a text. ASCII text is filtered as bytes, which is 20 times as fast."""
     if text.isascii():
         unwanted = bytes(code for code in range(128) if chr(code) not in allowed)
         return text.encode("ascii").translate(None, unwanted).decode("ascii")
@@ -139,7 +139,7 @@ def _starts_anew(character: str) -> bool:
     """Whether normalization may begin at this character: true for ASCII, capitals, punctuation, ideographs and more.
 
     False for characters that may combine with the one before: marks, and the letter classes with the second parts of
-    Hangul and Indic letters. False for too many is safe: then more text is held back.
+    Hangul and Indic letters. A wrong False is safe: then only more text is held back.
     """
     if character.isascii():
         return True
@@ -172,7 +172,7 @@ def _lowered(chunks: Iterable[str]) -> Iterator[str]:
 
 
 def _settled(text: str) -> int:
-    """How much of the text has a certain lower case: all, or all before a Σ that only ignorable characters follow."""
+    """The length of the text with a certain lower case: all, unless it ends with Σ and ignorable characters."""
     end = len(text)
     while end and _case_ignorable(text[end - 1]):
         end -= 1

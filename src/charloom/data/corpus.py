@@ -1,4 +1,4 @@
-"""Files, folders, globs, URLs, named corpora and texts in memory → one clean text that can be read again and again.
+"""Files, folders, globs, URLs, named corpora and texts in memory → one clean text that can be read many times.
 
 Documents (one for each file or value) → text or records (`records.py`) → cleaning. Records are split first, so that
 `newlines_to_spaces` changes newlines inside a paragraph and not between two.
@@ -34,10 +34,10 @@ SHOWN_NOTICES = 3  # lines about single files of a folder
 
 @dataclass(frozen=True)
 class Corpus:
-    """The text to train on or to score, which can be read again and again.
+    """The text to train on or to score. It can be read many times.
 
-    name: short, and valid as a folder's name; documents: where the text comes from; settings: field, records and
-    cleaning; size: characters in a chunk, about; notice: called, after the first whole reading, with what was left out.
+    name: short, and valid as a folder's name; documents: the sources of the text; settings: field, records and
+    cleaning; size: characters in a chunk, about; notice: called after the first whole reading, with what was left out.
     """
 
     name: str
@@ -50,8 +50,8 @@ class Corpus:
     def chunks(self) -> Iterator[str]:
         """The clean text from its start, in chunks that are cut anywhere.
 
-        Without records, a newline stands between two documents. With records, `RECORD_SEPARATOR` stands before the
-        first, between any two, and after the last; no record is empty or has newlines at its ends.
+        Without records, a newline separates two documents. With records, `RECORD_SEPARATOR` is before the first record,
+        between any two, and after the last. No record is empty or has newlines at its ends.
 
         Raises:
             TextError: a file changed since it was opened, a row of a file with fields is invalid, or no row has the
@@ -115,13 +115,13 @@ def open_corpus(
     if a path names it. In a folder or a glob it is skipped, with one notice.
 
     Args:
-        source: a path, many, or texts.
+        source: a path, several paths, or texts.
         settings: encoding, vocabulary, binary (see `open_document`), field, records and cleaning.
         notice: called with one line for each fact that the user should know: guessed encodings, skipped files.
         size: bytes a chunk.
 
     Raises:
-        SettingsError: no path, an unknown encoding, a field of a file that has none, or a setting that does not go
+        SettingsError: no path, an unknown encoding, a field of a file that has none, or a setting that does not apply
             with texts.
         TextError: a path is missing, unreadable or undecodable, or has no text.
     """
@@ -218,7 +218,7 @@ class _Opener:
         return document
 
     def _many(self, where: str, found: FoundFiles, kind: str) -> list[Document]:
-        """The documents among many files; notices tell what was skipped."""
+        """The documents in many files; notices report skipped files."""
         self._tell_ours(where, found, kind)
         documents, notices, unfit = [], [*found.notices], len(found.files)
         for path in self._fitting(found.files):
@@ -265,7 +265,7 @@ class _Opener:
 
 
 def _hint(document: FileDocument, notice: Notify) -> None:
-    """Gives a notice about fields where none was chosen; a `.json` file without rows has no fields."""
+    """Gives a notice about fields if none was chosen; a `.json` file without rows has no fields."""
     if names := FieldDocument(document, "").names():
         shown_names = ", ".join(map(repr, names[:SHOWN_FIELDS]))
         notice(f"{document.name} is read as plain text; `field` reads one field only; the fields are {shown_names}")

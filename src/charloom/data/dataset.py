@@ -90,7 +90,7 @@ def open_dataset(folder: Path) -> Dataset:
     """The dataset that `prepare` wrote.
 
     Raises:
-        ModelError: if it is not there or its parts do not match.
+        ModelError: if it does not exist, or its parts do not match.
     """
     try:
         with opened(folder / "ids.bin") as ids:
@@ -171,7 +171,7 @@ def prepare(
 
 
 def _explain_bytes(settings: TextSettings, notice: Notify) -> None:
-    """Notices about a byte-level vocabulary where the settings asked for something else."""
+    """Gives a notice about a byte-level vocabulary if the settings name another kind."""
     if settings.vocabulary == "auto":
         notice(
             f"more than {AUTO_BYTES_ABOVE:,} distinct characters: the model is trained on bytes; "

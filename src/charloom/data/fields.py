@@ -23,7 +23,7 @@ TABLES = {".csv": ",", ".tsv": "\t"}
 FIELD_ENDINGS = (".jsonl", ".ndjson", ".json", *TABLES)
 FIELD_FILES = ".jsonl, .json, .csv and .tsv files"
 DELIMITERS = (",", ";", "\t")
-# "\ud800" is legal JSON and no character; in binary text, U+DC80 to U+DCFF stand for bytes and stay.
+# "\ud800" is legal in JSON but is not a character. In binary text, U+DC80 to U+DCFF are bytes and stay.
 LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 LONE_BUT_BYTES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 SHOWN_FIELDS = 20  # in an error; a table may have thousands of columns
@@ -34,7 +34,7 @@ MISSING = object()
 
 @dataclass
 class MissingField:
-    """Rows without the field so far. rows: how many; first: about the first; found: whether any row has the field."""
+    """Rows without the field so far. rows: their number; first: the first of them; found: whether any row has it."""
 
     rows: int = 0
     first: str = ""
@@ -154,7 +154,7 @@ class FieldDocument:
             raise self._error(f"line {rows.line_num:,}", f"is not CSV: {error}") from None
 
     def _cut_rows(self, rows: Iterator[str]) -> CsvReader:
-        """The rows, with the delimiter that makes the field a column; else with the commonest one of the first line."""
+        """The rows, with the delimiter that makes the field a column, or the most frequent one of the first line."""
         csv.field_size_limit(2**31 - 1)  # the default of 128 KiB is shorter than a chapter; 2³¹ - 1 fits any C long
         first = next(rows, "")
         return csv.reader(chain([first] * bool(first), rows), strict=True, delimiter=self._delimiter(first))
@@ -180,7 +180,7 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 
 def _nested(row: Any, field: str) -> Any:
-    """The value of a key. If the key is missing and has a dot, the value inside the object named before the dot."""
+    """The value of a key. If the key is missing and has a dot, the value in the object named before the dot."""
     if not isinstance(row, dict):
         return MISSING
     if field in row:

@@ -1,4 +1,4 @@
-"""The files that a folder or a glob stands for, in order.
+"""The files that a folder or a glob names, in order.
 
 Hidden files are left out, and so are folders with a run or a model of charloom. Otherwise a model trained on a folder
 of texts and runs would learn logs and samples.
@@ -34,7 +34,7 @@ def in_folder(folder: str) -> FoundFiles:
     """Every file below a folder; no hidden files, no pipes, no devices.
 
     Raises:
-        TextError: the folder itself cannot be read. (For a folder inside it, there is a notice.)
+        TextError: the folder itself cannot be read. For a folder inside it, there is a notice instead.
     """
     found = FoundFiles()
 
@@ -86,7 +86,7 @@ def _is_ours(names: Set[str]) -> bool:
 def _order(path: str) -> tuple[tuple[str, str], ...]:
     """The sort key of a path: files of a folder together, numbers by value, the same on any system and in any locale.
 
-    The count of its digits stands before each number, because a number with more digits is larger.
+    The number of digits comes before each number, because a number with more digits is larger.
     """
     return tuple(
         (DIGITS.sub(lambda number: f"{len(number[1]):03}{number[1]}", part), part) for part in Path(path).parts

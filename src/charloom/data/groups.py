@@ -1,10 +1,10 @@
 """Independent records → batches: whole records side by side, each from the zero state.
 
-A group holds one record a row. Short records take one step. Longer records take several steps, and the state is carried
-between them: gradients reach back one step, the state to the beginning of the record. The records of a group have
-widths of one class; their order is random and new in each epoch. A class has as many widths as padding allows. If all
-records of a step had the same width, the model would learn that all records end there (LOG.md, "how alike the widths of
-records in a batch are").
+A group has one record in each batch row. Short records take one step. Longer records take several steps, with the state
+carried between them: gradients reach back one step, the state to the beginning of the record. The records of a group
+have widths of one class; their order is random and new in each epoch. A class has as many widths as padding allows. If
+all records of a step had the same width, the model would learn that all records end there (LOG.md, "how alike the
+widths of records in a batch are").
 
 The index holds the position of every record, class after class. A small index is in memory. A large one is in a
 temporary file that is mapped for a moment, as the ids are: 30 million records take 240 MB.
@@ -29,9 +29,9 @@ from charloom.data.shuffle import Array, shuffled
 
 NOTHING = -1
 LONGEST = 16
-"""Steps that a record may take; a longer record is cut into chunks of so many steps. Without the limit, a few long
-records (the chapters of a book) give batches with few rows. A chunk begins from the zero state: of 16 x 64 characters,
-the first dozens are predicted worse for that.
+"""Steps that a record may take; a longer record is cut into chunks of this many steps. Without the limit, a few long
+records (the chapters of a book) give batches with few rows. A chunk begins from the zero state. So
+in a chunk of 16 x 64 characters, the model predicts the first dozens worse.
 """
 
 RATIO = 1.25
@@ -45,7 +45,7 @@ FILLED = 1 / 3
 class WidthClass:
     """Records of similar widths, which stand together in the index.
 
-    first, count: where they are in the index; widest: the largest width; rows: of a group, at most. Every group has a
+    first, count: their range in the index; widest: the largest width; rows: of a group, at most. Every group has a
     record that takes as many steps as the widest.
     """
 
@@ -65,8 +65,8 @@ class GroupBatches:
 
     Args:
         ids: a split, with a separator before the first record and after the last.
-        separator_id: of the separator.
-        batch_size, seq_length: B and T. A group has B rows of T tokens a step. Where its records are shorter than T, it
+        separator_id: the id of the separator.
+        batch_size, seq_length: B and T. A group has B rows of T tokens a step. If its records are shorter than T, it
             has more rows, for B x T tokens.
         seed: of the random orders.
         carries_state: whether the state is carried through a record longer than T. If not, each T tokens of it begin
@@ -89,7 +89,7 @@ class GroupBatches:
         """Tokens after which a record is cut."""
         bins, self._starts = _index(ids, separator_id, seq_length, self.longest)
         self.records = count_separators(ids, separator_id) - 1
-        """How many records there are."""
+        """The number of records."""
         self.cut = len(self._starts) - self.records
         """The number of chunks minus the number of records."""
         self._classes = _classes(bins, batch_size, seq_length)
@@ -102,12 +102,12 @@ class GroupBatches:
         return int(self._groups @ self._steps)
 
     def carried(self, epoch: int, index: int) -> int:
-        """The rows of the group, but for its first step."""
+        """The rows of the group; 0 in its first step."""
         group, step = self._place(epoch, index)
         return len(self._rows(epoch, group)[0]) if step else 0
 
     def batch(self, epoch: int, index: int) -> tuple[Array, Array]:
-        """(inputs_RT, targets_RT) of one step of a group; padded where a record ends before the widest."""
+        """(inputs_RT, targets_RT) of one step of a group; a record that is shorter than the widest is padded."""
         group, step = self._place(epoch, index)
         part = slice(step * self._seq_length, (step + 1) * self._seq_length)
         inputs, targets = (array[:, part] for array in self._rows(epoch, group))
@@ -158,7 +158,7 @@ def _only_last(targets: Array) -> Array:
 
 
 class WidthBin(NamedTuple):
-    """Records of nearly the same width. records: how many; widest: the largest width; targets: the sum of widths."""
+    """Records of nearly the same width. records: their number; widest: the largest width; targets: sum of widths."""
 
     records: int
     widest: int
@@ -166,7 +166,7 @@ class WidthBin(NamedTuple):
 
 
 def _classes(bins: Sequence[WidthBin], batch_size: int, seq_length: int) -> list[WidthClass]:
-    """Classes made of bins; both are in order of width, narrowest first.
+    """Joins bins to classes; both are in order of width, narrowest first.
 
     Bins are joined while they take the same number of steps and padding stays small. A class with too few records for
     one group also takes narrower records.
@@ -222,7 +222,7 @@ def _index(ids: Ids, separator_id: int, seq_length: int, longest: int) -> tuple[
 
 
 def _bounds(seq_length: int, longest: int) -> NDArray[np.int64]:
-    """The largest width of each bin: one more, then a quarter more each time, and every multiple of `seq_length`."""
+    """The largest width of each bin. Each is a quarter larger, at least by 1; multiples of `seq_length` are added."""
     bounds, width = {1, *range(seq_length, longest + 1, seq_length)}, 1
     while width < longest:
         width = min(longest, max(width + 1, int(width * RATIO)))
@@ -248,7 +248,7 @@ def chunks(starts: Array, lengths: Array, most: int) -> tuple[Array, Array]:
 
 
 class _PositionStore:
-    """`count` positions, set in any order: in memory, or in a temporary file without a name."""
+    """`count` positions, written in any order, in memory or in a temporary file without a name."""
 
     def __init__(self, count: int, folder: Path | None) -> None:
         self._count = count
@@ -258,7 +258,7 @@ class _PositionStore:
             weakref.finalize(self, self._file.close)
 
     def write(self, place: int, positions: Array) -> None:
-        """Sets positions from `place` on.
+        """Writes positions from `place` on.
 
         Raises:
             OSError: if the disk is full. (On a full disk, assigning to a map ends the process.)
@@ -274,5 +274,5 @@ class _PositionStore:
         return np.memmap(self._file, np.int64, "r", shape=(self._count,)) if self._array is None else self._array
 
     def ids(self) -> Ids:
-        """All positions, to be read."""
+        """All positions, for reading."""
         return Ids(self._count, self._view)

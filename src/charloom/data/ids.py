@@ -1,4 +1,4 @@
-"""Token ids in memory or in a file, their check, and the positions of the record separators among them."""
+"""Token ids in memory or in a file, their check, and the positions of the record separators."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from charloom.data.vocabulary import Vocabulary
 from charloom.errors import ModelError
 
-MAPPED_ABOVE = 64 << 20  # bytes; a smaller part is copied to memory, which is as fast
-BLOCK = 1 << 22  # ids handled at once
+MAPPED_ABOVE = 64 << 20  # bytes; a smaller range is copied to memory, which is as fast
+BLOCK = 1 << 22  # ids processed in one block
 
 
 class Ids:
@@ -26,16 +26,16 @@ class Ids:
     def __init__(self, length: int, view: Callable[[], NDArray[Any]], folder: Path | None = None) -> None:
         self._length, self.folder = length, folder
         self.view = view
-        """The ids as a read-only array; drop it after one batch."""
+        """The ids as a read-only array; the caller must not keep it after one batch."""
 
     @classmethod
     def of(cls, array: NDArray[Any]) -> Ids:
-        """Ids that are in memory."""
+        """Ids in memory."""
         return cls(len(array), lambda: array)
 
     @classmethod
     def in_file(cls, path: Path, dtype: np.dtype[Any], start: int = 0, stop: int | None = None) -> Ids:
-        """Ids start … stop-1 of a file; a small part is read into memory."""
+        """Ids start … stop-1 of a file; a small range is read into memory."""
         length = (path.stat().st_size // dtype.itemsize if stop is None else stop) - start
         if length * dtype.itemsize <= MAPPED_ABOVE:
             return cls.of(np.fromfile(path, dtype, length, offset=start * dtype.itemsize))
@@ -66,7 +66,7 @@ def count_separators(ids: Ids, separator_id: int) -> int:
 
 
 def separators_at(ids: Ids, separator_id: int, numbers: list[int]) -> dict[int, int]:
-    """The positions of the separators with these numbers, which count from 0."""
+    """The positions of the separators with these numbers, counted from 0."""
     found, before = dict[int, int](), 0
     for marks in separator_blocks(ids, separator_id):
         found |= {n: int(marks[n - before]) for n in numbers if before <= n < before + len(marks)}

@@ -1,4 +1,4 @@
-"""Named corpora: two that are part of every Python installation, and others, in three scripts, that are downloaded."""
+"""Named corpora: two are part of every Python installation; the others, in three scripts, are downloaded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from charloom.data.sources import CHUNK, BinaryFile, Source, find_source, reason
 from charloom.errors import TextError
 
 RAW_GITHUB = "https://raw.githubusercontent.com"
-TIMEOUT = 30  # seconds without a byte
+TIMEOUT = 30  # seconds without data
 LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
 UNDERLINES = re.compile(r"^([*=\-~^\"])\1{2,}\n", re.MULTILINE)
 TABLE_ROWS = re.compile(r"^ *[|+].*[|+]\n", re.MULTILINE)
@@ -30,7 +30,7 @@ RELATED = re.compile(r"\n*^Related help topics:.*\n*\Z", re.MULTILINE)
 
 @dataclass(frozen=True)
 class RemoteCorpus:
-    """A corpus in a public GitHub repository. path: after `RAW_GITHUB`; sha256, size: what the file must have."""
+    """A corpus in a public GitHub repository. path: after `RAW_GITHUB`; sha256, size: expected values of the file."""
 
     name: str
     path: str
@@ -51,7 +51,7 @@ class CorpusEntry:
 
 @dataclass(frozen=True)
 class TextDocument:
-    """A document that is in memory."""
+    """A document in memory."""
 
     name: str
     text: str

@@ -28,7 +28,7 @@ class PackedText(BinaryFile):
 
 
 def refuse_packed(source: Source) -> None:
-    """Checks that a file is none of the `PACKED_FORMATS`, by its content and its ending.
+    """Checks by content and ending that a file is in none of the `PACKED_FORMATS`.
 
     Raises:
         PackedText: if it is one.
@@ -45,7 +45,7 @@ def refuse_packed(source: Source) -> None:
 
 
 def _by_contents(source: Source) -> str | None:
-    """The ending that belongs to the content; None for a file that is none of the `PACKED_FORMATS`."""
+    """The ending that belongs to the content; None if it is in none of the `PACKED_FORMATS`."""
     head = source.bytes_at(0, 5)
     if head.startswith(ZIP_START):
         return _of_zip(source)

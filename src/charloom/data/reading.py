@@ -1,7 +1,7 @@
 """Bytes → text: the encoding of a file, and its characters a chunk at a time.
 
-A byte-order mark decides the encoding. Without one it is UTF-8, if all bytes are valid. Else it is charset-normalizer's
-guess, with a notice. A file of any size is read in chunks of a few MiB.
+A byte-order mark decides the encoding. Without a mark, the encoding is UTF-8 if all bytes are valid. If not, it is the
+guess of charset-normalizer, with a notice. A file of any size is read in chunks of a few MiB.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from charloom.errors import SettingsError, TextError
 
 Notify = Callable[[str], None]
 
-MARK = "\ufeff"  # decoded; inside a text it comes from joined files, and is invisible
+MARK = "\ufeff"  # decoded; inside a text it comes from joined files and is invisible
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
 MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -39,11 +39,11 @@ CANDIDATES = [
     *("koi8_r", "koi8_u", "mac_roman", "mac_cyrillic", "gb18030", "big5", "big5hkscs", "euc_jp", "shift_jis"),
 ]
 SAMPLE = 256 << 10  # bytes around the first one that is not UTF-8, for the guess
-LEAD = 64 << 10  # how many of them lie before it
-CONTEXT = 64  # how many of those the detector reads
+LEAD = 64 << 10  # bytes of the sample before that one
+CONTEXT = 64  # bytes of those that the detector reads
 WORDS = re.compile(r"\b\w*[^\W\x00-\x7f]\w*")  # with a letter that is not ASCII
 SHOWN_WORDS, SHOWN_LETTERS = 3, 20
-# This error handler replaces each invalid byte sequence by a character that no decoded text can hold, to count them.
+# This error handler replaces each invalid byte sequence by a character that decoded text cannot have, to count them.
 FAULT = "\udfff"
 COUNTED = "charloom.counted"
 codecs.register_error(COUNTED, lambda error: (FAULT, error.end) if isinstance(error, UnicodeDecodeError) else ("", 0))
@@ -55,7 +55,7 @@ def ignore(_line: str) -> None:
 
 @dataclass(frozen=True)
 class TextEncoding:
-    """How bytes become characters. name: Python's codec; errors: its error handler; skip: bytes of the mark."""
+    """How bytes become characters. name: Python's codec; errors: its error handler; skip: bytes of the mark to skip."""
 
     name: str = "utf-8"
     errors: str = "strict"
@@ -217,7 +217,7 @@ def _chosen(encoding: str, head: bytes) -> TextEncoding:
 
 
 class _Decoding:
-    """One pass over a source. After it, `fault` is where decoding stopped, if it did; `marks` counts U+FEFF."""
+    """One pass over a source. Afterwards `fault` is the first invalid byte, if any; `marks` counts U+FEFF."""
 
     def __init__(self, source: Source, codec: TextEncoding, size: int) -> None:
         self.source, self.codec, self.size = source, codec, size
@@ -310,13 +310,13 @@ def _damaged(sample: bytes) -> bool:
 def _word_before(sample: bytes, at: int) -> int:
     """The start of a word shortly before `at`. The detector samples only a few positions, so ASCII before it is short.
 
-    It is the start of a word because a space or newline is not a part of a multi-byte character.
+    It is the start of a word: a space or newline is never a part of a multi-byte character.
     """
     return max(sample.rfind(space, 0, max(0, at - CONTEXT)) for space in (b" ", b"\n")) + 1
 
 
 def _detected(sample: bytes) -> str | None:
-    """charset-normalizer's guess. If cp1252 is about as likely as its best guess, cp1252, which is far more common.
+    """charset-normalizer's guess; but cp1252, which is far more common, if it is about as likely as the best guess.
 
     None for data that is not text: control characters and noise fit no encoding.
     """

@@ -20,11 +20,11 @@ from charloom.data.shuffle import shuffled
 from charloom.data.vocabulary import Vocabulary
 
 BUCKET, MOST_BUCKETS = 1 << 25, 128  # ids in a bucket, as a mean; each bucket keeps three files open
-SPLITTING = 2**62  # stands in place of an epoch's number: records are shuffled before the split
+SPLITTING = 2**62  # in place of an epoch: records are shuffled before the split
 
 
 def shuffle_records(path: Path, vocabulary: Vocabulary, seed: int) -> None:
-    """Puts the records of a file of ids into a random order; some buckets of them are in memory at once."""
+    """Puts the records of a file of ids into a random order. Only some buckets are in memory at the same time."""
     ids, separator_id = Ids.in_file(path, vocabulary.dtype), vocabulary.separator_id
     assert separator_id is not None
     records = count_separators(ids, separator_id) - 1
@@ -43,10 +43,10 @@ def shuffle_records(path: Path, vocabulary: Vocabulary, seed: int) -> None:
 
 def _distribute(ids: Ids, separator_id: int, records: int, seed: int, buckets: Sequence[_Bucket]) -> None:
     """Adds each record to the bucket of its new position; a record that spans two blocks is added in two parts."""
-    number = -1  # of the last record that has begun
+    number = -1  # number of the last record that has begun
     for _, block in ids.blocks():
         marks = np.flatnonzero(block == separator_id)
-        starts = marks if len(marks) and marks[0] == 0 else np.concatenate([[0], marks])  # a record goes on, or begins
+        starts = marks if len(marks) and marks[0] == 0 else np.concatenate([[0], marks])  # 0: a record continues
         numbers = number + np.arange(len(starts)) + (len(starts) == len(marks))
         number += len(marks)
         widths = np.diff(starts, append=len(block))
@@ -59,7 +59,7 @@ def _distribute(ids: Ids, separator_id: int, records: int, seed: int, buckets: S
 
 
 class _Bucket:
-    """Records with neighbouring new positions, in temporary files: all ids, and for each record position and width."""
+    """Records with neighbouring new positions, in temporary files: all ids, and position and width of each record."""
 
     def __init__(self, dtype: np.dtype[Any], folder: Path, files: ExitStack) -> None:
         self._dtype = dtype
@@ -71,7 +71,7 @@ class _Bucket:
             file.write(array.tobytes())
 
     def sorted(self) -> Iterator[NDArray[Any]]:
-        """All ids, in the order of the records' positions, some blocks at a time."""
+        """All ids, in the order of the positions of their records, in blocks."""
         ids, positions, widths = (
             _mapped(file, dtype)
             for file, dtype in ((self._ids, self._dtype), (self._positions, np.int64), (self._widths, np.int64))

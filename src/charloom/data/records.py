@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from charloom.data.vocabulary import RECORD_SEPARATOR
 
 BLANK_LINES = re.compile(r"\n\s*\n")
-# A full stop, closing quotes or brackets, and space; East Asian full stops need no space. An abbreviation ends a
-# sentence too: to recognise it takes a dictionary for each language.
+# A full stop, closing quotes or brackets, and space. East Asian full stops need no space. An abbreviation ends a
+# sentence too, because recognising it needs a dictionary for each language.
 SENTENCE_END = re.compile(r"""([.!?…]["'”’»)\]]*)\s+|([。！？]["'”’」』）]*)\s*""")
 SENTENCE_END_BEGUN = re.compile(r"""[.!?…。！？]["'”’»)\]」』）]*\s*\Z""")
 EMPTY_RECORDS = re.compile(rf"{RECORD_SEPARATOR}(?:\s*{RECORD_SEPARATOR})+")
@@ -43,7 +43,7 @@ def separated(documents: Iterable[Iterable[str]]) -> Iterator[str]:
 
 
 def gathered(chunks: Iterable[str], size: int) -> Iterator[str]:
-    """The same text in chunks of at least half `size` characters: each chunk costs time."""
+    """The same text in chunks of at least half of `size` characters, because each chunk costs time."""
     waiting: list[str] = []
     length = 0
     for chunk in chunks:
@@ -57,12 +57,12 @@ def gathered(chunks: Iterable[str], size: int) -> Iterator[str]:
 
 
 def lines(chunks: Iterable[str]) -> Iterator[str]:
-    """A separator in place of every newline."""
+    """Replaces every newline by a separator."""
     return (chunk.replace("\n", RECORD_SEPARATOR) for chunk in chunks)
 
 
 def sentences(chunks: Iterable[str]) -> Iterator[str]:
-    """A separator in place of the space after every sentence, and of every run of blank lines."""
+    """Replaces the space after every sentence, and every run of blank lines, by a separator."""
     held = ""
     for chunk in paragraphs(chunks):
         text = held + chunk
@@ -74,7 +74,7 @@ def sentences(chunks: Iterable[str]) -> Iterator[str]:
 
 
 def paragraphs(chunks: Iterable[str]) -> Iterator[str]:
-    """A separator in place of every run of blank lines; a line with only whitespace is blank."""
+    """Replaces every run of blank lines by a separator; a line with only whitespace is blank."""
     held = ""
     for chunk in chunks:
         text = held + chunk
@@ -85,9 +85,9 @@ def paragraphs(chunks: Iterable[str]) -> Iterator[str]:
 
 
 def tidied(chunks: Iterable[str]) -> Iterator[str]:
-    """Records without newlines at their ends, and without records that are only whitespace.
+    """Records without newlines at their ends, and without records that have only whitespace.
 
-    So no two separators are neighbours. If no record is left, there is no text.
+    So two separators are never neighbours. If no record remains, the text is empty.
     """
     held, anything = "", False
     for chunk in chunks:
@@ -104,7 +104,7 @@ def tidied(chunks: Iterable[str]) -> Iterator[str]:
 
 
 def _solid(text: str) -> int:
-    """The position where the whitespace and separators at the end begin; the next chunk decides whether they stay."""
+    """The start of the whitespace and separators at the end of the text; the next chunk decides whether they stay."""
     end = len(text)
     while end and (text[end - 1] == RECORD_SEPARATOR or text[end - 1].isspace()):
         end -= 1
@@ -115,7 +115,7 @@ def _tidy(text: str) -> str:
     if RECORD_SEPARATOR not in text:
         return text
     text = EMPTY_RECORDS.sub(RECORD_SEPARATOR, text)
-    # `in` is several times as fast as a substitution, and mostly there is nothing to substitute.
+    # `in` is several times as fast as a substitution, and most texts need no substitution.
     if f"{RECORD_SEPARATOR}\n" in text or f"{RECORD_SEPARATOR}\r" in text:
         text = NEWLINES_AFTER.sub(RECORD_SEPARATOR, text)
     if f"\n{RECORD_SEPARATOR}" in text or f"\r{RECORD_SEPARATOR}" in text:

@@ -1,4 +1,4 @@
-"""A random permutation of any size as a function of the position; it takes no memory."""
+"""A random permutation of any size as a function of the position; it needs no memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def shuffled(positions: Array, size: int, seed: int | None, epoch: int) -> Array
     """The values of a random permutation of 0 … size-1 at these positions; without a seed, the positions themselves.
 
     A Feistel network of eight rounds over the next power of four, repeated until the value is below `size` (Black and
-    Rogaway 2002, "Ciphers with arbitrary finite domains", cycle walking). So a billion windows need no list.
+    Rogaway 2002, "Ciphers with arbitrary finite domains", cycle walking). So a billion windows need no list in memory.
     """
     if seed is None:
         return positions
@@ -30,7 +30,7 @@ def shuffled(positions: Array, size: int, seed: int | None, epoch: int) -> Array
 
 
 def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finalizer of SplitMix64 (Steele, Lea and Flood 2014): every input bit moves every output bit."""
+    """The finalizer of SplitMix64 (Steele, Lea and Flood 2014): every input bit affects every output bit."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

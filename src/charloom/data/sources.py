@@ -1,4 +1,4 @@
-"""Sources of bytes: a file, a compressed file, stdin or a URL. Each can be opened again and again.
+"""Sources of bytes: a file, a compressed file, stdin or a URL. Each can be opened many times.
 
 Stdin, a pipe or a URL can be read only once, so it is copied to a temporary file first: training reads its corpus more
 than once. `.gz`, `.bz2` and `.xz` files are unpacked while they are read.
@@ -26,12 +26,12 @@ from charloom.errors import TextError
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer as Buffer
 
-# Bytes read at once: so many that decoding takes far longer than the Python loop, and few compared with a model.
+# Bytes in one read: decoding them takes far longer than one turn of the Python loop; few compared with a model.
 CHUNK = 4 << 20
 COMPRESSIONS = (".gz", ".bz2", ".xz")
 TIMEOUT = 30  # seconds without an answer from a server
-LONGEST_SHOWN = 1000  # characters of a path in a message: it may be a text that was taken for a path
-LARGEST_COPY = 64 << 30  # bytes; more than a character-level model can use, and a limit for endless input
+LONGEST_SHOWN = 1000  # characters of a path in a message; it may be a text that a user passed as a path
+LARGEST_COPY = 64 << 30  # bytes; more than a character-level model can use; a limit for endless input
 
 
 class BinaryFile(TextError):
@@ -44,10 +44,10 @@ class UnreadableFile(TextError):
 
 @dataclass(frozen=True)
 class Source:
-    """Bytes that can be read again and again.
+    """Bytes that can be read many times.
 
-    name: as the user gave it, for messages and endings; place: the file that holds the bytes, or the temporary copy,
-    which exists as long as the source.
+    name: as the user gave it, for messages and endings; place: the file with the bytes, or the temporary copy, which
+    exists as long as the source.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Source:
 
     @property
     def ending(self) -> str:
-        """The ending in lower case, without that of a compression: `.jsonl` for `a.JSONL.gz`."""
+        """The ending in lower case, without that of the compression: `.jsonl` for `a.JSONL.gz`."""
         return _ending(place(self.name).lower().removesuffix(self.compression))
 
     def blocks(self, size: int = CHUNK, start: int = 0) -> Iterator[bytes]:
@@ -114,8 +114,8 @@ class Spool:
     The file has no name (Windows removes it when it is closed), so no signal and no crash leaves it on the disk.
 
     Args:
-        incoming: read to its end.
-        called: the name in an error.
+        incoming: is read to its end.
+        called: its name in an error.
 
     Raises:
         TextError: it is too large, or the disk has too little free space.
@@ -137,7 +137,7 @@ class Spool:
         return io.BufferedReader(_SpoolReader(self))
 
     def read_at(self, position: int, buffer: Buffer) -> int:
-        """Reads bytes at a position into the buffer; returns how many."""
+        """Reads bytes from a position into the buffer; returns their number."""
         with self._lock:
             self._file.seek(position)
             return self._file.readinto(buffer) or 0
@@ -149,7 +149,7 @@ class Spool:
 
 
 class _SpoolReader(io.RawIOBase):
-    """A reader of a spool, with a position of its own."""
+    """A reader of a spool, with its own position."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool, self._position = spool, 0
@@ -212,7 +212,7 @@ def _local(path: str) -> Source:
             raise TextError(f"{shown_path(path)} is a folder, not a file")
         if stat.S_ISBLK(mode) or (stat.S_ISCHR(mode) and not _is_terminal(path)):  # /dev/zero has no end
             raise TextError(f"{shown_path(path)} is a device, not a text; name a file, or - for stdin")
-        with open(path, "rb") as pipe:  # such as `<(command)` in a shell: can be read only once
+        with open(path, "rb") as pipe:  # such as `<(command)` in a shell; it can be read only once
             return _copied(path, pipe, path)
     except FileNotFoundError:
         raise TextError(f"{shown_path(path)}: no such file or folder") from None
@@ -268,7 +268,7 @@ def _copied(path: str, incoming: IO[bytes], called: str) -> Source:
 
 
 def place(name: str) -> str:
-    """A path, or a URL without protocol and query, so that it ends as a path does."""
+    """A path, or a URL without protocol and query, so that its end is an ending of a path."""
     return name.split("://", 1)[1].split("?")[0] if "://" in name else name
 
 
@@ -277,13 +277,13 @@ def _ending(name: str) -> str:
 
 
 def shown_path(path: str) -> str:
-    """A path in one line, for messages; its beginning if it is long, escaped if it has newlines or bytes."""
+    """A path in one line, for messages. A long one is cut; newlines and bytes are escaped."""
     path = f"{path[:100]}…" if len(path) > LONGEST_SHOWN else path
     return path if path and path.isprintable() else ascii(path)
 
 
 def share(part: int, whole: int) -> str:
-    """A part of a whole as a percentage; 0.00% only if the part is 0."""
+    """A part of a whole in per cent; 0.00% only if the part is 0."""
     return "less than 0.01%" if 0 < part < whole / 10_000 else f"{part / max(whole, 1):.2%}"
 
 

@@ -1,4 +1,4 @@
-"""Texts in memory as a corpus: each string is a document, as a file is."""
+"""Texts in memory as a corpus: each string is a document, like a file."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from charloom.errors import SettingsError, TextError
 
 @dataclass(frozen=True)
 class Texts:
-    """What `charloom.train(texts=...)` was given."""
+    """The strings that `charloom.train(texts=...)` was given."""
 
     strings: tuple[str, ...] = field(repr=False)
 
     @staticmethod
     def of(texts: Iterable[str]) -> Texts:
-        """The texts of a list, or of anything else that gives strings.
+        """The texts of a list, or of another iterable of strings.
 
         Raises:
-            SettingsError: for one string, no strings, or something else than strings.
+            SettingsError: for one string, for no strings, or for values that are not strings.
         """
         if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
             raise SettingsError(f"`texts` must be a list of strings; got {reprlib.repr(texts)}; pass `texts=[...]`")
@@ -38,14 +38,14 @@ class Texts:
 
     @property
     def name(self) -> str:
-        """What a run and its model call this corpus; valid as a folder's name."""
+        """The name of this corpus for a run and its model; valid as a folder's name."""
         return "1-text-in-memory" if len(self.strings) == 1 else f"{len(self.strings)}-texts-in-memory"
 
     def documents(self, settings: TextSettings) -> tuple[TextDocument, ...]:
-        """The texts as files with the same characters would be read: line ends become LF, marks U+FEFF are left out.
+        """The texts as if they were read from files: line ends become LF, marks U+FEFF are left out.
 
         Raises:
-            SettingsError: for a setting that is about files.
+            SettingsError: for a setting that applies only to files.
             TextError: for a lone surrogate; in binary data, those from U+DC80 to U+DCFF are bytes.
         """
         for name, default in (("field", None), ("encoding", None), ("errors", "strict")):

@@ -1,4 +1,4 @@
-"""A text of a user as a model reads it: cleaned as the training text was, then token ids.
+"""A user's text as a model reads it: cleaned like the training text, then token ids.
 
 Shapes: T tokens.
 """
@@ -16,27 +16,28 @@ from charloom.data.cleaning import clean
 from charloom.data.vocabulary import IdArray, UnknownPolicy, Vocabulary
 from charloom.errors import SettingsError, TextError, UnknownCharacterError
 
-# Surrogates but for U+DC80 … U+DCFF, which carry undecodable bytes, and, in models of records, the record separator.
+# All surrogates except U+DC80 … U+DCFF, which stand for undecodable bytes. LONE_IN_RECORDS also excepts the record
+# separator.
 LONE = re.compile("[\\ud800-\\udc7f\\udd00-\\udfff]")
 LONE_IN_RECORDS = re.compile("[\\ud801-\\udc7f\\udd00-\\udfff]")
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """vocabulary: of the model; cleaning: what the training text went through."""
+    """vocabulary: of the model; cleaning: of the training text."""
 
     vocabulary: Vocabulary
     cleaning: Cleaning
 
     def clean(self, text: str) -> str:
-        """The text as training saw it: a model of characters knows one kind of line end."""
+        """The text, cleaned like the training text; for a model of characters, with LF at each line end."""
         return clean(text, self.cleaning, newlines="keep" if self.vocabulary.kind == "bytes" else "lf")
 
     def prompt(self, prompt: str, unknown: UnknownPolicy) -> IdArray:
-        """The tokens that are read before the first one is generated; empty where the first one is to be drawn.
+        """The tokens to read before generation; empty if the first token is to be sampled.
 
         Raises:
-            SettingsError: for a prompt that is no string.
+            SettingsError: if the prompt is not a string.
             UnknownCharacterError: for a character that the model does not know.
         """
         prompt_T = self._encode(prompt, unknown, "the prompt")
@@ -47,7 +48,7 @@ class Tokenizer:
         return prompt_T
 
     def ids(self, text: str, unknown: UnknownPolicy) -> IdArray:
-        """The tokens of a text as a network reads them: a model of records reads a separator first.
+        """The tokens of a text to read; for a model of records, after a separator.
 
         Raises:
             UnknownCharacterError: for a character that the model does not know.
@@ -55,25 +56,25 @@ class Tokenizer:
         return self._after_separator(self._encode(text, unknown, "the text"))
 
     def text(self, text: str, unknown: UnknownPolicy) -> tuple[IdArray, int]:
-        """The tokens of a text to be predicted, and how many characters all but the first token are.
+        """The tokens of a text to predict, and the number of characters that are predicted: all but the first token.
 
-        A model of records reads a separator first, so it predicts the first character too.
+        A model of records reads a separator first, so it also predicts the first character.
 
         Raises:
-            SettingsError: for a text that is no string.
-            TextError: for a text too short to predict anything in.
+            SettingsError: if the text is not a string.
+            TextError: if the text is too short for a prediction.
             UnknownCharacterError: for a character that the model does not know.
         """
         own_T = self._encode(text, unknown, "the text")
         ids_T = self._after_separator(own_T)
         characters = len(self.clean(text)) if self.vocabulary.kind == "bytes" else len(own_T)
-        characters -= len(ids_T) == len(own_T)  # the first token is the text's own, and nothing predicts it
+        characters -= len(ids_T) == len(own_T)  # without a separator, nothing predicts the first token
         if characters < 1 or len(ids_T) < 2:
             raise TextError("a text to score must hold at least 2 characters, or 1 for a model of records; found fewer")
         return ids_T, characters
 
     def _after_separator(self, ids_T: IdArray) -> IdArray:
-        """The same, of a model of records behind a separator, unless they begin with one."""
+        """The ids; for a model of records after a separator, unless they already begin with one."""
         separator = self.vocabulary.separator_id
         if separator is None or (len(ids_T) > 0 and ids_T[0] == separator):
             return ids_T
@@ -88,7 +89,7 @@ class Tokenizer:
         return self.vocabulary.encode(text, unknown, what)
 
     def _without_surrogates(self, text: str, unknown: UnknownPolicy, what: str) -> str:
-        """Bytes of UTF-8 exist for all but lone surrogates, such as half an emoji from a cut JSON string."""
+        """The text without lone surrogates, such as half an emoji from a cut JSON string. UTF-8 cannot encode them."""
         lone = LONE_IN_RECORDS if self.vocabulary.separator else LONE
         if (found := lone.search(text)) is None:
             return text

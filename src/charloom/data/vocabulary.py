@@ -4,8 +4,8 @@ Ids 0 … n-1 are the characters in code point order, or the bytes by value. Aft
 `unknown` (for every rare or unseen character; suppressed in generation) and `separator` (between two records; a record
 begins after one and ends with one).
 
-In a `str` the separator is the lone surrogate `RECORD_SEPARATOR`, which no decoded text can hold. Undecodable bytes are
-Python's surrogate escapes (PEP 383). So one string holds text, record separators and raw bytes.
+In a `str` the separator is the lone surrogate `RECORD_SEPARATOR`, which decoded text cannot have. Undecodable bytes are
+Python's surrogate escapes (PEP 383). So one string can have text, record separators and raw bytes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Vocabulary:
     """An ordered set of tokens.
 
     kind: `characters` or `bytes`; characters: in id order, empty for bytes; unknown, separator: whether the two special
-    tokens exist; binary: whether the bytes may be any bytes, or only text in UTF-8.
+    tokens exist; binary: whether the bytes may be any bytes, or only UTF-8 text.
     """
 
     kind: Literal["characters", "bytes"]
@@ -50,12 +50,12 @@ class Vocabulary:
 
     @property
     def plain(self) -> int:
-        """How many ids stand for text: the number of characters, or 256."""
+        """The number of ids for text: the number of characters, or 256."""
         return 256 if self.kind == "bytes" else len(self.characters)
 
     @property
     def size(self) -> int:
-        """V: the number of ids, with the special ones."""
+        """V: the number of ids, including the special ones."""
         return self.plain + self.unknown + self.separator
 
     @property
@@ -70,12 +70,12 @@ class Vocabulary:
 
     @property
     def unit(self) -> str:
-        """The name of one token in a unit: `char` or `byte`."""
+        """The name of one token as a unit: `char` or `byte`."""
         return "byte" if self.kind == "bytes" else "char"
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The smallest unsigned integer that holds every id."""
+        """The smallest unsigned integer type that fits every id."""
         return np.min_scalar_type(self.size - 1)
 
     @property
@@ -152,7 +152,7 @@ class Vocabulary:
         return np.concatenate(joined[1:]).astype(self.dtype, copy=False)
 
     def _replacement(self) -> int:
-        """The id for an unknown character: the unknown token, else the first known one of U+FFFD, `?` and space."""
+        """The id for an unknown character: the unknown token, or the first known one of U+FFFD, `?` and space."""
         if self.unknown_id is not None:
             return self.unknown_id
         for character in ("\ufffd", "?", " "):
@@ -201,7 +201,7 @@ class Vocabulary:
         for name in ("unknown", "separator"):
             if not isinstance(data.get(name), bool):
                 raise ModelError(f"vocabulary.json: {name} must be true or false; found {data.get(name)!r}")
-        binary = data.get("binary", False)  # models of older versions lack it: their bytes are UTF-8
+        binary = data.get("binary", False)  # models of older versions lack it; their bytes are UTF-8
         if not isinstance(binary, bool) or (binary and kind == "characters"):
             raise ModelError(
                 f"vocabulary.json: binary must be true or false, and true only for bytes; found {binary!r}"
@@ -210,7 +210,7 @@ class Vocabulary:
 
 
 class Decoder:
-    """Ids to text, one at a time, in whole characters.
+    """Converts ids to text, one at a time, in whole characters.
 
     A byte-level model generates UTF-8: bytes are held back until their character is complete, and invalid bytes become
     U+FFFD. With a binary model each invalid byte becomes a surrogate escape (PEP 383), which counts as a character;
