@@ -146,7 +146,7 @@ def _check(parameters: dict[str, Floats], architecture: Architecture) -> None:
 def _renumbered(parameters: dict[str, Floats], order: list[int], kind: str) -> dict[str, NDArray[np.float32]]:
     """float32 parameters, with the rows and one-hot columns of tokens in charloom's order.
 
-    Arrays are contiguous because safetensors writes memory as it is.
+    Arrays are contiguous, because safetensors writes memory unchanged.
     """
     result = dict(parameters)
     for name in {"embedding.weight", "head.weight", "head.bias"} & result.keys():

@@ -35,7 +35,7 @@ from charloom.importers.limits import check_unpacked_size
 
 WEIGHTS, CONFIG = "model.weights.h5", "config.json"  # the members of a .keras file
 GATE_ORDER = {1: (0,), 3: (1, 0, 2), 4: (0, 1, 2, 3)}  # for PyTorch's gates in order: the position in Keras's order
-NOT_LAYERS = re.compile(r"^optimizer/|^_?(compile_)?metrics/|/seed_generator/")  # what else has `vars`, in Keras 3
+NOT_LAYERS = re.compile(r"^optimizer/|^_?(compile_)?metrics/|/seed_generator/")  # other groups with `vars`, in Keras 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +146,7 @@ def _keras_3(root: Any, size: int) -> list[KerasLayer]:
         places.setdefault(place, {})[int(number)] = array
     layers = []
     for place, arrays in sorted(places.items(), key=lambda item: _numbered(item[0])):
-        # Strings are read only where needed: with a damaged one, the HDF5 library did not return.
+        # Strings are read only if needed: for a damaged string, the HDF5 library did not return.
         hint = _given_name(root[place]) if len(arrays) == 1 and "emb" not in place else ""
         layers.append(KerasLayer(_layer_name(place), hint, tuple(arrays[number] for number in sorted(arrays))))
     return layers

@@ -30,7 +30,7 @@ RANKS = {"Embedding": 0, **dict.fromkeys(RECURRENT, 1), "Dense": 2, "Activation"
 
 @dataclass(frozen=True)
 class KerasConfig:
-    """What weights do not contain. nonlinearity: of SimpleRNN layers; recurrent: the number of recurrent layers."""
+    """Facts that weights do not contain. nonlinearity: of SimpleRNN layers; recurrent: number of recurrent layers."""
 
     nonlinearity: Literal["tanh", "relu"]
     recurrent: int
@@ -64,7 +64,7 @@ def read_config(model: Any) -> KerasConfig:
 
 
 def refuse_without_weights(name: str, group: str) -> None:
-    """Refuses a layer without weights, unless it does nothing, or is one that charloom has.
+    """Refuses a layer without weights, unless charloom has it, or it does nothing.
 
     Args:
         name: of the layer.
@@ -167,7 +167,7 @@ def _name(entry: Mapping[str, Any]) -> str:
 
 
 def _sources(node: Any) -> list[tuple[str, int]]:
-    """(layer, which of its outputs) of all tensors in `inbound_nodes`: any Keras writes [layer, node, output, …]."""
+    """(layer, index of its output) of all tensors in `inbound_nodes`: every Keras writes [layer, node, output, …]."""
     if isinstance(node, list) and len(node) > 2 and isinstance(node[0], str) and isinstance(node[2], int):
         return [(node[0], node[2]), *_sources(node[3:])]
     inside = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()

@@ -30,11 +30,11 @@ def read_characters(path: Path, count: int) -> tuple[str, ...]:
     """The characters of a file in the order of their indices.
 
     A file that begins with `[` or `{` is JSON: a list, or an object from character to index or from index to character.
-    Any other file is the characters themselves. If it has one too many, a newline at the end does not count.
+    Any other file has the characters themselves. If it has one character too many, a final newline does not count.
 
     Args:
         path: a UTF-8 file.
-        count: how many the network predicts (V).
+        count: the number of tokens that the network predicts (V).
 
     Raises:
         SettingsError: if the file cannot be read, or holds another number of characters, or one twice.
@@ -103,7 +103,7 @@ def _kind(value: Any) -> str:
 
 
 def check_tokens(tokens: tuple[str, ...], count: int) -> None:
-    """Checks that tokens are single characters, each once, as many as the network predicts.
+    """Checks that tokens are single characters, each once, and as many as the network predicts.
 
     Raises:
         ModelError: naming the first wrong token.
