@@ -41,7 +41,7 @@ class Batches(Protocol):
         ...
 
     def carried(self, epoch: int, index: int) -> int:
-        """The number of sequences that continue from the state of the last batch; 0 if it is the zero state."""
+        """The number of sequences that continue from the previous batch; 0 if all start from the zero state."""
         ...
 
 
