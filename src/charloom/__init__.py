@@ -1,6 +1,6 @@
 """charloom trains recurrent character-level language models on any text, and generates text with them.
 
-`charloom.train` and `charloom.load` are all that most programs need; both return a `charloom.Model`.
+Most programs need only `charloom.train` and `charloom.load`; both return a `charloom.Model`.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _PLACES = {
     ),
     "training.keywords": ("SettingsKeywords",),
 }
-"""The modules that define what this package offers. Each is imported on use, so `import charloom` costs nothing."""
+"""The modules that define the names of this package. Each is imported on use, so `import charloom` stays fast."""
 
 __all__ = sorted(["__version__", *(name for names in _PLACES.values() for name in names)])  # noqa: PLE0605
 
 TYPE_CHECKING = False  # type checkers take it as true; importing `typing` takes 8 ms
-if TYPE_CHECKING:  # the names once more, as type checkers read them
+if TYPE_CHECKING:  # the same names again, for type checkers
     from charloom.api import import_model as import_model
     from charloom.api import load as load
     from charloom.api import plan as plan
@@ -71,10 +71,10 @@ if TYPE_CHECKING:  # the names once more, as type checkers read them
     from charloom.training.keywords import SettingsKeywords as SettingsKeywords
 
     __version__: str
-else:  # a type checker that sees this function takes any name
+else:  # a type checker that sees this function accepts any name
 
     def __getattr__(name: str) -> object:
-        """What the package offers under this name."""
+        """The object that the package offers under this name."""
         if name == "__version__":
             from importlib.metadata import version
 
@@ -86,5 +86,5 @@ else:  # a type checker that sees this function takes any name
 
 
 def __dir__() -> list[str]:
-    """What completion shows: the API, imported or not."""
+    """The names for completion: the whole API, imported or not."""
     return __all__

@@ -25,10 +25,10 @@ from charloom.training.keywords import SettingsKeywords
 
 
 def load(path: AnyPath) -> Model:
-    """The model in a model folder, or the best one of a run folder.
+    """The model in a model folder, or the best model of a run folder.
 
     Raises:
-        ModelError: if it is missing, damaged, from the future, or not a model.
+        ModelError: if it is missing, damaged, of a newer version, or not a model.
     """
     return Model.load(path)
 
@@ -46,20 +46,20 @@ def train(
 ) -> Model:
     """Trains a model on a text and returns the best one; the run folder is `model.metadata["run"]`.
 
-    Ctrl-C is KeyboardInterrupt, as in any Python program. Before the first step nothing is left behind. After it,
-    `resume` goes on from the last checkpoint, which is at most a minute old.
+    Ctrl-C raises KeyboardInterrupt, as in any Python program. Before the first step, no file stays. After it, `resume`
+    continues from the last checkpoint, which is at most a minute old.
 
     Args:
         paths: files, folders, globs, URLs or names of built-in corpora; several are one text.
-        texts: strings in place of paths; each is read as a file is, so `records="file"` makes each a record.
+        texts: strings in place of paths. Each is read like a file, so `records="file"` makes each a record.
         out: the run folder, new or empty; by default `runs/<corpus>-<n>`.
         base_model: the folder of a model to fine-tune.
-        preset: begin from the settings of this name; those beside it win.
+        preset: the name of a preset; the other settings in this call replace its values.
         report: called with every event of the run; by default nothing is shown.
-        stop: called after every step. Once it returns true, everything is saved and the best model so far is returned;
-            `resume` goes on with the run.
+        stop: called after every step. If it returns true, the run saves everything, and the best model so far is
+            returned; `resume` continues the run.
         origin: the former name of `base_model`, for one version.
-        settings: the names of `charloom.config`, such as `minutes=2, cell="gru", hidden=512`.
+        settings: names of `charloom.config`, such as `minutes=2, cell="gru", hidden=512`.
 
     Raises:
         CharloomError: for every mistake that a person can make.
@@ -80,11 +80,11 @@ def resume(
     report: EventHandler | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Model:
-    """Goes on with a run, exactly as if it had never stopped, and returns its best model.
+    """Resumes a run, exactly as if it had never stopped, and returns its best model.
 
     Args:
         run: the run folder.
-        minutes, epochs, steps: a new budget, counted from the beginning of the run, in place of all budgets it had.
+        minutes, epochs, steps: a new budget, counted from the beginning of the run. It replaces all budgets of the run.
         report, stop: as `train` takes them.
 
     Raises:
@@ -105,12 +105,12 @@ def plan(
     report: EventHandler | None = None,
     **settings: Unpack[SettingsKeywords],
 ) -> Planned:
-    """What `train` would choose for this text and this machine, with the reasons; trains nothing and leaves nothing.
+    """The settings that `train` would plan for this text and this machine, with reasons. Does not train; no file stays.
 
-    The text is read whole, and some sizes of the network are timed. The arguments are those of `train`.
+    The whole text is read, and some sizes of the network are timed. The arguments are those of `train`.
 
     Raises:
-        SettingsError: where nothing is planned, as without a budget in minutes.
+        SettingsError: if there is nothing to plan, for example without a budget in minutes.
         CharloomError: for every mistake that a person can make.
     """
     from charloom.training import start
@@ -143,7 +143,7 @@ def import_model(file: AnyPath, *, characters: AnyPath | None = None, report: Ev
 
 
 def _source(paths: tuple[AnyPath, ...], texts: Iterable[str] | None) -> Sequence[str] | Texts:
-    """What to train on."""
+    """The checked source of the text: paths or texts."""
     if texts is None:
         return [checked_path(path, "paths") for path in paths]
     if paths:
@@ -152,7 +152,7 @@ def _source(paths: tuple[AnyPath, ...], texts: Iterable[str] | None) -> Sequence
 
 
 def _renamed(origin: AnyPath, base_model: AnyPath | None) -> AnyPath:
-    """What was given under the former name of `base_model`."""
+    """`origin`, the former name of `base_model`, with a warning."""
     if base_model is not None:
         raise SettingsError("`base_model` must not be given with `origin`, its former name; leave `origin` out")
     message = "`origin` is now called `base_model`; the next version will not know the former name"
@@ -161,7 +161,7 @@ def _renamed(origin: AnyPath, base_model: AnyPath | None) -> AnyPath:
 
 
 def _values(preset: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by their names of today, over those of a preset. A warning names the line that called `train`."""
+    """Settings by their current names, over those of a preset. A warning names the line that called `train`."""
     values = with_current_names(settings, partial(warnings.warn, category=DeprecationWarning, stacklevel=4))
     return with_preset(preset, values) if preset else values
 
@@ -171,14 +171,14 @@ def _base(path: AnyPath | None) -> str | None:
 
 
 def _called(report: EventHandler | None) -> EventHandler:
-    """What takes the events of a run."""
+    """The checked callback for events; by default it does nothing."""
     if report is not None and not callable(report):
         raise SettingsError(f"`report` must be a function that takes an event; got {report!r}")
     return report or _ignore
 
 
 def _asked(stop: Callable[[], bool] | None) -> Callable[[], bool]:
-    """What tells whether a run should end."""
+    """The checked callback that ends a run; by default it never does."""
     if stop is not None and not callable(stop):
         raise SettingsError(f"`stop` must be a function without arguments; got {stop!r}")
     return stop or _never
@@ -189,7 +189,7 @@ def _path(path: AnyPath | None, argument: str) -> Path | None:
 
 
 def _best(run: Callable[[], str]) -> Model:
-    """The best model of a run folder that `run` gives, or that it was asked to stop in."""
+    """The best model of the run folder that `run` returns, or of the run that `stop` ended."""
     try:
         return load(run())
     except Interrupted as stopped:

@@ -1,8 +1,7 @@
 """The architecture of a network: its sizes, and the name and shape of every parameter.
 
 Names and layouts are those of `torch.nn.RNN/LSTM/GRU`, `nn.Embedding` and `nn.Linear`, on disk and in every engine. So
-a PyTorch module loads a model file by name. Gate order: LSTM i, f, g, o; GRU r, z, n with its separate hidden
-bias.
+a PyTorch module loads a model file by name. Gate order: LSTM i, f, g, o; GRU r, z, n, with a separate hidden bias of n.
 
 Shapes: V vocabulary size, E embedding, H hidden, G gates (1 rnn, 3 gru, 4 lstm).
 """
@@ -20,7 +19,7 @@ GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 
 
 class Architecture(Section):
-    """The part of the settings that fixes the shapes, and the vocabulary size."""
+    """The settings that determine the shapes, and the vocabulary size."""
 
     cell: Literal["rnn", "lstm", "gru"]
     nonlinearity: Literal["tanh", "relu"]
@@ -32,18 +31,18 @@ class Architecture(Section):
 
     @classmethod
     def of(cls, settings: ModelSettings, vocabulary_size: int) -> Architecture:
-        """The architecture that these settings give for a vocabulary of this size (V)."""
+        """The architecture for these settings and this vocabulary size (V)."""
         chosen = {name: getattr(settings, name) for name in cls.model_fields if name != "vocabulary_size"}
         return cls(**chosen, vocabulary_size=vocabulary_size)
 
     @property
     def input_size(self) -> int:
-        """Numbers that enter the first layer at each step."""
+        """The number of input features of the first layer at each step."""
         return {"embedding": self.embedding, "onehot": self.vocabulary_size, "scalar": 1}[self.input]
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every parameter's name and shape, in a fixed order."""
+        """The name and shape of every parameter, in a fixed order."""
         rows = GATES[self.cell] * self.hidden
         shapes: dict[str, tuple[int, ...]] = {}
         if self.input == "embedding":
@@ -59,5 +58,5 @@ class Architecture(Section):
 
     @property
     def size(self) -> int:
-        """How many numbers all parameters hold."""
+        """The number of values in all parameters."""
         return sum(map(math.prod, self.shapes.values()))

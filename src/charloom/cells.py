@@ -28,8 +28,8 @@ Nonlinearity = Literal["tanh", "relu"]
 def sigmoid(tanh: Floats) -> None:
     """σ(x) from tanh(½x), in place: σ(x) = ½ tanh(½x) + ½.
 
-    Sums of sigmoid gates are halved before, which is exact, so one tanh serves all gates. It saturates without a
-    warning, where 1 / (1 + exp(-x)) overflows.
+    The caller halves the sums of sigmoid gates first, which is exact. So one tanh computes all gates. It saturates
+    without a warning, but 1 / (1 + exp(-x)) overflows.
     """
     tanh *= 0.5
     tanh += 0.5
@@ -88,9 +88,9 @@ def gru_step(gates: Iterable[Floats], product_BH: Floats, inputs_BH: Floats, h_B
 
 
 def input_features(architecture: Architecture, parameters: Mapping[str, Floats]) -> Floats | None:
-    """features_VE, what each token enters the first layer as: its embedding, or its index/V as one number (E = 1).
+    """features_VE, the input of each token to the first layer: its embedding, or its index/V as one number (E = 1).
 
-    None stands for one-hot, whose features would be the identity matrix.
+    None for one-hot input, whose features would be the identity matrix.
     """
     if architecture.input == "onehot":
         return None
@@ -101,7 +101,7 @@ def input_features(architecture: Architecture, parameters: Mapping[str, Floats])
 
 
 def merged_biases(cell: str, bias_ih_G: Floats, bias_hh_G: Floats) -> tuple[Floats, Floats | None]:
-    """(the bias that is added to the input product, in PyTorch's gate order; GRU's hidden bias of the n gate, [H]).
+    """(bias that is added to the input product, in PyTorch's gate order; hidden bias of a GRU's n gate, [H]).
 
     The second is None for the other cells. In a GRU, r multiplies the hidden product with its bias, so n needs both.
     """

@@ -1,4 +1,4 @@
-"""The characters that `allow` lists, as a character class of a regular expression does."""
+"""The characters that `allow` lists, like a character class of a regular expression."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import warnings
 
 from charloom.errors import SettingsError
 
-CLASS_SIGNS = re.compile(r"\\.|[\[\]&~|]", re.DOTALL)  # escapes, and what may mean something in a regular expression
+CLASS_SIGNS = re.compile(r"\\.|[\[\]&~|]", re.DOTALL)  # escapes, and signs with a meaning in a regular expression
 LISTS_TOO_MUCH = {r"\w", r"\W", r"\D", r"\S"}
 
 
 def listed_characters(listed: str) -> str:
-    r"""The characters, sorted, that a regular expression's character class lists, written as between its brackets.
+    r"""The sorted characters of a regular expression's character class; `listed` is the part between the brackets.
 
     Ranges (`a-z`), `\d` (0 to 9), `\s` (ASCII white space), and the escapes of Python's `re`, such as `\n`, `\-`, `\\`
     and `\u00e9`. Brackets stand for themselves.
 
     Raises:
-        SettingsError: what is no such list: a range that ends before it begins, an unknown escape; or one that lists
-            whatever it does not name, or all letters there are.
+        SettingsError: if this is not such a list, for example because of an unknown escape or a range that ends before
+            it begins; or if it lists all characters except those that it names, or all letters.
     """
     if not listed:
         return ""
@@ -28,7 +28,7 @@ def listed_characters(listed: str) -> str:
     try:
         if listed.startswith("^") or LISTS_TOO_MUCH.intersection(CLASS_SIGNS.findall(listed)):
             raise re.error(r"^ at the start, \w, \W, \D and \S list too much; a ^ itself is \^")
-        with warnings.catch_warnings(action="ignore"):  # `+--` is a range, whatever `--` may mean in a later Python
+        with warnings.catch_warnings(action="ignore"):  # `+--` is a range, also if a later Python changes `--`
             kept = re.compile(f"[{class_signs}]", re.ASCII)
     except re.error as error:
         raise SettingsError(

@@ -1,8 +1,8 @@
-"""Model folders and the state that a run resumes from; a kill at any moment loses neither.
+"""Model folders and the state that a run resumes from. Killing the process at any moment loses neither.
 
 `files.py` writes a folder. For a moment only the old one may exist, as `NAME.old`, so a reader tries that name second.
-Weights are safetensors and all else is JSON, so loading runs no code. Everything read is checked before use; an error
-names the file and the field.
+Weights are safetensors and all other files are JSON, so loading runs no code. All values are checked before use. An
+error names the file and the field.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from charloom.errors import CharloomError, ModelError, SettingsError, in_a_file
 from charloom.files import checked_path, opened, read, replace_folder
 from charloom.validation import validated
 
-FORMAT = 3  # raised when an older charloom could not read a folder, or read it wrongly
-HEADER_SPARE = 1 << 20  # bytes that a safetensors file may have besides its numbers
+FORMAT = 3  # raised when an older charloom cannot read a folder correctly
+HEADER_SPARE = 1 << 20  # bytes that a safetensors file may have besides its values
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -40,8 +40,8 @@ class ModelFolder:
     """The content of a model folder.
 
     records: the kind of record in training; metadata: corpus, split, losses and version, for people to read;
-    keep_order: whether records were read in order with the state carried on. If not, each was read from the zero state;
-    place: where it was read from, an absolute path; None for one that was made in memory.
+    keep_order: whether records were read in order, with the state carried; if not, each started from the zero state;
+    place: the absolute path of the folder that it was read from; None for a model made in memory.
     """
 
     architecture: Architecture
@@ -55,15 +55,16 @@ class ModelFolder:
 
     @property
     def reset_id(self) -> int | None:
-        """The id that is always read from the zero state, if there is one."""
+        """The id that is always read from the zero state, or None."""
         return None if self.keep_order else self.vocabulary.separator_id
 
 
 def save_model(path: Path, model: ModelFolder, resume: tuple[dict[str, Any], Arrays] | None = None) -> None:
-    """Writes a model folder to `path`, in place of an older one; with `resume`, progress and arrays of a run too.
+    """Writes a model folder to `path`; it replaces an older one. With `resume`, also the progress and arrays of a run.
 
     Raises:
-        OSError: if the disk is full or not writable, or the parent folder is missing; an older folder at `path` stays.
+        OSError: if the disk is full or not writable, or the parent folder is missing. Then an older folder at `path`
+            stays.
     """
     from safetensors.numpy import save
 
@@ -117,10 +118,10 @@ def _sha256(data: bytes) -> str:
 
 
 def find_model(path: str | os.PathLike[str]) -> Path:
-    """The model folder for a path: the path itself, or the best (else the last) model of a run folder.
+    """The model folder for a path: the path itself, or the best model of a run folder, or its last one.
 
     Raises:
-        ModelError: if there is none.
+        ModelError: if there is no model.
     """
     path = Path(checked_path(path, "path"))
     for place in (path, path / "best", path / "last"):
@@ -244,11 +245,11 @@ def read_arrays(path: Path, most: int) -> Arrays:
 
 
 def check_sha256(path: Path, given: dict[str, Any], where: str) -> None:
-    """Checks the checksum of a file; a weight that a damaged disk changed is found by nothing else.
+    """Checks the checksum of a file. Nothing else finds a weight that a damaged disk changed.
 
     Args:
         path: of the file.
-        given: the content of the JSON file beside it; in older versions it has no `sha256`.
+        given: the content of the JSON file beside it; older versions wrote no `sha256`.
         where: the name of that JSON file.
 
     Raises:

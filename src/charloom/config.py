@@ -1,7 +1,7 @@
-"""Every setting, once: its name, its range, its default and the reason for it.
+"""Every setting, defined once: its name, range, default and the reason for it.
 
-A field here is at the same time a flag of `charloom train` (`seq_length` is `--seq-length`), a keyword of
-`charloom.train()` and a line of a run's `run.toml`. Values are checked on construction and never change after it.
+A field here is also a flag of `charloom train` (`seq_length` is `--seq-length`), a keyword of `charloom.train()` and a
+line of a run's `run.toml`. Values are checked on construction and never change afterwards.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ RecordKind = Literal["none", "line", "sentence", "paragraph", "file", "field"]
 
 
 LARGEST = 10**100
-"""Of every whole number: products and quotients of two are still floats."""
+"""The limit for every whole number: products and quotients of two such numbers are still finite floats."""
 
 MOST_THREADS = 2**16
-"""More than any machine has, and few enough for the C int of the kernels and of PyTorch."""
+"""More than any machine has, and within the C int of the kernels and of PyTorch."""
 
 
 class Section(BaseModel):
-    """A group of settings: frozen, without unknown names, without infinities or numbers that become one as a float."""
+    """A group of settings: frozen, no unknown names, no infinities, and no number that is infinite as a float."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -41,9 +41,9 @@ class Section(BaseModel):
 
 
 class Cleaning(Section):
-    """What is done to every text before a model sees it, prompts included. Stored with the model; all off at first.
+    """The cleaning of every text that a model reads, including prompts. Stored with the model. By default, none.
 
-    Here and on disk `allow` is the characters themselves; only `Settings.from_flat` reads ranges and escapes in it.
+    Here and on disk `allow` has the characters themselves; only `Settings.from_flat` reads ranges and escapes in it.
     """
 
     lowercase: bool = Field(False, description="turn every letter into its lower case")
@@ -86,7 +86,7 @@ class TextSettings(Cleaning):
 
     @property
     def cleaning(self) -> Cleaning:
-        """The part that goes with the model."""
+        """The part that is stored with the model."""
         return Cleaning.model_validate({name: getattr(self, name) for name in Cleaning.model_fields})
 
     @property
@@ -98,7 +98,7 @@ class TextSettings(Cleaning):
 
     @property
     def independent(self) -> bool:
-        """Whether the records have nothing to do with each other: they are shuffled, each from the zero state."""
+        """Whether the records are independent: they are shuffled, and each is read from the zero state."""
         return self.records != "none" and not self.keep_order
 
     @field_validator("vocabulary")
@@ -143,8 +143,7 @@ class TextSettings(Cleaning):
 class ModelSettings(Section):
     """The network: recurrent layers between an input and a softmax head.
 
-    The size is what two cores train well in two minutes, where no budget in minutes lets it be planned: LOG.md,
-    "default size".
+    Without a plan, the size is the one that two cores train well in two minutes (LOG.md, "default size").
     """
 
     cell: Literal["rnn", "lstm", "gru"] = Field("lstm", description="the recurrent cell")
@@ -236,7 +235,7 @@ class TrainingSettings(Section):
     @field_validator("validate_every", "keep", mode="before")
     @classmethod
     def _count_or_word(cls, value: Any, info: ValidationInfo) -> Any:
-        """One message for both kinds of value, where pydantic would complain of each."""
+        """Gives one message for both kinds of value; pydantic would report an error for each kind."""
         word = {"validate_every": "epoch", "keep": "best"}[str(info.field_name)]
         if value is None or value == word:
             return value
@@ -268,7 +267,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _independent_records_as_they_are(self) -> Self:
-        """What would read from one record into the next, where they have nothing to do with each other."""
+        """Refuses settings that would read across two independent records."""
         crossing = {"batches='windows'": self.training.batches == "windows", "wrap=True": self.training.wrap}
         for argument, given in crossing.items():
             if given and self.text.independent:
@@ -317,7 +316,7 @@ def _section_of(setting: str) -> str:
 
 
 def with_current_names(values: Mapping[str, Any], notice: Callable[[str], None]) -> dict[str, Any]:
-    """Settings under the names that they have now. A former name works for one version, with a notice."""
+    """Settings under their current names. A former name works for one version, with a notice."""
     for old in earlier.SETTINGS.keys() & values.keys():
         notice(f"`{old}` is now called `{earlier.SETTINGS[old]}`; the next version will not accept the former name")
     return earlier.renamed(values, earlier.SETTINGS)
@@ -325,9 +324,9 @@ def with_current_names(values: Mapping[str, Any], notice: Callable[[str], None])
 
 BUDGETS = ("minutes", "epochs", "steps")
 ADAM = ("adam", "adamw")
-"""Optimizers whose steps the kernels take, and whose rate can be planned."""
+"""Optimizers whose update the kernels have, and whose learning rate can be planned."""
 PLANNED = ("hidden", "dropout", "dropout_mask", "weight_drop", "lr", "weight_decay")
-"""What `training/planning.py` chooses where the budget is in minutes and nobody else did; the rate for Adam
-alone, weight decay for AdamW.
+"""Settings that `training/planning.py` plans if the budget is in minutes and the user did not set them: `lr` only for
+Adam and AdamW, `weight_decay` only for AdamW.
 """
 SECTIONS: dict[str, type[Section]] = {"text": TextSettings, "model": ModelSettings, "training": TrainingSettings}

@@ -1,6 +1,6 @@
-"""Names that an earlier version used, in files, flags and keywords, and the names that they have now.
+"""Names that an earlier version used in files, flags and keywords, and their current names.
 
-A reader passes each object through a function of this file before it checks anything. So the rest of the code knows one
+A reader passes each object through a function of this file before it checks anything. So all other code knows only one
 name for each thing.
 """
 
@@ -13,21 +13,21 @@ CONFIG = {"provenance": "metadata"}
 ARCHITECTURE = {"symbols": "vocabulary_size"}
 VOCABULARY = {"boundary": "separator"}
 PROGRESS = {"symbols": "tokens", "train_symbols": "train_tokens"}
-"""Of `config.json`, its `architecture`, `vocabulary.json` and `resume.json`, in formats 1 and 2."""
+"""For `config.json`, its `architecture`, `vocabulary.json` and `resume.json`, in formats 1 and 2."""
 
 SETTINGS: dict[str, str] = {}
-"""Settings that the last version called otherwise: flags, keywords and lines of `run.toml`. None has changed yet."""
+"""Settings with another name in the last version: flags, keywords and lines of `run.toml`. None has changed yet."""
 
 
 def renamed(data: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """The same object under the names of now; an object that has both names of a value keeps both, and is refused."""
+    """The same object with the current names. If it has both names of a value, both stay, and the reader refuses it."""
     return {name if names.get(name) in data else names.get(name, name): value for name, value in data.items()}
 
 
 def run_settings(data: Mapping[str, Any]) -> dict[str, Any]:
     """The sections of `run.toml` as this version has them.
 
-    In version 0.1 `dropout` was in the section `model`. Before records could be shuffled, all were read in their order.
+    In version 0.1 `dropout` was in the section `model`. Before records could be shuffled, all were read in order.
     """
     sections = {name: renamed(s, SETTINGS) if isinstance(s, dict) else s for name, s in data.items()}
     text, model, training = (sections.get(name) for name in ("text", "model", "training"))

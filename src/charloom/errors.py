@@ -1,8 +1,8 @@
 """Every error that a user can cause, with its exit status.
 
-A message says what must hold, what was found and what to do, in one line. It names arguments of Python in backquotes,
-with values of Python: `lr`, `keep_order=True`, `unknown='skip'`. The command line shows these as flags. What a user
-typed is quoted with `repr`. `assert` is for errors in charloom itself.
+A message says what must hold, what was found and what to do, in one line. It names Python arguments in backquotes, with
+Python values: `lr`, `keep_order=True`, `unknown='skip'`. The command line shows these as flags. Text that a user typed
+is quoted with `repr`. `assert` is for errors in charloom itself.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class TrainingError(CharloomError):
 
 
 class QueueFullError(CharloomError):
-    """More requests wait for a model than its scheduler takes."""
+    """The queue of a scheduler is full: too many requests wait for a model."""
 
 
 class Interrupted(CharloomError):
@@ -65,5 +65,5 @@ class Interrupted(CharloomError):
 
 
 def in_a_file(error: Exception) -> str:
-    """The message about a value that a file holds: its name is no argument there, so the backquotes go."""
+    """The message for a wrong value in a file, without backquotes: there its name is not an argument."""
     return str(error).replace("`", "")

@@ -22,7 +22,7 @@ from charloom.errors import ModelError, SettingsError
 
 LARGEST_TEXT = 64 << 20  # bytes of a file that is read whole; a vocabulary of all of Unicode takes 15 MiB
 
-AT_ONCE: int = getattr(os, "O_NONBLOCK", 0)  # Windows has neither
+AT_ONCE: int = getattr(os, "O_NONBLOCK", 0)  # Windows has neither flag
 NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -33,7 +33,7 @@ def checked_path(path: object, argument: str) -> str:
     """A path of a user as a string.
 
     Args:
-        path: what was given.
+        path: the path that the user gave.
         argument: its name, for the error.
 
     Raises:
@@ -111,7 +111,7 @@ def make_folder(path: Path) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Replaces a file at `path` atomically: at every moment the old or the new file is there, whole."""
+    """Replaces a file at `path` atomically: at every moment, the old or the new file is there and complete."""
     fresh = _beside(path)
     try:
         _write(fresh, data)
@@ -123,7 +123,7 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Replaces a folder at `path`: at every moment the old or the new folder is there, whole.
+    """Replaces a folder at `path`. At every moment, the old or the new folder is there and complete.
 
     Raises:
         OSError: if the disk is full or not writable, `path` is a link, or the parent folder is missing. The old folder
@@ -158,7 +158,7 @@ def refuse_link(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes temporary files that killed processes left in a folder; no other process may write to it now."""
+    """Removes temporary files of killed processes from a folder. No other process may write to it at the same time."""
     for path in folder.glob("*.new-" + 8 * "[0-9a-f]"):
         _remove(path)
     for name in ("best", "last", "run.toml"):  # of older versions
@@ -166,7 +166,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _beside(path: Path) -> Path:
-    """A temporary name beside `path`, which no other process uses."""
+    """A temporary name beside `path` that no other process uses."""
     return path.with_name(f"{path.name}.new-{secrets.token_hex(4)}")
 
 
@@ -193,7 +193,7 @@ def _own(path: Path, mode: str) -> BinaryIO:
 
 
 def _regular(path: Path, mode: str, further: int) -> BinaryIO:
-    """Opens a regular file only: opening a FIFO waits for its other end, and a device may be endless."""
+    """Opens only a regular file: opening a FIFO waits for its other end, and a device may be endless."""
 
     def opener(name: str, flags: int) -> int:
         handle = os.open(name, flags | AT_ONCE | further, 0o666)

@@ -4,8 +4,8 @@
     for chunk in model.stream("Alice was", length=500, seed=1):
         print(chunk, end="", flush=True)
 
-Everything that generates goes through a `Scheduler` (`charloom.inference`). The recurrent state is carried, so the time
-of a character and the memory do not grow with the length.
+All generation uses a `Scheduler` (`charloom.inference`). The recurrent state is carried, so the time for each character
+and the memory do not grow with the length.
 """
 
 from __future__ import annotations
@@ -43,19 +43,18 @@ if TYPE_CHECKING:
     from charloom.trace import Trace
 
 MANY_SLOTS = 256
-"""Sequences that `generate_many` has at work at once: with more, a step is not faster for each."""
+"""Sequences that `generate_many` runs at the same time. With more, the time for each sequence is not shorter."""
 
 TRACED = 256
 """Steps in a chunk of a trace: 6 MB for two layers of 512 units."""
 
 
 class Model:
-    """A network, its vocabulary, and how its text was prepared. Threads may share one: nothing in it changes. Its
-    weights are packed for the kernels when it first generates.
+    """A network, its vocabulary, and the cleaning of its text. Threads may share one, because it does not change. When
+    it first generates, it packs its weights for the kernels.
 
     Args:
-        folder: the content of a model folder, read or made in memory. Its parameters are copied when the model first
-            generates.
+        folder: the content of a model folder, read or made in memory. The first generation copies its parameters.
 
     Raises:
         ModelError: if the vocabulary does not fit the network.
@@ -77,7 +76,7 @@ class Model:
         """The model in a model folder.
 
         Raises:
-            ModelError: for a folder that is missing, damaged, from the future, or not a model.
+            ModelError: if the folder is missing, damaged, of a newer version, or not a model.
         """
         return Model(load_model(path))
 
@@ -90,7 +89,7 @@ class Model:
         save_new_model(Path(checked_path(path, "path")), self.folder)
 
     def __repr__(self) -> str:
-        """The network and what it was trained on, in one line."""
+        """The network and its training text, in one line."""
         sizes, tokens, made = self.architecture, self.vocabulary, self.metadata
         facts = [f"{sizes.cell} {sizes.layers} x {sizes.hidden}", f"{tokens.plain} {tokens.kind}"]
         facts.append(f"{sizes.size:,} parameters")
@@ -101,64 +100,65 @@ class Model:
         return f"<charloom.Model: {', '.join(facts)}>"
 
     def __reduce__(self) -> tuple[type[Model], tuple[ModelFolder]]:
-        """For pickles and deep copies, the content of the model folder; a copy packs the weights anew.
+        """For pickles and deep copies: the content of the model folder. A copy packs its weights again.
 
-        A vocabulary caches tables, which the copy does without.
+        A copy does not get the cached tables of the vocabulary.
         """
         return type(self), (replace(self.folder, vocabulary=replace(self.vocabulary)),)
 
     @property
     def architecture(self) -> Architecture:
-        """Sizes and kinds of the network."""
+        """The sizes and kinds of the network."""
         return self.folder.architecture
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """Its tokens."""
+        """The tokens of the network."""
         return self.folder.vocabulary
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Where the model comes from, for people."""
+        """The origin of the model and its losses, for people."""
         return self.folder.metadata
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """The earlier name of `metadata`."""
+        """The former name of `metadata`."""
         warnings.warn("Model.provenance is now Model.metadata", DeprecationWarning, stacklevel=2)
         return self.metadata
 
     @cached_property
     def weights(self) -> InferenceWeights:
-        """What the backends compute with."""
+        """The weights for the backends."""
         return InferenceWeights(self.architecture, self.folder.parameters, self.folder.reset_id)
 
     def stream(self, prompt: str = "", length: int | None = None, **options: Unpack[Options]) -> Iterator[str]:
-        """What follows the prompt, in chunks as they are made; the prompt itself is not among them.
+        """The text that follows the prompt, in chunks as it is generated; without the prompt itself.
 
-        The prompt is cleaned as the training text was. A model of records takes it as the beginning of a record: it
-        always reads a separator first, and never generates an empty record. Without a prompt, any other model starts
-        after a newline if it knows one, else with a character drawn evenly from all, which is also the first one given.
+        The prompt is cleaned like the training text. For a model of records, it is the beginning of a record: the model
+        reads a separator first, and never generates an empty record. Without a prompt, any other model starts after a
+        newline. If it does not know the newline, the first character of the text is drawn from all with equal
+        probability.
 
         Args:
-            prompt: what to continue.
-            length: exactly so many characters (not tokens), separators between records included; None is 1,000, or
-                no limit where `records` is given. Of a model of binary data (trained with `binary=True`), a byte that
-                is no UTF-8 is one character, a surrogate escape: `text.encode("utf-8", "surrogateescape")` gives the
-                bytes. Prompts and stop strings may hold such escapes.
+            prompt: the text to continue.
+            length: the exact number of characters (not tokens), including separators between records. None means
+                1,000, or no limit if `records` is given. For a model of binary data (trained with `binary=True`), a
+                byte that is not UTF-8 is one character, a surrogate escape. `text.encode("utf-8", "surrogateescape")`
+                gives the bytes. Prompts and stop strings may contain such escapes.
             options: `temperature` (default 0.8), `top_k`, `top_p`, `min_p`, `greedy`, `repetition_penalty` over the
                 last `repetition_window` tokens, `no_repeat_ngram_size`: see `Sampling`. `seed`: the same seed gives the
-                same text, alone, streamed or among others. `index`: another text of the same seed.
-                `stop`: ends before the first of these strings, of which nothing is given. `records`: ends after so
-                many whole records; between two of them stands a newline, a space for sentences, or a blank line for
-                paragraphs and files; each begins from the zero state or goes on from the one before, as in training
-                (`keep_order`). `unknown`: `error`, `skip` or `replace`. `precision`: `fp32`, or `bf16` or `int8`, which
-                are faster and give another text; `auto` is `charloom.inference.backend.AUTO`. `threads`: at most so
-                many; the text is the same.
+                same text, alone, streamed or in a batch. `index`: selects another text for the same seed.
+                `stop`: ends before the first of these strings, which is not returned. `records`: ends after this many
+                complete records. The text between two records is a newline, a space for sentences, or a blank line for
+                paragraphs and files. Each record begins from the zero state, or continues from the one before, as in
+                training (`keep_order`). `unknown`: `error`, `skip` or `replace`. `precision`: `fp32`, or `bf16` or
+                `int8`, which are faster and give another text; `auto` is `charloom.inference.backend.AUTO`.
+                `threads`: the largest number of threads; it does not change the text.
 
         Raises:
-            SettingsError: for an option out of range; at the call, not at the first chunk, as the others.
-            UnknownCharacterError: for a character of the prompt that the model does not know.
+            SettingsError: if an option is out of range. Like the next one, raised by the call, not at the first chunk.
+            UnknownCharacterError: if the model does not know a character of the prompt.
             ModelError: while generating, if no token can be chosen.
         """
         asked = self._requests.options(length, options)
@@ -167,12 +167,12 @@ class Model:
     def astream(
         self, prompt: str = "", length: int | None = None, **options: Unpack[Options]
     ) -> AsyncGenerator[str, None]:
-        """The same for asyncio: `async for chunk in model.astream("Once")`. The work is done in threads.
+        """`stream` for asyncio: `async for chunk in model.astream("Once")`. Threads generate the text.
 
-        Where the loop is left early, or its task is cancelled, the work ends within a moment. Arguments and errors are
-        those of `stream`; only a precision that is not available is refused with the first chunk.
+        If the loop is left early, or its task is cancelled, generation ends within a moment. Arguments and errors are
+        those of `stream`, but an unavailable precision raises its error with the first chunk.
         """
-        from charloom.inference import asynchronous  # asyncio takes longer to import than all else here
+        from charloom.inference import asynchronous  # asyncio takes longer to import than the rest of this module
 
         asked = self._requests.options(length, options)
         request = self._requests.one(prompt, asked)
@@ -189,9 +189,9 @@ class Model:
     def generate(
         self, prompt: str | list[str] | tuple[str, ...] = "", length: int | None = None, **options: Unpack[Options]
     ) -> str | list[str]:
-        """What follows the prompt, at once: arguments and errors of `stream`; at most 10^9 characters.
+        """The whole text that follows the prompt: arguments and errors of `stream`; at most 10^9 characters.
 
-        For a list of prompts, a list of texts: those of `generate_many(1, prompts)`.
+        For a list of prompts, a list of texts, those of `generate_many(1, prompts)`.
         """
         if isinstance(prompt, list | tuple):
             return self.generate_many(1, prompt, length, **options)
@@ -202,9 +202,9 @@ class Model:
     def generate_many(
         self, count: int, prompt: str | Iterable[str] = "", length: int | None = None, **options: Unpack[Options]
     ) -> list[str]:
-        """So many texts after a prompt, or after each of several, side by side: arguments and errors of `stream`.
+        """`count` texts for a prompt, or for each of several, in one batch: arguments and errors of `stream`.
 
-        Text k is what `generate` gives with the same seed and `index=index + k`; first come those of the first prompt.
+        Text k is that of `generate` with the same seed and `index=index + k`. The texts of the first prompt come first.
         """
         asked = self._requests.options(length, options)
         requests = self._requests.many(count, prompt, asked)
@@ -215,18 +215,18 @@ class Model:
         return ["".join(chunks) for chunks in texts]
 
     def next_token(self, prefix: str = "", unknown: UnknownPolicy = "error") -> dict[str, float]:
-        """The probability of every token that may follow a text, the most probable first; their sum is 1.
+        """The probability of every token after a text, the most probable first; their sum is 1.
 
-        It is the model's own distribution: no temperature, no filter. Tokens of probability 0 are among them. The
-        prefix is read as `stream` reads its prompt.
+        It is the model's own distribution: no temperature, no filter, and tokens of probability 0 are included. The
+        prefix is read like the prompt of `stream`.
 
-        A token is a character. Of a byte-level model it is a byte, from 128 as a surrogate escape (PEP 383), so
+        A token is a character. For a byte-level model it is a byte, from 128 on as a surrogate escape (PEP 383), so
         `prefix + token` is the next prefix. `charloom.RECORD_SEPARATOR` ends a record. U+FFFD is the unknown token, for
-        all rare characters together, which is never generated.
+        all rare characters together; it is never generated.
 
         Raises:
-            SettingsError: for a prefix that is no string.
-            UnknownCharacterError: for a character of the prefix that the model does not know.
+            SettingsError: if the prefix is not a string.
+            UnknownCharacterError: if the model does not know a character of the prefix.
             ModelError: if the model's output is not finite.
         """
         return next_token(self._backend("auto"), self.vocabulary, self.tokenizer.prompt(prefix, unknown))
@@ -244,13 +244,13 @@ class Model:
         logprobs: int | None = None,
         **options: Unpack[RequestOptions],
     ) -> Request:
-        """What `run` and a scheduler take: arguments and errors of `stream`.
+        """A request for `run` or a scheduler: arguments and errors of `stream`.
 
         Args:
-            prompt: what to continue.
+            prompt: the text to continue.
             length: characters.
-            logprobs: log-probabilities of so many tokens beside that of each generated one, at most 100 and at most as
-                many as the vocabulary has; None for none at all.
+            logprobs: the number of tokens whose log-probabilities are given beside that of each generated token, at
+                most 100 and at most the vocabulary size. None: no log-probabilities.
             options: see `stream`.
         """
         return self._requests.one(prompt, self._requests.options(length, options), logprobs)
@@ -258,33 +258,34 @@ class Model:
     def run(
         self, requests: Iterable[Request], precision: Precision = "auto", threads: int | None = None, slots: int = SLOTS
     ) -> Iterator[tuple[int, Output]]:
-        """Generates all of these, so many side by side: pairs of a request's number, from 0, and its next output.
+        """Generates all requests, `slots` at the same time: pairs of a request's number, from 0, and its next output.
 
         Raises:
-            SettingsError: for a precision that this model or machine does not have; at the call.
-            ModelError: if no token can be chosen for one of them.
+            SettingsError: if this model or machine does not have the precision; raised by the call.
+            ModelError: if no token can be chosen for a request.
         """
         return self.scheduler(precision, threads, slots).run(iter(requests))
 
     def scheduler(self, precision: Precision = "auto", threads: int | None = None, slots: int = SLOTS) -> Scheduler:
-        """A scheduler of its own for requests to this model.
+        """A new scheduler for requests to this model.
 
         Raises:
-            SettingsError: for a precision that this model or machine does not have.
+            SettingsError: if this model or machine does not have the precision.
         """
         asked = validated(GenerationOptions, {"precision": precision, "threads": threads})
         return Scheduler(self._backend(asked.precision, asked.threads), self.vocabulary, slots)
 
     def score(self, text: str, unknown: UnknownPolicy = "error") -> Score:
-        """How well the model predicts a text: every character after the first once, the state carried from its start,
-        or, where records are independent, from the start of each.
+        """The loss of the model on a text. Every character after the first is predicted once. The state is carried from
+        the start of the text, or, if records are independent, from the start of each record.
 
-        A model of records reads a separator first and so predicts the first character too; separators inside the text
-        (`charloom.data.vocabulary.RECORD_SEPARATOR`) are predicted as characters. Memory does not grow but for the ids.
+        A model of records reads a separator first, so it also predicts the first character. It predicts separators
+        inside the text (`charloom.data.vocabulary.RECORD_SEPARATOR`) like characters. Only the ids need memory that
+        grows with the text.
 
         Raises:
-            TextError: for a text too short to predict anything in.
-            UnknownCharacterError: for a character that the model does not know.
+            TextError: if the text is too short for a prediction.
+            UnknownCharacterError: if the model does not know a character.
         """
         from charloom.evaluation import static
         from charloom.evaluation.text import encoded
@@ -303,23 +304,23 @@ class Model:
         unknown: UnknownPolicy | None = None,
         **options: Unpack[FileOptions],
     ) -> Report:
-        """What `charloom eval` prints: the score of a text beside what compressors need for it.
+        """The report that `charloom eval` prints: the score of a text beside those of compressors.
 
         Args:
-            text: what to predict. Without `text` and `paths`, it is the validation split of the run that the model
+            text: the text to predict. Without `text` and `paths`, it is the validation split of the run that the model
                 was loaded from.
-            paths: files to predict in place of a text, or anything else that `charloom.train` reads.
-            dynamic: also with a model that learns from each part of the text after it was scored.
-            windows: also in windows of so many tokens, each from the zero state.
-            baselines: also xz and PPMd, primed with the training text if the model was loaded from a run. They take
-                about 4 seconds for each megabyte.
+            paths: files to predict instead of a text, or any other source that `charloom.train` reads.
+            dynamic: also report the loss of a model that learns from each part of the text after scoring it.
+            windows: also report the loss in windows of this many tokens, each from the zero state.
+            baselines: also report xz and PPMd, primed with the training text if the model was loaded from a run. They
+                take about 4 seconds for each megabyte.
             unknown: as in `score`.
-            options: of files: `encoding`, `errors` and `field`, as in `charloom.train`.
+            options: for files: `encoding`, `errors` and `field`, as in `charloom.train`.
 
         Raises:
-            SettingsError: without a text, if the model was not loaded from a run; for `windows` out of range.
-            TextError: for a text that cannot be read, or is too short to predict anything in.
-            UnknownCharacterError: for a character that the model does not know.
+            SettingsError: if there is no text and the model was not loaded from a run, or if `windows` is out of range.
+            TextError: if the text cannot be read, or is too short for a prediction.
+            UnknownCharacterError: if the model does not know a character.
         """
         from charloom.evaluation.report import evaluate
         from charloom.evaluation.text import evaluation_text
@@ -328,7 +329,7 @@ class Model:
         return evaluate(self.folder, found, dynamic, windows, baselines)
 
     def adapt(self, text: str, unknown: UnknownPolicy = "error") -> Model:
-        """A model that has learnt from a text by reading it once, as in dynamic evaluation; this one stays as it is.
+        """A model that learned from a text by reading it once, as in dynamic evaluation. This model does not change.
 
         Arguments and errors are those of `score`.
         """
@@ -339,7 +340,7 @@ class Model:
 
     @cached_property
     def _engines(self) -> EnginePool:
-        """What scores texts; imported when it is needed, because it costs start-up time."""
+        """The engines that score texts; imported on use, because the import takes time."""
         from charloom.evaluation.engine import EnginePool
 
         return EnginePool(self.folder)
@@ -352,46 +353,46 @@ class Model:
         window: int | None = None,
         unknown: UnknownPolicy = "error",
     ) -> Trace:
-        """What the network computes at every step while it reads a text: gates, states, logits and probabilities of
+        """The values that the network computes at every step of a text: gates, states, logits and probabilities of
         every layer, as named arrays.
 
         Step t reads token t and predicts token t + 1. A token is a character or, for a byte-level model, a byte. The
-        first step starts from the zero state. A model of records reads a separator first, as in `score`; where records
-        are independent, every separator starts from the zero state.
+        first step starts from the zero state. A model of records reads a separator first, as in `score`; if records are
+        independent, every separator starts from the zero state.
 
         Args:
-            text: what to read; it is cleaned as the training text was.
-            gradients_of: a step; the trace then also holds the gradient of its loss, -ln p of the token that follows.
-            window: how many steps before that one have a row in the gradients; None is all back to the zero state.
+            text: the text to read; it is cleaned like the training text.
+            gradients_of: a step. The trace then also has the gradient of its loss, -ln p of the next token.
+            window: the number of steps before that one in the gradients; None means all since the zero state.
             unknown: `error`, `skip` or `replace`.
 
         Returns:
             see `charloom.trace.Trace`: such as `layers[0].hidden_TH`, `probabilities_TV`, `gradients.hidden_LWH`.
 
         Raises:
-            TextError: for an empty text, or a text whose trace does not fit `charloom.trace.MOST_NUMBERS`.
-            SettingsError: for a step or window out of range.
-            UnknownCharacterError: for a character that the model does not know.
+            TextError: if the text is empty, or its trace is larger than `charloom.trace.MOST_NUMBERS`.
+            SettingsError: if a step or the window is out of range.
+            UnknownCharacterError: if the model does not know a character.
         """
         from charloom import trace
 
         return trace.trace(self.folder, self.tokenizer.ids(text, unknown), gradients_of, window)
 
     def trace_chunks(self, text: str, chunk: int = TRACED, unknown: UnknownPolicy = "error") -> Iterator[Trace]:
-        """The trace of a text of any length, in chunks of so many steps; the state is carried. No gradients.
+        """The trace of a text of any length, in chunks of `chunk` steps, with the state carried. No gradients.
 
         The arrays of all chunks, concatenated, equal those of `trace` within rounding: BLAS may add in another order.
 
         Raises:
-            SettingsError: for a chunk that is too large for the memory; at the call.
-            UnknownCharacterError: for a character that the model does not know; at the call.
+            SettingsError: if a chunk is too large for the memory; raised by the call.
+            UnknownCharacterError: if the model does not know a character; raised by the call.
         """
         from charloom import trace
 
         return trace.trace_chunks(self.folder, self.tokenizer.ids(text, unknown), chunk)
 
     def _backend(self, precision: Precision, threads: int | None = None) -> Backend:
-        """Made once for each precision; two threads may both make one, which does no harm."""
+        """The backend of each precision, made once. Two threads may both make one; this does no harm."""
         if precision not in self._backends:
             self._backends[precision] = open_backend(self.weights, precision)
         return self._backends[precision].with_threads(threads)

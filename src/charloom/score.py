@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 class Score:
     """The score of a model on a text; scores can be added.
 
-    tokens: how many were predicted; characters: the same in characters (one may be several bytes); nats: the sum of
-    -ln p; correct: how often the token with the highest probability was the target.
+    tokens: the number of predicted tokens; characters: the same in characters (one may be several bytes); nats: the sum
+    of -ln p; correct: how often the token with the highest probability was the target.
     """
 
     tokens: int
@@ -31,7 +31,7 @@ class Score:
 
     @classmethod
     def of_targets(cls, nats_N: NDArray[np.floating[Any]], correct_N: NDArray[np.bool_]) -> Score:
-        """The score of N targets that are one character each, from what `Engine.score` returns; sums in float64."""
+        """The score of N targets of one character each, from the result of `Engine.score`; sums in float64."""
         return cls(len(nats_N), len(nats_N), float(nats_N.sum(dtype=np.float64)), int(correct_N.sum()))
 
     @property
@@ -51,7 +51,7 @@ class Score:
 
     @property
     def accuracy(self) -> float:
-        """Part of the tokens, 0 … 1, for which the token with the highest probability was the target."""
+        """The part of the tokens, 0 … 1, for which the token with the highest probability was the target."""
         return self.correct / self.tokens
 
     def __add__(self, other: Score) -> Score:
@@ -64,7 +64,7 @@ class Score:
 
 
 def cross_entropy(logits_TV: NDArray[np.floating[Any]], targets_T: NDArray[np.integer[Any]]) -> tuple[float, int]:
-    """Sum over T of -ln softmax(logits)[target], in float64, and how many targets had the highest logit."""
+    """(sum over T of -ln softmax(logits)[target] in float64, number of targets with the highest logit)."""
     scores_TV = logits_TV.astype(np.float64)
     scores_TV -= scores_TV.max(axis=-1, keepdims=True)
     target_T = scores_TV[np.arange(len(targets_T)), targets_T]

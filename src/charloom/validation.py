@@ -31,14 +31,14 @@ MUST = {
     "bool_parsing": "be True or False",
     "string_type": "be a string",
 }
-"""What must hold, for the kinds of errors of pydantic whose own words are longer."""
+"""What must hold, for those kinds of pydantic errors that have longer texts of their own."""
 
 
 def validated(kind: type[S], values: Mapping[str, Any]) -> S:
     """`kind(**values)`, with the first mistake as one line.
 
     Raises:
-        SettingsError: names the setting, what must hold and what was found.
+        SettingsError: with the name of the setting, what must hold and what was found.
     """
     try:
         return kind.model_validate(dict(values))
@@ -53,7 +53,7 @@ def unknown_name(name: str, known: Iterable[str]) -> SettingsError:
 
 
 def _in_one_line(error: ErrorDetails, kind: type[BaseModel]) -> SettingsError:
-    """What pydantic found, in our words; the message begins with the setting's name."""
+    """An error of pydantic in charloom's words; the message begins with the setting's name."""
     name = next((part for part in reversed(error["loc"]) if isinstance(part, str)), kind.__name__)
     if error["type"] == "value_error":
         return SettingsError(error["msg"].removeprefix("Value error, "))
