@@ -10,12 +10,12 @@ import pytest
 from charloom.inference.network import InferenceNetwork
 from charloom.inference.weights import InferenceWeights
 
-ALPHABET = "dZ b\naé→c?"  # in no order at all, as a Python set would give them
+ALPHABET = "dZ b\naé→c?"  # in no order, like a Python set
 
 
 @pytest.fixture(scope="session")
 def keras() -> ModuleType:
-    """Keras on PyTorch: TensorFlow is not needed."""
+    """Keras on PyTorch, so that TensorFlow is not needed."""
     pytest.importorskip("torch")
     pytest.importorskip("h5py")
     with pytest.MonkeyPatch.context() as patch:
@@ -31,7 +31,7 @@ def alphabet():
 
 @pytest.fixture(scope="session")
 def characters(tmp_path_factory, alphabet):
-    """The file with these characters."""
+    """The file of these characters."""
     path = tmp_path_factory.mktemp("characters") / "characters.txt"
     path.write_bytes("".join(alphabet).encode())
     return path
@@ -39,7 +39,7 @@ def characters(tmp_path_factory, alphabet):
 
 @pytest.fixture(scope="session")
 def apart():
-    """How far the logits of an imported model are from the original's, at most, over 40 random sequences.
+    """The largest difference between the logits of an imported model and of the original, over 40 random sequences.
 
     Computed in the original's precision. Tokens are matched here by what they are, independently of how the import
     renumbers them.

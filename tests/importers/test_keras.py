@@ -18,14 +18,14 @@ h5py = pytest.importorskip("h5py")
 
 CLOSE = 1e-5
 V = 10  # alphabet
-# Keras 3.15 on NumPy 2.4: its torch tensors know no `copy`.
+# Keras 3.15 on NumPy 2.4: its torch tensors have no `copy`.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 SUFFIXES = [".keras", ".weights.h5", ".h5"]
 
 
 @pytest.fixture(autouse=True)
 def counted_anew(keras):
-    """Keras numbers its layers through a whole process: without this, a layer's name depends on the tests before."""
+    """Restarts Keras's numbering of layers, which otherwise depends on earlier tests."""
     keras.utils.clear_session()
 
 
@@ -41,7 +41,7 @@ def notices():
 
 @pytest.fixture
 def saved(keras, tmp_path):
-    """(file, logits of ids_BT) of a model whose every weight is random: Keras's own biases are zero."""
+    """(file, logits of ids_BT) of a model with random weights and biases; Keras's own biases are zero."""
 
     def saved(layers, suffix, how="ids", std=0.6):
         model = layers if isinstance(layers, keras.Model) else keras.Sequential(layers)
@@ -66,7 +66,9 @@ def cells(L, name, *, layers=2, units=6, **options):
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("name", ["LSTM", "GRU", "SimpleRNN"])
 def test_every_cell_in_every_layout(L, saved, apart, alphabet, characters, name, suffix):
-    """Gates in Keras's order, a matrix not transposed, a bias lost or added to the wrong product."""
+    """Catches gates in Keras's order, a matrix that is not transposed, and a bias lost or added to the
+    wrong product.
+    """
     path, original = saved([L.Input((None,)), L.Embedding(V, 4), *cells(L, name), L.Dense(V)], suffix)
     model = import_model(path, characters, print)
     assert apart(model, alphabet, original) < CLOSE
@@ -76,7 +78,7 @@ def test_every_cell_in_every_layout(L, saved, apart, alphabet, characters, name,
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_lesson_with_a_window(L, saved, apart, alphabet, characters, suffix):
-    """One-hot columns left in the file's order; layers that do nothing after training taken for something."""
+    """Catches one-hot columns in the file's order, and an error for layers without an effect after training."""
     layers = [
         L.Input((13, V)),
         L.LSTM(8, return_sequences=True, dropout=0.1),
@@ -91,7 +93,7 @@ def test_a_lesson_with_a_window(L, saved, apart, alphabet, characters, suffix):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_an_optimizers_arrays_are_no_layers(L, saved, keras, apart, alphabet, characters, suffix):
-    """Adam's moments, which have the shapes of the weights, taken for weights."""
+    """Catches Adam's moments, which have the shapes of weights, taken for weights."""
     model = keras.Sequential([L.Input((13, V)), L.LSTM(6), L.Dense(V)])
     model.compile("adam", keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     model.fit(np.zeros((2, 13, V)), np.eye(V)[:2], verbose=0)
@@ -101,7 +103,7 @@ def test_an_optimizers_arrays_are_no_layers(L, saved, keras, apart, alphabet, ch
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_time_distributed_without_biases(L, saved, apart, alphabet, characters, suffix):
-    """A head inside a wrapper; layers that have no bias, where a lone matrix looks like an embedding."""
+    """Catches a head inside a wrapper that is not found, and a matrix without a bias taken for an embedding."""
     head = [L.TimeDistributed(L.Dense(V, use_bias=False)), L.TimeDistributed(L.Dropout(0.1))]
     path, original = saved([L.Input((None, V)), *cells(L, "LSTM", use_bias=False), *head], suffix, "onehot")
     assert apart(import_model(path, characters, print), alphabet, original) < CLOSE
@@ -109,7 +111,7 @@ def test_time_distributed_without_biases(L, saved, apart, alphabet, characters, 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_a_gru_without_bias_whose_configuration_tells(L, saved, apart, alphabet, characters, suffix):
-    """Zeros in the shape of the other equation."""
+    """Catches a bias of zeros in the shape of the other equation."""
     layers = [L.Input((None, V)), *cells(L, "GRU", use_bias=False), L.Dense(V)]
     path, original = saved(layers, suffix, "onehot")
     assert apart(import_model(path, characters, print), alphabet, original) < CLOSE
@@ -117,9 +119,11 @@ def test_a_gru_without_bias_whose_configuration_tells(L, saved, apart, alphabet,
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_relu(L, saved, apart, alphabet, characters, suffix):
-    """A nonlinearity that is in the configuration and nowhere in the weights."""
+    """Catches a nonlinearity that is only in the configuration, not in the weights."""
     layers = [L.Input((None, V)), *cells(L, "SimpleRNN", activation="relu"), L.Dense(V)]
-    path, original = saved(layers, suffix, "onehot", std=0.4)  # below 1: relu lets a state grow without end
+    path, original = saved(
+        layers, suffix, "onehot", std=0.4
+    )  # below 1, because with relu the state can grow without a bound
     model = import_model(path, characters, print)
     assert model.architecture.nonlinearity == "relu"
     assert apart(model, alphabet, original) < CLOSE
@@ -127,7 +131,7 @@ def test_relu(L, saved, apart, alphabet, characters, suffix):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_names_of_ones_own(L, keras, saved, apart, alphabet, characters, suffix):
-    """Layers in the order of the alphabet instead of the model's."""
+    """Catches layers in alphabetical order instead of the order of the model."""
     ids = L.Input((None,), name="in")
     x = L.Embedding(V, 6, name="zz")(ids)
     x = L.GRU(6, return_sequences=True, stateful=False, name="upper_last")(x)
@@ -137,7 +141,7 @@ def test_names_of_ones_own(L, keras, saved, apart, alphabet, characters, suffix)
 
 
 def test_eleven_layers(L, saved, apart, alphabet, characters, notices):
-    """simple_rnn_10 before simple_rnn_2."""
+    """Catches simple_rnn_10 before simple_rnn_2."""
     layers = [L.Input((None, V)), *cells(L, "SimpleRNN", layers=11), L.Dense(V)]
     path, original = saved(layers, ".weights.h5", "onehot", std=0.45)
     assert apart(import_model(path, characters, notices.append), alphabet, original) < CLOSE
@@ -146,14 +150,16 @@ def test_eleven_layers(L, saved, apart, alphabet, characters, notices):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_scalar_input(L, saved, apart, alphabet, characters, notices, suffix):
-    """Numbers that follow the alphabet into charloom's order, and so mean other alphabet."""
+    """Catches numbers that follow charloom's order of characters, and so belong to other characters."""
     path, original = saved([L.Input((None, 1)), *cells(L, "LSTM", layers=1), L.Dense(V)], suffix, "scalar")
     assert apart(import_model(path, characters, notices.append), alphabet, original) < CLOSE
     assert "assumed: the character's index divided by the number of characters" in notices[-1]
 
 
 def test_tensorflows_tutorial(L, keras, saved, apart, tmp_path, alphabet):
-    """Its model is a class of one's own, so only its weights can be read; its vocabulary begins with [UNK]."""
+    """Catches an error for a custom model class, of which only the weights can be read, and a vocabulary
+    without [UNK].
+    """
 
     class MyModel(keras.Model):
         def __init__(self):
@@ -221,13 +227,13 @@ def _normed(L):
     ],
 )
 def test_other_functions(L, keras, tmp_path, characters, layers, says):
-    """A network that computes something else, imported as if it did not."""
+    """Catches a network with other functions that is imported as if it had charloom's."""
     refused(keras, tmp_path, characters, layers(L), says, SUFFIXES)
 
 
 def refused(keras, tmp_path, characters, layers, says, suffixes):
-    """Whether a model is refused in one line, in every layout."""
-    keras.utils.clear_session(free_memory=False)  # layers are named anew; collecting would take long
+    """Whether a model is refused in one line in every layout."""
+    keras.utils.clear_session(free_memory=False)  # restarts the numbering; collecting garbage would take long
     model = layers if isinstance(layers, keras.Model) else keras.Sequential(layers)
     for suffix in suffixes:
         path = tmp_path / f"model{suffix}"
@@ -273,7 +279,7 @@ def _lstm(**options):
 
 
 def _chain(*layers):
-    """What builds a model of these layers, each a class and its arguments."""
+    """A function that builds a model of these layers; each is a class and its arguments."""
 
     def build(keras, L):
         built = [getattr(L, kind)(**{**options, **_cell(L, kind)}) for kind, options in layers]
@@ -328,12 +334,12 @@ def _masked(keras, L):
     ],
 )
 def test_what_only_a_configuration_tells(keras, L, tmp_path, characters, build, says):
-    """Weights that would fit, of a network that computes something else."""
+    """Catches weights of the right shape whose network computes something else."""
     refused(keras, tmp_path, characters, build(keras, L), says, [".keras", ".h5"])
 
 
 def test_custom_code(keras, L, tmp_path, characters, alphabet, notices):
-    """A class or function of the author's own: only running it would tell what it computes."""
+    """Catches a custom class or function: only running its code would show what it computes."""
 
     @keras.saving.register_keras_serializable("mine")
     class LSTM(L.LSTM):
@@ -346,7 +352,7 @@ def test_custom_code(keras, L, tmp_path, characters, alphabet, notices):
     def act(x):
         return x
 
-    LSTM.__module__ = "__main__"  # as in a notebook; Keras then writes no module
+    LSTM.__module__ = "__main__"  # as in a notebook; then Keras writes no module
     path = tmp_path / "model.keras"
     keras.Sequential([L.Input((None, V)), LSTM(6), L.Dense(V)]).save(path)
     with pytest.raises(ModelError, match="is of a custom class, mine>LSTM; no code is run from a file"):
@@ -362,7 +368,7 @@ def test_custom_code(keras, L, tmp_path, characters, alphabet, notices):
 
 
 def test_a_gru_without_bias_and_configuration(L, saved, characters):
-    """A guess at one of two equations that have the same weights."""
+    """Catches a choice between two equations with the same weights without information."""
     path, _ = saved([L.Input((None, V)), L.GRU(6, use_bias=False), L.Dense(V)], ".weights.h5", "onehot")
     with pytest.raises(ModelError, match=r"only a whole model has its reset_after; use model.save\(\)"):
         import_model(path, characters, print)
@@ -370,7 +376,7 @@ def test_a_gru_without_bias_and_configuration(L, saved, characters):
 
 @pytest.fixture
 def keras_2(tmp_path):
-    """Writes a file as tf.keras 2 did, by hand, for no TensorFlow is here: byte strings as names, `:0` behind them."""
+    """Writes a file like tf.keras 2, by hand, without TensorFlow: byte strings as names that end with `:0`."""
 
     def written(layers, model_config=None):
         path = tmp_path / "old.h5"
@@ -393,13 +399,13 @@ def keras_2(tmp_path):
 
 @pytest.fixture
 def arrays():
-    """Random weights of the old files' layers, by the shape of each."""
+    """Random weights for the layers of the old files, by the shape of each."""
     random = np.random.default_rng(2)
     return lambda *shape: random.normal(0, 0.6, shape)
 
 
 def test_keras_2_weights(keras_2, arrays, apart, alphabet, characters, notices):
-    """The old layout's names; layers that have no weights. The judge is Keras's LSTM, written out."""
+    """Catches names of the old layout, and layers without weights. The reference is Keras's LSTM in NumPy."""
     kernels = [(arrays(V, 24), arrays(6, 24), arrays(24)), (arrays(6, 24), arrays(6, 24), arrays(24))]
     head = arrays(6, V), arrays(V)
     names = ("lstm_cell/kernel:0", "lstm_cell/recurrent_kernel:0", "lstm_cell/bias:0")
@@ -423,7 +429,7 @@ def test_keras_2_weights(keras_2, arrays, apart, alphabet, characters, notices):
 
 
 def lstm_of_keras(x_BTX, kernel, recurrent, bias):
-    """Keras's documentation, in NumPy: i, f, c, o."""
+    """Keras's documentation in NumPy; gates i, f, c, o."""
 
     def sigmoid(a):
         return 1 / (1 + np.exp(-a))
@@ -439,7 +445,7 @@ def lstm_of_keras(x_BTX, kernel, recurrent, bias):
 
 
 def lstm_file(keras_2, arrays, config=None, **options):
-    """One LSTM and a Dense layer, with what Keras 2 wrote of the model beside them."""
+    """One LSTM and a Dense layer, with the configuration that Keras 2 wrote."""
     bias = options.pop("bias", arrays(24))
     layers = {
         "lstm_1": dict(zip(("k:0", "r:0", "b:0"), (arrays(V, 24), arrays(6, 24), bias), strict=True)),
@@ -454,13 +460,13 @@ def lstm_file(keras_2, arrays, config=None, **options):
 
 
 def test_keras_2_weights_with_code(keras_2, arrays, characters):
-    """A layer without weights dropped, whatever it does."""
+    """Catches a layer without weights that is dropped although it has an effect."""
     with pytest.raises(ModelError, match="lambda_1 is a Lambda layer, which is code"):
         import_model(keras_2({"lambda_1": {}, "dense_1": {"k:0": arrays(6, V)}}), characters, print)
 
 
 def test_keras_2_models(keras_2, arrays, characters, notices):
-    """What standalone Keras 2.2 wrote: a bare list of layers."""
+    """Catches a configuration of Keras 2.2 that is refused: a list of layers."""
     model = import_model(lstm_file(keras_2, arrays), characters, notices.append)
     assert model.metadata["format"] == "Keras HDF5 model"
     assert notices == []
@@ -485,13 +491,13 @@ def test_keras_2_models(keras_2, arrays, characters, notices):
     ],
 )
 def test_keras_2_models_that_are_not_ours(keras_2, arrays, characters, options, says):
-    """The default of old Keras, whose cell is another function; damaged or strange configurations."""
+    """Catches the default of old Keras, whose cell has another function, and damaged or strange configurations."""
     with pytest.raises(ModelError, match=says):
         import_model(lstm_file(keras_2, arrays, **options), characters, print)
 
 
 def test_a_configuration_of_another_model(keras_2, arrays, characters):
-    """Two recurrent layers described, one there."""
+    """Catches a configuration with two recurrent layers for one in the file."""
     entry = {"class_name": "LSTM", "config": {"name": "a", "activation": "tanh", "recurrent_activation": "sigmoid"}}
     config = {"class_name": "Sequential", "config": {"layers": [entry, entry]}}
     with pytest.raises(ModelError, match="the configuration has 2 recurrent layers, the weights 1"):
@@ -499,7 +505,7 @@ def test_a_configuration_of_another_model(keras_2, arrays, characters):
 
 
 def test_nothing_outside_the_file_is_read(keras_2, arrays, characters, tmp_path):
-    """Weights that an untrusted file has filled with somebody's secrets, or that take all memory."""
+    """Catches an untrusted file that reads another file as weights, or fills the memory."""
     path = lstm_file(keras_2, arrays)
     secret = tmp_path / "secret"
     secret.write_bytes(bytes(4 * V))
@@ -529,7 +535,7 @@ def test_nothing_outside_the_file_is_read(keras_2, arrays, characters, tmp_path)
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_damaged_files(L, saved, characters, suffix):
-    """A traceback for half a download or a flipped byte."""
+    """Catches a traceback for an incomplete download or a flipped bit."""
     path, _ = saved([L.Input((None, V)), L.LSTM(6), L.Dense(V)], suffix, "onehot")
     whole, random = path.read_bytes(), np.random.default_rng(0)
     for size in (9, 50, 300, len(whole) // 2, len(whole) - 1):
@@ -551,7 +557,7 @@ def test_an_embedding_that_is_no_matrix(keras_2, arrays, characters):
 
 
 def test_a_zip_bomb(tmp_path, characters):
-    """A few bytes that unfold to gigabytes in memory."""
+    """Catches a few bytes that unpack to gigabytes in memory."""
     with zipfile.ZipFile(tmp_path / "model.keras", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("config.json", "{}")
         archive.writestr("model.weights.h5", bytes(2**25))
@@ -560,14 +566,14 @@ def test_a_zip_bomb(tmp_path, characters):
 
 
 def test_a_kind_is_told_by_content(L, saved, apart, alphabet, characters, tmp_path):
-    """A file whose name says something else."""
+    """Catches a format that is detected by the file's name."""
     path, original = saved([L.Input((None, V)), *cells(L, "LSTM"), L.Dense(V)], ".keras", "onehot")
     path = path.rename(tmp_path / "model.pt")
     assert apart(import_model(path, characters, print), alphabet, original) < CLOSE
 
 
 def test_without_characters(keras_2, arrays):
-    """A model whose alphabet nobody knows."""
+    """Catches a model without known characters."""
     with pytest.raises(
         SettingsError, match=r"`characters` must be given for old\.h5: a file with the network's 10 characters"
     ):
@@ -575,7 +581,7 @@ def test_without_characters(keras_2, arrays):
 
 
 def test_without_h5py(keras_2, arrays, characters, monkeypatch):
-    """A traceback on the base install."""
+    """Catches a traceback in the base install."""
     path = lstm_file(keras_2, arrays)
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(DeviceError, match=r"not installed; run: pip install h5py"):
@@ -583,7 +589,7 @@ def test_without_h5py(keras_2, arrays, characters, monkeypatch):
 
 
 def test_neither_keras_nor_torch_is_loaded(keras_2, arrays, characters):
-    """Seconds of waiting for packages that reading does not need, and that may not be there."""
+    """Catches imports of packages that take seconds, that reading does not need, and that may be missing."""
     code = (
         "import sys; from pathlib import Path; from charloom.importers.importing import import_model; "
         f"import_model(Path({str(lstm_file(keras_2, arrays))!r}), Path({str(characters)!r}), print); "

@@ -25,7 +25,7 @@ CLOSE = 1e-5
 
 
 class CharRNN(nn.Module):
-    """The lesson's network, and what people made of it."""
+    """The lesson's network and variants of it."""
 
     def __init__(self, size=10, hidden=7, layers=2, cell=nn.LSTM, embedding=0, width=0, bias=True, std=1.2, **options):
         super().__init__()
@@ -50,12 +50,12 @@ class CharRNN(nn.Module):
         return self.fc(self.lstm(x.to(self.fc.weight.dtype))[0])
 
     def logits(self, ids):
-        """In float64: deep networks blow rounding up, and a mistake must not hide behind it."""
+        """In float64: deep networks amplify rounding, which could hide a mistake."""
         with torch.no_grad():
             return copy.deepcopy(self).double()(torch.from_numpy(ids)).numpy()
 
     def plain_logits(self, ids):
-        """As the lesson computes them, in float32."""
+        """In float32, as the lesson computes them."""
         with torch.no_grad():
             return self(torch.from_numpy(ids)).numpy()
 
@@ -71,13 +71,13 @@ def notices():
 
 
 def lesson(net, alphabet) -> dict:
-    """What the lesson saves."""
+    """The checkpoint that the lesson saves."""
     return {"n_hidden": 7, "n_layers": 2, "state_dict": net.state_dict(), "tokens": alphabet}
 
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_the_lessons_checkpoint(file, alphabet, apart, notices, zipped):
-    """Tokens or gates in another order than the file's; a format that only new (or old) PyTorch writes."""
+    """Catches tokens or gates in another order, and a format that only new or only old PyTorch writes."""
     net = CharRNN()
     torch.save(lesson(net, alphabet), file, _use_new_zipfile_serialization=zipped)
     model = import_model(file, None, notices.append)
@@ -102,7 +102,7 @@ def test_the_lessons_checkpoint(file, alphabet, apart, notices, zipped):
     ids=str,
 )
 def test_other_networks(file, alphabet, apart, options):
-    """Cells told by the wrong number of gates; an embedding taken for the head; biases that are not there."""
+    """Catches cells with a wrong number of gates, an embedding taken for the head, and biases that do not exist."""
     net = CharRNN(**options)
     torch.save(lesson(net, alphabet), file)
     assert apart(import_model(file, None, print), alphabet, net.logits) < CLOSE
@@ -118,7 +118,7 @@ def test_other_networks(file, alphabet, apart, options):
     ],
 )
 def test_tokens_as_people_kept_them(file, alphabet, apart, tokens):
-    """A dictionary read in the order of the file instead of its indices."""
+    """Catches a dictionary that is read in the order of the file instead of its indices."""
     net = CharRNN()
     torch.save({"state_dict": net.state_dict(), "chars": tokens(alphabet)}, file)
     assert apart(import_model(file, None, print), alphabet, net.logits) < CLOSE
@@ -134,7 +134,7 @@ def test_tokens_as_people_kept_them(file, alphabet, apart, tokens):
     ],
 )
 def test_names_as_people_chose_them(file, alphabet, apart, renamed):
-    """Parts told by their names instead of their shapes; layers in the order of their names, where 10 is before 2."""
+    """Catches layers found by their names instead of their shapes, and 10 before 2."""
     net = CharRNN(layers=12, std=2.5)
     state = {renamed(key): value for key, value in sorted(net.state_dict().items())}
     torch.save({"model_state_dict": state, "tokens": alphabet}, file)
@@ -142,7 +142,7 @@ def test_names_as_people_chose_them(file, alphabet, apart, renamed):
 
 
 def test_two_recurrent_modules(file, alphabet, apart, notices):
-    """One of them lost, or their order assumed without a word."""
+    """Catches a second module that is lost, or whose order is assumed without a notice."""
 
     class Two(CharRNN):
         def __init__(self):
@@ -162,7 +162,7 @@ def test_two_recurrent_modules(file, alphabet, apart, notices):
 
 @pytest.mark.parametrize("order", [tuple, sorted])
 def test_scalar_input(file, alphabet, apart, notices, order):
-    """Numbers that follow the alphabet into charloom's order, and so mean other alphabet."""
+    """Catches numbers that follow charloom's order of characters, and so belong to other characters."""
     alphabet, net = order(alphabet), CharRNN(width=1, std=2.5)
     torch.save(lesson(net, alphabet), file)
     model = import_model(file, None, notices.append)
@@ -173,7 +173,7 @@ def test_scalar_input(file, alphabet, apart, notices, order):
 
 
 def test_half_and_double_precision(file, alphabet, apart):
-    """Weights that are not float32 in the file must be in the folder."""
+    """Catches weights that are not float32 in the folder."""
     net = CharRNN().double()
     torch.save(lesson(net, alphabet), file)
     model = import_model(file, None, print)
@@ -184,7 +184,7 @@ def test_half_and_double_precision(file, alphabet, apart):
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_gpus_checkpoint(file, alphabet, apart, monkeypatch, zipped):
-    """Tensors that ask for a GPU this machine does not have."""
+    """Catches tensors that need a GPU that this machine does not have."""
     net = CharRNN()
     monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
     torch.save(lesson(net, alphabet), file, _use_new_zipfile_serialization=zipped)
@@ -193,7 +193,7 @@ def test_a_gpus_checkpoint(file, alphabet, apart, monkeypatch, zipped):
 
 
 def test_a_bare_state_dict_takes_its_characters_from_a_file(file, alphabet, characters, apart):
-    """The characters ignored, or demanded where they are given."""
+    """Catches characters that are ignored, or required although they are given."""
     net = CharRNN()
     torch.save(net.state_dict(), file)
     assert apart(import_model(file, characters, print), alphabet, net.logits) < CLOSE
@@ -204,21 +204,21 @@ def test_a_bare_state_dict_takes_its_characters_from_a_file(file, alphabet, char
 
 
 def test_characters_are_refused_where_the_file_has_its_own(file, alphabet, characters):
-    """Two sources of one truth."""
+    """Catches characters from a file for a checkpoint that has its own."""
     torch.save(lesson(CharRNN(), alphabet), file)
     with pytest.raises(SettingsError, match="`characters` must be left out"):
         import_model(file, characters, print)
 
 
 def test_plain_rnn_is_said_to_be_tanh(file, alphabet, notices):
-    """A silent guess: a relu network has the same weights."""
+    """Catches a missing notice about tanh: a relu network has the same weights."""
     torch.save(lesson(CharRNN(cell=nn.RNN), alphabet), file)
     assert import_model(file, None, notices.append).architecture.nonlinearity == "tanh"
     assert notices == ["the file does not say which nonlinearity the rnn has; assumed: tanh, PyTorch's default"]
 
 
 class Trap:
-    """Makes a file when it is unpickled."""
+    """Writes a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -235,7 +235,7 @@ class Command(Trap):
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("trap", [Trap, Command])
 def test_a_trap_is_not_sprung(file, tmp_path, alphabet, trap, zipped):
-    """A loader that runs that somebody put into the file."""
+    """Catches a loader that runs code in the file."""
     made = tmp_path / "made"
     checkpoint = {**lesson(CharRNN(), alphabet), "extra": trap(made)}
     torch.save(checkpoint, file, _use_new_zipfile_serialization=zipped)
@@ -255,7 +255,7 @@ def test_a_trap_is_not_sprung(file, tmp_path, alphabet, trap, zipped):
     ],
 )
 def test_what_only_code_can_read(file, alphabet, checkpoint, code):
-    """A whole pickled module, or NumPy's arrays: refused with a way out, not with PyTorch's page of advice."""
+    """Catches PyTorch's page of advice for a pickled module or NumPy arrays, in place of one line with a solution."""
     torch.save(checkpoint(CharRNN(), alphabet), file)
     with pytest.raises(ModelError, match=rf"it also needs .*{code}.*; save .*net.state_dict") as error:
         import_model(file, None, print)
@@ -322,7 +322,7 @@ def _without(key):
     ],
 )
 def test_networks_that_are_not_ours(file, alphabet, checkpoint, says):
-    """Whatever does not fit must say what it is, in one line: neither a traceback nor a wrong model."""
+    """Catches a traceback or a wrong model for a network that charloom does not have; the error is one line."""
     torch.save(checkpoint(CharRNN(), alphabet), file)
     with pytest.raises(ModelError, match=says) as error:
         import_model(file, None, print)
@@ -331,7 +331,7 @@ def test_networks_that_are_not_ours(file, alphabet, checkpoint, says):
 
 
 def test_a_missing_layer(file, alphabet):
-    """Layers 0 and 2 read as 0 and 1."""
+    """Catches layers 0 and 2 that are read as 0 and 1."""
     net = CharRNN(layers=3)
     state = {key: value for key, value in net.state_dict().items() if not key.endswith("_l1")}
     torch.save({"state_dict": state, "tokens": alphabet}, file)
@@ -347,7 +347,7 @@ def test_a_missing_layer(file, alphabet):
     ],
 )
 def test_other_equations(file, alphabet, options, says):
-    """A network that charloom's cells do not compute, imported as if they did."""
+    """Catches a network with other equations that is imported as if it had charloom's."""
     torch.save({"state_dict": CharRNN(**options).state_dict(), "tokens": alphabet}, file)
     with pytest.raises(ModelError, match=says):
         import_model(file, None, print)
@@ -355,7 +355,7 @@ def test_other_equations(file, alphabet, options, says):
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_damaged_files(file, alphabet, zipped):
-    """A traceback, or another kind of error, for half a download or a flipped byte."""
+    """Catches a traceback, or an error of another class, for an incomplete download or a flipped bit."""
     torch.save(lesson(CharRNN(), alphabet), file, _use_new_zipfile_serialization=zipped)
     whole, random = file.read_bytes(), np.random.default_rng(0)
     for size in (0, 1, 7, 50, 300, len(whole) // 2, len(whole) - 1):
@@ -370,7 +370,7 @@ def test_damaged_files(file, alphabet, zipped):
 
 @pytest.mark.parametrize("content", [b"Call me Ishmael.", b"PK\x03\x04", b"\x80\x04N.", b"\x80\x02}q\x00."])
 def test_files_of_another_kind(file, content):
-    """A text, a broken zip, bare pickles."""
+    """Catches a traceback for a text, a broken zip and bare pickles."""
     file.write_bytes(content)
     with pytest.raises(ModelError, match=r"rnn\.net: the file must"):
         import_model(file, None, print)
@@ -378,7 +378,9 @@ def test_files_of_another_kind(file, content):
 
 @pytest.mark.parametrize("options", [{}, {"embedding": 3}, {"width": 1}], ids=["onehot", "embedding", "scalar"])
 def test_padding_is_left_out(file, alphabet, apart, notices, options):
-    """Rows of another token taken for the first one's, or a scalar input that counts the alphabet which are left."""
+    """Catches rows of another token in place of the first, and scalar input that counts only the remaining
+    characters.
+    """
     net = CharRNN(**options)
     torch.save(lesson(net, ("<pad>", *alphabet[1:])), file)
     model = import_model(file, None, notices.append)
@@ -389,7 +391,7 @@ def test_padding_is_left_out(file, alphabet, apart, notices, options):
 
 @pytest.mark.parametrize("name", ["itos", "stoi", "vocab"])
 def test_indices_by_their_usual_names(file, alphabet, name):
-    """A checkpoint that holds its characters, and is said to hold none."""
+    """Catches an error about missing characters for a checkpoint that has them."""
     stoi = {token: index for index, token in enumerate(alphabet)}
     found = {"itos": dict(enumerate(alphabet)), "stoi": stoi, "vocab": {"stoi": stoi, "itos": [*alphabet]}}[name]
     torch.save({"state_dict": CharRNN().state_dict(), name: found}, file)
@@ -402,14 +404,14 @@ def test_indices_by_their_usual_names(file, alphabet, name):
     ids=["table", "object", "text"],
 )
 def test_a_file_of_torch7(file, begin):
-    """`it is damaged, or has another format`, for the files that char-rnn of 2015 wrote."""
+    """Catches `it is damaged, or has another format` for files of char-rnn from 2015."""
     file.write_bytes(begin + bytes(99))
     with pytest.raises(ModelError, match=r"rnn\.net: .* it is one of Torch7 \(Lua\)"):
         import_model(file, None, print)
 
 
 def test_a_zip_bomb(file):
-    """A few bytes that unfold to gigabytes in memory."""
+    """Catches a few bytes that unpack to gigabytes in memory."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("rnn/data.pkl", bytes(2**25))
     with pytest.raises(ModelError, match="found 33,554,432: it is damaged or malicious"):
@@ -417,7 +419,7 @@ def test_a_zip_bomb(file):
 
 
 def test_without_pytorch(file, alphabet, monkeypatch):
-    """A traceback on the base install."""
+    """Catches a traceback in the base install."""
     torch.save(lesson(CharRNN(), alphabet), file)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(DeviceError, match=r"not installed; run: pip install torch"):
@@ -425,7 +427,7 @@ def test_without_pytorch(file, alphabet, monkeypatch):
 
 
 def test_an_ordered_dict_with_hidden_cells(file, alphabet, apart):
-    """LSTMCell has no layer number in its names."""
+    """Catches LSTMCell, whose parameter names have no layer number."""
     net = CharRNN(layers=1)
     state = OrderedDict((key.replace("_l0", ""), value) for key, value in net.state_dict().items())
     torch.save({"state_dict": state, "tokens": alphabet}, file)
@@ -433,7 +435,7 @@ def test_an_ordered_dict_with_hidden_cells(file, alphabet, apart):
 
 
 def test_metadata(file, alphabet):
-    """A model that nobody can trace to its file."""
+    """Catches a model whose metadata does not name its file."""
     import hashlib
 
     torch.save(lesson(CharRNN(), alphabet), file)
@@ -445,7 +447,7 @@ def test_metadata(file, alphabet):
 
 
 def test_a_pickle_that_claims_a_string_of_gigabytes(file):
-    """Catches memory that is allocated for a string that the file does not hold."""
+    """Catches memory that is allocated for a string that the file does not contain."""
     file.write_bytes(b"\x80\x02X" + (3 << 30).to_bytes(4, "little") + b"only a few bytes.")
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""The characters of an imported network, as people wrote them down."""
+"""The characters of an imported network, in the forms that people use."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def written(tmp_path):
     ],
 )
 def test_every_form(written, content, characters):
-    """A newline that is a character dropped, or an editor's kept; an object in the order of its file."""
+    """Catches a newline character that is dropped, a final newline that is kept, and an object in the order of its
+    file.
+    """
     assert read_characters(written(content), len(characters)) == tuple(characters)
 
 
@@ -68,7 +70,7 @@ def test_every_form(written, content, characters):
     ],
 )
 def test_what_is_refused(written, content, says):
-    """Tokens that stand for other characters than the network's, or a traceback."""
+    """Catches tokens that stand for other characters than the network's, and a traceback."""
     with pytest.raises(SettingsError, match=says) as error:
         read_characters(written(content), 3)
     assert str(error.value).startswith("`characters` ")
@@ -76,13 +78,13 @@ def test_what_is_refused(written, content, says):
 
 
 def test_a_missing_file(tmp_path):
-    """A traceback for a slip of the pen."""
+    """Catches a traceback for a mistyped name."""
     with pytest.raises(SettingsError, match=r"`characters` must be a file that can be read; .*: No such file"):
         read_characters(tmp_path / "nowhere", 3)
 
 
 def test_renumbering():
-    """Ids that are not in code point order, which no vocabulary may have; the unknown token not behind them."""
+    """Catches ids that are not in code point order, which a vocabulary needs, and the unknown token among them."""
     vocabulary, order = renumber(("é", "[UNK]", "b", "\n"))
     assert vocabulary.characters == ("\n", "b", "é")
     assert vocabulary.unknown
@@ -90,7 +92,7 @@ def test_renumbering():
 
 
 def test_padding_is_left_out():
-    """A token that stands for no text refused as a word, or kept as a character that may be generated."""
+    """Catches padding that is refused as a word, or kept as a character that can be generated."""
     tokens = ("<pad>", "<unk>", "b", "a")
     check_tokens(tokens, 4)
     vocabulary, order = renumber(tokens)
@@ -99,7 +101,7 @@ def test_padding_is_left_out():
 
 
 def test_the_separator_is_no_character():
-    """A lone surrogate that charloom gives another meaning."""
+    """Catches a lone surrogate that is charloom's record separator."""
     with pytest.raises(ModelError, match=r"none U.D800"):
         check_tokens(("a", "\ud800"), 2)
 

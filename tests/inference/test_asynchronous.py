@@ -1,4 +1,4 @@
-"""Text on asyncio: the same text, a loop that goes on, and work that ends with its reader."""
+"""Text on asyncio: the same text, a loop that is not blocked, and work that ends with its reader."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def model():
 
 @pytest.fixture
 def updates(monkeypatch):
-    """The threads that each update of a scheduler ran in."""
+    """The threads in which the updates of a scheduler ran."""
     seen = []
     update = Scheduler.update
     monkeypatch.setattr(Scheduler, "update", lambda self: (seen.append(threading.current_thread()), update(self))[1])
@@ -84,7 +84,7 @@ def test_the_event_loop_goes_on(model, monkeypatch):
 
 
 def test_leaving_the_loop_ends_the_work(model, updates):
-    """Catches: a thread that generates ahead and goes on when nobody reads."""
+    """Catches: a thread that still generates after the reader has left the loop."""
 
     async def program():
         async for _ in model.astream(length=ENDLESS, seed=1):
@@ -119,7 +119,7 @@ def test_cancelling_the_task_ends_the_work(model, updates, prompt):
 
 
 def test_mistakes_come_at_the_call_and_errors_in_the_loop(model):
-    """Catches: an error that only shows when the first chunk is awaited, and one that ends the text in silence."""
+    """Catches: an error that comes only with the first chunk, and one that ends the text without a message."""
     with pytest.raises(SettingsError, match="temperature"):
         model.astream(temperature=-1)
     with pytest.raises(SettingsError, match="the prompt must be a string; got 123"):

@@ -17,7 +17,7 @@ RECORD_SEPARATOR = 4
 
 
 def detokenized(tokens, vocabulary=ABC, stop=(), **options):
-    """What each token gave up to the end, and why it came."""
+    """The text of each token up to the end, and the finish reason."""
     detokenizer, chunks = Detokenizer(vocabulary, stop=StopStrings(stop), **options), []
     for token in tokens:
         if detokenizer.finish_reason:
@@ -39,7 +39,9 @@ def gated(text, stop):
 
 @given(st.text("ab", max_size=12), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3))
 def test_the_gate_ends_before_the_first_whole_stop_string(text, stop):
-    """Catches overlapping candidates: `aab` in `aaab`, a stop string inside another, one that begins in the last."""
+    """Catches overlapping candidates: `aab` in `aaab`, a stop string inside another, one that begins in the
+    last one.
+    """
     ends = [end for end in range(len(text) + 1) if any(text[:end].endswith(s) for s in stop)]
     if not ends:
         assert gated(text, stop) == (text, False)
@@ -58,7 +60,7 @@ def test_the_gate_holds_back_only_what_could_become_a_stop_string():
 
 @given(st.text("ab", max_size=40), st.lists(st.text("ab", min_size=1, max_size=9), min_size=1, max_size=4))
 def test_the_gate_waits_with_the_longest_beginning_of_a_stop_string(text, stop):
-    """Catches a link of the automaton that skips a beginning, and one that is left out for another stop string."""
+    """Catches a missing transition of the automaton, and one that belongs to another stop string."""
     gate, out = StopGate(StopStrings(stop)), ""
     for end, character in enumerate(text, start=1):
         out += gate.push(character)
@@ -69,7 +71,7 @@ def test_the_gate_waits_with_the_longest_beginning_of_a_stop_string(text, stop):
 
 
 def test_long_stop_strings_take_linear_memory():
-    """Catches an automaton that holds every beginning: 100,000 characters took 5 GB, and each character a search."""
+    """Catches an automaton that stores every prefix: 100,000 characters took 5 GB, and each character took a search."""
     tracemalloc.start()
     stop = StopStrings(["z" * 100_000, "z" * 50_000 + "y"])
     assert tracemalloc.get_traced_memory()[1] < 100e6
@@ -98,7 +100,7 @@ def test_records_end_the_text_without_a_separator_behind_the_last():
 
 
 def test_a_separator_can_complete_a_stop_string():
-    """Catches separators that pass the gate by."""
+    """Catches separators that do not pass through the gate."""
     assert detokenized([0, RECORD_SEPARATOR, 1], separator_text="\n\n", stop=["a\n"]) == (["", ""], "stop")
 
 
@@ -120,7 +122,7 @@ def test_bytes_come_out_as_whole_characters(data, length):
 
 @pytest.mark.parametrize("text", ["é", "🦊", "日本語"])
 def test_a_character_comes_with_its_last_byte(text):
-    """Catches a decoder that waits longer than it must."""
+    """Catches a decoder that waits longer than necessary."""
     chunks, _ = detokenized(text.encode(), Vocabulary("bytes"))
     assert "".join(chunks) == text
     assert chunks[-1] == text[-1]
@@ -146,7 +148,7 @@ def test_the_text_left_and_the_end(tokens, length):
     st.sampled_from([(), ("ab",)]),
 )
 def test_tokens_taken_together_give_the_same_text(tokens, cut, length, records, stop):
-    """Catches a token lost between two chunks, one that counts after the end, and an end that the short way misses."""
+    """Catches a token lost between two chunks, one that counts after the end, and an end that the fast path misses."""
     options = {"length": length, "records": records, "separator_text": "-"}
     one, many = Detokenizer(ABC, stop=StopStrings(stop), **options), Detokenizer(ABC, stop=StopStrings(stop), **options)
     text, taken = "", 0

@@ -45,7 +45,7 @@ def random_state(network, batch, seed=1):
 
 
 def torch_logits(made, weights, ids_BT, state):
-    """The judge: nn.Embedding, nn.RNN/LSTM/GRU and nn.Linear, their weights loaded by the names on disk."""
+    """The reference: nn.Embedding, nn.RNN/LSTM/GRU and nn.Linear with weights loaded by the names on disk."""
     torch = pytest.importorskip("torch")
     kind = {"rnn": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[made.cell]
     options = {"nonlinearity": made.nonlinearity} if made.cell == "rnn" else {}
@@ -113,7 +113,7 @@ def test_steps_blocks_and_states_equal_the_sequence(cell, nonlinearity, input_ki
 
 @pytest.mark.parametrize("input_kind", ["embedding", "scalar"])
 def test_a_vocabulary_too_large_for_the_table(input_kind, monkeypatch):
-    """Catches a gather-and-multiply path that differs from the table's."""
+    """Catches a path for large vocabularies that differs from the table."""
     made = architecture(input_kind=input_kind)
     weights = parameters(made, dtype=np.float64)
     expected, _ = InferenceNetwork(InferenceWeights(made, weights)).step(
@@ -143,7 +143,7 @@ def test_a_row_is_the_same_in_every_batch(cell, hidden):
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_a_step_changes_neither_state_nor_parameters(cell):
-    """Catches in-place arithmetic on a state that its owner still holds, or on the table."""
+    """Catches in-place arithmetic on a state that the caller still uses, or on the table."""
     made = architecture(cell, layers=2)
     weights = parameters(made)
     network = InferenceNetwork(InferenceWeights(made, weights))
@@ -152,7 +152,7 @@ def test_a_step_changes_neither_state_nor_parameters(cell):
     first, _ = network.step(np.array([0, 1]), state)
     first_copy = first.copy()
     for weight in weights.values():
-        np.add(weight, 1, out=weight)  # the trainer's next step
+        np.add(weight, 1, out=weight)  # an update by the trainer
     second, _ = network.step(np.array([0, 1]), state)
     np.testing.assert_array_equal(state.h_LBH, before)
     np.testing.assert_array_equal(second, first_copy)
@@ -170,7 +170,9 @@ def test_huge_weights_saturate_without_a_warning(cell):
 @pytest.mark.parametrize(("cell", "nonlinearity"), CELLS)
 @pytest.mark.parametrize("batch", [1, 3])
 def test_the_reset_token_is_read_from_the_zero_state(cell, nonlinearity, batch, monkeypatch):
-    """Catches a record that goes on from the one before: alone, beside others, in a step, in a block, at its edges."""
+    """Catches a record that continues the state of the last one: alone, in a batch, in a step, in a block, at its
+    edges.
+    """
     made = architecture(cell, nonlinearity, layers=2)
     weights = parameters(made)
     plain, resetting = (

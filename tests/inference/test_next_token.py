@@ -50,7 +50,7 @@ def test_it_is_the_distribution_that_generation_draws_from(cell, prefix):
 
 
 def test_it_is_the_distribution_that_a_score_measures():
-    """Catches: a prefix that is read otherwise than a scored text."""
+    """Catches: a prefix that is read differently from a scored text."""
     model = model_of()
     whole, part = model.score("abcd"), model.score("abc")
     assert -math.log(model.next_token("abc")["d"]) == pytest.approx(whole.nats - part.nats, rel=1e-4)
@@ -76,7 +76,7 @@ def test_a_record_separator_and_the_unknown_token_are_counted():
 
 
 def test_where_a_first_character_is_drawn_all_are_equally_probable():
-    """Catches: an index error for a model without a newline, and a probability for the unknown token."""
+    """Catches: an index error for a model without a newline, and a probability above 0 for the unknown token."""
     assert model_of(Vocabulary("characters", tuple("abcd"), unknown=True)).next_token() == {
         **dict.fromkeys("abcd", 0.25),
         "\ufffd": 0.0,

@@ -1,4 +1,4 @@
-"""Choosing a token: every filter against its definition, and numbers that depend on their place alone."""
+"""Choosing a token: every filter against its definition, and random numbers that depend only on their position."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def softmax(logits_V):
 
 @given(LOGITS, st.integers(1, 12))
 def test_top_k_keeps_the_first_k_of_a_stable_sort(logits_BV, k):
-    """Catches ties that keep more than k, or that depend on how a partition happens to run."""
+    """Catches ties that keep more than k, or that depend on the partition algorithm."""
     assert kept(top_k(logits_BV, k)) == sorted(np.argsort(-logits_BV[0], kind="stable")[:k].tolist())
 
 
@@ -68,17 +68,17 @@ def test_top_p_is_the_smallest_set_that_reaches_p(logits_BV, p):
 
 
 def test_top_p_by_hand():
-    """Catches a comparison on the wrong side: 0.5 + 0.3 reaches 0.8 just about, so 0.79 needs two and 0.81 three."""
+    """Catches a wrong comparison: 0.5 + 0.3 reaches 0.8 exactly, so 0.79 needs two tokens and 0.81 three."""
     logits_BV = np.log([[0.15, 0.5, 0.05, 0.3]])
     assert kept(top_p(logits_BV, 0.49)) == [1]
     assert kept(top_p(logits_BV, 0.79)) == [1, 3]
     assert kept(top_p(logits_BV, 0.81)) == [0, 1, 3]
     assert kept(top_p(logits_BV, 1.0)) == [0, 1, 2, 3]
-    assert kept(top_p(np.zeros((1, 4)), 0.5)) == [0, 1]  # exactly p is enough; of equals, the lowest ids
+    assert kept(top_p(np.zeros((1, 4)), 0.5)) == [0, 1]  # exactly p is enough; among equals, the lowest ids
 
 
 def test_min_p_by_hand():
-    """Catches a floor on the probability itself, not relative to the highest."""
+    """Catches a minimum for the probability itself instead of its ratio to the highest."""
     logits_BV = np.log([[0.15, 0.5, 0.05, 0.3]]) + 3
     assert kept(min_p(logits_BV, 0.29)) == [0, 1, 3]
     assert kept(min_p(logits_BV, 0.31)) == [1, 3]
@@ -109,7 +109,9 @@ def test_what_is_drawn_has_a_probability(logits_BV, sampling, uniform):
     st.floats(0, 1, exclude_max=True) | st.just(1 - 2**-53),
 )
 def test_draw_inverts_the_cumulative_distribution(weights, uniform):
-    """Catches an index behind the last token, one of probability 0, and a batch path unlike the single one."""
+    """Catches an index after the last token, a token of probability 0, and a batch path that differs from the single
+    one.
+    """
     weights_BV, uniform_B = np.array([weights]), np.array([uniform])
     token = draw(weights_BV, uniform_B)[0]
     assert weights[token] > 0
@@ -131,7 +133,7 @@ def test_frequencies_follow_the_probabilities():
 
 @pytest.mark.parametrize("sampling", [Sampling(greedy=True), Sampling(temperature=0), Sampling(temperature=1e-9)])
 def test_greedy_takes_the_first_of_the_most_probable(sampling):
-    """Catches a division by zero, and ties that go to chance."""
+    """Catches a division by zero, and ties that are broken at random."""
     assert choose(np.array([[1.0, 5.0, 5.0, 2.0]]), np.array([0.99]), sampling).tolist() == [1]
 
 
@@ -146,7 +148,7 @@ def test_extreme_logits():
 @pytest.mark.parametrize("row", [[np.nan, 0.0], [-np.inf, -np.inf], [np.inf, 0.0]])
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(greedy=True)])
 def test_a_row_without_a_choice_does_not_disturb_the_others(row, sampling):
-    """Catches an index error, token 0 for ever from a network that diverged, and neighbours that end with it."""
+    """Catches an index error, token 0 for ever from a diverged network, and other rows that end with it."""
     assert choose(np.array([[0.0, 9e3], row, [9e3, 0.0]]), np.array([0.5, 0.5, 0.5]), sampling).tolist() == [1, -1, 0]
 
 
@@ -182,7 +184,7 @@ def test_no_ngram_comes_twice(tokens, size):
 
 
 def test_log_probabilities_are_those_of_the_softmax():
-    """Catches logs of another base, a temperature that takes part, and equals in any order."""
+    """Catches logs of another base, a temperature that has an effect, and equal values in any order."""
     logprobs, ids = log_probabilities(np.log(np.array([0.2, 0.5, 0.1, 0.2], np.float32)) + 7, 2, 3)
     np.testing.assert_allclose(np.exp(logprobs), [0.1, 0.5, 0.2, 0.2], rtol=1e-5)
     assert ids.tolist() == [1, 0, 3]
@@ -190,14 +192,16 @@ def test_log_probabilities_are_those_of_the_softmax():
 
 @given(st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1), st.integers(0, 5000), st.integers(0, 70))
 def test_a_number_depends_on_its_place_alone(seed, sequence, position, count):
-    """Catches a generator whose numbers depend on where one began or how many one took at once."""
+    """Catches random numbers that depend on where the stream began or on how many were drawn at once."""
     expected = uniforms(seed, sequence, 0, position + count)[position:]
     np.testing.assert_array_equal(uniforms(seed, sequence, position, count), expected)
     assert ((expected >= 0) & (expected < 1)).all()
 
 
 def test_the_stream_is_the_published_one():
-    """Catches a change of key, counter or conversion, which would change every seeded text that people have kept."""
+    """Catches a change of key, counter or conversion, which would change every text that users generated
+    with a seed.
+    """
     stream = np.random.Generator(np.random.Philox(key=np.array([7, 2], np.uint64))).random(6)
     np.testing.assert_array_equal(uniforms(7, 2, 0, 6), stream)
     assert [f"{number:.6f}" for number in uniforms(0, 0, 0, 3)] == ["0.011547", "0.241549", "0.111426"]

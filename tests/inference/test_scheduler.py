@@ -1,4 +1,4 @@
-"""Many sequences on one backend: each as if it were alone, whatever comes, goes and waits beside it."""
+"""Many sequences on one backend: each gives the text that it gives alone, with any other sequences."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from charloom.model import Model
 pytestmark = pytest.mark.processor
 
 EXAMPLES = int(os.environ.get("CHARLOOM_EXAMPLES", "15"))
-"""Of the state machine, for each backend and precision; CONTRIBUTING.md says when more are worth their time."""
+"""Examples of the state machine for each backend and precision; CONTRIBUTING.md says when more are useful."""
 
 LETTERS = Vocabulary("characters", tuple("\n abcdefgh"))
 RECORDS = Vocabulary("characters", tuple("abcd"), unknown=True, separator=True)
@@ -52,7 +52,7 @@ def random_model(vocabulary=LETTERS, cell="lstm", layers=2, hidden=20, scale=2.0
 
 @pytest.fixture(params=["numpy", "fp32", "bf16", "int8"])
 def precision(request, monkeypatch):
-    """What computes: NumPy, or the kernels in each precision."""
+    """The backend: NumPy, or the kernels in each precision."""
     if request.param == "numpy":
         monkeypatch.setattr(kernels, "chosen", lambda: kernels.KernelChoice("none", None, "a test"))
     elif kernels.chosen().module is None:
@@ -61,7 +61,7 @@ def precision(request, monkeypatch):
 
 
 def models():
-    """Of characters, of independent records, and of bytes."""
+    """Models of characters, of independent records, and of bytes."""
     return [
         random_model(),
         random_model(RECORDS, "gru", records="line", keep_order=False),
@@ -89,7 +89,7 @@ PROMPTS = st.text("abcd", max_size=4) | st.integers(1, 400).map(lambda n: ("abcd
 
 
 def machine(precision, made, batch_of=None):  # noqa: C901 - a class of small methods
-    """A state machine: requests that come and are cancelled, in any order between updates."""
+    """A state machine: requests that are added and cancelled in any order between updates."""
 
     class Requests(RuleBasedStateMachine):
         def __init__(self):
@@ -154,7 +154,7 @@ def machine(precision, made, batch_of=None):  # noqa: C901 - a class of small me
 
 
 def outputs_of(model, request, precision):
-    """What comes of a request that is alone, up to an error."""
+    """The outputs of a request alone, up to an error."""
     outputs = model.run([request], precision, threads=1, slots=1)
     try:
         while (pair := next(outputs, None)) is not None:
@@ -165,7 +165,7 @@ def outputs_of(model, request, precision):
 
 @pytest.fixture
 def restored(monkeypatch):
-    """The constants that the machine changes; NumPy's prompts in several blocks."""
+    """Restores the constants that the machine changes; NumPy reads prompts in several blocks."""
     for name in ("CHUNK_SECONDS", "FIRST_SECONDS", "READ_SECONDS"):
         monkeypatch.setattr(scheduler, name, getattr(scheduler, name))
     monkeypatch.setattr(network, "BLOCK_LIMIT", 80 * 50)
@@ -180,12 +180,12 @@ RUNS = settings(
 
 
 def test_a_sequence_is_the_same_alone_and_among_others(precision, restored):
-    """Catches anything that one sequence has from another: parameters, random numbers, state, place, time, end."""
+    """Catches anything that one sequence takes from another: parameters, random numbers, state, position, time, end."""
     run_state_machine_as_test(machine(precision, models()), settings=RUNS)
 
 
 class Swapped:
-    """A batch in which the third row of every three has the second one's parameters."""
+    """A batch in which the third of every three rows has the parameters of the second."""
 
     def __init__(self, batch):
         self._batch, self._rows = batch, []
@@ -198,14 +198,14 @@ class Swapped:
 
 
 def test_the_state_machine_sees_two_rows_whose_parameters_are_swapped(precision, restored):
-    """Catches a state machine that proves nothing."""
+    """Catches a state machine that finds no errors."""
     found = settings(RUNS, max_examples=200, database=None, phases=[Phase.generate])  # no shrinking: it takes minutes
     with pytest.raises(AssertionError):
         run_state_machine_as_test(machine(precision, models(), Swapped), settings=found)
 
 
 def test_the_same_among_sixty_three_others(precision):
-    """Catches products of many rows (AMX tiles, panels) that round otherwise, and rows that move when others leave."""
+    """Catches products of many rows (AMX tiles, panels) with other rounding, and rows that move when others leave."""
     model = random_model(hidden=40)
     requests = [
         model.request("abc"[: k % 4], 40 + 7 * (k % 11), seed=k, temperature=0.5 + k / 40, top_k=1 + k % 9)
@@ -221,7 +221,7 @@ def test_the_same_among_sixty_three_others(precision):
 def test_one_sequence_without_a_choice_leaves_the_others_alone(precision):
     """Catches one request that ends the whole batch."""
     model = random_model()
-    bad = model.request("a", 50, seed=1, no_repeat_ngram_size=1)  # runs out of characters that it has not used
+    bad = model.request("a", 50, seed=1, no_repeat_ngram_size=1)  # runs out of characters
     good = model.request("a", 50, seed=1)
     work = model.scheduler(precision)
     sequences = [work.submit(request) for request in (good, bad, good)]
@@ -248,7 +248,7 @@ def test_the_queue_is_bounded(precision):
 
 
 def test_a_prompt_that_many_share_is_read_once(precision, monkeypatch):
-    """Catches sixty-four readings of one long prompt, and a state that one of its readers changes."""
+    """Catches sixty-four readings of one long prompt, and a state that one of its users changes."""
     model, work, read = random_model(), None, []
     backend = model._backend(precision)
     plain = type(backend).read
@@ -287,7 +287,7 @@ def test_a_long_prompt_is_read_between_steps_of_others(precision, monkeypatch):
 
 
 def test_a_chunk_of_a_prompt_needs_memory_for_that_chunk_alone(precision):
-    """Catches a long prompt of which each chunk copies and checks all that is left: its time grows with the square."""
+    """Catches a chunk of a prompt that copies and checks the whole rest: the time would grow with the square."""
     backend = random_model(layers=1)._backend(precision)
     ids_T = np.zeros(10**7, np.uint8)
     backend.read(ids_T[:9], backend.initial_state(), 0.0)
@@ -300,7 +300,7 @@ def test_a_chunk_of_a_prompt_needs_memory_for_that_chunk_alone(precision):
 
 
 def test_log_probabilities(precision):
-    """Catches probabilities after the temperature, a token that is not among its own, and a wrong order."""
+    """Catches probabilities after the temperature, a generated token without its own, and a wrong order."""
     model = random_model()
     request = model.request("abc", 30, logprobs=LETTERS.size, seed=2, temperature=0.1, top_k=2)
     outputs = [output for _, output in outputs_of(model, request, precision)]
@@ -319,7 +319,7 @@ def test_log_probabilities(precision):
 
 
 def test_log_probabilities_of_a_first_token_that_is_drawn_evenly(precision):
-    """Catches a chance for the unknown token, which is never drawn: all together would be above 1."""
+    """Catches a probability above 0 for the unknown token, which is never drawn: the sum would be above 1."""
     model = random_model(Vocabulary("characters", tuple("abcd"), unknown=True))
     [(_, output)] = model.run([model.request("", 1, logprobs=5)], precision)
     [found] = output.logprobs
@@ -328,7 +328,7 @@ def test_log_probabilities_of_a_first_token_that_is_drawn_evenly(precision):
 
 
 def test_a_scheduler_needs_a_slot_and_a_queue(precision):
-    """Catches `Model.run` that never ends, or generates nothing, and says nothing."""
+    """Catches `Model.run` that never ends, or that generates nothing without an error."""
     model = random_model()
     with pytest.raises(SettingsError, match="`slots` must be at least 1; got 0"):
         model.run([model.request("a", 5)], precision, slots=0)
@@ -338,7 +338,7 @@ def test_a_scheduler_needs_a_slot_and_a_queue(precision):
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_numpy_reads_a_prompt_in_short_chunks(cell):
-    """Catches seconds between two steps of others while a long prompt is read, and a state that knows of the chunks."""
+    """Catches seconds between two steps of other sequences, and a state that depends on the chunks."""
     model = random_model(RECORDS, cell, layers=3, hidden=70, records="line", keep_order=False)
     backend = NumpyBackend(model.weights)
     ids_T = np.random.default_rng(1).choice([0, 1, 2, 3, RECORDS.separator_id], 500, p=[0.3, 0.3, 0.2, 0.19, 0.01])
@@ -353,7 +353,7 @@ def test_numpy_reads_a_prompt_in_short_chunks(cell):
 
 
 def test_the_first_update_of_a_sequence_is_short_but_not_empty(precision, monkeypatch):
-    """Catches a first text that waits, and a few tokens an update while many short sequences come and go."""
+    """Catches a first text that waits, and updates with a few tokens while many short sequences come and go."""
     model, seconds = random_model(), []
     work = model.scheduler(precision)
     plain = work._batch.decode
@@ -367,7 +367,7 @@ def test_the_first_update_of_a_sequence_is_short_but_not_empty(precision, monkey
 
 
 def test_prompts_share_what_is_asked_of_them(monkeypatch):
-    """Catches an automaton of stop strings for each prompt (30 MB at most), and rows that NumPy chooses one by one."""
+    """Catches an automaton of stop strings for each prompt (up to 30 MB), and rows that NumPy samples one by one."""
     requests: list = []
     monkeypatch.setattr(Model, "run", lambda self, given, *rest, **options: requests.extend(given) or iter(()))
     random_model().generate_many(2, ["a", "b", "c"], 5, stop="xyz", seed=1)
@@ -376,7 +376,7 @@ def test_prompts_share_what_is_asked_of_them(monkeypatch):
 
 
 def test_every_token_is_counted(precision, monkeypatch):
-    """Catches tokens that are lost because they gave no text yet: a part of a character, or of a stop string."""
+    """Catches tokens that are lost because they gave no text yet: parts of a character or of a stop string."""
     monkeypatch.setattr(scheduler, "CHUNK_SECONDS", 0.0)
     model = random_model(Vocabulary("bytes"), "rnn", layers=1, scale=1.0)
     counts = [
