@@ -1,4 +1,4 @@
-"""What the tests of the kernels share: where their modules lie, and which variants there are to test."""
+"""Fixtures for the tests of the kernels: the place of the modules, and the variants to test."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 
 from charloom import kernels
 
-# `make check-kernels` has the same tests run on modules with sanitizers in them.
+# `make check-kernels` runs the same tests on modules with sanitizers.
 if folder := os.environ.get("KERNELS_FOLDER"):
     kernels.__path__.insert(0, folder)
 
 ARM = platform.machine() in ("aarch64", "arm64")
 VARIANTS = [name for name in kernels.VARIANTS if name == "portable" or (name == "neon") == ARM]
-"""Those of this processor's family."""
+"""The variants for the family of this processor."""
 
 
 @pytest.fixture(params=[name for name in VARIANTS if name != "amx"])
@@ -27,13 +27,13 @@ def variant(request: pytest.FixtureRequest) -> ModuleType:
 
 @pytest.fixture(params=VARIANTS)
 def choice(request: pytest.FixtureRequest) -> kernels.KernelChoice:
-    """Each choice that there is on this machine: a module, with tiles or without."""
+    """Each choice on this machine: a module, with tiles or without."""
     return kernels.KernelChoice(request.param, _opened(request.param), "a test")
 
 
 @pytest.fixture
 def tiled() -> ModuleType:
-    """The module that has tiles, where this machine has them."""
+    """The module with tiles, if this machine has them."""
     return _opened("amx")
 
 

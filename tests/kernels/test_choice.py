@@ -1,4 +1,4 @@
-"""Which kernels are used: the fastest that runs here, the one that is asked for, or none."""
+"""The choice of kernels: the fastest that runs here, the one in the variable, or none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from charloom.kernels import cores, thread_count
 
 BUILT = importlib.util.find_spec("charloom.kernels._portable") is not None
 needs_kernels = pytest.mark.skipif(not BUILT, reason="no kernels are built here")
-# What CPUID said of some processors, by the names that /proc/cpuinfo has for it.
+# The CPUID features of some processors, by their names in /proc/cpuinfo.
 HASWELL = {"avx2", "fma", "f16c"}
 SKYLAKE_X = {*HASWELL, "avx512f", "avx512bw", "avx512vl", "avx512dq"}
 ZEN_4 = {*SKYLAKE_X, "avx512_vnni", "avx512_bf16"}
@@ -29,7 +29,7 @@ ARM = {"asimd"}
 
 @pytest.fixture(autouse=True)
 def afresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Each test makes the choice anew, by no variable but its own, and leaves none behind."""
+    """Each test makes the choice again, without other variables, and removes it afterwards."""
     monkeypatch.delenv(kernels.FORCE, raising=False)
     kernels.chosen.cache_clear()
     yield
@@ -38,7 +38,7 @@ def afresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Pretends that this is another machine: its processor's features, and the variants that are built."""
+    """Imitates another machine: the features of its processor, and the variants that are built."""
 
     def pretend(features: set[str], built: tuple[str, ...] = tuple(kernels.VARIANTS)) -> None:
         monkeypatch.setattr(kernels, "cpu_features", lambda: frozenset(features))
@@ -63,7 +63,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     ],
 )
 def test_the_fastest_that_the_processor_runs(machine, features, name):
-    """A variant that would end in an illegal instruction, or a slower one than need be."""
+    """Catches a variant that ends in an illegal instruction, and one that is slower than necessary."""
     machine(features)
     choice = kernels.chosen()
     assert choice.name == name
@@ -74,7 +74,7 @@ def test_the_fastest_that_the_processor_runs(machine, features, name):
 
 
 def test_it_says_which_faster_one_is_not_built(machine):
-    """A processor that is used at half its speed, and nobody is told."""
+    """Catches a processor at half of its speed without a notice."""
     machine(SAPPHIRE_RAPIDS, built=("portable", "avx2"))
     assert kernels.chosen().reason == "the fastest kernels for this processor that are built; not built: amx, avx512"
     kernels.chosen.cache_clear()
@@ -83,7 +83,7 @@ def test_it_says_which_faster_one_is_not_built(machine):
 
 
 def test_forced_by_name(machine, monkeypatch):
-    """A variable that is not obeyed, or a reason that hides it."""
+    """Catches a variable that has no effect, and a reason that does not name it."""
     machine(SAPPHIRE_RAPIDS)
     monkeypatch.setenv("CHARLOOM_KERNELS", "avx2")
     assert kernels.chosen() == kernels.KernelChoice("avx2", kernels.chosen().module, "CHARLOOM_KERNELS=avx2")
@@ -91,7 +91,7 @@ def test_forced_by_name(machine, monkeypatch):
 
 
 def test_off(machine, monkeypatch):
-    """Whoever asked for NumPy is not told that it is slower."""
+    """Catches a notice that NumPy is slower, although the user chose it."""
     machine(SAPPHIRE_RAPIDS)
     monkeypatch.setenv("CHARLOOM_KERNELS", "off")
     assert kernels.chosen() == kernels.KernelChoice("none", None, "CHARLOOM_KERNELS=off", notice=None)
@@ -105,7 +105,7 @@ def test_off(machine, monkeypatch):
     ],
 )
 def test_forced_in_vain(machine, monkeypatch, forced, error, message):
-    """A forced variant that is quietly replaced by another, or that is loaded where it cannot run."""
+    """Catches a forced variant that is replaced without a notice, or loaded although it cannot run."""
     machine(SKYLAKE_X)
     monkeypatch.setenv("CHARLOOM_KERNELS", forced)
     with pytest.raises(error, match=re.escape(message)) as raised:
@@ -121,7 +121,7 @@ def test_forced_and_not_built(machine, monkeypatch):
 
 
 def test_nothing_built(machine):
-    """An installation without a compiler: NumPy, and a sentence to say once."""
+    """Catches an installation without a compiler that does not use NumPy with one notice."""
     machine(set(), built=())
     choice = kernels.chosen()
     assert (choice.name, choice.module) == ("none", None)
@@ -131,7 +131,7 @@ def test_nothing_built(machine):
 
 
 def test_a_module_that_does_not_load(machine, monkeypatch):
-    """A libstdc++ that is too old must not keep anyone from working with NumPy."""
+    """Catches a libstdc++ that is too old and makes charloom fail: NumPy must still work."""
     machine(set(), built=("portable",))
 
     def fail(name: str) -> ModuleType:
@@ -147,9 +147,9 @@ def test_a_module_that_does_not_load(machine, monkeypatch):
 
 @needs_kernels
 def test_the_processor_is_read_as_the_kernel_reads_it():
-    """A wrong bit of CPUID: Linux shows the same features in /proc/cpuinfo."""
+    """Catches a wrong bit of CPUID: Linux shows the same features in /proc/cpuinfo."""
     cpuinfo = Path("/proc/cpuinfo")
-    line = "Features" if platform.machine() == "aarch64" else "flags"  # emulated, the host's file is seen
+    line = "Features" if platform.machine() == "aarch64" else "flags"  # under emulation, the file of the host is read
     found = cpuinfo.exists() and re.search(rf"^{line}\s*:(.*)$", cpuinfo.read_text(), re.MULTILINE)
     if not found:
         pytest.skip("no features in /proc/cpuinfo")
@@ -158,14 +158,14 @@ def test_the_processor_is_read_as_the_kernel_reads_it():
 
 
 def test_each_variant_has_the_lanes_it_was_built_for(variant):
-    """A module that was built with another's flags."""
+    """Catches a module that was built with the flags of another."""
     name = variant.__name__.rpartition("_")[2]
     assert {"avx512": 16, "avx2": 8, "neon": 4, "portable": 4}[name] == variant.LANES
 
 
 @needs_kernels
 def test_nothing_is_loaded_before_it_is_needed():
-    """Importing the package loads no module and asks the processor nothing; choosing loads two."""
+    """Catches a package import that loads a module or reads CPUID; the choice loads two modules."""
     program = (
         f"import sys, charloom.kernels as k\nk.__path__ = {list(kernels.__path__)}\n"
         "loaded = lambda: sorted(name for name in sys.modules if name.startswith('charloom.kernels._'))\n"
@@ -178,6 +178,6 @@ def test_nothing_is_loaded_before_it_is_needed():
 
 
 def test_threads_are_as_many_as_asked_for_within_reason():
-    """2000 threads on two cores: a step took seconds; 2**31 of them do not fit the kernels' number."""
+    """Catches 2000 threads on two cores, where a step took seconds, and 2**31 of them, which do not fit a C int."""
     assert [thread_count(asked) for asked in (None, 1, 3, 64)] == [cores(), 1, 3, 64]
     assert thread_count(2000) == thread_count(2**31) == max(64, cores())

@@ -1,4 +1,4 @@
-"""The kernels' inference against its twin in NumPy: logits, tokens, choices; and against itself, however it is run."""
+"""Inference on the kernels against NumPy: logits, tokens, choices; and against the kernels in other batches."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def architecture(cell="lstm", nonlinearity="tanh", layers=2, hidden=50, input_ki
 
 
 def random_parameters(made, seed=0, scale=1.0):
-    """Small enough that what rounding adds dies away; else two texts would part with no near tie to show for it."""
+    """Weights so small that rounding errors fade; otherwise two texts could differ without a near tie."""
     generator = np.random.default_rng(seed)
     return {
         name: (scale * generator.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
@@ -74,7 +74,7 @@ def random_state(network, batch, seed=1):
 
 
 def rows_of(count, sampling=PLAIN, first=0, seed=5, **rules):
-    """So many rows that differ in their random streams."""
+    """`count` rows that differ in their random streams."""
     return [Row(sampling, seed, first + k, **rules) for k in range(count)]
 
 
@@ -121,7 +121,7 @@ def test_logits_equal_numpys(variant, cell, nonlinearity, hidden):
 
 
 def test_a_wide_network(variant):
-    """Catches sums that are cut into pieces wrongly only where there are many; H 700 is no multiple of anything."""
+    """Catches sums that are divided wrongly only if they are long; H 700 is no multiple of any block."""
     weights = random_weights(architecture("lstm", layers=1, hidden=700, vocabulary_size=300))
     network = network_of(weights)
     ids_BT = np.random.default_rng(2).integers(0, 300, (7, 3))
@@ -134,7 +134,7 @@ def test_a_wide_network(variant):
 @pytest.mark.parametrize("input_kind", ["embedding", "onehot", "scalar"])
 @pytest.mark.parametrize("table", [True, False], ids=["table", "product"])
 def test_every_input_and_vocabulary(variant, input_kind, vocabulary_size, layers, table, monkeypatch):
-    """Catches a first layer whose tokens are gathered and multiplied otherwise than they are looked up."""
+    """Catches a first layer that computes its inputs differently from the table."""
     if not table:
         monkeypatch.setattr(weights_module, "TABLE_LIMIT", 0)
     weights = random_weights(
@@ -151,7 +151,9 @@ def test_every_input_and_vocabulary(variant, input_kind, vocabulary_size, layers
 
 
 def quantised(weights, states):
-    """The logits of one step by whole numbers in float64: weights in 127ths of each row's largest, values in 127ths."""
+    """The logits of one step in whole numbers, stored as float64: weights in 127ths of each row's largest, values in
+    127ths.
+    """
 
     def times(weight_XG, x_BX):
         rows = weight_XG.T.astype(np.float64)
@@ -164,7 +166,7 @@ def quantised(weights, states):
 @pytest.mark.parametrize(("cell", "nonlinearity"), BOUNDED)
 @pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.03), ("int8", 0.06)])
 def test_smaller_precisions_are_near(variant, cell, nonlinearity, precision, tolerance):
-    """Catches a scale of another row, an offset that is not taken away, pairs in the wrong order."""
+    """Catches the scale of another row, an offset that is not subtracted, and pairs in the wrong order."""
     weights = random_weights(architecture(cell, nonlinearity, hidden=100))
     network = network_of(weights)
     ids_BT = np.random.default_rng(2).integers(0, 37, (5, 20))
@@ -173,14 +175,14 @@ def test_smaller_precisions_are_near(variant, cell, nonlinearity, precision, tol
     expected, _ = network.sequence(ids_BT, network.initial_state(5))
     error = np.abs(logits - expected)
     assert error.max() < tolerance
-    assert error.max() > 1e-5  # it is another precision indeed
-    if precision == "int8":  # and exactly the one that is meant
+    assert error.max() > 1e-5  # it is another precision
+    if precision == "int8":  # and exactly the right one
         np.testing.assert_allclose(logits[:, -1], quantised(weights, after), atol=2e-5)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
 def test_what_enters_the_first_layer_stays_exact(variant, precision, monkeypatch):
-    """Catches embeddings, which have no bound, cut to the range of hidden values."""
+    """Catches embeddings, which have no bound, that are limited to the range of hidden values."""
     made = architecture("gru", hidden=20)
     parameters = random_parameters(made)
     parameters["embedding.weight"] *= 40
@@ -200,8 +202,8 @@ def test_what_enters_the_first_layer_stays_exact(variant, precision, monkeypatch
 @pytest.mark.parametrize(("cell", "nonlinearity"), BOUNDED)
 @pytest.mark.parametrize("hidden", [7, 100])
 def test_a_text_is_the_same_however_it_is_made(variant, cell, nonlinearity, hidden, precision):
-    """Catches sums whose order depends on the batch or on the threads, and a state that is lost between two pieces."""
-    vocabulary_size = 129 if hidden == 100 else 37  # of nine strips, and of three
+    """Catches sums whose order depends on the batch or the threads, and a state that is lost between two chunks."""
+    vocabulary_size = 129 if hidden == 100 else 37  # nine strips, and three
     weights = random_weights(
         architecture(cell, nonlinearity, hidden=hidden, vocabulary_size=vocabulary_size), scale=2.0
     )
@@ -255,7 +257,7 @@ def test_rows_join_and_leave(variant, cell, nonlinearity, precision):
 )
 @pytest.mark.parametrize("batch", [15, 16, 33, 64])
 def test_tiles_give_the_same(tiled, cell, layers, hidden, batch):
-    """Catches a tile in the wrong place: of rows that are no multiple of it, of heads that end within one."""
+    """Catches a tile at a wrong position: rows that are no multiple of it, and heads that end within one."""
     weights = random_weights(architecture(cell, layers=layers, hidden=hidden, vocabulary_size=83), scale=2.0)
     without, tiled = (NativeBackend(tiled, weights, "int8", 2, tiles) for tiles in (False, True))
     expected = decoded(without, rows_of(batch), 40)
@@ -264,7 +266,7 @@ def test_tiles_give_the_same(tiled, cell, layers, hidden, batch):
 
 
 def near_tie(network, ids_S, at, seed):
-    """How near the random number was to the edge between two tokens, where NumPy's text and another part."""
+    """The distance of the random number from the edge between two tokens, at the first difference from NumPy's text."""
     logits_BTV, _ = network.sequence(np.array([[0, *ids_S[:at]]]), network.initial_state(1))
     share_V = probabilities(logits_BTV[:, -1], Sampling())[0]
     return np.abs(share_V.cumsum() - uniforms(seed, 0, at, 1)[0]).min()
@@ -272,7 +274,7 @@ def near_tie(network, ids_S, at, seed):
 
 @pytest.mark.parametrize(("cell", "layers", "hidden"), [("lstm", 2, 64), ("gru", 1, 100), ("rnn", 2, 50)])
 def test_ten_thousand_characters_are_numpys(variant, cell, layers, hidden):
-    """Catches anything that makes another text of the same seed; but for a draw that falls on an edge, within 1e-5."""
+    """Catches another text for the same seed, except if a random number is within 1e-5 of an edge."""
     weights = random_weights(architecture(cell, layers=layers, hidden=hidden, vocabulary_size=83), scale=1.5)
     expected = decoded(NumpyBackend(weights), rows_of(1), 10_000)
     made = decoded(NativeBackend(variant, weights, "fp32", 2), rows_of(1), 10_000)
@@ -305,9 +307,9 @@ UNIFORMS = np.concatenate([np.linspace(0, 1, 40, endpoint=False), [1 - 2**-53]])
 @given(st.data(), LOGITS, SAMPLINGS)
 @example(None, [0.0] * 4, Sampling(temperature=1, top_p=0.5))  # exactly half is enough
 @example(None, [0.0] * 4, Sampling(temperature=1, top_k=2))
-@example(None, [-np.inf, 0.0], Sampling())  # a number of 0 draws no token of probability 0
+@example(None, [-np.inf, 0.0], Sampling())  # a random number of 0 draws no token of probability 0
 def test_choices_are_numpys(data, logits, sampling):
-    """Catches a filter in another order or with another tie rule, and a forbidden token that comes back."""
+    """Catches a filter in another order or with another rule for ties, and a suppressed token that is drawn."""
     tokens = st.integers(0, len(logits) - 1)
     suppressed = () if data is None else tuple(data.draw(st.lists(tokens, max_size=3)))
     last, separator = (0, None) if data is None else (data.draw(tokens), data.draw(st.none() | tokens))
@@ -328,14 +330,16 @@ def test_choices_are_numpys(data, logits, sampling):
         for uniform, expected in zip(UNIFORMS.tolist(), expected_B.tolist(), strict=True):
             token = module.choose(np.array(logits, np.float32), asked, recent, last, uniform)
             assert share_V[token] > 0, name
-            if token != expected:  # then the number must lie on an edge, but for the exponential's last bit
+            if (
+                token != expected
+            ):  # then the random number must be at an edge, apart from the last bit of the exponential
                 assert np.abs(share_V.cumsum() - uniform).min() < 1e-12, (name, uniform, token, expected)
 
 
 @pytest.mark.parametrize("row", [[np.nan, 0.0], [0.0] * 40 + [np.nan], [-np.inf, -np.inf], [np.inf, 0.0]])
 @pytest.mark.parametrize("greedy", [True, False])
 def test_logits_without_a_choice(variant, row, greedy):
-    """Catches a NaN that loses every comparison, and so looks like a token that is merely unlikely."""
+    """Catches a NaN that looks like an improbable token, because no comparison with it is true."""
     asked = native_row(variant, Row(Sampling(greedy=greedy), 0, 0), 0).sampling
     assert variant.choose(np.array(row, np.float32), asked, [], 0, 0.5) == -1
 
@@ -349,7 +353,7 @@ def test_random_numbers_are_numpys(variant):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_rules_hold_in_a_text(variant, threads):
-    """Catches rules that reach the choice of one row and not of a batch, and a separator that follows itself."""
+    """Catches rules that apply to a single row but not to a batch, and a separator after a separator."""
     weights = random_weights(architecture("gru", hidden=60))
     native, numpy = NativeBackend(variant, weights, "fp32", threads), NumpyBackend(weights)
     for sampling in (
@@ -396,7 +400,7 @@ def test_log_probabilities_are_numpys(variant):
 
 
 def test_a_row_that_asks_for_no_log_probabilities_takes_no_time_for_them(variant):
-    """Catches one request of many that makes a step of all several times as slow."""
+    """Catches one request that makes a step several times as slow for all rows."""
     backend = NativeBackend(variant, random_weights(architecture("lstm", hidden=60)), "fp32", 2)
     batch, logprobs, top_ids = backend.batch(), np.full((3, 9, 6), np.nan), np.full((3, 9, 5), -1, np.int32)
     for k, asked in enumerate((None, 0, 5)):
@@ -411,10 +415,10 @@ def test_a_row_that_asks_for_no_log_probabilities_takes_no_time_for_them(variant
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_an_output_that_is_not_finite(variant, batch):
-    """Catches a text that goes on with token 0, one that loses what was good, and an error one token early."""
+    """Catches a text that continues with token 0, that loses earlier tokens, or whose error is one token early."""
     made = architecture("rnn", "relu", layers=1, hidden=16)
     parameters = random_parameters(made)
-    parameters["rnn.weight_hh_l0"][...] = 1e3 * np.eye(16)  # grows past float32 in a dozen steps
+    parameters["rnn.weight_hh_l0"][...] = 1e3 * np.eye(16)  # overflows float32 in a dozen steps
     parameters["head.weight"][...] = np.abs(parameters["head.weight"])
     weights = InferenceWeights(made, parameters)
     results = []
@@ -430,7 +434,7 @@ def test_an_output_that_is_not_finite(variant, batch):
 
 
 def test_networks_that_are_left_to_numpy(monkeypatch):
-    """Catches a diverged network that the kernels' bounded functions would make sense of, and float64 cut short."""
+    """Catches a diverged network for which the kernels' bounded functions give a text, and float64 that is rounded."""
     made = architecture("lstm")
     parameters = random_parameters(made)
     assert fits(InferenceWeights(made, parameters))
@@ -446,7 +450,7 @@ def test_networks_that_are_left_to_numpy(monkeypatch):
 
 
 def test_wrong_arguments_are_refused(variant):
-    """Catches memory read or written out of bounds: all that crosses into C++ is checked there."""
+    """Catches memory that is read or written out of bounds: C++ checks all its arguments."""
     weights = random_weights(architecture())
     native = NativeBackend(variant, weights, "fp32", 1)
     state = network_of(weights).initial_state(2)
@@ -481,7 +485,7 @@ def test_wrong_arguments_are_refused(variant):
 
 @pytest.mark.parametrize("cell", sorted(LAYERS))
 def test_a_model_generates_the_same_with_and_without_kernels(cell, monkeypatch):
-    """Catches a prompt, a stop string, a record or a first token that one of the two treats otherwise."""
+    """Catches a prompt, a stop string, a record or a first token that one of the two handles differently."""
     vocabulary = Vocabulary("characters", tuple("\n abcdefgh"))
     made = architecture(cell, vocabulary_size=vocabulary.size)
     parameters = random_parameters(made)
@@ -511,7 +515,7 @@ def test_precisions_and_threads_are_options():
 @pytest.mark.parametrize("batch", [1, 3, 40])
 @pytest.mark.parametrize(("cell", "nonlinearity"), BOUNDED)
 def test_the_reset_token_is_read_from_the_zero_state(variant, cell, nonlinearity, batch, precision):
-    """Catches recurrent sums, hidden values or an LSTM's c that a record has from the one before; made ahead, too."""
+    """Catches recurrent sums, hidden values or an LSTM's c from the last record, also in sums computed in advance."""
     made = architecture(cell, nonlinearity, hidden=40, vocabulary_size=6)
     weights = random_parameters(made)
     plain = NativeBackend(variant, InferenceWeights(made, weights), precision)
@@ -530,7 +534,7 @@ def test_the_reset_token_is_read_from_the_zero_state(variant, cell, nonlinearity
 @pytest.mark.parametrize("batch", [1, 2, 30])
 @pytest.mark.parametrize(("cell", "nonlinearity"), CELLS)
 def test_generated_records_begin_anew(variant, cell, nonlinearity, batch):
-    """The same where the tokens are chosen: what follows a separator is what follows it in a text of its own."""
+    """The same for generated records: the tokens after a separator are those of a separate text."""
     weights = random_weights(architecture(cell, nonlinearity, hidden=40, vocabulary_size=6), reset_id=2)
     slow, fast = NumpyBackend(weights), NativeBackend(variant, weights, "fp32")
     for chunks in ((10**9,), (1,), (5, 2)):

@@ -1,4 +1,4 @@
-"""The thread pool: every part runs once, every barrier holds, and no thread waits for ever."""
+"""The thread pool: every part runs once, every barrier waits for all, and no thread waits for ever."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 @pytest.mark.parametrize("threads", [1, 5, 2])
 def test_every_part_is_run_once(variant, threads):
-    """Catches a part that two threads take, or none, or one thread too many: there are five when two are asked for."""
+    """Catches a part that runs twice or never, and a wrong number of threads."""
     most = 0
     for parts in [0, 1, 2, 3, 64, *range(20)] * 5:
         runs, used = variant.parts_run(threads, parts)
@@ -24,7 +24,7 @@ def test_every_part_is_run_once(variant, threads):
 
 @pytest.mark.parametrize("threads", [1, 2, 4, 40])
 def test_barriers_hold_every_member(variant, threads):
-    """Catches a barrier that lets a member through before the others, and more members than a team may have."""
+    """Catches a barrier that one member passes before the others, and more members than a team may have."""
     for _ in range(50):
         size, apart = variant.team_barriers(threads, 20)
         assert 1 <= size <= min(threads, 16)
@@ -79,7 +79,7 @@ for _ in range(2):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.parametrize("code", [FORK, EXIT], ids=["fork", "exit"])
 def test_processes_end(variant, code):
-    """Catches a child that waits for its parent's workers, and an exit that waits for work that never ends."""
+    """Catches a child that waits for its parent's workers, and an exit that waits for endless work."""
     from charloom import kernels
 
     setup = SETUP.format(path=sys.path, folder=list(kernels.__path__), name=variant.__name__.rpartition("._")[2])

@@ -1,4 +1,4 @@
-"""Training on the kernels: every variant against NumPy, which the tests under engines/numpy judge."""
+"""Training on the kernels: every variant against NumPy, which the tests in engines/numpy check."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ def made(cell=("lstm", "tanh"), layers=1, hidden=7, input_kind="embedding", voca
 
 
 def weights(shape, seed=3):
-    """Large enough that gates saturate a little, small enough that a sum of many stays of size one."""
+    """Weights large enough that gates saturate a little, and small enough that long sums stay near 1."""
     random = np.random.default_rng(seed)
     spread = {name: 1 / np.sqrt(size[-1]) if len(size) > 1 else 0.2 for name, size in shape.shapes.items()}
     found = {name: random.normal(0, spread[name], size).astype(np.float32) for name, size in shape.shapes.items()}
-    if shape.nonlinearity == "relu":  # biases that leave most units alive
+    if shape.nonlinearity == "relu":  # biases that keep most units active
         found |= {name: np.abs(value) + np.float32(0.5) for name, value in found.items() if name.startswith("rnn.bias")}
     return found
 
 
 def batch(shape, sequences, steps, dropout=0.0, state=False, targets="some", seed=5):
-    """Random ids; targets everywhere, at the last step, here and there, or nowhere; dropout a share, or `locked`."""
+    """Random ids; targets everywhere, at the last step, at some steps, or nowhere; dropout as a share, or `locked`."""
     random = np.random.default_rng(seed)
     inputs, asked = random.integers(0, shape.vocabulary_size, (2, sequences, steps))
     if targets == "last":
@@ -92,7 +92,7 @@ def by_kernels(native, rows, d_state):
 
 
 def apart(found, wanted, least=0.0):
-    """How far two arrays lie apart: the length of their difference, of theirs or of this least one."""
+    """The difference of two arrays: its length divided by that of the expected one, or by `least` if that is larger."""
     length = max(np.linalg.norm(wanted), least)
     return np.linalg.norm(np.asarray(found, np.float64) - wanted) / (length if length > 1e-9 else 1)
 
@@ -101,7 +101,7 @@ def assert_near(found, wanted, tolerance):
     assert apart(found[0], wanted[0], 1.0) <= tolerance, "nats"
     for one, other in zip(found[2], wanted[2], strict=True):
         assert apart(one, other) <= tolerance, "state after"
-    # A gradient that is a thousandth of the largest may be the difference of two as large as that.
+    # A gradient that is a thousandth of the largest may be the difference of two large ones.
     least = 1e-3 * max(np.linalg.norm(gradient) for gradient in wanted[3].values())
     for name in wanted[3]:
         assert apart(found[3][name], wanted[3][name], least) <= tolerance, name
@@ -109,7 +109,7 @@ def assert_near(found, wanted, tolerance):
         assert apart(one, other) <= tolerance, "gradient of the state before"
 
 
-# Every size on its own must be cut right: units and tokens into blocks, sequences into panels, panels among threads.
+# Every size must be divided correctly: units and tokens into blocks, sequences into panels, panels among threads.
 CASES = [
     # layers, hidden, input_kind, vocabulary_size, sequences, steps, dropout, state, targets, threads
     (1, 1, "onehot", 2, 1, 1, 0.0, False, "every", 1),
@@ -126,7 +126,7 @@ CASES = [
 @pytest.mark.parametrize("cell", CELLS, ids="-".join)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
 def test_forward_and_every_gradient_are_numpys(choice, cell, case):
-    """A gate's gradient, an edge of a block, a panel's last row, a mask, a state: each shows in some of these."""
+    """Catches a wrong gradient of a gate, edge of a block, last row of a panel, mask or state."""
     judge(choice, cell, case, 5e-6)
 
 
@@ -145,10 +145,10 @@ def test_forward_and_every_gradient_are_numpys(choice, cell, case):
         st.integers(1, 5),
     ),
 )
-@example(cell=("rnn", "relu"), case=(3, 1, "scalar", 1, 18, 4, 0.3, True, "some", 1))  # 0.002, of 16 less 16
+@example(cell=("rnn", "relu"), case=(3, 1, "scalar", 1, 18, 4, 0.3, True, "some", 1))  # error 0.002, of 16 minus 16
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_shape_is_numpys(choice, cell, case):
-    """What nobody thought of: of sizes, and of more threads than there are panels or blocks.
+    """Catches errors at unusual sizes, and with more threads than panels or blocks.
 
     One number that is a difference of two much larger ones is less exact than a sum of many; what is in the wrong place
     is wrong altogether. relu is left to the fixed cases: a sum that is nearly zero is on in float32 and off in float64.
@@ -157,7 +157,7 @@ def test_any_shape_is_numpys(choice, cell, case):
 
 
 def judge(choice, cell, case, tolerance):
-    """The kernels in float32 against NumPy in float64."""
+    """Compares the kernels in float32 with NumPy in float64."""
     layers, hidden, input_kind, vocabulary_size, sequences, steps, dropout, state, targets, threads = case
     shape = made(cell, layers, hidden, input_kind, vocabulary_size)
     parameters, rows = weights(shape), batch(shape, sequences, steps, dropout, state, targets)
@@ -169,7 +169,7 @@ def judge(choice, cell, case, tolerance):
 
 
 def test_a_batch_without_targets_teaches_nothing(choice):
-    """Catches sums that an earlier batch left: of no products at all there is nothing to begin them."""
+    """Catches sums of an earlier batch: without targets, no product initialises them."""
     shape = made(hidden=50, vocabulary_size=40)
     for precision in choice.module.precisions():
         native = on_kernels(choice, shape, weights(shape), precision)
@@ -183,7 +183,7 @@ def test_a_batch_without_targets_teaches_nothing(choice):
 @pytest.mark.parametrize("cell", CELLS, ids="-".join)
 @pytest.mark.parametrize("hidden", [256, 700])
 def test_large_layers_are_numpys(choice, cell, hidden):
-    """Sums over more blocks than are taken at once."""
+    """Catches errors in sums over more blocks than the kernels add at once."""
     shape = made(cell, 2, hidden, "onehot", 30)
     parameters, rows = weights(shape), batch(shape, 19, 6, 0.2, state=True)
     d_state = batch(shape, 19, 6, state=True, seed=9).state
@@ -195,8 +195,8 @@ def test_large_layers_are_numpys(choice, cell, hidden):
 @pytest.mark.parametrize("sequences", [1, 2])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_few_sequences_of_large_layers_are_numpys(choice, cell, sequences, threads):
-    """Catches: weights read as they lie, by a team: a unit that nobody computes, rows of padding, a gate or a layer
-    taken for another, a step that begins before another member has ended the last one.
+    """Catches: a unit that no thread computes, rows of padding, a gate or a layer taken for another, and a step that
+    begins before another thread has ended the last one. The weights are not packed here.
     """
     shape = made(cell, 2, 515, "embedding", 30)
     parameters, rows = weights(shape), batch(shape, sequences, 7, 0.2, state=True)
@@ -206,7 +206,7 @@ def test_few_sequences_of_large_layers_are_numpys(choice, cell, sequences, threa
 
 
 def test_few_sequences_are_the_same_to_the_bit_by_any_team(choice):
-    """Catches: sums that depend on the number of threads that came in time."""
+    """Catches: sums that depend on the number of threads that started in time."""
     shape = made(layers=2, hidden=515, vocabulary_size=30)
     parameters, rows = weights(shape), batch(shape, 1, 9)
     one, *others = [on_kernels(choice, shape, parameters, threads=n).gradients(rows) for n in (1, 2, 3, 3)]
@@ -219,7 +219,7 @@ def test_few_sequences_are_the_same_to_the_bit_by_any_team(choice):
 @pytest.mark.parametrize("cell", CELLS, ids="-".join)
 @pytest.mark.parametrize("case", CASES[2:], ids=lambda case: "-".join(map(str, case)))
 def test_bfloat16_is_near(choice, cell, case):
-    """Products of numbers with 8 bits: the same sums, to about 1 in 100; a relu that is off by a bit is off or on."""
+    """Products of numbers with 8 bits: the same sums, to about 1 in 100. A relu near 0 may be on or off."""
     if "bf16" not in choice.module.precisions():
         pytest.skip("no bf16 products")
     layers, hidden, input_kind, vocabulary_size, sequences, steps, dropout, state, targets, threads = case
@@ -232,7 +232,7 @@ def test_bfloat16_is_near(choice, cell, case):
 
 
 def test_what_an_earlier_batch_left_is_not_seen(choice):
-    """Rows and steps of a larger batch that stay in the workspace."""
+    """Catches rows and steps of a larger batch that stay in the workspace."""
     shape = made(layers=2, hidden=40, input_kind="embedding", vocabulary_size=50)
     parameters = weights(shape)
     for precision in choice.module.precisions():
@@ -249,7 +249,7 @@ def test_what_an_earlier_batch_left_is_not_seen(choice):
 
 
 def test_the_same_step_twice_is_the_same_to_the_bit(choice):
-    """Threads whose sums are added in the order in which they happen to end."""
+    """Catches sums in the order in which threads end."""
     shape = made(layers=2, hidden=64, input_kind="onehot", vocabulary_size=30)
     parameters, rows = weights(shape), batch(shape, 64, 12, 0.3)
     for precision in choice.module.precisions():
@@ -261,16 +261,16 @@ def test_the_same_step_twice_is_the_same_to_the_bit(choice):
 
 @pytest.mark.parametrize(("share", "threads"), [(0.4, 1), (0.4, 3), (0.001, 2), (0.999, 2)])
 def test_dropped_weights_are_numpys(choice, share, threads):
-    """A gradient of a weight that was not there, one not scaled up, a weight of another matrix dropped or one lost for
-    good; the numbers behind the last whole vector or chunk left as they were.
+    """Catches a gradient of a dropped weight, one without the scale, a dropped weight of another matrix, a weight that
+    is lost, and a mask that leaves out the last incomplete vector or chunk.
     """
-    shape = made(layers=2, hidden=67)  # 17,956 recurrent weights a layer: a whole chunk, and a part
+    shape = made(layers=2, hidden=67)  # 17,956 recurrent weights in a layer: a complete chunk, and a part of one
     parameters, rows = weights(shape), batch(shape, 9, 6, 0.3, state=True)
     dropped = dropout.weight_drop_levels(parameters, share, dropout_stream(0, 1))
     assert [draw.levels.shape for draw in dropped.values()] == [(4 * 67, 67)] * 2
     before = {name: value.copy() for name, value in parameters.items()}
     native = on_kernels(choice, shape, parameters, threads=threads)
-    native.gradients(rows)  # what it leaves behind
+    native.gradients(rows)  # leaves values in the workspace
     found = native.gradients(rows, dropped)
     wanted = NumpyArithmetic(NumpyNetwork(shape, parameters), 1).gradients(rows, dropped)
     assert found[0] == pytest.approx(wanted[0], rel=1e-5)
@@ -306,8 +306,8 @@ def test_scoring_is_the_forward_pass_in_chunks(kernels, monkeypatch):
     ids=lambda descent: "-".join(map(str, descent.values())),
 )
 def test_clipping_and_descent_are_numpys(choice, descent, clip_value, clip_norm):
-    """Catches: sums in place of means, a limit of the mean put on the sums, decay on biases, a corrected rate where the
-    plain one belongs, the last numbers of an array left out.
+    """Catches: sums in place of means, a limit for means that is applied to sums, decay of biases, a corrected rate in
+    place of the plain one, and the last numbers of an array left out.
     """
     shape = made(layers=1, hidden=33, vocabulary_size=70)
     settings = TrainingSettings(steps=1, weight_decay=0.1, clip=clip_norm, clip_value=clip_value, **descent)
@@ -328,7 +328,7 @@ def test_clipping_and_descent_are_numpys(choice, descent, clip_value, clip_norm)
 @pytest.mark.parametrize("which", ["inputs_BT", "targets_BT"])
 @pytest.mark.parametrize("distance", [0, 10**6])
 def test_an_id_beyond_the_vocabulary_is_refused(choice, which, distance):
-    """A read beyond the table of inputs, or a read and a write beyond the logits."""
+    """Catches a read beyond the table of inputs, and a read and a write beyond the logits."""
     shape = made()
     rows = batch(shape, 2, 3)
     getattr(rows, which)[1, 1] = shape.vocabulary_size + distance
@@ -337,7 +337,7 @@ def test_an_id_beyond_the_vocabulary_is_refused(choice, which, distance):
 
 
 def test_an_input_below_zero_is_refused(choice):
-    """A read before the table; of a target it says that there is none."""
+    """Catches a read before the table; a negative target means no target."""
     shape = made()
     rows = batch(shape, 2, 3)
     rows.inputs_BT[1, 1] = -1
@@ -346,7 +346,7 @@ def test_an_input_below_zero_is_refused(choice):
 
 
 def arguments_of(shape, sequences=3, steps=4):
-    """Arguments of `BatchArrays` as they must be, by name; parameters; and the gradients' arrays."""
+    """Valid arguments of `BatchArrays` by name, parameters, and arrays for gradients."""
     rows = batch(shape, sequences, steps, dropout=0.3, state=True, targets="every")
     arguments = {
         "inputs": rows.inputs_BT.astype(np.int32),
@@ -396,7 +396,7 @@ def test_arrays_of_another_shape_are_refused(choice, cell):
         {"correct": whole["correct"][1:]},
     ]
     for change in damaged:
-        if change.get("state") != []:  # no state is zero
+        if change.get("state") != []:  # the zero state is an empty list
             with pytest.raises(ValueError, match="must"):
                 network.forward(parameters, choice.module.BatchArrays(**{**whole, **change}), True)
     for wrong in damaged_lists(parameters):
@@ -406,7 +406,7 @@ def test_arrays_of_another_shape_are_refused(choice, cell):
 
 @pytest.mark.parametrize("cell", CELLS[:3])
 def test_gradients_of_another_shape_are_refused(choice, cell):
-    """The same in the backward pass; and a backward pass after a forward pass that saved nothing for it."""
+    """Catches the same in the backward pass, and a backward pass after a forward pass that saved no activations."""
     shape = made(cell, layers=2)
     whole, parameters, gradients = arguments_of(shape)
     arrays, state = choice.module.BatchArrays(**whole), whole["state"]
@@ -421,14 +421,14 @@ def test_gradients_of_another_shape_are_refused(choice, cell):
     for wrong in damaged_lists(gradients):
         with pytest.raises(ValueError, match="must"):
             network.backward(wrong, [], [])
-    for wrong in filter(None, damaged_lists(state)):  # no state is zero
+    for wrong in filter(None, damaged_lists(state)):  # the zero state is an empty list
         for states in ((wrong, []), ([], wrong)):
             with pytest.raises(ValueError, match="must"):
                 network.backward(gradients, *states)
 
 
 def test_the_architecture_is_checked(choice):
-    """Catches sizes that the kernels would compute with, although no shape fits them."""
+    """Catches sizes for which no shapes exist."""
     right = {
         "cell": "rnn",
         "nonlinearity": "tanh",
@@ -486,7 +486,7 @@ def test_the_optimizers_arrays_must_fit(choice):
 
 
 def test_weights_that_are_no_numbers_give_a_loss_that_is_none(choice):
-    """A trainer that cannot see that training diverged."""
+    """Catches a finite loss for weights that are NaN, which hides that training diverged."""
     shape = made(hidden=20)
     parameters = weights(shape)
     parameters["rnn.weight_hh_l0"][0, 0] = np.nan
@@ -516,7 +516,7 @@ def engine(shape, is_native, dropout=0.0, **values):
 
 @pytest.mark.parametrize("cell", CELLS, ids="-".join)
 def test_ten_steps_are_numpys(kernels, cell):
-    """Errors too small for one step; another mask than NumPy's; a state that is dropped between steps.
+    """Catches errors too small for one step, another mask than NumPy's, and a state that is lost between steps.
 
     A relu that is off by a bit is off or on, and that spreads.
     """
@@ -532,7 +532,7 @@ def test_ten_steps_are_numpys(kernels, cell):
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_a_restored_engine_goes_on_bit_for_bit(kernels, choice, optimizer):
-    """What a snapshot forgets; a workspace that remembers what it must not."""
+    """Catches a value that the snapshot lacks, and a workspace with values of earlier steps."""
     for precision in choice.module.precisions():
         shape = made(layers=2, hidden=24, vocabulary_size=20)
         options = {"optimizer": optimizer, "precision": precision}
@@ -553,7 +553,7 @@ def test_a_restored_engine_goes_on_bit_for_bit(kernels, choice, optimizer):
 
 
 def test_each_engine_resumes_the_others_snapshots(kernels):
-    """A folder that only the engine that made it can go on with."""
+    """Catches a run folder that only the engine that wrote it can resume."""
     shape = made(layers=2, hidden=24, vocabulary_size=20)
     for first in (True, False):
         one, other = engine(shape, first), engine(shape, not first)
@@ -567,7 +567,7 @@ def test_each_engine_resumes_the_others_snapshots(kernels):
 
 @pytest.mark.parametrize(("hidden", "sequences", "steps"), [(64, 16, 10), (520, 1, 3)])
 def test_steps_equal_those_of_a_stock_lstm(kernels, hidden, sequences, steps):
-    """Both of our own engines wrong in the same way; weights packed, and as they lie."""
+    """Catches an error that both of our own engines have; with packed and with unpacked weights."""
     torch = pytest.importorskip("torch")
     shape = made(layers=2, hidden=hidden, input_kind="onehot", vocabulary_size=40)
     ours = engine(shape, True, optimizer="adam", beta2=0.999, clip=0, weight_decay=0)
@@ -591,5 +591,5 @@ def test_steps_equal_those_of_a_stock_lstm(kernels, hidden, sequences, steps):
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_auto_is_bf16_for_an_lstm_with_tiles(choice, cell):
-    """Catches bf16 taken unasked where long runs were seen to diverge with it."""
+    """Catches bf16 as a default for a network with which long runs diverged."""
     assert precision_of("auto", cell, choice) == ("bf16" if choice.tiles and cell == "lstm" else "fp32")
