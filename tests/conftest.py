@@ -1,4 +1,4 @@
-"""What every test shares: a home of its own, small fixed texts, one thread."""
+"""Fixtures for all tests: an empty home, small fixed texts, one thread."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ elif KERNELS == "off":
     for name in ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"):
         os.environ.pop(name, None)
 
-# A shared machine is no stopwatch; and where nobody watches, the same examples each time.
+# No deadline, because machines are shared; and the same examples in each run of CI.
 hypothesis.settings.register_profile("charloom", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("charloom")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An empty home: no test reads or changes that of the person who runs it."""
+    """An empty home, so that no test reads or changes the user's own."""
     place = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(place))
@@ -45,7 +45,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache for each test: no fetched corpus is left for the next one."""
+    """An empty cache for each test, without corpora of the last one."""
     place = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("CHARLOOM_CACHE", str(place))
     return place
@@ -53,7 +53,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture(scope="session")
 def zen() -> str:
-    """The Zen of Python: 856 characters of English that every Python carries."""
+    """The Zen of Python: 856 characters of English in every Python installation."""
     with contextlib.redirect_stdout(io.StringIO()):
         import this
     return codecs.decode(this.s, "rot13")
@@ -61,7 +61,7 @@ def zen() -> str:
 
 @pytest.fixture(scope="session")
 def corpus(zen: str) -> str:
-    """20 copies of the Zen, lines and paragraphs: enough for batches, and learnt by heart in seconds."""
+    """20 copies of the Zen, in lines and paragraphs: enough for batches, and memorised in seconds."""
     return f"{zen}\n\n" * 20
 
 

@@ -1,8 +1,8 @@
-"""The command line as a person meets it, and a small model that everyone may read.
+"""The command line as a user runs it, and a small model for all tests, which they only read.
 
-Starting Python and loading PyTorch takes seconds, so most commands run in a fork of a process that has done both:
-from parsing the arguments to the exit status, the streams, the limits and the folder, all else is a process's own.
-Where the start itself is what matters, `charloom` is started afresh (`cold`).
+Starting Python and loading PyTorch takes seconds. So most commands run in a fork of a process that has done both. The
+fork has its own arguments, exit status, streams, limits and folder. Tests of the start itself use a new process
+(`cold`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pytest
 from charloom.kernels import runnable
 
 QUIET = {} if runnable() else {"CHARLOOM_KERNELS": "off"}
-"""Where kernels cannot be built, every command would say so first."""
+"""Without this, every command in an environment without kernels would print a notice first."""
 
 SERVER = """
 import json, os, resource, signal, sys
@@ -65,7 +65,7 @@ for line in sys.stdin:
 
 @dataclass(frozen=True)
 class Ended:
-    """What a command left behind."""
+    """The result of a command: exit status, output and files."""
 
     status: int
     out: str
@@ -73,7 +73,7 @@ class Ended:
 
     @property
     def complaint(self) -> str:
-        """The one line that a failed command must say."""
+        """The only line that a failed command prints."""
         lines = self.err.splitlines()
         assert len(lines) == 1, self.err
         assert lines[0].startswith("charloom: "), self.err
@@ -120,7 +120,7 @@ class Shell:
 
 @pytest.fixture(scope="session")
 def warm(home: Path) -> Iterator[subprocess.Popen[str]]:
-    """The process that has loaded everything and forks for each command."""
+    """A process that has loaded all modules and forks for each command."""
     server = subprocess.Popen(
         [sys.executable, "-c", SERVER],
         stdin=subprocess.PIPE,
@@ -142,7 +142,7 @@ def charloom(warm: subprocess.Popen[str], tmp_path: Path, tmp_path_factory: pyte
 
 @pytest.fixture
 def cold(tmp_path: Path) -> Run:
-    """`charloom …` in an interpreter of its own; `python` goes before `-m charloom`."""
+    """`charloom …` in a new interpreter; arguments for `python` go before `-m charloom`."""
 
     def run(
         *arguments: str | os.PathLike[str], python: Sequence[str] = (), env: Mapping[str, str] | None = None
@@ -156,7 +156,7 @@ def cold(tmp_path: Path) -> Run:
 
 @pytest.fixture(scope="session")
 def smallest() -> tuple[str, ...]:
-    """The flags that make training take no time."""
+    """Flags that make training as short as possible."""
     return ("--steps", "2", "--hidden", "8", "--embedding", "4", "--batch-size", "4", "--seq-length", "16")
 
 
@@ -176,7 +176,7 @@ def _trained(
 def tiny(
     warm: subprocess.Popen[str], tmp_path_factory: pytest.TempPathFactory, corpus: str, smallest: tuple[str, ...]
 ) -> Path:
-    """A run folder on the Zen, trained for two steps: to read, not to write into."""
+    """A run folder on the Zen of Python, trained for two steps. Tests only read it."""
     return _trained(warm, tmp_path_factory, "tiny", corpus, *smallest)
 
 
@@ -184,7 +184,7 @@ def tiny(
 def tiny_bytes(
     warm: subprocess.Popen[str], tmp_path_factory: pytest.TempPathFactory, corpus: str, smallest: tuple[str, ...]
 ) -> Path:
-    """The same, byte for byte."""
+    """The same with a byte-level model."""
     return _trained(warm, tmp_path_factory, "tiny-bytes", corpus, *smallest, "--vocabulary", "bytes")
 
 
@@ -192,5 +192,5 @@ def tiny_bytes(
 def tiny_records(
     warm: subprocess.Popen[str], tmp_path_factory: pytest.TempPathFactory, corpus: str, smallest: tuple[str, ...]
 ) -> Path:
-    """The same, a line a record."""
+    """The same with one record a line."""
     return _trained(warm, tmp_path_factory, "tiny-records", corpus, *smallest, "--records", "line")

@@ -1,4 +1,4 @@
-"""Everything that people get wrong, or that goes wrong for them: one clear line, the right status, nothing lost.
+"""Mistakes of users, and of their machines: each gives one clear line and the right status, and loses nothing.
 
 And what only looks wrong must just work. Every command here is the real one, in a process of its own.
 """
@@ -27,7 +27,7 @@ def write(folder: Path, name: str, data: str | bytes) -> str:
 
 
 def nothing_begun(folder: Path) -> bool:
-    """No run folder, whole or half."""
+    """Checks that there is no run folder, not even a part of one."""
     return not any(path.name in ("best", "last", "data", "run.toml") for path in folder.rglob("*"))
 
 
@@ -59,7 +59,7 @@ def test_a_text_that_cannot_be_used(charloom, tmp_path, smallest, data, says):
 
 @pytest.mark.parametrize("file", [None, "picture.png"])
 def test_a_folder_with_no_text(charloom, tmp_path, smallest, file):
-    """An empty folder, or one of pictures alone, must not train on nothing."""
+    """Catches training on nothing, for an empty folder or a folder with only pictures."""
     (tmp_path / "folder").mkdir()
     if file:
         write(tmp_path / "folder", file, b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
@@ -83,7 +83,7 @@ GOOD = {
 
 @pytest.mark.parametrize("name", GOOD)
 def test_texts_of_every_kind_just_work(charloom, tmp_path, smallest, name):
-    """A mark taken for a character, a CR learnt as one, or a character cut in two."""
+    """Catches a byte-order mark or a CR that becomes a character, and a character that a chunk cuts in two."""
     write(tmp_path, "text.txt", GOOD[name])
     ended = charloom("train", "text.txt", *smallest, "--quiet")
     assert (ended.status, ended.out, ended.err) == (0, "runs/text-1/best\n", "")
@@ -98,7 +98,7 @@ def test_texts_of_every_kind_just_work(charloom, tmp_path, smallest, name):
 
 @pytest.mark.parametrize("data", [b"ab\0cd" * 50, b"caf\xe9 \xff\xfe" * 50], ids=["nul", "not-utf-8"])
 def test_a_binary_model_takes_any_file(charloom, tmp_path, smallest, data):
-    """What the errors above advise must be true."""
+    """Catches advice in an error that does not work: `--binary` must train on any file."""
     write(tmp_path, "any.bin", data)
     ended = charloom("train", "any.bin", *smallest, "--binary", "--quiet")
     assert (ended.status, ended.err) == (0, "")
@@ -108,7 +108,7 @@ def test_a_binary_model_takes_any_file(charloom, tmp_path, smallest, data):
 
 
 def test_errors_are_replaced_in_eval_too(charloom, tmp_path, tiny_bytes):
-    """Advice that the command which gives it does not take."""
+    """Catches advice in an error of `eval` for a flag that `eval` does not have."""
     write(tmp_path, "bad.txt", "grün ".encode() * 9 + b"\xff")
     assert "--errors replace" in charloom("eval", tiny_bytes, "bad.txt").complaint
     ended = charloom("eval", tiny_bytes, "bad.txt", "--errors", "replace", "--json")
@@ -117,7 +117,7 @@ def test_errors_are_replaced_in_eval_too(charloom, tmp_path, tiny_bytes):
 
 
 def test_one_line_of_50_megabytes(charloom, tmp_path, smallest):
-    """Work that is quadratic in the length of a line, or a line read whole as a regular expression's subject."""
+    """Catches work that is quadratic in the length of a line, and a regular expression over a whole line."""
     write(tmp_path, "line.txt", b"all work and no play makes jack a dull boy. " * (50_000_000 // 44))
     ended = charloom("train", "line.txt", *smallest, "--split", "999/1", "--quiet")
     assert (ended.status, ended.err) == (0, "")
@@ -125,7 +125,7 @@ def test_one_line_of_50_megabytes(charloom, tmp_path, smallest):
 
 
 def test_a_validation_split_with_characters_that_training_never_saw(charloom, tmp_path, smallest):
-    """An index out of range, or validation's characters in the vocabulary: a leak."""
+    """Catches an index out of range, and characters of only the validation split in the vocabulary."""
     write(tmp_path, "text.txt", "abcd " * 90 + "xyz! " * 10)
     ended = charloom("train", "text.txt", *smallest, "--quiet")
     assert ended.status == 0
@@ -137,7 +137,7 @@ def test_a_validation_split_with_characters_that_training_never_saw(charloom, tm
 
 
 def test_a_batch_larger_than_the_corpus(charloom, tmp_path):
-    """A batch of nothing, or a silent change of what was asked for."""
+    """Catches an empty batch, and a batch size that changes without a notice."""
     write(tmp_path, "text.txt", "to be or not to be")
     ended = charloom("train", "text.txt", "--steps", "2", "--hidden", "8", "--batch-size", "5000", "--quiet")
     assert ended.status == 0
@@ -149,7 +149,7 @@ def test_a_batch_larger_than_the_corpus(charloom, tmp_path):
 
 
 def flags() -> list[tuple[str, str]]:
-    """Each flag that does not take every text, with a value outside its range."""
+    """Each flag with a value outside its range, unless the flag takes every text."""
     from charloom.cli.train import command
 
     free = {"--field", "--allow", "--out", "--resume", "--from", "--encoding"}
@@ -159,7 +159,7 @@ def flags() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("flag", "value"), flags())
 def test_a_value_outside_its_range(charloom, tmp_path, corpus_file, flag, value):
-    """A setting that nobody checks, or a message that does not say which flag."""
+    """Catches a setting that is not checked, and a message that does not name the flag."""
     ended = charloom("train", corpus_file, flag, value)
     assert ended.status == 2
     assert ended.complaint.startswith(f"{flag} must be ")
@@ -181,7 +181,7 @@ def test_a_value_outside_its_range(charloom, tmp_path, corpus_file, flag, value)
     ],
 )
 def test_options_that_cannot_be(charloom, tmp_path, corpus_file, arguments, says):
-    """Each is a mistake of usage: status 2, before anything is written."""
+    """Catches a mistake of usage without status 2, or with files written before it."""
     (tmp_path / "full").mkdir()
     write(tmp_path / "full", "dear.txt", "letters")
     ended = charloom("train", corpus_file, *arguments)
@@ -212,7 +212,7 @@ def test_options_that_cannot_be(charloom, tmp_path, corpus_file, arguments, says
     ],
 )
 def test_generate_with_options_that_cannot_be(charloom, tiny, arguments, says):
-    """A complaint that comes after text was written, or none."""
+    """Catches an error that comes after text was written, or no error."""
     ended = charloom("generate", tiny, *arguments)
     assert (ended.status, ended.out) == (2, "")
     assert says in ended.complaint
@@ -220,7 +220,7 @@ def test_generate_with_options_that_cannot_be(charloom, tiny, arguments, says):
 
 @pytest.mark.parametrize("arguments", [["train"], ["generate"], ["eval"]])
 def test_missing_arguments(charloom, arguments):
-    """Must say what is missing, and where help is."""
+    """Catches a usage error that does not name the missing argument, or does not mention the help."""
     ended = charloom(*arguments)
     assert ended.status == 2
     assert "MODEL" in ended.complaint or "FILE" in ended.complaint or "train PATH" in ended.complaint
@@ -232,7 +232,7 @@ def test_missing_arguments(charloom, arguments):
     [("Now é", "'é' (U+00E9) at position 4"), ("🦜!", "(U+1F99C) at position 0"), ("a\tb", "'\\t' (U+0009)")],
 )
 def test_characters_that_a_model_does_not_know(charloom, tmp_path, tiny, command, text, says):
-    """An index of nothing; or a message that names neither the character nor the place."""
+    """Catches an error that names neither the character nor its position."""
     write(tmp_path, "text.txt", text)
     asked = ["--prompt", text] if command == "generate" else ["text.txt"]
     ended = charloom(command, tiny, *asked)
@@ -243,7 +243,7 @@ def test_characters_that_a_model_does_not_know(charloom, tmp_path, tiny, command
 
 
 def test_a_prompt_that_is_not_utf_8(charloom, tmp_path, tiny, tiny_bytes):
-    """Half a character in a file, on stdin, or among the arguments, where Python hides bytes in surrogates."""
+    """Catches an incomplete character in a file, on stdin, or in an argument, where Python uses surrogates."""
     write(tmp_path, "latin.txt", b"caf\xe9")
     for stdin, prompt in ((b"", "@latin.txt"), (b"caf\xe9", "-")):
         ended = charloom("generate", tiny, "--prompt", prompt, stdin=stdin)
@@ -254,7 +254,7 @@ def test_a_prompt_that_is_not_utf_8(charloom, tmp_path, tiny, tiny_bytes):
 
 
 def test_a_terminal_of_another_encoding(charloom, tiny):
-    """A traceback from print: what stdout cannot show becomes a question mark."""
+    """Catches a traceback from print: a character that stdout cannot encode becomes a question mark."""
     arguments = [sys.executable, "-m", "charloom", "generate", tiny, "--prompt", "é", "--unknown", "skip"]
     ended = subprocess.run(
         [*arguments, "--length", "0"], env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True
@@ -297,7 +297,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_model_folder_that_is_damaged(charloom, tmp_path, tiny, damage):
-    """A traceback from a library; weights that generate rubbish; or another file's name in the message."""
+    """Catches a traceback of a library, weights that generate nonsense, and a message that names another file."""
     shutil.copytree(tiny / "best", tmp_path / "model")
     spoil, says = DAMAGES[damage]
     spoil(tmp_path / "model")
@@ -310,7 +310,7 @@ def test_a_model_folder_that_is_damaged(charloom, tmp_path, tiny, damage):
 @pytest.mark.parametrize("command", [["generate"], ["info"], ["eval"], ["train", "--from"], ["train", "--resume"]])
 @pytest.mark.parametrize("what", ["missing", "empty", "corpus.txt"])
 def test_what_is_no_model_at_all(charloom, tmp_path, corpus_file, command, what):
-    """Each command that takes a model must refuse what is none: a wrong name, an empty folder, a file."""
+    """Catches a command that accepts a wrong name, an empty folder or a file as its model."""
     (tmp_path / "empty").mkdir()
     path = [] if command[-1] in ("generate", "info", "--resume") else [corpus_file]
     ended = charloom(*command, what, *path)
@@ -324,7 +324,7 @@ def test_what_is_no_model_at_all(charloom, tmp_path, corpus_file, command, what)
 
 @pytest.mark.parametrize("largest_file", [100, 5000, 30_000], ids=["settings", "ids", "first-checkpoint"])
 def test_a_disk_that_is_full_before_training_begins(charloom, tmp_path, corpus_file, largest_file):
-    """Half a run folder that blocks the name and cannot be resumed."""
+    """Catches an incomplete run folder that cannot be resumed and blocks its name."""
     ended = charloom("train", corpus_file, "--steps", "2", "--quiet", largest_file=largest_file)
     assert ended.status in (1, 2)
     assert "File too large" in ended.complaint
@@ -332,7 +332,7 @@ def test_a_disk_that_is_full_before_training_begins(charloom, tmp_path, corpus_f
 
 
 def test_a_disk_that_fills_up_while_training(charloom, tmp_path, corpus_file, smallest):
-    """The last checkpoint must survive, and the command that is printed must go on with it."""
+    """Catches a lost last checkpoint, and a printed command that does not resume the run."""
     flags = [*smallest, "--steps", "60", "--checkpoint-every", "1", "--validate-every", "1", "--quiet"]
     largest = 20_000  # bytes: more than any file of a checkpoint, less than the log at its end
     ended = charloom("train", corpus_file, *flags, "--out", "run", largest_file=largest)
@@ -348,14 +348,14 @@ def test_a_disk_that_fills_up_while_training(charloom, tmp_path, corpus_file, sm
 
 @pytest.mark.parametrize("place", ["corpus.txt/run", "/proc/charloom/run"], ids=["below-a-file", "read-only"])
 def test_an_output_folder_that_cannot_be_written(charloom, corpus_file, smallest, place):
-    """Found out after the training, or told without the place."""
+    """Catches an error after training instead of before, and a message that does not name the folder."""
     ended = charloom("train", corpus_file, *smallest, "--out", place)
     assert ended.status == 2
     assert f"--out must be a folder that can be written; {place.removesuffix('/run')}" in ended.complaint
 
 
 def test_text_written_to_a_full_disk(charloom, tmp_path, tiny):
-    """`generate > file`: text that is missing without a word, or Python's own complaint when it closes stdout."""
+    """Catches text that is lost without an error, and Python's own error when it closes stdout."""
     file = tmp_path / "text.txt"
     ended = charloom("generate", tiny, "--length", "5000", largest_file=1000, out=file)
     assert ended.status == 1
@@ -402,7 +402,7 @@ def closed(streams: str, *arguments: str | os.PathLike[str]) -> subprocess.Compl
     ],
 )
 def test_streams_that_are_closed(tiny, streams, arguments, says):
-    """Python gives None for a closed stream: a traceback, and no word of which."""
+    """Catches a traceback for a closed stream, which Python represents as None, and an error that does not name it."""
     ended = closed(streams, *[tiny if argument == "MODEL" else argument for argument in arguments])
     assert ended.returncode == 1
     assert ended.stdout == ""
@@ -413,7 +413,7 @@ def test_streams_that_are_closed(tiny, streams, arguments, says):
 
 @pytest.mark.skipif(os.name != "posix", reason="a shell closes them")
 def test_no_file_takes_the_place_of_a_closed_stream(tmp_path, corpus_file, smallest):
-    """With `2>&-` the next file that is opened gets number 2, and holds whatever is complained of."""
+    """Catches `2>&-` where the next opened file gets descriptor 2, so that errors are written into it."""
     ended = closed("2>&-", "train", corpus_file, *smallest, "--out", tmp_path / "run")
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{tmp_path / 'run' / 'best'}\n", "")
     events = [json.loads(line)["event"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
@@ -421,7 +421,7 @@ def test_no_file_takes_the_place_of_a_closed_stream(tmp_path, corpus_file, small
 
 
 def test_half_a_character_in_a_vocabulary(charloom, tmp_path, tiny):
-    """UTF-8 has no lone surrogates: a traceback in the middle of a text that is piped."""
+    """Catches a traceback in the middle of piped text: a vocabulary may have a lone surrogate, but UTF-8 does not."""
     shutil.copytree(tiny / "best", tmp_path / "model")
     characters = json.loads((tmp_path / "model" / "vocabulary.json").read_text())["characters"]
     _change(tmp_path / "model" / "vocabulary.json", characters=[*characters[:-1], "\ud812"])
@@ -439,7 +439,7 @@ def test_half_a_character_in_a_vocabulary(charloom, tmp_path, tiny):
 
 @pytest.mark.parametrize("threads", [2**31, 10**30])
 def test_threads_beyond_reason(charloom, corpus_file, smallest, tiny, threads):
-    """A number that a C int does not hold, in training and in generation."""
+    """Catches a thread count that does not fit a C int, in training and in generation."""
     for arguments in (["train", corpus_file, *smallest], ["generate", tiny]):
         ended = charloom(*arguments, "--threads", str(threads))
         assert (ended.status, ended.out) == (2, "")
@@ -448,7 +448,7 @@ def test_threads_beyond_reason(charloom, corpus_file, smallest, tiny, threads):
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])
 def test_a_device_that_is_not_here(charloom, tmp_path, corpus_file, device):
-    """Training on another device than the one asked for, or a folder left behind."""
+    """Catches training on another device than the given one, and a run folder after the error."""
     torch = pytest.importorskip("torch")
     if {"cuda": torch.cuda, "mps": torch.backends.mps}[device].is_available():
         pytest.skip("this machine has one")
@@ -460,9 +460,9 @@ def test_a_device_that_is_not_here(charloom, tmp_path, corpus_file, device):
 
 
 def test_bf16_where_onednn_has_none(cold, tmp_path, corpus_file, smallest):
-    """A traceback out of PyTorch; a text that is read first; `auto` that takes what does not work."""
+    """Catches a traceback of PyTorch, a text that is read first, and an `auto` that chooses what does not work."""
     pytest.importorskip("torch")
-    env = {"ONEDNN_MAX_CPU_ISA": "AVX2"}  # so that a better processor refuses a bf16 LSTM, too
+    env = {"ONEDNN_MAX_CPU_ISA": "AVX2"}  # makes a newer processor refuse a bf16 LSTM too
     ended = cold("train", "missing.txt", "--engine", "torch", "--precision", "bf16", env=env)
     assert ended.status == 1
     assert ended.complaint.startswith("--precision bf16 needs a CPU on which PyTorch trains the cell 'lstm' in bf16")
@@ -473,7 +473,9 @@ def test_bf16_where_onednn_has_none(cold, tmp_path, corpus_file, smallest):
 
 
 def test_without_torch(cold, tmp_path, tiny, corpus_file, smallest):
-    """The base install does all but what needs a GPU; without kernels too it says once that NumPy trains."""
+    """Catches a base install that cannot train: only a GPU needs PyTorch. Without kernels, one notice says that NumPy
+    trains.
+    """
     write(tmp_path, "sitecustomize.py", "import sys\nsys.modules['torch'] = None\n" + HIDE)
     env = {"PYTHONPATH": str(tmp_path)}
     for wanted in (["--engine", "torch"], ["--device", "cuda"]):

@@ -8,7 +8,7 @@ from charloom.data.named import NAMES
 
 
 def test_every_name_with_its_size_and_origin(charloom):
-    """A corpus that can be named and is not listed; one whose source is not told."""
+    """Catches a corpus that can be used but is not listed, and a corpus without its source."""
     lines = charloom("corpora").out.splitlines()
     assert [line.split()[0] for line in lines[::2]] == list(NAMES)
     assert all("bytes" in line for line in lines[::2])

@@ -8,7 +8,7 @@ pytestmark = pytest.mark.processor
 
 
 def test_it_trains_generates_measures_and_tells_what_next(charloom, tmp_path):
-    """A demo that ends without text, without a figure to compare, or with commands that do not work."""
+    """Catches a demo that ends without text, without a loss to compare, or with commands that do not work."""
     ended = charloom("demo", "--minutes", "0.01", "--out", "run")
     assert ended.status == 0, ended.err
     assert len(ended.out) > 100
@@ -21,7 +21,7 @@ def test_it_trains_generates_measures_and_tells_what_next(charloom, tmp_path):
 
 
 def test_a_wrong_budget(charloom, tmp_path):
-    """The demo's own flags must be checked as those of train."""
+    """Catches flags of the demo that are not checked like those of train."""
     ended = charloom("demo", "--minutes", "soon")
     assert ended.status == 2
     assert "--minutes must be" in ended.complaint

@@ -1,4 +1,4 @@
-"""How events are shown, on consoles that only remember."""
+"""The display of events, on consoles that record their output."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FINISHED = Finished("runs/a-1", 1000, 3, 61.0, 900, 1.5, 0.5, 1.6)
 
 
 def test_validations_are_a_table_that_fits_80_columns():
-    """Columns that do not stand below their labels; nats or bits that are not labelled."""
+    """Catches columns that are not below their labels, and nats or bits without a label."""
     lines = display.EventLines()
     head, first = lines.of(VALIDATION)
     (second,) = lines.of(Validation(5, 0, None, 2.0, 0.5, False, 1.0))
@@ -42,7 +42,7 @@ def test_a_byte_level_models_losses_say_so():
 
 
 def test_one_is_no_plural():
-    """`done: 1 steps`, `1 whole epochs`."""
+    """Catches `done: 1 steps` and `1 whole epochs`."""
     lines = display.EventLines()
     shown = "\n".join(
         lines.of(Started("r", "e", "gru", 1, 1, 9, 9, "char", 1, 10, 0, False))
@@ -56,7 +56,7 @@ def test_one_is_no_plural():
 
 @pytest.mark.parametrize("columns", [40, 80, 120])
 def test_the_live_part_has_a_fixed_height_and_fits(columns):
-    """A panel that jumps with every sample, or lines that wrap."""
+    """Catches a panel whose height changes with each sample, and lines that wrap."""
     console = Console(width=columns, height=24, file=io.StringIO(), force_terminal=True)
     heights = set()
     for sample in ("short", "one\n" * 30, "wide " * 100, "吾輩は猫である" * 30, "\n\n\n"):
@@ -70,12 +70,12 @@ def test_the_live_part_has_a_fixed_height_and_fits(columns):
 
 
 def test_the_step_line_is_whole_at_80_columns():
-    """The speed cut off on the commonest terminal."""
+    """Catches a speed that is cut off on a terminal of 80 columns."""
     assert len(display.step_line(Step(99_999, 99, 1.2, 0.01, 999_999, 10, 10, 0.5), "char")) <= 80
 
 
 def test_plain_lines_are_few(capsys):
-    """A log of a sample for every validation, or a line a second."""
+    """Catches a log with a sample for every validation, or a line every second."""
     plain = display.PlainDisplay()
     for second in range(60):
         plain.report(Step(second, 0, 1.0, 0.01, 1000.0, float(second), 60.0 - second, second / 60))
@@ -87,7 +87,7 @@ def test_plain_lines_are_few(capsys):
 
 
 def test_json_is_ascii_and_holds_bits_beside_nats(capsys):
-    """A reader of another encoding that stumbles; bits that are nats."""
+    """Catches output that a reader with another encoding cannot read, and nats in the place of bits."""
     json_lines = display.JsonDisplay()
     json_lines.report(Notice("grün.txt \udcff"))
     json_lines.report(VALIDATION)
@@ -99,7 +99,7 @@ def test_json_is_ascii_and_holds_bits_beside_nats(capsys):
 
 
 def test_quiet_tells_notices_alone(capsys):
-    """--quiet that swallows what a person should know."""
+    """Catches --quiet that hides a notice."""
     with display.open_display(quiet=True) as report:
         for event in (STARTED, Notice("the text is short"), STEP, FINISHED):
             report(event)
@@ -108,7 +108,7 @@ def test_quiet_tells_notices_alone(capsys):
 
 
 class FakeTerminal(io.StringIO):
-    """A stderr that says it is a terminal."""
+    """A stderr that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -119,7 +119,7 @@ class FakeTerminal(io.StringIO):
     [({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)],
 )
 def test_where_things_may_move(monkeypatch, env, animated):
-    """Animation where the person, or the terminal, says no."""
+    """Catches animation although the user or the terminal forbids it."""
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in env.items():
@@ -129,14 +129,14 @@ def test_where_things_may_move(monkeypatch, env, animated):
 
 
 def test_nothing_moves_in_a_log_whatever_the_colours(monkeypatch):
-    """FORCE_COLOR, which many CI systems set, must not fill their logs with cursor movements."""
+    """Catches cursor movements in a log with FORCE_COLOR, which many CI systems set."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     assert display.animated() is None
 
 
 def test_a_run_outlives_the_reader_of_its_json():
-    """`train --json | head -1`: hours of training lost with the reader."""
+    """Catches `train --json | head -1` that ends the training when the reader ends."""
     code = (
         "import sys, time; from charloom.cli.display import JsonDisplay; from charloom.training.events import Notice\n"
         "show = JsonDisplay(); sys.stdin.read()\n"

@@ -1,4 +1,4 @@
-"""`charloom eval`: figures that are the model's, in a table and as JSON."""
+"""`charloom eval`: the correct figures, in a table and as JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ZEN = "Beautiful is better than ugly.\nExplicit is better than implicit.\n"
 
 
 def test_json_has_every_figure(charloom, tmp_path, tiny):
-    """A figure under another's name, or one that is not the model's own."""
+    """Catches a figure under a wrong name, and a figure of another model."""
     (tmp_path / "a.txt").write_text(ZEN * 3)
     shutil.copytree(tiny / "best", tmp_path / "alone")  # without the run's data
     ended = charloom("eval", "alone", "a.txt", "--json")
@@ -41,7 +41,7 @@ def test_json_has_every_figure(charloom, tmp_path, tiny):
 
 
 def test_compressors_are_given_only_so_much(monkeypatch, tmp_path, smallest, charloom, corpus_file, corpus):
-    """A gigabyte that xz -9e packs twice; the bits of a part over the characters of all, or over its bytes."""
+    """Catches xz -9e on a whole gigabyte, and bits of a part divided by the characters or bytes of the whole text."""
     assert charloom("train", corpus_file, *smallest, "--out", "run", "--quiet", "--vocabulary", "bytes").status == 0
     shutil.copytree(tmp_path / "run/best", tmp_path / "alone")  # without the run's data
     (tmp_path / "a.txt").write_text("é" + corpus, encoding="utf-8")
@@ -58,7 +58,7 @@ def test_compressors_are_given_only_so_much(monkeypatch, tmp_path, smallest, cha
 
 
 def test_a_run_is_measured_on_what_it_kept_for_that(charloom, tmp_path, smallest, corpus_file, corpus):
-    """The training text measured; compressors that have not read it; bits of both counted."""
+    """Catches a score of the training text, compressors that are not primed with it, and bits of both texts."""
     assert charloom("train", corpus_file, *smallest, "--out", "run", "--quiet").status == 0
     report = json.loads(charloom("eval", "run", "--json").out)
     data = corpus.encode()
@@ -72,7 +72,7 @@ def test_a_run_is_measured_on_what_it_kept_for_that(charloom, tmp_path, smallest
 
 
 def test_a_model_without_texts_of_its_own_needs_one(charloom, tiny, tmp_path, smallest, corpus_file):
-    """A traceback for a folder that was shared without its data, or for a run that trained on everything."""
+    """Catches a traceback for a folder that was shared without its data, and for a run without a validation split."""
     shutil.copytree(tiny / "best", tmp_path / "alone")
     assert "a text is needed" in charloom("eval", "alone").complaint
     assert charloom("train", corpus_file, *smallest, "--split", "1/0", "--out", "all", "--quiet").status == 0
@@ -80,7 +80,7 @@ def test_a_model_without_texts_of_its_own_needs_one(charloom, tiny, tmp_path, sm
 
 
 def test_windows_begin_cold(charloom, tmp_path, tiny):
-    """A state carried from one window to the next; characters left out; a mean of means."""
+    """Catches a state that is carried from one window to the next, lost characters, and a mean of means."""
     (tmp_path / "a.txt").write_text(ZEN * 2)
     model, text = Model.load(tiny), ZEN * 2
     scores = [model.score(text[start : start + 17]) for start in range(0, len(text) - 16, 4)]
@@ -95,19 +95,19 @@ def test_windows_begin_cold(charloom, tmp_path, tiny):
 
 
 def test_learning_on_reads_before_it_learns(charloom, tmp_path, tiny):
-    """A text that was learnt before it was measured; a state that is lost; a line that is no better than the other."""
+    """Catches a text that is learned before it is scored, a lost state, and a result that equals the static one."""
     (tmp_path / "short.txt").write_text(ZEN[:20])
     (tmp_path / "long.txt").write_text(ZEN * 30)
     short, long = (
         json.loads(charloom("eval", tiny, f"{name}.txt", "--dynamic", "--json").out) for name in ("short", "long")
     )
-    assert short["dynamic_nats_per_char"] == pytest.approx(short["nats_per_char"], rel=1e-4)  # one step, then learnt
+    assert short["dynamic_nats_per_char"] == pytest.approx(short["nats_per_char"], rel=1e-4)  # the update comes after
     assert long["dynamic_nats_per_char"] < 0.98 * long["nats_per_char"]
     assert "dynamic         " in charloom("eval", tiny, "long.txt", "--dynamic").out
 
 
 def test_several_files_are_one_text(charloom, tmp_path, tiny):
-    """Only the first file measured, or the state lost between two."""
+    """Catches a score of only the first file, and a state that is lost between two files."""
     one, two = ZEN.splitlines(keepends=True)
     for name, text in (("a.txt", one), ("b.txt", two), ("both.txt", ZEN)):
         (tmp_path / name).write_text(text)
@@ -115,7 +115,7 @@ def test_several_files_are_one_text(charloom, tmp_path, tiny):
 
 
 def test_the_table_is_labelled_and_aligned(charloom, tmp_path, tiny):
-    """Nats that could be read as bits; figures that do not stand below each other."""
+    """Catches nats without a label, and figures that are not aligned."""
     (tmp_path / "a.txt").write_text(ZEN)
     lines = charloom("eval", tiny, "a.txt").out.splitlines()
     assert [line[:16].strip() for line in lines] == [
@@ -131,7 +131,7 @@ def test_the_table_is_labelled_and_aligned(charloom, tmp_path, tiny):
 
 
 def test_a_byte_level_model_tells_bits_per_byte_too(charloom, tmp_path, tiny_bytes):
-    """Bits per byte sold as bits per character: é is one character and two bytes."""
+    """Catches bits per byte shown as bits per character: é is one character and two bytes."""
     (tmp_path / "a.txt").write_text("é" * 50, encoding="utf-8")
     report = json.loads(charloom("eval", tiny_bytes, "a.txt", "--json").out)
     assert (report["characters"], report["bytes"]) == (49, 99)
@@ -139,7 +139,7 @@ def test_a_byte_level_model_tells_bits_per_byte_too(charloom, tmp_path, tiny_byt
 
 
 def test_unknown_characters(charloom, tmp_path, tiny):
-    """Skipped characters that are counted all the same; a policy that does not exist taken for another."""
+    """Catches skipped characters that are counted, and an unknown policy that is accepted."""
     (tmp_path / "a.txt").write_text("Now is é better", encoding="utf-8")
     assert json.loads(charloom("eval", tiny, "a.txt", "--unknown", "skip", "--json").out)["characters"] == 13
     ended = charloom("eval", tiny, "a.txt", "--unknown", "guess")
@@ -148,7 +148,7 @@ def test_unknown_characters(charloom, tmp_path, tiny):
 
 
 def test_texts_are_prepared_as_the_models_own(charloom, tmp_path, smallest, corpus_file):
-    """Capitals that a model of lower case never saw, counted against it."""
+    """Catches a text with capitals that is not cleaned for a model of lower case."""
     assert charloom("train", corpus_file, *smallest, "--lowercase", "--out", "low", "--quiet").status == 0
     (tmp_path / "a.txt").write_text(ZEN.upper())
     (tmp_path / "b.txt").write_text(ZEN.lower())
@@ -175,7 +175,7 @@ def test_a_text_of_nothing(charloom, tmp_path, tiny):
     ids=["unknown", "bytes", "records"],
 )
 def test_what_a_run_kept_is_measured_as_it_is_kept(charloom, tmp_path, smallest, text, options):
-    """Tokens that were decoded and do not encode again: an unknown one, half a character, a separator."""
+    """Catches tokens that are decoded and do not encode again: unknown tokens, parts of characters, separators."""
     (tmp_path / "a.txt").write_text(text, encoding="utf-8")
     assert charloom("train", "a.txt", *smallest, *options, "--out", "run", "--quiet").status == 0
     ended = charloom("eval", "run", "--json")
@@ -192,7 +192,7 @@ def test_what_a_run_kept_is_measured_as_it_is_kept(charloom, tmp_path, smallest,
 
 
 def test_python_and_the_command_line_give_one_report(charloom, tmp_path, tiny, tiny_bytes):
-    """Catches a figure that is computed in two ways, and a run that Python does not find from its model."""
+    """Catches figures that differ between Python and the command line, and a run that Python does not find."""
     (tmp_path / "a.txt").write_text(ZEN * 3)
     options = ("--dynamic", "--protocol", "windows:16", "--json")
     for model in (tiny, tiny_bytes):

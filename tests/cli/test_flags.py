@@ -1,4 +1,4 @@
-"""Arguments of Python in messages, shown as flags; and a library that names no flag."""
+"""Python arguments in messages, shown as flags; and a library that names no flags."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from charloom.cli.train import command as train
 LIBRARY = Path(charloom.__file__).parent
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 OTHER_COMMANDS = {"checkpoint.py": {"--prompt"}, "data/packed.py": {"--to", "--output"}}
-"""Flags in a model card, for a shell, and those of pandoc."""
+"""Allowed flags: those in the command of a model card, and those of pandoc."""
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("arguments", "flag"), MISTAKES, ids=[" ".join(words) for words, _ in MISTAKES])
 def test_a_mistake_is_answered_with_flags_that_exist(charloom, tmp_path, tiny, corpus_file, arguments, flag):
-    """Catches an argument of Python on the command line, and a flag that no command has."""
+    """Catches a Python argument in an error of the command line, and a flag that no command has."""
     (tmp_path / "nul.txt").write_bytes(b"ab\0cd")
     (tmp_path / "odd.txt").write_text("é" * 9, encoding="utf-8")
     places = {"TEXT": str(corpus_file), "MODEL": str(tiny), "NUL": "nul.txt", "ODD": "odd.txt"}

@@ -1,4 +1,4 @@
-"""`charloom generate`: what comes out, when, and in what form."""
+"""`charloom generate`: its output, the time of the output, and its form."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ pytestmark = pytest.mark.processor
 
 
 def test_the_prompt_comes_first_then_the_models_text(charloom, tiny):
-    """A prompt printed twice or not at all; or options that do not reach the model."""
+    """Catches a prompt that is printed twice or not at all, and options that do not reach the model."""
     ended = charloom("generate", tiny, "--prompt", "Now ", "--length", "40", "--seed", "3", "--temperature", "0.5")
     assert (ended.status, ended.err) == (0, "")
     assert ended.out == "Now " + Model.load(tiny).generate("Now ", 40, seed=3, temperature=0.5) + "\n"
 
 
 def test_a_prompt_from_a_file_or_stdin(charloom, tmp_path, tiny):
-    """The last newline of a file, its CRs or its byte-order mark read as part of the prompt."""
+    """Catches a final newline, CRs or a byte-order mark of a file that become a part of the prompt."""
     asked = ("--length", "10", "--seed", "1")
     expected = charloom("generate", tiny, *asked, "--prompt", "Now\nis").out
     (tmp_path / "prompt.txt").write_bytes(b"\xef\xbb\xbfNow\r\nis\r\n")
@@ -31,7 +31,7 @@ def test_a_prompt_from_a_file_or_stdin(charloom, tmp_path, tiny):
 
 
 def test_the_same_seed_gives_the_same_text(charloom, tiny):
-    """A seed that is not used; or texts that are the same without one."""
+    """Catches a seed that has no effect, and equal texts without a seed."""
     first, again, other, drawn, redrawn = (
         charloom("generate", tiny, "--length", "60", *seed).out
         for seed in (["--seed", "0"], ["--seed", "0"], ["--seed", "2"], [], [])
@@ -41,7 +41,7 @@ def test_the_same_seed_gives_the_same_text(charloom, tiny):
 
 
 def test_json_holds_all_that_is_needed_to_generate_it_again(charloom, tiny):
-    """A drawn seed that is lost; anything but JSON on stdout."""
+    """Catches a random seed that is not in the output, and anything but JSON on stdout."""
     ended = charloom("generate", tiny, "--prompt", "Now", "--count", "3", "--length", "30", "--json")
     texts = [json.loads(line) for line in ended.out.splitlines()]
     assert [text["index"] for text in texts] == [0, 1, 2]
@@ -54,13 +54,13 @@ def test_json_holds_all_that_is_needed_to_generate_it_again(charloom, tiny):
 
 
 def test_several_texts_are_told_apart(charloom, tiny):
-    """Texts that run into each other."""
+    """Catches texts without a separation between them."""
     lines = charloom("generate", tiny, "--prompt", "Now", "--count", "2", "--length", "0").out
     assert lines == "--- 1\nNow\n--- 2\nNow\n"
 
 
 def test_it_ends_before_the_first_of_several_stops(charloom, tiny):
-    """Only one --stop heeded, or the stop itself written."""
+    """Catches a second --stop that is ignored, and a stop string in the output."""
     asked = ("--seed", "5", "--length", "400")
     whole = charloom("generate", tiny, *asked).out
     a, b = whole[20], whole[10]
@@ -69,7 +69,7 @@ def test_it_ends_before_the_first_of_several_stops(charloom, tiny):
 
 
 def test_greedy_is_temperature_0(charloom, tiny):
-    """A switch that does nothing."""
+    """Catches --greedy without an effect."""
     asked = ("--length", "50", "--seed", "1")
     greedy = charloom("generate", tiny, *asked, "--greedy").out
     assert greedy == charloom("generate", tiny, *asked, "--temperature", "0").out
@@ -77,13 +77,13 @@ def test_greedy_is_temperature_0(charloom, tiny):
 
 
 def test_so_many_whole_records(charloom, tiny_records):
-    """A record more, or an end that is not a record's."""
+    """Catches one record too many, and a text that does not end with a record."""
     ended = charloom("generate", tiny_records, "--records", "2", "--seed", "1", "--length", "2000")
     assert ended.out == Model.load(tiny_records).generate(records=2, seed=1, length=2000) + "\n"
 
 
 def test_precision_and_threads(charloom, tiny):
-    """An option that does not reach the model; or a precision that there is not, met with a traceback."""
+    """Catches an option that does not reach the model, and a traceback for an unknown precision."""
     asked = ("--length", "300", "--seed", "1")
     exact = charloom("generate", tiny, *asked).out
     assert charloom("generate", tiny, *asked, "--threads", "1", "--precision", "fp32").out == exact
@@ -98,7 +98,7 @@ def test_precision_and_threads(charloom, tiny):
 
 @pytest.mark.parametrize("policy", ["skip", "replace"])
 def test_unknown_characters_of_a_prompt(charloom, tiny, policy):
-    """A policy that is accepted and ignored; the prompt itself is shown as it was given."""
+    """Catches a policy that has no effect; the prompt is printed as it was given."""
     asked = ("--length", "20", "--seed", "1")
     ended = charloom("generate", tiny, *asked, "--prompt", "Nowé", "--unknown", policy)
     expected = Model.load(tiny).generate("Nowé", 20, seed=1, unknown=policy)
@@ -106,7 +106,7 @@ def test_unknown_characters_of_a_prompt(charloom, tiny, policy):
 
 
 def test_text_appears_as_it_is_made(tiny):
-    """Everything held back until the end: a million characters would show nothing for a minute."""
+    """Catches text that is printed only at the end: a million characters would show nothing for a minute."""
     command = [sys.executable, "-m", "charloom", "generate", tiny, "--length", "100000000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:
@@ -116,7 +116,7 @@ def test_text_appears_as_it_is_made(tiny):
 
 
 def test_a_terminal_sees_no_control_characters():
-    """A model of bytes that steers the terminal; or emoji, ideographic and no-break spaces shown as dots."""
+    """Catches a byte-level model that controls the terminal, and dots for emoji, ideographic and no-break spaces."""
     from charloom.cli.screen import shown
 
     assert shown("a\x1b[31mb\x07\r\n\t") == "a·[31mb·\r\n\t"
@@ -126,7 +126,7 @@ def test_a_terminal_sees_no_control_characters():
 
 
 def test_binary_data_there_and_back(charloom, tmp_path, smallest):
-    """U+FFFD where bytes were learnt, a prompt's bytes lost, a newline that the data does not have, JSON that lies."""
+    """Catches U+FFFD for bytes that were learned, lost bytes of a prompt, a newline at the end, and wrong JSON."""
     data = bytes(range(128, 256)) * 40
     (tmp_path / "any.bin").write_bytes(data)
     assert charloom("train", "any.bin", "--binary", *smallest, "--out", "run", "--quiet").status == 0
@@ -148,7 +148,7 @@ def test_binary_data_there_and_back(charloom, tmp_path, smallest):
 
 
 def test_adapting_to_a_text_first(charloom, tmp_path, tiny):
-    """A text that is read but not learnt from, or one that changes the model on disk."""
+    """Catches a text that the model does not learn from, and a change of the model on disk."""
     (tmp_path / "a.txt").write_text("not " * 2000)
     before = {path.name: path.read_bytes() for path in (tiny / "best").iterdir()}
     arguments = ["generate", tiny, "--length", "500", "--seed", "1"]
@@ -173,7 +173,7 @@ def test_several_prompts_give_several_texts(charloom, tiny):
 
 
 def test_records_as_json_are_an_object_each(charloom, tiny_records):
-    """Catches records that are cut otherwise than without --json, and a last one that is lost."""
+    """Catches records that are cut differently with --json, and a last record that is lost."""
     asked = ("generate", tiny_records, "--records", "4", "--seed", "1")
     ended = charloom(*asked, "--json", "--count", "2")
     records = [json.loads(line) for line in ended.out.splitlines()]
@@ -205,7 +205,7 @@ def test_repetition_options_reach_the_model(charloom, tiny):
 
 
 def test_interactive_continues_each_line(charloom, tiny):
-    """Catches a session that a mistake ends, a line that is read as more of the last one, and texts that repeat."""
+    """Catches a mistake that ends the session, a line that continues the last one, and texts that repeat."""
     typed = "Now \nNow \n\nNow \u1234\nThe\n"
     ended = charloom("generate", tiny, "--interactive", "--length", "30", "--seed", "1", stdin=typed)
     model = Model.load(tiny)
@@ -221,6 +221,6 @@ def test_interactive_continues_each_line(charloom, tiny):
 
 
 def test_interactive_ends_a_record(charloom, tiny_records):
-    """Catches a model of records that goes on with the next name."""
+    """Catches a model of records that continues with the next record."""
     ended = charloom("generate", tiny_records, "--interactive", "--seed", "1", stdin="a\n")
     assert ended.out == "a" + Model.load(tiny_records).generate("a", records=1, seed=1) + "\n"

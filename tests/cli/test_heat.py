@@ -16,7 +16,7 @@ ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def of(text, *bits):
-    """A chunk; characters beyond the bits given have 1.5."""
+    """A chunk of characters; those without given bits have 1.5."""
     padded = [*bits, *[1.5] * (len(text) - len(bits))]
     return CharacterNats(text, np.array(padded) * math.log(2), 0)
 
@@ -43,7 +43,7 @@ def test_what_could_steer_a_terminal_is_shown_as_a_mark(text, lines):
 
 
 def test_combining_marks_share_a_cell():
-    """Catches a mark that is torn from its letter, whose bits are lost, or that fills a screen."""
+    """Catches a mark that is separated from its letter, a mark whose bits are lost, and marks that fill a screen."""
     found = [*cells([of("e", 1), of("\u0301", 7), of("a" + "\u0300" * 100, 3, 2)])]
     assert [(cell.text, cell.columns, cell.level) for cell in found] == [
         ("e\u0301", 1, 7),
@@ -75,7 +75,7 @@ def test_plain_digits_stand_below_their_characters(charloom, tmp_path, tiny_byte
 
 
 def test_colours_where_the_terminal_has_them(charloom, tmp_path, tiny):
-    """Catches a colour against the user's wish, in sixteen colours, or where no text remains but colours."""
+    """Catches a colour that the user forbade, a colour with 16 colours, and colours without text."""
     (tmp_path / "a.txt").write_text("Beautiful is better than ugly.\n" * 2)
     terminal = {"FORCE_COLOR": "1", "TERM": "xterm-256color"}
     out = heat_of(charloom, tiny, "a.txt", **terminal)

@@ -14,7 +14,7 @@ VOCABULARY = " Tabdefghiklmnoprstuy.,\n'!-"[::-1]
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """What the Anna Karenina lesson saves."""
+    """A checkpoint of the Anna Karenina lesson."""
     lstm, fc = torch.nn.LSTM(len(VOCABULARY), 12, 2, batch_first=True), torch.nn.Linear(12, len(VOCABULARY))
     state = {f"lstm.{name}": value for name, value in lstm.state_dict().items()}
     state |= {f"fc.{name}": value for name, value in fc.state_dict().items()}
@@ -25,7 +25,7 @@ def checkpoint(tmp_path):
 
 @pytest.fixture
 def keras_file(tmp_path):
-    """Weights alone, laid out as Keras 3 does."""
+    """Weights in the layout of Keras 3."""
     h5py = pytest.importorskip("h5py")
     random = np.random.default_rng(0)
     path = tmp_path / "epoch.07.weights.h5"
@@ -45,7 +45,7 @@ def characters(tmp_path):
 
 
 def test_an_imported_model_is_a_model(charloom, tmp_path, checkpoint):
-    """A folder that one of the other commands cannot use."""
+    """Catches a folder that another command cannot use."""
     made = charloom("import", "rnn_20_epoch.net")
     assert (made.status, made.out, made.err) == (0, "rnn_20_epoch\n", "")
     facts = json.loads(charloom("info", "rnn_20_epoch", "--json").out)
@@ -77,7 +77,7 @@ def test_an_imported_model_is_a_model(charloom, tmp_path, checkpoint):
 
 
 def test_keras_weights_need_characters(charloom, tmp_path, keras_file, characters):
-    """Notices that are missing or on stdout; a folder named after half a suffix."""
+    """Catches notices that are missing or on stdout, and a folder name with a part of the suffix."""
     ended = charloom("import", keras_file)
     assert ended.status == 2
     assert ended.complaint.startswith(
@@ -93,7 +93,7 @@ def test_keras_weights_need_characters(charloom, tmp_path, keras_file, character
 
 
 def test_nothing_is_overwritten(charloom, tmp_path, checkpoint):
-    """Somebody's folder, in the place or beside it: NAME.new and NAME.old are charloom's own in a run, not here."""
+    """Catches a user's folder that is overwritten: NAME, or NAME.new and NAME.old beside it."""
     for name in ("anna.new", "anna.old", "full"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "mine").write_text("mine")
@@ -110,7 +110,7 @@ def test_nothing_is_overwritten(charloom, tmp_path, checkpoint):
 
 
 def test_a_file_in_the_folders_place(charloom, tmp_path, checkpoint):
-    """A checkpoint without a suffix, whose own name the folder would take."""
+    """Catches a checkpoint without a suffix that is replaced by the folder."""
     checkpoint.rename(tmp_path / "model")
     ended = charloom("import", "model")
     assert ended.status == 2
@@ -121,7 +121,7 @@ def test_a_file_in_the_folders_place(charloom, tmp_path, checkpoint):
 
 
 def test_a_full_disk_leaves_nothing(charloom, tmp_path, checkpoint):
-    """Half a model."""
+    """Catches a part of a model that stays."""
     ended = charloom("import", checkpoint, "--out", "anna", largest_file=2000)
     assert ended.status == 2
     assert "must go to a folder that can be written" in ended.complaint
@@ -130,14 +130,14 @@ def test_a_full_disk_leaves_nothing(charloom, tmp_path, checkpoint):
 
 @pytest.mark.parametrize("name", ["nowhere.net", ".", "bad\nname"])
 def test_files_that_are_not_there(charloom, name):
-    """A traceback, or two lines."""
+    """Catches a traceback, and an error of two lines."""
     ended = charloom("import", name)
     assert ended.status == 1
     assert "a checkpoint must be a file that can be read" in ended.complaint
 
 
 def test_a_trap(charloom, tmp_path):
-    """An untrusted checkpoint that runs a command when it is unpickled."""
+    """Catches an untrusted checkpoint that runs a command when it is unpickled."""
     made = tmp_path / "made"
 
     class Trap:
@@ -155,7 +155,7 @@ def test_a_trap(charloom, tmp_path):
 
 
 def test_an_odd_name(charloom, tmp_path, checkpoint):
-    """Bytes that are no UTF-8 in a name, which goes into the model's card."""
+    """Catches an error for bytes that are not UTF-8 in the file name, which goes into the model card."""
     odd = tmp_path / "anna\udcff.net"
     checkpoint.rename(odd)
     assert charloom("import", odd, "--out", "anna").status == 0
@@ -164,7 +164,7 @@ def test_an_odd_name(charloom, tmp_path, checkpoint):
 
 @pytest.mark.parametrize("kind", ["fifo", "device"])
 def test_only_a_regular_file_is_imported(charloom, tmp_path, keras_file, kind):
-    """A FIFO that is waited for, and a device that never ends; as the checkpoint and as its characters."""
+    """Catches a FIFO that is waited for and a device without end, as the checkpoint and as its characters."""
     odd = tmp_path / "odd"
     os.mkfifo(odd) if kind == "fifo" else odd.symlink_to("/dev/zero")
     assert (

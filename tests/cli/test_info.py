@@ -1,4 +1,4 @@
-"""`charloom info`: a model's card, and what this installation can do."""
+"""`charloom info`: the facts about a model, and about this installation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.processor
 
 
 def test_a_models_card(charloom, tiny):
-    """A fact that is missing, unlabelled, or of another model."""
+    """Catches a fact that is missing, has no label, or belongs to another model."""
     facts = json.loads(charloom("info", tiny, "--json").out)
     assert facts["network"] == "lstm, 1 x 8, embedding input"
     weights = (tiny / "best" / "model.safetensors").stat().st_size
@@ -28,7 +28,7 @@ def test_a_models_card(charloom, tiny):
 
 
 def test_this_installation(charloom):
-    """Versions that are made up, or a trainer that is not the one which would train."""
+    """Catches wrong versions, and a trainer that differs from the default engine of training."""
     facts = json.loads(charloom("info", "--json").out)
     assert facts["charloom"] == version("charloom")
     assert facts["numpy"] == version("numpy")
@@ -39,7 +39,7 @@ def test_this_installation(charloom):
 
 
 def test_the_reason_is_one_short_line_and_the_details_are_asked_for(charloom):
-    """A list of features that nobody asked for, or a variant whose obstacle is kept back from who does."""
+    """Catches a list of CPU features without --verbose, and a missing reason with it."""
     missing = {name: why for name in kernels.VARIANTS if (why := kernels.obstacle(name))}
     assert missing, "no machine runs every variant"
     assert json.loads(charloom("info", "--json").out)["kernels_not_here"] == missing
@@ -51,8 +51,8 @@ def test_the_reason_is_one_short_line_and_the_details_are_asked_for(charloom):
 
 
 def test_which_kernels_and_why(charloom):
-    """Kernels that are named but not used, or a machine's other variants left out."""
-    asked = os.environ.get(kernels.FORCE, "")  # not `off`, which is set where nothing is built
+    """Catches kernels that are named but not used, and other variants that are missing."""
+    asked = os.environ.get(kernels.FORCE, "")  # not `off`, which is set if nothing is built
     facts = json.loads(charloom("info", "--json", env={kernels.FORCE: asked}).out)
     choice, runnable = kernels.chosen(), kernels.runnable()
     assert facts["kernels"] == choice.name
@@ -64,14 +64,14 @@ def test_which_kernels_and_why(charloom):
 
 
 def test_kernels_that_do_not_exist(charloom):
-    """A misspelt variable that is passed over in silence."""
+    """Catches a misspelt variable that is ignored."""
     ended = charloom("info", env={"CHARLOOM_KERNELS": "sse"})
     assert ended.status == 2
     assert ended.complaint.startswith("CHARLOOM_KERNELS must be one of amx, ")
 
 
 def test_an_untrusted_model_cannot_control_the_terminal(charloom, tmp_path, tiny):
-    """Escape codes, newlines or odd types in what anyone may write into a model's metadata."""
+    """Catches escape codes, newlines and odd types in the metadata of an untrusted model."""
     shutil.copytree(tiny / "best", tmp_path / "model")
     config = json.loads((tmp_path / "model/config.json").read_text())
     config["metadata"] = {"corpus": "\x1b[2Jgone\nfree", "validation_nats": "low", "characters": [1, None]}

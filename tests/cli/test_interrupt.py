@@ -1,4 +1,4 @@
-"""Ctrl-C: the first asks, the second quits."""
+"""Ctrl-C: the first one stops the run after its step, the second one quits."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if h
 
 def press(number=signal.SIGINT):
     os.kill(os.getpid(), number)
-    time.sleep(0)  # a handler runs between two bytecodes
+    time.sleep(0)  # the handler runs between two bytecodes
 
 
 def event(kind):
-    """An event of this kind, whatever it says."""
+    """An event of this kind, with any values."""
     return kind.__new__(kind)
 
 
 @contextlib.contextmanager
 def training():
-    """Within it, a run trains; gives what tells whether it is asked to stop, and what takes its events."""
+    """A context in which a run trains. Yields the function that returns the flag, and the one that takes events."""
     with graceful_interrupt(lambda _: None) as (report, stop):
         report(event(Started))
         yield stop, report
 
 
 def test_the_first_asks_and_the_second_quits():
-    """A second Ctrl-C that is swallowed leaves a person with kill -9 alone."""
+    """Catches a second Ctrl-C that has no effect, so that only kill -9 remains."""
     with training() as (stop, _):
         assert not stop()
         press()
@@ -48,7 +48,7 @@ def test_the_first_asks_and_the_second_quits():
 
 
 def test_a_polite_kill_asks_too():
-    """SIGTERM, by which a machine shuts down, must save as well."""
+    """Catches SIGTERM, which a machine sends at shutdown, that does not save."""
     with training() as (stop, _):
         press(signal.SIGTERM)
         assert stop()
@@ -57,7 +57,7 @@ def test_a_polite_kill_asks_too():
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has none")
 def test_a_terminal_that_closes_asks_too():
-    """SIGHUP comes twice, from the system and from the shell: the second must not kill what is being saved."""
+    """Catches a second SIGHUP that kills the process while it saves. The system and the shell both send one."""
     with training() as (stop, _):
         press(signal.SIGHUP)
         assert stop()
@@ -66,7 +66,7 @@ def test_a_terminal_that_closes_asks_too():
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has none")
 def test_nohup_stays():
-    """A run that somebody started under nohup, and that stops when they log out."""
+    """Catches a run under nohup that stops when the user logs out."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with graceful_interrupt(lambda _: None) as (report, stop):
@@ -80,7 +80,7 @@ def test_nohup_stays():
 
 
 def test_the_handlers_of_before_are_back_afterwards():
-    """Ctrl-C that does nothing any more once a run has ended, even with an error."""
+    """Catches Ctrl-C without an effect after a run has ended, also with an error."""
     before = [signal.getsignal(number) for number in ENDING]
     with pytest.raises(ZeroDivisionError), training():
         press() or 1 / 0
@@ -104,7 +104,7 @@ def test_training_in_another_thread_needs_no_signals():
 @pytest.mark.parametrize("number", ENDING)
 @pytest.mark.parametrize("seen", [[], [Notice], [Started, Finished]])
 def test_while_there_is_nothing_to_save_the_first_quits(number, seen):
-    """Half a minute of reading a large text in which Ctrl-C seemed not to work; the second run of a lesson likewise."""
+    """Catches Ctrl-C that has no effect while a large text is read, and before the second run of a lesson."""
     shown = []
     with graceful_interrupt(shown.append) as (report, stop):
         for kind in seen:
@@ -117,15 +117,15 @@ def test_while_there_is_nothing_to_save_the_first_quits(number, seen):
 
 @pytest.mark.parametrize("number", ENDING)
 def test_a_signal_while_the_text_is_read_leaves_no_run_behind(tmp_path, number):
-    """The real command line waits for a text that never ends."""
+    """Catches a run folder that stays. The real command line waits for a text without an end."""
     command = [str(Path(sys.executable).with_name("charloom")), "train", "-", "--device", "cpu"]
     process = subprocess.Popen(
         command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     try:
-        process.stdin.write(b"more than a pipe holds\n" * 20_000)  # comes back when most of it has been read
+        process.stdin.write(b"more than a pipe holds\n" * 20_000)  # returns when most of it has been read
         process.stdin.flush()
-        time.sleep(0.5)  # let it wait for more: Python hears no signal between two reads of one call
+        time.sleep(0.5)  # lets it wait for more: Python handles no signal between two reads of one call
         process.send_signal(number)
         assert process.wait(30) == 130
         assert process.stderr.read().splitlines()[-1] == b"charloom: interrupted"
@@ -137,7 +137,7 @@ def test_a_signal_while_the_text_is_read_leaves_no_run_behind(tmp_path, number):
 
 @pytest.mark.parametrize("number", ENDING)
 def test_a_signal_while_training_saves(tmp_path, corpus_file, number):
-    """The real command line: a run that is lost because a terminal was closed or a machine shut down."""
+    """Catches a run that is lost when the terminal closes or the machine shuts down, with the real command line."""
     flags = ["--hidden", "8", "--steps", "1000000", "--validate-every", "5", "--out", "run", "--quiet"]
     command = [sys.executable, "-m", "charloom", "train", corpus_file, *flags]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:

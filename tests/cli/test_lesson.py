@@ -1,4 +1,4 @@
-"""`charloom lesson`: every lesson whole, in its quick form, from its first word to its verdict."""
+"""`charloom lesson`: every lesson in its quick form, from the first line to the verdict."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def lesson(charloom, name, *arguments, verdicts=("PASS",), **options):
 
 
 def test_alphabet(charloom, tmp_path):
-    """The proof, and the contrast that makes it one: a network without memory must not know what follows."""
+    """Catches a missing proof or comparison: a network without carried state cannot know the next letter."""
     out = lesson(charloom, "alphabet", "--quick")
     assert "25 of 25" in out
     assert "From A, each prediction fed back:  ABCDEFGHIJKLMNOPQRSTUVWXYZ\n" in out
@@ -29,7 +29,7 @@ def test_alphabet(charloom, tmp_path):
 
 
 def test_numpy_without_torch(cold, tmp_path):
-    """An engine that needs PyTorch after all, or a walk through CARS that does not end where the training did."""
+    """Catches an engine that needs PyTorch, and values for CARS that differ from those at the end of training."""
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")
     out = lesson(cold, "numpy", "--quick", env={"PYTHONPATH": str(tmp_path)})
     steps = out.split("step 1, 'C'")[1].split("next: ")[1:]
@@ -40,7 +40,7 @@ def test_numpy_without_torch(cold, tmp_path):
 
 
 def test_alice(charloom, tmp_path):
-    """A curve without its over-fitting, samples of another length, weights that are not kept."""
+    """Catches losses without over-fitting, samples of another length, and weights that are not kept."""
     out = lesson(charloom, "alice", "--quick")
     rows = [line for line in out.splitlines() if line[:5].strip().isdigit()]
     assert len(rows) == 40
@@ -50,7 +50,9 @@ def test_alice(charloom, tmp_path):
 
 
 def test_windows(charloom, tmp_path):
-    """A seed that is not of the text, a comparison of nothing. Its verdict compares times, so it is not judged here."""
+    """Catches a window that is not from the text, and an empty comparison. The verdict compares times: not tested
+    here.
+    """
     out = lesson(charloom, "windows", "--quick", verdicts=("PASS", "FAIL"))
     for name in ("windows", "sentences, padded", "streams"):
         assert any(line.startswith(f"   {name}") and "predictions/s" in line for line in out.splitlines())
@@ -60,7 +62,7 @@ def test_windows(charloom, tmp_path):
 
 
 def test_anna(charloom):
-    """One of the two runs left out, or generation without top-k."""
+    """Catches a missing run, and generation without top-k."""
     out = lesson(charloom, "anna", "--quick")
     assert "from the 5 most probable characters" in out
     assert "from the 10 most probable characters" in out
@@ -68,7 +70,7 @@ def test_anna(charloom):
 
 
 def test_numpy_with_another_cell(charloom):
-    """CARS is walked through an LSTM of four units, whatever a person trains."""
+    """Catches CARS in another cell than an LSTM of four units; the user's settings do not change it."""
     flags = ["--cell", "gru", "--hidden", "5", "--steps", "30", "--minutes", "9"]
     ended = charloom("lesson", "numpy", "--quick", "--out", "lesson", *flags)
     assert "verdict: FAIL" in ended.out
@@ -76,7 +78,7 @@ def test_numpy_with_another_cell(charloom):
 
 
 def test_flags_change_the_preset(charloom, tmp_path):
-    """A flag that the preset hides; and a verdict of FAIL must be seen by a shell."""
+    """Catches a flag that has no effect beside the preset, and a FAIL with exit status 0."""
     ended = charloom("lesson", "alphabet", "--out", "lesson", "--epochs", "2", "--cell", "gru", "--hidden", "3")
     assert ended.status == 1
     assert ended.out.splitlines()[-1].startswith("verdict: FAIL · ")
@@ -99,7 +101,7 @@ def test_flags_change_the_preset(charloom, tmp_path):
     ],
 )
 def test_mistakes(charloom, arguments, status, said):
-    """A traceback, or a lesson that begins before its arguments are known to be right."""
+    """Catches a traceback, and a lesson that begins before its arguments are checked."""
     ended = charloom("lesson", *arguments)
     assert ended.status == status
     assert said in ended.complaint
@@ -107,7 +109,7 @@ def test_mistakes(charloom, arguments, status, said):
 
 @pytest.mark.parametrize("name", ["windows", "alice", "numpy", "anna"])
 def test_a_text_too_short(charloom, tmp_path, name):
-    """A traceback where a text leaves nothing to validate on, or to draw a window from."""
+    """Catches a traceback for a text without enough characters for a validation split or for a window."""
     (tmp_path / "short.txt").write_text("To be.\n")
     ended = charloom("lesson", name, "short.txt", "--quick", "--epochs", "1", "--hidden", "4")
     assert ended.status == 1
@@ -115,7 +117,7 @@ def test_a_text_too_short(charloom, tmp_path, name):
 
 
 def test_a_folder_that_holds_files(charloom, tmp_path):
-    """A lesson never writes over somebody's files."""
+    """Catches a lesson that overwrites a user's files."""
     (tmp_path / "mine.txt").write_text("x")
     ended = charloom("lesson", "alphabet", "--out", ".")
     assert ended.status == 2

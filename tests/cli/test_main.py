@@ -1,4 +1,4 @@
-"""The command line: help, commands, statuses, and how fast it starts."""
+"""The command line: help, commands, exit statuses, and start-up time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def imported(err: str) -> set[str]:
 
 
 def test_help_needs_click_alone(cold):
-    """`--help` that waits for NumPy, pydantic or PyTorch."""
+    """Catches `--help` that imports NumPy, pydantic or PyTorch."""
     ended = cold("--help", python=["-X", "importtime"])
     assert ended.status == 0
     modules = imported(ended.err)
@@ -26,7 +26,7 @@ def test_help_needs_click_alone(cold):
 
 
 def test_generate_needs_no_torch(cold, tiny):
-    """The first character must not wait for PyTorch, nor for what draws progress or fetches corpora."""
+    """Catches `generate` that imports PyTorch, or modules for progress bars and downloads."""
     ended = cold("generate", tiny, "--length", "3", python=["-X", "importtime"])
     assert ended.status == 0
     modules = imported(ended.err)
@@ -36,7 +36,7 @@ def test_generate_needs_no_torch(cold, tiny):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(charloom, command):
-    """A command in the list that does not exist, or help that shows its markup."""
+    """Catches a listed command that does not exist, and markup in the help."""
     ended = charloom(command, "--help")
     assert (ended.status, ended.err) == (0, "")
     assert ended.out.startswith(f"Usage: charloom {command} ")
@@ -45,7 +45,7 @@ def test_every_command_has_help(charloom, command):
 
 
 def test_the_list_of_commands(charloom):
-    """Markup, or a list of commands that is not the one there is."""
+    """Catches markup, and a list that differs from the commands."""
     ended = charloom("--help")
     assert "\\b" not in ended.out
     assert all(f"  {command} " in ended.out for command in COMMANDS)
@@ -53,7 +53,7 @@ def test_the_list_of_commands(charloom):
 
 
 def test_nothing_asked_is_answered_with_the_help(charloom):
-    """`charloom` alone: all of the help squeezed into an error's one line."""
+    """Catches `charloom` without arguments that prints all of the help in one error line."""
     ended = charloom()
     assert (ended.status, ended.out) == (2, "")
     assert ended.err.startswith("Usage: charloom ")
@@ -70,14 +70,14 @@ def test_nothing_asked_is_answered_with_the_help(charloom):
     ],
 )
 def test_wrong_words(charloom, arguments, says):
-    """A newcomer's slip must be answered with what is nearest, in one line, status 2."""
+    """Catches a misspelt word without a suggestion, in more than one line, or without status 2."""
     ended = charloom(*arguments)
     assert (ended.status, ended.out) == (2, "")
     assert says in ended.complaint
 
 
 def test_an_error_that_nobody_foresaw(cold, tmp_path):
-    """A page of traceback for a person who cannot read it; none for who asks, and wants to report it."""
+    """Catches a traceback that the user did not request, and no traceback on request."""
     (tmp_path / "sitecustomize.py").write_text("import charloom.data.named as n\nn.listing = lambda: 1 / 0\n")
     env = {"PYTHONPATH": str(tmp_path)}
     ended = cold("corpora", env=env)
@@ -89,7 +89,7 @@ def test_an_error_that_nobody_foresaw(cold, tmp_path):
 
 
 def test_a_part_that_does_not_load(cold, tmp_path):
-    """A page of advice from NumPy, where the memory is too small to load it: the first error says why."""
+    """Catches a page of advice from NumPy if memory is short, instead of the first error, which has the reason."""
     (tmp_path / "numpy.py").write_text("try:\n    import no_such_part\nexcept ImportError as error:\n"
                                        "    raise ImportError('many lines of advice') from error\n")  # fmt: skip
     ended = cold("generate", "x", env={"PYTHONPATH": str(tmp_path)})
@@ -98,14 +98,14 @@ def test_a_part_that_does_not_load(cold, tmp_path):
 
 
 def test_the_version(charloom):
-    """The number in pyproject.toml, on stdout."""
+    """Catches a version that differs from pyproject.toml, or is not on stdout."""
     from importlib.metadata import version
 
     assert charloom("--version").out == f"charloom {version('charloom')}\n"
 
 
 def test_the_installed_command_is_this_one():
-    """An entry point that leads elsewhere."""
+    """Catches an entry point for another function."""
     from importlib.metadata import entry_points
 
     from charloom.cli.main import main
@@ -115,7 +115,7 @@ def test_the_installed_command_is_this_one():
 
 
 def test_a_shell_can_complete_commands_and_flags():
-    """The line in the README that turns completion on."""
+    """Catches a line in the README for shell completion that does not work."""
     for words, expected in (("charloom ge", "generate"), ("charloom train --hid", "--hidden")):
         env = {"_CHARLOOM_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
         code = "from charloom.cli.main import main; main()"

@@ -16,20 +16,20 @@ OPTIONS = {parameter.name: parameter for parameter in command.params if isinstan
 
 
 def test_every_setting_is_a_flag_with_a_description():
-    """A setting that cannot be reached from the command line, or that the help leaves to be guessed."""
+    """Catches a setting without a flag, or without a description."""
     for name in SETTING_NAMES:
         assert OPTIONS[name].opts == ["--" + name.replace("_", "-")]
         assert len(OPTIONS[name].help) > 8
 
 
 def test_names_are_settings_or_the_commands_own_but_not_both():
-    """A section with a name of another one: a flag would set the first alone."""
+    """Catches two sections with the same setting name: the flag would set only the first."""
     assert len(SETTING_NAMES) == len({*SETTING_NAMES})
     assert not {"out", "resume", "base_model", "quiet", "as_json", "tensorboard"} & {*SETTING_NAMES}
 
 
 def test_the_help_shows_every_default(charloom):
-    """A default in the help that is not the one which counts."""
+    """Catches a default in the help that is not the actual one."""
     text = " ".join(charloom("train", "--help").out.split())
     for section in SECTIONS.values():
         for name, field in section.model_fields.items():
@@ -55,12 +55,12 @@ def test_the_help_shows_every_default(charloom):
     ],
 )
 def test_the_help_shows_ranges_and_flags(charloom, arguments, shown):
-    """Catches a lost bound, a range that is not the one which counts, and an argument of Python in a help text."""
+    """Catches a lost bound, a range in the help that is not the actual one, and a Python argument in a help text."""
     assert shown in " ".join(charloom(*arguments, "--help").out.split())
 
 
 def test_every_number_has_a_range_in_the_help():
-    """Catches a number whose range has to be found by trial."""
+    """Catches a number without a range in the help."""
     for section in SECTIONS.values():
         for name, field in section.model_fields.items():
             if {"N", "X"} & {*str(OPTIONS[name].metavar).split("|")}:
@@ -69,7 +69,7 @@ def test_every_number_has_a_range_in_the_help():
 
 
 def test_what_was_not_passed_is_not_given():
-    """Defaults handed on as if the person had asked for them: --from and --resume would refuse them."""
+    """Catches defaults that are passed on as the user's values: --from and --resume would refuse them."""
     parsed = command.make_context("train", ["x.txt", "--hidden", "9", "--lowercase"]).params
     assert given_settings(parsed) == {"hidden": "9", "lowercase": True}
 
@@ -92,6 +92,6 @@ def test_a_former_flag_works_with_a_notice(monkeypatch, capsys):
 
 
 def test_flags_arrive_as_the_settings_type():
-    """A number that stays a string."""
+    """Catches a number that stays a string."""
     settings = Settings.from_flat({"hidden": "9", "lr": "1e-3", "lowercase": True})
     assert (settings.model.hidden, settings.training.lr, settings.text.lowercase) == (9, 0.001, True)

@@ -1,4 +1,4 @@
-"""What reaches a terminal: no control characters, and lines of a bounded length."""
+"""Output for a terminal: no control characters, and lines of a bounded length."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ STEERING = "\x1b]0;owned\x07\x1b[2J\x9b1m\r\n"
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal, so that nothing is taken out on the way."""
+    """A stream that claims to be a terminal, so that nothing is removed on the way."""
 
     def isatty(self) -> bool:
         return True
 
 
 def shown_on_stderr(monkeypatch) -> Terminal:
-    """What a person sees of it; in a test itself, since pytest takes stderr over between a fixture and its test."""
+    """The stderr of the test. It must be set in the test, because pytest replaces stderr between a fixture and its
+    test.
+    """
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     return terminal
 
 
 def test_nothing_steers_the_terminal(monkeypatch):
-    """A title that is set, a screen that is cleared, a line that is written over: by a name in an untrusted file."""
+    """Catches a name in an untrusted file that sets the title, clears the screen or overwrites a line."""
     terminal = shown_on_stderr(monkeypatch)
     screen.tell_line(f"model: {STEERING}{STEERING} is\tnot expected")
     assert terminal.getvalue() == "model: ·]0;owned··[2J·1m ·]0;owned··[2J·1m is not expected\n"
@@ -40,7 +42,7 @@ def test_nothing_steers_the_terminal(monkeypatch):
 
 @pytest.mark.parametrize("length", [1000, 1001, 1_000_000])
 def test_a_line_has_a_bounded_length(length):
-    """A name of a megabyte on the screen, or the advice at the end cut off."""
+    """Catches a name of a megabyte on the screen, and a message without its final advice."""
     line = screen.one_line("begin " + "A" * (length - 12) + " do it")
     assert len(line) <= 1100
     assert line.startswith("begin ")
@@ -49,7 +51,7 @@ def test_a_line_has_a_bounded_length(length):
 
 
 def test_every_display_is_safe(monkeypatch):
-    """Notices, samples and the folder of a run, as lines and on the live display."""
+    """Catches control characters from notices, samples and run folders, in lines and on the live display."""
     events = [
         Notice(f"a {STEERING} b"),
         Started(STEERING, STEERING, "gru", 2, 8, 9, 9, "char", 9, 9, 0, False),
@@ -66,7 +68,7 @@ def test_every_display_is_safe(monkeypatch):
 
 
 def test_a_key_of_a_megabyte(charloom, tmp_path, tiny):
-    """The whole of it in an error's one line."""
+    """Catches a key of a megabyte in an error."""
     shutil.copytree(tiny / "best", tmp_path / "model")
     path = tmp_path / "model" / "config.json"
     config = json.loads(path.read_text())
@@ -79,7 +81,7 @@ def test_a_key_of_a_megabyte(charloom, tmp_path, tiny):
 
 
 def test_one_place_writes_to_stderr():
-    """A new notice that forgets to be safe."""
+    """Catches a new notice that is printed without the checks."""
     package = Path(screen.__file__).parents[1]
     texts = {str(path.relative_to(package)): path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
     assert [name for name, text in texts.items() if " err=True" in text or "sys.stderr.write" in text] == [

@@ -1,4 +1,4 @@
-"""`charloom train`: what it prints where, how it stops, and how it goes on."""
+"""`charloom train`: its output, stopping, and resuming."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ START = [sys.executable, "-m", "charloom", "train"]
 
 
 def test_the_folder_on_stdout_and_all_else_on_stderr(charloom, corpus_file, smallest):
-    """`model=$(charloom train x.txt)` that catches more, or less, than the folder."""
+    """Catches `model=$(charloom train x.txt)` that captures anything but the folder."""
     ended = charloom("train", corpus_file, *smallest)
     assert (ended.status, ended.out) == (0, "runs/corpus-1/best\n")
     assert "training in runs/corpus-1: lstm, 1 x 8 units" in ended.err
@@ -36,7 +36,7 @@ def test_the_folder_on_stdout_and_all_else_on_stderr(charloom, corpus_file, smal
 
 
 def test_json_lines_and_nothing_else(charloom, tmp_path, corpus_file, smallest):
-    """A line that is not JSON; a notice that is told on stderr instead."""
+    """Catches a line that is not JSON, and a notice that is on stderr instead."""
     ended = charloom("train", corpus_file, *smallest, "--batch-size", "9999", "--out", "run", "--json")
     assert (ended.status, ended.err) == (0, "")
     events = [json.loads(line) for line in ended.out.splitlines()]
@@ -49,7 +49,7 @@ def test_json_lines_and_nothing_else(charloom, tmp_path, corpus_file, smallest):
 
 
 def test_stdin_globs_and_compressed_files(charloom, tmp_path, corpus, smallest):
-    """A reader that is there but cannot be reached from the command line."""
+    """Catches a reader that exists but cannot be used from the command line."""
     import gzip
 
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(corpus.encode()))
@@ -60,7 +60,7 @@ def test_stdin_globs_and_compressed_files(charloom, tmp_path, corpus, smallest):
 
 
 def test_a_run_is_never_overwritten(charloom, tmp_path, corpus_file, smallest):
-    """The second run with the same --out must leave the first one as it was."""
+    """Catches a second run with the same --out that changes the first one."""
     assert charloom("train", corpus_file, *smallest, "--out", "run").status == 0
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     ended = charloom("train", corpus_file, *smallest, "--out", "run")
@@ -83,7 +83,7 @@ def test_a_run_is_never_overwritten(charloom, tmp_path, corpus_file, smallest):
     ids=["cyrillic", "bytes", "quoted", "cjk", "records", "unclean", "no-validation"],
 )
 def test_the_model_card_suggests_a_prompt_that_works(charloom, tmp_path, smallest, lines, flags, prompt):
-    """Every card suggested `Once`, which a Russian model refuses; a prompt that a shell reads as something else."""
+    """Catches a prompt on the model card that the model refuses, or that a shell changes."""
     (tmp_path / "text.txt").write_text(lines * 60, encoding="utf-8")
     assert charloom("train", "text.txt", *smallest, *flags, "--sample-length", "0", "--out", "run").status == 0
     (line,) = [x for x in (tmp_path / "run/best/README.md").read_text("utf-8").splitlines() if "charloom generate" in x]
@@ -96,7 +96,7 @@ def test_the_model_card_suggests_a_prompt_that_works(charloom, tmp_path, smalles
 
 
 def test_fine_tuning_tells_both_counts(charloom, tmp_path, tiny, smallest):
-    """--from that trains anew, or that keeps to itself how many characters are new."""
+    """Catches --from that trains from initial weights, or does not report the number of new characters."""
     (tmp_path / "new.txt").write_text("Now is better than #never#.\n" * 30)
     ended = charloom("train", "new.txt", "--from", tiny, "--steps", "2", "--quiet")
     assert ended.status == 0
@@ -107,7 +107,7 @@ def test_fine_tuning_tells_both_counts(charloom, tmp_path, tiny, smallest):
 
 
 def test_fine_tuning_is_planned_around_the_model(charloom, corpus_file, tiny):
-    """Another network planned than the one that there is; defaults for a model that was planned itself."""
+    """Catches a plan for another network than the base model, and defaults in place of planned values."""
     arguments = ["train", corpus_file, "--from", tiny, "--minutes", "0.05"]
     shown = json.loads(charloom(*arguments, "--plan-only", "--json").out)
     settings = {choice["setting"] for choice in shown["choices"]}
@@ -121,7 +121,7 @@ def test_fine_tuning_is_planned_around_the_model(charloom, corpus_file, tiny):
 
 
 def test_tensorboard_events(charloom, tmp_path, corpus_file, smallest):
-    """A flag that writes nothing."""
+    """Catches a flag without an effect."""
     pytest.importorskip("tensorboard")
     assert charloom("train", corpus_file, *smallest, "--tensorboard", "--out", "run", "--quiet").status == 0
     assert list((tmp_path / "run/tensorboard").glob("events.*"))
@@ -135,7 +135,7 @@ def _wait_for(path: Path) -> None:
 
 
 def test_ctrl_c_saves_and_prints_the_command_that_goes_on(charloom, tmp_path, corpus_file):
-    """A traceback, a lost run, status 1, or a command that does not work."""
+    """Catches a traceback, a lost run, status 1, and a printed command that does not work."""
     flags = ["--hidden", "8", "--steps", "1000000", "--validate-every", "5", "--out", "my run"]
     with subprocess.Popen([*START, corpus_file, *flags], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         _wait_for(tmp_path / "my run" / "samples.txt")
@@ -153,7 +153,7 @@ def test_ctrl_c_saves_and_prints_the_command_that_goes_on(charloom, tmp_path, co
 
 
 class Terminal:
-    """A run on a terminal of its own."""
+    """A run on its own terminal."""
 
     def __init__(self, folder: Path, *arguments: str | os.PathLike[str]) -> None:
         self.folder = folder
@@ -171,26 +171,26 @@ class Terminal:
         self.seen = b""
 
     def read_until(self, text: bytes, seconds: float = 60) -> None:
-        """Reads until a text has come; the text b"" never does, so that is until the end."""
+        """Reads until `text` is found. b"" is never found, so it reads to the end."""
         deadline = time.monotonic() + seconds
         while not text or text not in self.seen:
             assert time.monotonic() < deadline, self.seen
             if select.select([self._leader], [], [], 0.1)[0]:
                 try:
                     self.seen += os.read(self._leader, 65536)
-                except OSError:  # Linux's way to tell that the other side is closed
+                except OSError:  # Linux reports in this way that the other side is closed
                     break
         if not text:
             self.close()
             self.process.wait()
 
     def close(self) -> None:
-        """Takes the terminal away."""
+        """Closes the terminal."""
         os.close(self._leader)
 
 
 def test_the_live_display_and_ctrl_c_in_it(tmp_path, corpus_file):
-    """A cursor that stays hidden, or a bar left behind, when training is stopped."""
+    """Catches a cursor that stays hidden, and a progress bar that stays, after training is stopped."""
     terminal = Terminal(
         tmp_path, corpus_file, "--hidden", "8", "--minutes", "9", "--validate-every", "5", "--out", "run"
     )
@@ -205,7 +205,7 @@ def test_the_live_display_and_ctrl_c_in_it(tmp_path, corpus_file):
 
 @pytest.mark.parametrize("full", [False, True], ids=["closed-pipe", "full-disk"])
 def test_a_run_outlives_the_reader_of_its_stderr(tmp_path, corpus_file, smallest, full):
-    """`2> >(head -3)`: training that ends in the middle, with status 0 and without a word."""
+    """Catches training that ends silently with status 0 when its stderr is closed: `2> >(head -3)`."""
     if full and not Path("/dev/full").exists():
         pytest.skip("a device of Linux")
     read, write = os.pipe()
@@ -220,7 +220,7 @@ def test_a_run_outlives_the_reader_of_its_stderr(tmp_path, corpus_file, smallest
 
 
 def test_a_run_outlives_its_terminal(tmp_path, corpus_file):
-    """A window that is closed while the live display is drawn: no checkpoint, and a traceback that nobody sees."""
+    """Catches a lost checkpoint and a traceback when the terminal closes during the live display."""
     flags = ["--hidden", "8", "--steps", "3000", "--validate-every", "100", "--sample-length", "9", "--out", "run"]
     terminal = Terminal(tmp_path, corpus_file, *flags)
     terminal.read_until(b"left")
@@ -231,7 +231,7 @@ def test_a_run_outlives_its_terminal(tmp_path, corpus_file):
 
 
 def test_the_plan_alone(charloom, corpus_file, tmp_path):
-    """A plan that trains all the same, leaves a folder behind, or shows what somebody chose as its own."""
+    """Catches a plan that trains or leaves a folder, and a user's value that is shown as planned."""
     arguments = ["train", corpus_file, "--minutes", "0.05", "--hidden", "16", "--plan-only"]
     ended = charloom(*arguments)
     assert (ended.status, ended.err) == (0, "")
@@ -248,14 +248,14 @@ def test_the_plan_alone(charloom, corpus_file, tmp_path):
 
 
 def test_a_preset_leaves_nothing_to_plan(charloom, corpus_file):
-    """Weights dropped in a lesson that never heard of it."""
+    """Catches planned weight drop in a run with the preset of a lesson."""
     assert "such as --hidden" in charloom("train", corpus_file, "--preset", "numpy", "--plan-only").complaint
     events = charloom("train", corpus_file, "--preset", "numpy", "--steps", "2", "--minutes", "9", "--json").out
     assert "planned" not in {json.loads(line)["event"] for line in events.splitlines()}
 
 
 def test_what_is_planned_is_what_is_trained(charloom, corpus_file, tmp_path):
-    """A plan that is shown and not used; one that is made anew when a run goes on."""
+    """Catches a plan that is shown but not used, and a new plan for a resumed run."""
     arguments = ["--minutes", "9", "--steps", "3", "--hidden", "16", "--sample-length", "0"]
     events = charloom("train", corpus_file, *arguments, "--out", "run", "--json").out.splitlines()
     planned = next(event for line in events if (event := json.loads(line))["event"] == "planned")
@@ -268,7 +268,7 @@ def test_what_is_planned_is_what_is_trained(charloom, corpus_file, tmp_path):
 
 
 def test_a_run_ends_with_a_verdict(charloom, corpus_file, tmp_path):
-    """A verdict on half of a run: validations before it was resumed forgotten. None where nothing was kept apart."""
+    """Catches a verdict without the validations before a resume, and a verdict without a validation split."""
     arguments = ["train", corpus_file, "--hidden", "8", "--validate-every", "2", "--sample-length", "0"]
     assert charloom(*arguments, "--steps", "4", "--out", "run", "--quiet").status == 0
     ended = charloom("train", "--resume", "run", "--steps", "8", "--json")
@@ -284,7 +284,7 @@ def test_a_run_ends_with_a_verdict(charloom, corpus_file, tmp_path):
 
 
 def test_a_run_that_diverged_fails(charloom, corpus_file, tmp_path):
-    """`model=$(charloom train …)` that goes on with a model which knows less than how often each character comes."""
+    """Catches status 0 for a model that is worse than the frequencies of the characters."""
     flags = ["--steps", "40", "--hidden", "16", "--lr", "100", "--precision", "fp32", "--sample-length", "0"]
     ended = charloom("train", corpus_file, *flags, "--out", "run")
     assert (ended.status, ended.out) == (1, "")
@@ -296,7 +296,7 @@ def test_a_run_that_diverged_fails(charloom, corpus_file, tmp_path):
 
 
 def test_a_verdict_on_a_text_with_line_separators(charloom, tmp_path):
-    """U+2028 ends a line for Python and not for JSON: a log that cannot be read again, after all the training."""
+    """Catches a log that cannot be read after training: U+2028 ends a line for Python, but not for JSON."""
     (tmp_path / "a.txt").write_text("one\u2028two\x85three\n" * 300, encoding="utf-8")
     ended = charloom("train", "a.txt", "--steps", "4", "--hidden", "8", "--sample-length", "300", "--out", "run")
     assert ended.status == 0, ended.err
@@ -304,7 +304,7 @@ def test_a_verdict_on_a_text_with_line_separators(charloom, tmp_path):
 
 
 def test_a_verdict_on_one_long_record(charloom, tmp_path):
-    """A part of the text that holds no whole record: nothing to measure, and a division by it."""
+    """Catches a division by zero for a part of the text without a complete record."""
     (tmp_path / "a.txt").write_text("a long one " * 30_000 + "\n" + "and\n" * 30, encoding="utf-8")
     arguments = ["--records", "line", "--batches", "records", "--steps", "1", "--hidden", "4", "--sample-length", "0"]
     ended = charloom("train", "a.txt", *arguments, "--out", "run")
