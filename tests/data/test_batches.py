@@ -1,4 +1,4 @@
-"""What stands beside what in a step: every target once, in order, and nothing learned from padding."""
+"""The inputs and targets of each step: every target once, in order, and no loss on padding."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ RECORD_SEPARATOR = 0
 FEW = hypothesis.settings(max_examples=40)
 lengths = st.integers(2, 50)
 sizes = st.integers(1, 12)
-# Records of ids above the separator's: their lengths, and every id another one.
+# The lengths of records. Their ids are above the separator's and all different.
 record_lengths = st.lists(st.integers(1, 15), min_size=1, max_size=12)
 
 
 def counting(length: int) -> Ids:
-    """Ids that are their own positions, so that a batch says where it comes from."""
+    """Ids that equal their positions, so a batch shows where it comes from."""
     return Ids.of(np.arange(length, dtype=np.uint16))
 
 
 def records_of(lengths: list[int]) -> tuple[Ids, list[list[int]]]:
-    """Ids with separators, and the records alone."""
+    """Ids with separators, and the records without them."""
     numbers = iter(range(1, 1000))
     records = [[next(numbers) for _ in range(length)] for length in lengths]
     flat = [RECORD_SEPARATOR] + [token for record in records for token in (*record, RECORD_SEPARATOR)]
@@ -57,7 +57,7 @@ def targets_of(batches: list[Batch]) -> list[int]:
 
 
 def rows_of(batches: list[Batch]) -> list[tuple[list[int], list[int]]]:
-    """(inputs, targets) of every row, without its padding; fails where padding is not at the end and all 0."""
+    """(inputs, targets) of every batch row without padding; fails if padding is not at the end and all 0."""
     rows = []
     for inputs, targets in batches:
         assert inputs.dtype == targets.dtype == np.int64
@@ -70,7 +70,7 @@ def rows_of(batches: list[Batch]) -> list[tuple[list[int], list[int]]]:
 
 
 def naive_streams(length: int, streams: int, steps: int) -> list[list[tuple[list[int], list[int]]]]:
-    """Said as simply as can be: cut the targets into B parts as equal as can be, and each part into steps of T."""
+    """The simplest definition: cut the targets into B parts of nearly equal length, and each part into steps of T."""
     cuts = [i * (length - 1) // streams for i in range(streams + 1)]
     parts = [[*range(cuts[i], cuts[i + 1])] for i in range(streams)]
     return [
@@ -94,7 +94,7 @@ def test_streams_equal_the_naive_ones(length: int, streams: int, steps: int):
 
 @given(lengths, sizes, sizes)
 def test_a_row_goes_on_where_it_stopped(length: int, streams: int, steps: int):
-    """Catches a state that is carried into another place of the text, or on from padding."""
+    """Catches a state that is carried to another position of the text, or across padding."""
     batches = epoch_of(StreamBatches(counting(length), streams, steps))
     for before, after in itertools.pairwise(batches):
         assert before[0].shape[0] == after[0].shape[0] == min(streams, length - 1)
@@ -105,7 +105,7 @@ def test_a_row_goes_on_where_it_stopped(length: int, streams: int, steps: int):
 
 @given(lengths, sizes, sizes)
 def test_streams_are_as_equal_as_can_be(length: int, streams: int, steps: int):
-    """Catches a last stream with next to nothing, beside which the others train alone."""
+    """Catches a last stream with only a few tokens, during whose padding only the other streams train."""
     batches = epoch_of(StreamBatches(counting(length), streams, steps))
     totals = sum((targets != NOTHING).sum(axis=1) for _, targets in batches)
     assert totals.max() - totals.min() <= 1
@@ -127,7 +127,7 @@ def test_streams_predict_only_the_last(length: int, streams: int, steps: int):
 @given(lengths, sizes, sizes, st.integers(0, 3))
 @FEW
 def test_windows(length: int, batch_size: int, steps: int, seed: int):
-    """Catches a window that is lost or doubled, a target beside the end, and the same order in every epoch."""
+    """Catches a window that is lost or doubled, a wrong target, and the same order in every epoch."""
     steps = min(steps, length - 1)
     layout = WindowBatches(counting(length), batch_size, steps, seed)
     for epoch in (0, 1):
@@ -175,7 +175,7 @@ def test_records_of_a_text_without_any(length: int, batch_size: int, steps: int)
 
 @pytest.mark.parametrize("kind", ["windows", "records"])
 def test_the_order_is_the_seeds_and_the_epochs(kind: str):
-    """Catches an order that does not change, or that a resumed run would not find again."""
+    """Catches an order that is the same in each epoch, or that a resumed run does not repeat."""
 
     def order(seed: int | None, epoch: int) -> list[int]:
         ids, _ = records_of([1] * 200)
@@ -192,7 +192,7 @@ def test_the_order_is_the_seeds_and_the_epochs(kind: str):
 
 @pytest.mark.parametrize("make", [WindowBatches, StreamBatches, RecordBatches])
 def test_any_batch_is_at_hand(make: type):
-    """Catches a layout that remembers what it gave before: a resumed run would see other text."""
+    """Catches a layout that depends on earlier calls: a resumed run would train on other text."""
     ids, _ = records_of([3, 9, 1, 20, 5, 2, 8, 8])
 
     def layout() -> Batches:
@@ -207,7 +207,7 @@ def test_any_batch_is_at_hand(make: type):
 
 
 def test_who_carries_the_state():
-    """Catches a window or a record that begins with the state of another text."""
+    """Catches a window or a record that begins from the state of another text."""
     ids, _ = records_of([3, 4])
     assert [StreamBatches(ids, 2, 2).carried(epoch, index) for epoch in (0, 3) for index in (0, 1)] == [0, 2, 0, 2]
     for layout in (
@@ -221,7 +221,9 @@ def test_who_carries_the_state():
 @FEW
 @given(lengths, sizes, sizes, st.sampled_from(["streams", "records", "windows"]))
 def test_a_ring_predicts_every_character_from_the_one_before(length: int, batch_size: int, steps: int, batches: str):
-    """Catches a ring that is not closed, or closed twice: each character is a target once, the first after the last."""
+    """Catches a ring that is not closed, or closed twice. Each character is a target once; the first follows the
+    last.
+    """
     settings = TrainingSettings(
         batches=batches, batch_size=batch_size, seq_length=steps, wrap=True, steps=1, loss="every"
     )
@@ -253,7 +255,7 @@ def plan(ids: Ids, separator: int | None = None, independent: bool = False, **se
     ],
 )
 def test_a_text_too_short_shrinks_the_batch(length: int, settings: dict[str, Any], used: tuple[int, int]):
-    """Catches an error or an empty batch where the batch is larger than the corpus; and a notice for each number."""
+    """Catches an error or an empty batch if the batch is larger than the corpus, and more than one notice."""
     layout, notices = plan(counting(length), **settings)
     asked = TrainingSettings(**settings)
     assert notices == [
@@ -276,14 +278,14 @@ def test_a_text_too_short_shrinks_the_batch(length: int, settings: dict[str, Any
     ],
 )
 def test_a_text_just_long_enough(length: int, settings: dict[str, Any]):
-    """Catches a batch that shrinks, or a notice, where there is enough: 34 characters are not 17 streams of 2."""
+    """Catches a smaller batch, or a notice, for 34 characters, which are just enough for 17 streams of 2."""
     layout, notices = plan(counting(length), **settings)
     assert notices == []
     assert len(layout.batch(0, 0)[0]) == 32
 
 
 def test_short_records_make_no_notice():
-    """Catches a complaint about records that are shorter than T, which is as it should be."""
+    """Catches a notice about records that are shorter than T, which is normal."""
     ids, _ = records_of([5] * 40)
     assert plan(ids, RECORD_SEPARATOR, batches="records")[1] == []
     few, _ = records_of([90] * 3)
@@ -303,7 +305,7 @@ def test_nothing_to_predict(length: int, batches: str):
 
 
 def test_settings_reach_the_layout():
-    """Catches a flag that changes nothing."""
+    """Catches a flag without an effect."""
     ids, _ = records_of([9] * 50)
     small = {"batch_size": 4, "seq_length": 5}
     assert plan(ids, RECORD_SEPARATOR, **small)[0].carried(0, 1)
@@ -334,7 +336,7 @@ def test_validation_covers_the_split_once(length: int, state: str, steps: int, s
 
 
 def test_validation_of_the_last_predicts_as_far_as_training_did():
-    """Catches long steps where only the last is predicted: one target in 256 characters instead of one in T."""
+    """Catches long steps with only the last target: one target in 256 characters instead of one in T."""
     layout = validation_batches(counting(101), None, TrainingSettings(loss="last", seq_length=10), False, 1)
     assert layout is not None
     assert targets_of(epoch_of(layout)) == [*range(10, 101, 10)]
@@ -343,7 +345,7 @@ def test_validation_of_the_last_predicts_as_far_as_training_did():
 @given(record_lengths, st.integers(1, 20))
 @FEW
 def test_validation_of_records_and_windows(lengths: list[int], steps: int):
-    """Catches a target left out or doubled where training's own layout measures."""
+    """Catches a target that is left out or doubled, in validation with the training layout."""
     ids, _ = records_of(lengths)
     settings = TrainingSettings(batches="records", seq_length=steps, batch_size=3)
     layout = validation_batches(ids, RECORD_SEPARATOR, settings, False, 4)
@@ -351,14 +353,14 @@ def test_validation_of_records_and_windows(lengths: list[int], steps: int):
     assert sorted(targets_of(epoch_of(layout))) == sorted(ids.view()[1:].tolist())
     layout = validation_batches(ids, RECORD_SEPARATOR, settings.model_copy(update={"batches": "windows"}), False, 4)
     assert layout is not None
-    first = steps if len(ids) > steps else 1  # where no window fits, the split is one stream
+    first = steps if len(ids) > steps else 1  # if no window fits, the split is one stream
     assert sorted(targets_of(epoch_of(layout))) == sorted(ids.view()[first:].tolist())
 
 
 @pytest.mark.parametrize("batches", ["streams", "windows", "records"])
 @pytest.mark.parametrize("loss", ["every", "last"])
 def test_validation_of_less_than_a_step(batches: str, loss: str):
-    """Catches an overflow, or an error, where the split is shorter than the training step."""
+    """Catches an overflow or an error if the split is shorter than a training step."""
     for seq_length in (64, LARGEST):
         settings = TrainingSettings(batches=batches, loss=loss, seq_length=seq_length)
         layout = validation_batches(counting(20), None, settings, False, 8)

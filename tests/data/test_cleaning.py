@@ -13,8 +13,8 @@ from charloom.config import Cleaning
 from charloom.data.cleaning import clean, cleaned
 from charloom.data.vocabulary import RECORD_SEPARATOR
 
-# What depends on more than one character: marks, jamo, halfwidth voicing, Indic halves, sigma and what it ignores,
-# letters that change their length, line ends, spaces, separators, surrogate escapes.
+# All kinds that depend on more than one character: marks, jamo, halfwidth voicing, Indic halves, sigma and the
+# characters that it ignores, letters that change their length, line ends, spaces, separators, surrogate escapes.
 TRICKY = (
     "ΣσςaAJǰİıßﬁ\u0301\u030c\u0323\u0345\u1100\u1161\u11a8각ｶﾞ\u09c7\u09be'.:\u00ad \n\r\t\u00a0é①漢🙂شﻼ"
     + RECORD_SEPARATOR
@@ -38,7 +38,7 @@ def cut(text: str, places: list[int]) -> list[str]:
 
 @given(texts, cleanings, st.lists(st.integers(0, 100), max_size=8))
 def test_chunks_give_what_the_whole_gives(text: str, cleaning: Cleaning, places: list[int]):
-    """Catches any step that forgets what was on the other side of a cut."""
+    """Catches a step that ignores the characters on the other side of a cut."""
     assert "".join(cleaned(cut(text, places), cleaning)) == clean(text, cleaning)
 
 
@@ -56,7 +56,7 @@ def test_normal_forms_one_character_at_a_time(text: str, form: str):
 
 
 def test_no_character_joins_the_one_before_a_cut():
-    """Catches a script, old or new, whose second halves pass for characters that begin anew."""
+    """Catches a script whose second parts of characters are taken for the beginning of a character."""
     broken = []
     for code in [*range(0xD800), *range(0xE000, 0x110000)]:
         parts = unicodedata.normalize("NFD", chr(code))
@@ -69,7 +69,7 @@ def test_no_character_joins_the_one_before_a_cut():
 
 @given(texts, cleanings.filter(lambda cleaning: cleaning.allow is None))
 def test_clean_text_stays_as_it_is(text: str, cleaning: Cleaning):
-    """Catches an order of steps in which a model's own output would be changed when it comes back as a prompt."""
+    """Catches an order of steps that would change a model's own output when it becomes a prompt."""
     once = clean(text, cleaning)
     assert clean(once, cleaning) == once
 
@@ -99,11 +99,11 @@ def test_nothing_asked_nothing_done(text: str):
     ],
 )
 def test_each_step_and_their_order(settings: dict, text: str, expected: str):
-    """Catches a step that does something else, or stands at the wrong place among the others."""
+    """Catches a step with another effect, or at a wrong position in the order."""
     assert clean(text, Cleaning(**settings)) == expected
 
 
 def test_prompts_may_have_their_line_ends_changed():
-    """Catches a prompt from WindowBatches whose carriage returns no model of characters knows."""
+    """Catches carriage returns in a prompt from Windows, which no model of characters knows."""
     assert clean("a\r\nb\rc", Cleaning(), newlines="lf") == "a\nb\nc"
     assert clean("a\r\nb\rc", Cleaning()) == "a\r\nb\rc"

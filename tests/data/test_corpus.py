@@ -1,4 +1,4 @@
-"""Paths, fields and records: what becomes one text, and what is said about the rest."""
+"""Paths, fields and records: which text they give, and the notices about all other files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def text_of(*paths: str, **settings) -> str:
 
 
 def records_of(texts: list[str], kind: str) -> list[str]:
-    """The records of plain texts, said as simply as can be."""
+    """The records of plain texts, by the simplest definition."""
     if kind == "line":
         found = [line for text in texts for line in text.split("\n")]
     elif kind == "paragraph":
@@ -170,7 +170,9 @@ def test_newlines_become_spaces_inside_records_only(folder):
     ],
 )
 def test_it_is_said_once_what_allow_removes(kind: str, allow: str | None, says: list[str]):
-    """Catches 93% of a text dropped in silence, a line for each reading, and one for a reading that was broken off."""
+    """Catches removal of 93% of a text without a notice, a notice for each reading, and one for an incomplete
+    reading.
+    """
     lines: list[str] = []
     texts = (TextDocument("a", "one two three"),)
     corpus = Corpus("a", texts, TextSettings(records=kind, allow=allow, lowercase=True), 4, lines.append)
@@ -190,7 +192,9 @@ def test_chunks_start_again_each_time(folder):
 
 
 def test_folders(folder):
-    """Catches files missed in depth, read in the file system's order, hidden ones read, and a notice each."""
+    """Catches files that are missed in subfolders, the file system's order, hidden files, and a notice for each
+    file.
+    """
     folder(
         docs__b_txt="b\n", docs__a_txt="a\n", docs__sub__c_md="c\n", docs__image_png=b"\x89PNG\0\0", docs__x_bin=b"\0",
         docs__sub__noise_gz=gzip.compress(b"\0"), docs__packed_txt_gz=gzip.compress(b"p\n"),
@@ -207,7 +211,7 @@ def test_folders(folder):
 
 
 def test_folders_tell_of_a_few_guesses_and_count_the_rest(folder):
-    """Catches a thousand lines about a thousand files in one old encoding."""
+    """Catches a thousand notices about a thousand files in one old encoding."""
     folder(**{f"old__{i}_txt": "caf\u00e9 ol\u00e9\n".encode("cp1252") for i in range(5)})
     lines: list[str] = []
     open_corpus("old", notice=lines.append)
@@ -216,7 +220,7 @@ def test_folders_tell_of_a_few_guesses_and_count_the_rest(folder):
 
 
 def test_folders_without_text(folder):
-    """Catches an empty corpus where a person should hear that the folder holds pictures."""
+    """Catches an empty corpus instead of an error for a folder of pictures."""
     folder(pictures__a_png=b"\0")
     with pytest.raises(TextError, match="the folder pictures holds no text: none of its 1 file is a text file"):
         open_corpus("pictures")
@@ -226,7 +230,7 @@ def test_folders_without_text(folder):
 
 
 def test_runs_and_models_in_a_folder_are_not_its_text(folder):
-    """Catches a second run on a folder that learns the log, the samples and the model card of the first."""
+    """Catches a second run on a folder that learns the log, the samples and the model card of the first run."""
     run = {f"novel__runs__my-1__{name}": "charloom's own\n" for name in ("run_toml", "log_jsonl", "samples_txt")}
     model = {
         f"novel__best__{name}": "{}" for name in ("config_json", "vocabulary_json", "model_safetensors", "README_md")
@@ -244,7 +248,7 @@ def test_runs_and_models_in_a_folder_are_not_its_text(folder):
 
 
 def test_one_broken_file_of_a_folder_costs_a_notice(folder):
-    """Catches a thousand chapters that are not read because one was not copied whole."""
+    """Catches a thousand chapters that are not read because one file is damaged."""
     cut = gzip.compress(b"cut " * 99)[:-9]
     folder(docs__a_txt="a\n", docs__b_txt_gz=cut, docs__c_txt_gz=b"no gzip", docs__d_txt="d\n")
     for settings in (TextSettings(), TextSettings(binary=True)):
@@ -266,7 +270,7 @@ def test_damaged_text_in_a_folder_is_no_binary_file(folder):
 
 
 def test_a_pdf_in_a_folder_is_named(folder):
-    """Catches a book that is skipped as any picture is, where one command would make it text."""
+    """Catches a PDF that is skipped like a picture, although one command would extract its text."""
     folder(docs__a_txt="good", docs__b_pdf=b"%PDF-1.7\0", docs__c_png=b"\0")
     lines: list[str] = []
     assert open_corpus("docs", notice=lines.append).text() == "good"
@@ -294,7 +298,7 @@ def test_a_file_whose_name_looks_like_a_glob(folder):
 
 
 def test_stdin_and_urls(folder, monkeypatch: pytest.MonkeyPatch):
-    """Catches stdin that is empty on its second reading, or silently read twice over."""
+    """Catches stdin that is empty on its second reading, and stdin that is named twice."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"from a pipe\r\n")))
     corpus = open_corpus("-")
     assert (corpus.name, corpus.text(), corpus.text()) == ("stdin", "from a pipe\n", "from a pipe\n")
@@ -362,7 +366,7 @@ def test_csv(folder):
     ],
 )
 def test_bad_rows_name_file_and_line(folder, name: str, data: str, found: str):
-    """Catches a traceback, or a message that leaves a person to search a million lines."""
+    """Catches a traceback, and a message without the file and line among a million lines."""
     (folder() / name).write_text(data)
     with pytest.raises(TextError, match=rf"{name}, {found}") as caught:
         text_of(name, field="text")
@@ -384,7 +388,7 @@ def test_json_arrays(folder, size: int, layout: dict):
 
 
 def test_an_element_without_end(folder, monkeypatch: pytest.MonkeyPatch):
-    """Catches a file of gigabytes that is held in memory because one quote is missing."""
+    """Catches gigabytes in memory because one closing quote is missing."""
     monkeypatch.setattr("charloom.data.fields.LARGEST_ELEMENT", 1000)
     folder(a_json='[{"text": "x"}, {"text": "' + "y" * 5000)
     with pytest.raises(TextError, match=r"element 2 is not JSON: it has more than 1,000 characters, or Unterminated"):
@@ -419,7 +423,7 @@ def test_tables_are_cut_where_the_field_is_a_column(folder, name: str, data: str
     ],
 )
 def test_fields_inside_fields(folder, row: dict, value: str | None):
-    """Catches a dot that is never a path, or that is one where a key is called so."""
+    """Catches a dot that is never a path, and a dot in the name of a key that is taken for a path."""
     folder(a_jsonl=json.dumps(row))
     if value is None:
         with pytest.raises(TextError, match=r"line 1 has no field 'user.name'"):
@@ -429,7 +433,7 @@ def test_fields_inside_fields(folder, row: dict, value: str | None):
 
 
 def test_rows_without_the_field_are_counted(folder):
-    """Catches a million messages that are not read because one lacks its text, and rows dropped in silence."""
+    """Catches a file that is refused because one row lacks its text, and rows that are dropped without a notice."""
     folder(
         a_jsonl='{"x": 1}\n{"text": "one"}\n{"text": null}\n{"y": 2}\n',
         b_csv="id,text\n1,two\n2\n", c_csv="id,body\n1,x\n2,y\n",
@@ -459,7 +463,7 @@ def test_rows_without_the_field_are_counted(folder):
     ],
 )
 def test_a_hint_where_a_field_may_be_meant(folder, name: str, data: str, names: str):
-    """Catches commas, quotes and keys that are learnt because nobody knew of --field."""
+    """Catches commas, quotes and keys that are learned because the user does not know --field."""
     (folder() / name).write_text(data)
     lines: list[str] = []
     assert open_corpus(name, notice=lines.append).text() == data
@@ -469,7 +473,7 @@ def test_a_hint_where_a_field_may_be_meant(folder, name: str, data: str, names: 
 
 
 def test_a_first_line_that_is_no_row(folder):
-    """Catches csv.Error, while the delimiter of the first line is searched."""
+    """Catches csv.Error from the search for the delimiter in the first line."""
     (folder() / "a.csv").write_bytes(b"a\rb,text\n1,x\n")
     with pytest.raises(TextError, match=r"a.csv, line 1 is not CSV: new-line character"):
         text_of("a.csv", field="text", vocabulary="bytes")
@@ -492,7 +496,7 @@ def test_fields_of_files_that_have_none(folder):
 
 
 def test_named_corpora_and_files_of_their_name(folder):
-    """Catches a person's own folder shadowed by a corpus, and a corpus shadowed without a word."""
+    """Catches a user's folder that is replaced by a corpus of the same name, and a missing notice."""
     lines: list[str] = []
     assert "assert" in open_corpus("python-docs", notice=lines.append).text()
     assert not lines
@@ -505,7 +509,7 @@ def test_named_corpora_and_files_of_their_name(folder):
 
 @pytest.mark.parametrize("path", ["missing.txt", "", "a\0b", "a\0*"])
 def test_missing(path: str):
-    """Catches a traceback for a path that is not there, or cannot be one."""
+    """Catches a traceback for a path that does not exist, or that cannot be a path."""
     with pytest.raises(TextError):
         open_corpus(path)
     with pytest.raises(SettingsError, match="at least one"):
@@ -537,6 +541,6 @@ def test_names(path: str, name: str):
 
 
 def test_one_path_is_not_a_list_of_letters(folder):
-    """Catches a bare string taken for as many paths as it has letters; and that a Path will do."""
+    """Catches a string that is read as a list of one-letter paths, and a Path that is refused."""
     folder(ab_txt="text")
     assert open_corpus("ab.txt").text() == open_corpus(Path("ab.txt")).text() == "text"

@@ -1,4 +1,4 @@
-"""Text → ids on disk, their vocabulary and their split."""
+"""Text → ids on disk, with their vocabulary and split."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TOO_SHORT = "the text is too short for a {} split; the training split gets this 
 
 @pytest.fixture(scope="module")
 def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """Prepares texts in a folder of their own: the dataset, and the notices."""
+    """Prepares texts in their own folder; returns the dataset and the notices."""
 
     def made(*texts: str, base: Vocabulary | None = None, size: int = 1 << 20, seed: int = 0, **settings: Any):
         notices: list[str] = []
@@ -142,7 +142,7 @@ def test_independent_records_are_shuffled_before_the_split(
 
 
 def test_a_sorted_list_is_validated_by_all_its_letters(make: Make):
-    """Catches a validation split that is the tail of the alphabet, whose letters training never sees."""
+    """Catches a validation split with only the last letters of a sorted list, which training never sees."""
     names = [a + b + c for a in "abcdefghij" for b in "klmno" for c in "pqrst"]
     dataset, notices = make("\n".join(names), records="line")
     train, validation = (part[1:-1].split(B) for part in parts(dataset)[:2])
@@ -211,7 +211,9 @@ def test_tokens_are_sorted(make: Make):
 
 
 def test_rare_characters_are_folded(make: Make):
-    """Catches counts that include validation's part (x), a threshold one off (b), and other ids left as they were."""
+    """Catches counts that include the validation split (x), a threshold off by one (b), and ids that are not
+    rewritten.
+    """
     dataset, notices = make("aaabbcaaax" + "xx", min_count=2, split="10/2")
     assert dataset.vocabulary == Vocabulary("characters", ("a", "b"), unknown=True)
     assert parts(dataset) == ["aaabb\ufffdaaa\ufffd", "\ufffd\ufffd", ""]
@@ -227,7 +229,7 @@ def test_folding_keeps_the_separators(make: Make):
 
 
 def test_nothing_is_left(make: Make):
-    """Catches a model of one unknown token."""
+    """Catches a model whose only token is the unknown one."""
     with pytest.raises(TextError, match=r"^a character must occur 5 times in the training split; none"):
         make("abcd" * 4, min_count=5)
 
@@ -247,7 +249,7 @@ def test_characters_that_training_never_sees(make: Make):
 
 @pytest.mark.parametrize("unknown", [False, True])
 def test_a_base_keeps_its_tokens(make: Make, unknown: bool):
-    """Catches a model that forgets, when it is fine-tuned, what the new text lacks; and one that learns nothing new."""
+    """Catches fine-tuning that drops tokens which the new text lacks, or that adds no new tokens."""
     base = Vocabulary("characters", ("a", "m", "z", "é"), unknown)
     dataset, notices = make("banana" * 15 + "bananaézzz", base=base)
     assert dataset.vocabulary == Vocabulary("characters", ("a", "b", "m", "n", "z", "é"), unknown)
@@ -268,7 +270,7 @@ def test_a_base_may_need_wider_ids(make: Make):
 
 @pytest.mark.parametrize(("count", "kind"), [(4000, "characters"), (4001, "bytes")])
 def test_auto_takes_bytes_above_4000_characters(make: Make, count: int, kind: str):
-    """Catches a threshold one off, and separators counted among the characters."""
+    """Catches a threshold off by one, and separators that are counted as characters."""
     text = "".join(map(chr, range(0x4E00, 0x4E00 + count)))
     for settings in ({}, {"records": "file"}):
         dataset, _ = make(text, split="100/0", **settings)
@@ -289,7 +291,7 @@ def test_auto_takes_bytes_above_4000_characters(make: Make, count: int, kind: st
 def test_result_does_not_depend_on_chunks(
     make: Make, texts: list[str], size: int, block: int, records: str, kind: str, min_count: int
 ):
-    """Catches anything counted, hashed or encoded wrongly where a chunk or a block of ids ends."""
+    """Catches a count, hash or id that is wrong at the end of a chunk or block."""
     settings = {"records": records, "vocabulary": kind, "min_count": min_count}
 
     def outcome(size: int, block: int) -> Any:
@@ -342,7 +344,7 @@ def damage(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     ],
 )
 def test_damaged_data_are_refused(make: Make, change: Callable[[dict[str, Any]], object], found: str):
-    """Catches a traceback, or training on the wrong characters, where a run folder was cut short or edited."""
+    """Catches a traceback, or training on wrong characters, after a run folder was truncated or edited."""
     dataset, _ = make("ab" * 50)
     damage(dataset.folder, change)
     with pytest.raises(ModelError) as caught:
@@ -377,7 +379,7 @@ def test_missing_and_truncated_data(make: Make, name: str):
 @pytest.mark.parametrize("place", [0, 41, 99])
 @pytest.mark.parametrize("mapped", [False, True])
 def test_an_id_beyond_the_vocabulary_is_refused(make: Make, monkeypatch: pytest.MonkeyPatch, place: int, mapped: bool):
-    """Catches an id that a kernel takes as a place in its arrays: it read and wrote beside them."""
+    """Catches an id beyond the vocabulary, with which a kernel reads and writes outside its arrays."""
     dataset, _ = make("ab" * 50)
     monkeypatch.setattr(module, "BLOCK", 16)
     if mapped:
@@ -392,7 +394,7 @@ def test_an_id_beyond_the_vocabulary_is_refused(make: Make, monkeypatch: pytest.
 
 @pytest.mark.parametrize("mapped", [False, True])
 def test_ids_that_are_not_those_written_are_refused(make: Make, monkeypatch: pytest.MonkeyPatch, mapped: bool):
-    """Catches what a power cut leaves, a file of zeros: valid ids, of another text."""
+    """Catches a file of zeros after a power cut: its ids are valid, but they are another text."""
     dataset, _ = make("ab" * 50)
     monkeypatch.setattr(module, "BLOCK", 16)
     if mapped:
@@ -415,8 +417,8 @@ def test_data_of_an_older_version_have_no_checksum(make: Make):
 def test_mapped_ids_are_the_same(
     make: Make, text: dict[str, Any], settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):
-    """Catches an offset or a length that is wrong only for texts too large for memory."""
-    corpus = "\n\n".join(f"paragraph {n * n}" for n in range(500))  # no part is like another
+    """Catches an offset or a length that is wrong only in a mapped file."""
+    corpus = "\n\n".join(f"paragraph {n * n}" for n in range(500))  # all paragraphs differ
     small, _ = make(corpus, **text)
     for large in (module, groups):
         monkeypatch.setattr(large, "MAPPED_ABOVE", 100)
@@ -439,7 +441,7 @@ def test_mapped_ids_are_the_same(
 
 
 def test_mapped_ids_leave_no_map_behind(make: Make, monkeypatch: pytest.MonkeyPatch):
-    """Catches a map that lives on, whose pages would all count as memory in use; and one that could be written to."""
+    """Catches a map that stays open, whose pages all count as memory in use, and a map that can be written to."""
     monkeypatch.setattr(module, "MAPPED_ABOVE", 10)
     ids = make("ab" * 50)[0].ids("train")
     assert ids.view() is not ids.view()

@@ -1,4 +1,4 @@
-"""The order of a folder's files, and what of it is never read."""
+"""The order of a folder's files, and the files in it that are never read."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ORDERED = [
 
 @pytest.mark.parametrize("seed", range(3))
 def test_numbers_in_names_count(here: Path, seed: int):
-    """Catches chapter 10 before chapter 2, an order that the file system chose, and digits that are no ASCII."""
+    """Catches chapter 10 before chapter 2, the order of the file system, and digits that are not ASCII."""
     make(*(f"d/{name}" for name in random.Random(seed).sample(ORDERED, len(ORDERED))))
     assert in_folder("d").files == matching("d/**").files == [f"d/{name}" for name in ORDERED]
 
@@ -50,7 +50,7 @@ def test_numbers_in_names_count(here: Path, seed: int):
     ],
 )
 def test_what_makes_a_run_or_a_model(here: Path, names: list[str], ours: bool):
-    """Catches a person's own config.json or run.toml that is taken for charloom's."""
+    """Catches a user's own config.json or run.toml that is taken for charloom's."""
     make(*(f"d/x/{name}" for name in names))
     found = in_folder("d")
     assert found.ours == (["d/x"] if ours else [])
@@ -60,7 +60,7 @@ def test_what_makes_a_run_or_a_model(here: Path, names: list[str], ours: bool):
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a user who may not read everything")
 def test_a_folder_that_cannot_be_read(here: Path):
-    """Catches one locked folder that ends the run, and a locked one that is named and skipped."""
+    """Catches an unreadable subfolder that ends the run, and one that is named but skipped."""
     make("d/a.txt", "d/locked/b.txt")
     Path("d/locked").chmod(0)
     found = in_folder("d")

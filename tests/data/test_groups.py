@@ -1,4 +1,4 @@
-"""Independent records as batches: each of them once an epoch, whole, from the zero state, and little padding."""
+"""Independent records as batches: each of them once an epoch, whole, from the zero state, with little padding."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from charloom.data.batches import training_batches, validation_batches
 from charloom.data.groups import LONGEST, NOTHING, GroupBatches
 from charloom.data.ids import Ids
 
-RECORD_SEPARATOR = 3  # ids above it are a record's; every one is another
+RECORD_SEPARATOR = 3  # ids above it are those of records; all are different
 lengths = st.lists(st.integers(1, 90), min_size=1, max_size=40)
 sizes = st.integers(1, 12)
 
@@ -31,7 +31,7 @@ def ids_of(record_lengths: list[int]) -> Ids:
 
 
 def read(layout: Any, epoch: int = 0) -> list[tuple[list[int], list[int]]]:
-    """(inputs, targets) of every row from where it begins until its state is dropped, padding left out."""
+    """(inputs, targets) of every batch row from its first step to its last, without padding."""
     rows: list[tuple[list[int], list[int]]] = []
     going: list[tuple[list[int], list[int]]] = []
     for index in range(len(layout)):
@@ -63,7 +63,9 @@ def chunks(record_lengths: list[int], longest: int) -> list[tuple[list[int], lis
 def test_every_record_is_read_once_and_whole(
     record_lengths: list[int], batch_size: int, steps: int, seed: int, carries_state: bool, block: int
 ):
-    """Catches a record that is lost, doubled, or begun with the state of another; an index that a block damages."""
+    """Catches a record that is lost, doubled, or starts from the state of another, and an index with an error at
+    blocks.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "BLOCK", block)
         layout = GroupBatches(ids_of(record_lengths), RECORD_SEPARATOR, batch_size, steps, seed, carries_state)
@@ -74,7 +76,7 @@ def test_every_record_is_read_once_and_whole(
 
 @given(lengths, sizes, sizes)
 def test_the_last_target_of_each_step_alone(record_lengths: list[int], batch_size: int, steps: int):
-    """Catches --loss last that predicts more, or nothing."""
+    """Catches --loss last that predicts more than the last token, or nothing."""
     every = GroupBatches(ids_of(record_lengths), RECORD_SEPARATOR, batch_size, steps, 5)
     last = GroupBatches(ids_of(record_lengths), RECORD_SEPARATOR, batch_size, steps, 5, last=True)
     for index in range(len(every)):
@@ -84,7 +86,9 @@ def test_the_last_target_of_each_step_alone(record_lengths: list[int], batch_siz
 
 @pytest.mark.parametrize("mapped", [False, True])
 def test_a_batch_is_a_matter_of_its_place(mapped: bool, monkeypatch: pytest.MonkeyPatch):
-    """Catches what was cached for another place: a run resumes in the middle of an epoch, and of a group."""
+    """Catches a cached group that is returned for another index: a run resumes in the middle of an epoch and of a
+    group.
+    """
     if mapped:
         monkeypatch.setattr(groups, "MAPPED_ABOVE", 8)
     ids = ids_of([3, 90, 9, 1, 20, 5, 2, 8, 8, 33, 70, 4] * 5)
@@ -100,7 +104,7 @@ def test_a_batch_is_a_matter_of_its_place(mapped: bool, monkeypatch: pytest.Monk
 
 
 def test_each_epoch_has_another_order_and_other_neighbours():
-    """Catches batches that are always made of the same records, and an order that is the file's."""
+    """Catches batches with the same records in each epoch, and the order of the file."""
     ids = ids_of([5] * 400)
     layout = GroupBatches(ids, RECORD_SEPARATOR, 4, 6, 0)
     batches = [{frozenset(layout.batch(epoch, i)[0][:, 1].tolist()) for i in range(len(layout))} for epoch in (0, 1)]
@@ -111,7 +115,7 @@ def test_each_epoch_has_another_order_and_other_neighbours():
 
 
 def test_short_records_fill_a_batch():
-    """Catches a batch of 32 names, which are 200 characters where 2,048 are asked for; and rows half of padding."""
+    """Catches a batch of 32 names, which has 200 characters instead of 2,048, and rows with half padding."""
     random = np.random.default_rng(0)
     layout = GroupBatches(ids_of(random.integers(2, 16, 5000).tolist()), RECORD_SEPARATOR, 32, 64, 0)
     shapes = [layout.batch(0, index)[1] for index in range(len(layout))]
@@ -122,14 +126,14 @@ def test_short_records_fill_a_batch():
 
 @given(lengths, sizes, sizes, st.integers(0, 99))
 def test_every_step_has_a_target(record_lengths: list[int], batch_size: int, steps: int, seed: int):
-    """Catches a step of padding alone: PyTorch's mean loss of nothing is NaN, and Adam moves weights all the same."""
+    """Catches a step with only padding: PyTorch's mean loss of no targets is NaN, and Adam still moves weights."""
     layout = GroupBatches(ids_of(record_lengths), RECORD_SEPARATOR, batch_size, steps, seed)
     for epoch in (0, 1):
         assert all((layout.batch(epoch, index)[1] != NOTHING).any() for index in range(len(layout)))
 
 
 def test_a_step_mixes_widths():
-    """Catches steps of words of three letters, then of six: each teaches that all words end there."""
+    """Catches steps with only words of three letters, then of six: each teaches that all words end there."""
     random = np.random.default_rng(0)
     layout = GroupBatches(ids_of(random.integers(2, 16, 5000).tolist()), RECORD_SEPARATOR, 32, 64, 0)
     for index in range(len(layout)):
@@ -148,7 +152,9 @@ def test_a_few_long_records_do_not_pad_all_others():
 
 
 def test_long_records_go_on_from_their_beginning():
-    """Catches a long record that is cut into cold chunks of T, and one so long that few rows are left."""
+    """Catches a long record that is cut into chunks of T from the zero state, and one so long that few rows are
+    left.
+    """
     layout = GroupBatches(ids_of([300] * 40), RECORD_SEPARATOR, 8, 10, 0)
     assert {len(layout.batch(0, index)[0]) for index in range(len(layout))} <= {7, 8}
     assert max(len(inputs) for inputs, _ in read(layout)) == 10 * LONGEST
@@ -174,7 +180,7 @@ def test_settings_choose_the_layout():
         ).__name__
         for batches in ("streams", "windows", "records")
         for independent in (True, False)
-        if not (independent and batches == "windows")  # which the settings refuse
+        if not (independent and batches == "windows")  # the settings refuse this
     }
     assert made == {
         ("streams", True): "GroupBatches",

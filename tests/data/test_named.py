@@ -1,4 +1,4 @@
-"""The corpora that have names: what Python carries, and what is fetched from a server here on loopback."""
+"""The named corpora: those in Python, and those that are fetched, here from a server on loopback."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PLAY = RemoteCorpus("play", "some/where/input.txt", hashlib.sha256(DATA).hexdige
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves the play; `/short` breaks off in the middle of it."""
+    """Serves the play; for `/short`, the connection ends in the middle."""
 
     def do_GET(self) -> None:
         if self.path == "/missing/some/where/input.txt":
@@ -57,7 +57,7 @@ def address(server: ThreadingHTTPServer) -> str:
 
 
 def test_fetched_once_and_told_once(server, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd):
-    """Catches a download for each run, and a download library that talks over ours."""
+    """Catches a download for each run, and messages of the download library."""
     lines: list[str] = []
     for _ in range(2):
         assert fetch(PLAY, lines.append, tmp_path / "new", address(server)).read_bytes() == DATA
@@ -68,7 +68,7 @@ def test_fetched_once_and_told_once(server, tmp_path: Path, caplog: pytest.LogCa
 
 
 def test_a_path_in_another_alphabet(server, tmp_path: Path):
-    """A request that a server cannot read; an address in the list of corpora that a browser cuts at a space."""
+    """Catches a request that a server cannot read, and a listed address that a browser cuts at a space."""
     fetch(replace(PLAY, path="prose/Драма на охоте.txt"), lambda line: None, tmp_path, address(server))
     assert server.path == "/prose/%D0%94%D1%80%D0%B0%D0%BC%D0%B0%20%D0%BD%D0%B0%20%D0%BE%D1%85%D0%BE%D1%82%D0%B5.txt"
     (listed,) = (listed for listed in listing() if listed.name == "shooting-party")
@@ -76,7 +76,7 @@ def test_a_path_in_another_alphabet(server, tmp_path: Path):
 
 
 def test_a_spoilt_cache_is_fetched_anew(server, tmp_path: Path):
-    """Catches training on a file that something has changed since."""
+    """Catches training on a cached file that was changed."""
     (tmp_path / "play.txt").write_bytes(DATA[:-1])
     assert fetch(PLAY, lambda line: None, tmp_path, address(server)).read_bytes() == DATA
 
@@ -90,7 +90,7 @@ def test_a_spoilt_cache_is_fetched_anew(server, tmp_path: Path):
     ],
 )
 def test_what_goes_wrong_is_one_line_and_leaves_nothing(server, tmp_path: Path, place: str, sha256: str, found: str):
-    """Catches half a play in the cache, to be trained on for ever after."""
+    """Catches a part of the play in the cache, which all later runs would train on."""
     with pytest.raises(TextError, match=found) as caught:
         fetch(replace(PLAY, sha256=sha256), lambda line: None, tmp_path, address(server) + place)
     assert "\n" not in str(caught.value)
@@ -98,7 +98,7 @@ def test_what_goes_wrong_is_one_line_and_leaves_nothing(server, tmp_path: Path, 
 
 
 def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Catches forty lines of urllib3 where one would do."""
+    """Catches forty lines of urllib3 instead of one line."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -109,14 +109,14 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_no_pooch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """Catches a traceback where a package can be installed."""
+    """Catches a traceback instead of the name of the package to install."""
     monkeypatch.setitem(sys.modules, "pooch", None)
     with pytest.raises(TextError, match="pip install pooch"):
         fetch(PLAY, lambda line: None, tmp_path)
 
 
 def test_a_cache_that_cannot_be_written(server, tmp_path: Path):
-    """Catches a download that is thrown away, and an error that does not say what to do."""
+    """Catches a download before the cache is checked, and an error that does not say what to do."""
     (tmp_path / "file").write_text("")
     told: list[str] = []
     with pytest.raises(TextError, match=r"file, which cannot be written: .*; set CHARLOOM_CACHE to a folder that can"):
@@ -125,7 +125,7 @@ def test_a_cache_that_cannot_be_written(server, tmp_path: Path):
 
 
 def test_the_cache_is_where_the_person_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """Catches a variable that is documented and not read."""
+    """Catches a documented variable that is not read."""
     monkeypatch.setenv("CHARLOOM_CACHE", str(tmp_path))
     assert named.cache_folder() == tmp_path
     monkeypatch.delenv("CHARLOOM_CACHE")
@@ -146,7 +146,7 @@ def test_python_docs_are_english_without_ornaments():
 
 
 def test_python_source_is_the_library_alone(tmp_path: Path):
-    """Catches tests, and packages that were installed beside the library, among its source."""
+    """Catches tests and installed packages in the corpus of the standard library."""
     for name in (
         "b.py",
         "a.py",

@@ -1,4 +1,4 @@
-"""PDF, word processors' files and e-books, which hold text and are none."""
+"""PDF, word processor files and e-books, which are not text but contain text."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ BOOK = archive(mimetype="application/epub+zip")
         ("a.odt", archive(mimetype="application/vnd.oasis.opendocument.text"), "an OpenDocument text"),
         ("a.rtf", b"{\\rtf1 text}", "an RTF document"),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",  # archives hold the time at which they were made
+    ids=lambda value: value if isinstance(value, str) else "",  # archives contain their time of creation
 )  # fmt: skip
 def test_each_kind_says_how_to_get_its_text_out(tmp_path: Path, monkeypatch, name: str, data: bytes, says: str):
-    """Catches a book that only "looks binary", and one of plain ASCII codes that is learnt as text."""
+    """Catches an error for a book that only says "looks binary", and a book in ASCII codes that is learned as text."""
     monkeypatch.chdir(tmp_path)
     Path(name).write_bytes(data)
     with pytest.raises(PackedText, match=says):
@@ -54,13 +54,13 @@ def test_each_kind_says_how_to_get_its_text_out(tmp_path: Path, monkeypatch, nam
     "data", [b"", b"PK", archive(a="b"), WORD[:40], BOOK[:-9], b"PK\x03\x04" + bytes(99), b"text"], ids=range(7)
 )
 def test_other_files_pass(tmp_path: Path, data: bytes):
-    """Catches a traceback of a damaged archive."""
+    """Catches a traceback for a damaged archive."""
     (tmp_path / "a.txt").write_bytes(data)
     refuse_packed(find_source(str(tmp_path / "a.txt")))
 
 
 def test_what_came_through_a_pipe_has_no_name_to_give(monkeypatch):
-    """Catches advice to read a file called stdin."""
+    """Catches advice to extract the text of a file named stdin."""
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"%PDF-1.7")))
     with pytest.raises(TextError, match=r"stdin is a PDF file, .*: pdftotext my.pdf my.pdf.txt$"):
         refuse_packed(find_source("-"))

@@ -1,4 +1,4 @@
-"""Encodings, line ends and everything a file can be opened as."""
+"""Encodings, line ends, and everything that can be opened as a file."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_marks_decide(file, mark: bytes, encoding: str, size: int):
     ],
 )
 def test_insisted_encodings(file, insisted: str, data: bytes):
-    """Catches Python's refusal of UTF-16 without a mark, and a mark kept because a person named its encoding."""
+    """Catches Python's refusal of UTF-16 without a mark, and a mark that stays if the user named the encoding."""
     assert read(file(data), insisted) == "abc"
 
 
@@ -93,7 +93,7 @@ def test_insisted_encodings(file, insisted: str, data: bytes):
     ],
 )
 def test_other_encodings_are_detected_and_named(file, encoding: str, text: str, names: set[str]):
-    """Catches a wrong guess, one made from a part of the file that is all ASCII, and one that nobody is told of."""
+    """Catches a wrong guess, a guess from only the ASCII part of the file, and a guess without a notice."""
     lines: list[str] = []
     document = open_document(find_source(str(file(text.encode(encoding)))), notice=lines.append)
     assert "".join(document.chunks(1000)) == text
@@ -118,7 +118,7 @@ def test_damaged_utf8_names_the_exact_offset(file, prefix: str, size: int):
 
 
 def test_a_guess_is_shown_with_words(file):
-    """Catches Polish in Latin-2 read as Nordic, and nothing in the notice that would show it."""
+    """Catches Polish in Latin-2 that is read as a Nordic encoding, with a notice that does not show it."""
     lines: list[str] = []
     polish = "Zażółć gęślą jaźń, wszyscy ludzie rodzą się wolni i równi. " * 30
     document = open_document(find_source(str(file(polish.encode("iso8859-2")))), notice=lines.append)
@@ -146,7 +146,7 @@ def test_a_guess_is_shown_with_words(file):
 def test_what_is_not_in_the_encoding_can_be_replaced_or_ignored(
     file, encoding: str | None, data: bytes, replaced: str, ignored: str, says: str, size: int
 ):
-    """Catches one bad byte, or a file cut in mid-character, that nothing reads; and text changed without a word."""
+    """Catches an invalid byte or an incomplete character for which no setting helps, and a change without a notice."""
     path = file(data)
     with pytest.raises(TextError, match="pass `errors='replace'` or `errors='ignore'`"):
         read(path, encoding, size=size)
@@ -179,7 +179,7 @@ def test_marks_of_joined_files_are_left_out(file, encoding: str, size: int):
 
 
 def test_errors_do_not_make_a_picture_a_text(file):
-    """Catches `--errors replace` on a folder that reads its pictures, and an encoding insisted on that reads them."""
+    """Catches `--errors replace` on a folder that reads its pictures, also with a given encoding."""
     for settings in ({"errors": "replace"}, {"errors": "replace", "encoding": "utf-8"}, {"encoding": "utf-8"}):
         with pytest.raises(BinaryFile):
             read(file(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"), **settings)
@@ -198,14 +198,14 @@ def test_errors_do_not_make_a_picture_a_text(file):
     ],
 )
 def test_insisted_encodings_name_the_exact_offset(file, encoding: str, before: bytes, bad: bytes, at: int, size: int):
-    """Catches an offset that is right for UTF-8 alone."""
+    """Catches an offset that is correct only for UTF-8."""
     with pytest.raises(TextError, match=f"notes.txt: byte 0x{bad[at]:02X} at offset {len(before)} is not "):
         read(file(before + bad), encoding, size=size)
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "koi8-r", "shift_jis", "utf-16"])
 def test_bytes_are_those_of_utf8(file, encoding: str):
-    """Catches a byte-level model that learns the bytes of an old encoding, which nothing shows as text again."""
+    """Catches a byte-level model that learns the bytes of an old encoding, which cannot be decoded as UTF-8."""
     text = {
         "cp1252": "Ça coûte 5 € à l’entrée. ",
         "koi8-r": RUSSIAN,
@@ -236,7 +236,7 @@ def test_nul_bytes_behind_a_bad_byte_look_binary_too(file):
 
 
 def test_random_bytes_look_binary_without_any_nul(file):
-    """Catches compressed data that some encoding happens to fit."""
+    """Catches compressed data that is accepted in some encoding."""
     noise = bytes(random.Random(0).choices(range(1, 256), k=5000))
     few = b"caf\xe9 \x01\x02" * 9
     for data in (noise, few):
@@ -259,7 +259,7 @@ def test_binary_converts_nothing(file):
 
 
 def test_binary_checks_a_compressed_file_to_its_end(file):
-    """Catches a cut `.gz` that is only found out when training reads it."""
+    """Catches a truncated `.gz` that is found only when training reads it."""
     with pytest.raises(TextError, match="cannot be unpacked"):
         open_document(find_source(str(file(gzip.compress(b"x" * 99)[:-9], "a.gz"))), TextSettings(binary=True))
 
@@ -302,7 +302,7 @@ def test_stdin_can_be_read_twice(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_pipes_can_be_read_twice(tmp_path: Path):
-    """Catches `charloom train <(command)`, which is gone after its first reading."""
+    """Catches `charloom train <(command)` that fails at the second reading."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     thread = threading.Thread(target=pipe.write_bytes, args=(TEXT.encode(),))
@@ -313,7 +313,7 @@ def test_pipes_can_be_read_twice(tmp_path: Path):
 
 
 def test_urls():
-    """Catches a remote file that is read from the network once an epoch."""
+    """Catches a URL that is fetched again in each epoch."""
     with fsspec.open("memory://folder/remote.txt.gz", "wb") as file:
         file.write(gzip.compress(TEXT.encode()))
     document = open_document(find_source("memory://folder/remote.txt.gz"))
@@ -329,14 +329,14 @@ def test_urls():
     ],
 )
 def test_urls_that_fail(url: str, found: str):
-    """Catches a traceback from inside fsspec."""
+    """Catches a traceback of fsspec."""
     with pytest.raises(TextError, match=found) as caught:
         find_source(url)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_protocol_package(monkeypatch: pytest.MonkeyPatch):
-    """Catches an ImportError where a person can act on the name of a package."""
+    """Catches an ImportError instead of the name of the package to install."""
     monkeypatch.setitem(sys.modules, "fsspec", None)
     with pytest.raises(TextError, match=r"s3://b/a.txt: a package for this kind of URL is missing: .*fsspec"):
         find_source("s3://b/a.txt")

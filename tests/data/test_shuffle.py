@@ -1,4 +1,4 @@
-"""A random order of any number of things: each of them once, and no order that can be told from chance."""
+"""A random permutation of any size: each value once, in an order like chance."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from charloom.data.shuffle import shuffled
 
 
 def test_shuffled_is_a_permutation_of_every_size():
-    """Catches a place that is drawn twice or never, at and beside every power of two."""
+    """Catches a value that is given twice or never, at and near every power of two."""
     for size in range(1, 301):
         assert np.bincount(shuffled(np.arange(size), size, 7, size), minlength=size).tolist() == [1] * size
 
 
 @given(st.integers(1, 2**62), st.integers(0, 2**63 - 1), st.integers(0, 1000), st.data())
 def test_shuffled_at_any_size(size: int, seed: int, epoch: int, data: st.DataObject):
-    """Catches an overflow: places beyond the end, or two that fall together."""
+    """Catches an overflow: values outside the range, or two that are equal."""
     chosen = sorted(data.draw(st.sets(st.integers(0, size - 1), min_size=1, max_size=50)))
     places = shuffled(np.array(chosen), size, seed, epoch)
     assert places.dtype == np.int64
@@ -26,7 +26,7 @@ def test_shuffled_at_any_size(size: int, seed: int, epoch: int, data: st.DataObj
 
 
 def test_shuffled_over_a_trillion():
-    """Catches places that bunch together where a text is large."""
+    """Catches values that are not spread evenly for a large text."""
     size = 2**40
     places = shuffled(np.arange(100_000), size, 3, 0)
     assert len(np.unique(places)) == 100_000
@@ -50,5 +50,5 @@ def test_shuffled_looks_like_chance():
 
 
 def test_without_a_seed_nothing_moves():
-    """Catches a permutation of what should stay in order."""
+    """Catches a permutation without a seed."""
     assert shuffled(np.arange(9), 9, None, 5).tolist() == [*range(9)]

@@ -1,4 +1,4 @@
-"""Copies of what can be read only once: their size, their end, and that no file is left on the disk."""
+"""Copies of sources that can be read only once: their size, their end, and no file on the disk afterwards."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Endless(io.RawIOBase):
-    """Bytes without end; counts what was taken."""
+    """Bytes without an end; counts the bytes that were read."""
 
     def __init__(self) -> None:
         self.taken = 0
@@ -46,7 +46,7 @@ class Endless(io.RawIOBase):
 
 
 def test_a_copy_is_read_like_a_file():
-    """Catches two readers of one copy that move each other's place, and a seek that packed files need."""
+    """Catches two readers of one copy that share a position, and a missing seek, which packed files need."""
     data = bytes(range(256)) * 1000
     spool = Spool(io.BytesIO(data), "x")
     with spool.opened() as one, spool.opened() as two:
@@ -63,7 +63,7 @@ def test_a_copy_is_read_like_a_file():
 
 @posix
 def test_a_copy_has_no_name(temporary: Path):
-    """Catches gigabytes that a killed process leaves in the temporary folder."""
+    """Catches gigabytes in the temporary folder after a process was killed."""
     names: list[str] = []
 
     class Watched(io.BytesIO):
@@ -89,7 +89,7 @@ def test_a_signal_leaves_nothing_behind(temporary: Path, number: signal.Signals)
         env={**os.environ, "TMPDIR": str(temporary)},
     ) as process:
         process.stdout.readline()
-        process.stdin.write(bytes(3 * sources.CHUNK))  # more than a pipe holds: the copy has begun when this is done
+        process.stdin.write(bytes(3 * sources.CHUNK))  # more than a pipe holds, so the copy has begun after this call
         process.stdin.flush()
         process.send_signal(number)
         assert process.wait() != 0
@@ -97,7 +97,7 @@ def test_a_signal_leaves_nothing_behind(temporary: Path, number: signal.Signals)
 
 
 def test_what_has_no_end_stops_before_the_disk_is_full(temporary: Path, monkeypatch: pytest.MonkeyPatch):
-    """Catches `/dev/zero` or a slow server that fills the disk, for this program and every other."""
+    """Catches `/dev/zero` or a slow server that fills the disk."""
     space = iter(range(16 * sources.CHUNK, 0, -sources.CHUNK))
     monkeypatch.setattr(sources.shutil, "disk_usage", lambda folder: SimpleNamespace(free=next(space)))
     endless = Endless()
@@ -107,7 +107,7 @@ def test_what_has_no_end_stops_before_the_disk_is_full(temporary: Path, monkeypa
 
 
 def test_there_is_a_limit_on_the_largest_disk(monkeypatch: pytest.MonkeyPatch):
-    """Catches an hour of copying before a person hears that /dev/zero is no text."""
+    """Catches an hour of copying before the error that /dev/zero is not text."""
     monkeypatch.setattr(sources, "LARGEST_COPY", 3 * sources.CHUNK)
     with pytest.raises(TextError, match=r"did not end after 17 MB, which is the limit"):
         Spool(Endless(), "stdin")
@@ -123,10 +123,10 @@ def test_devices_are_no_texts(device: str):
 
 @posix
 def test_a_terminal_is_read():
-    """Catches a text that is typed at /dev/tty and refused with the devices."""
+    """Catches text from /dev/tty that is refused like other devices."""
     main, terminal = os.openpty()
     name = os.ttyname(terminal)
-    os.write(main, b"typed\n\x04\x04")  # the second end is for whoever asks again
+    os.write(main, b"typed\n\x04\x04")  # the second ^D is for another read
     assert b"".join(find_source(name).blocks()) == b"typed\n"
     os.close(main)
     os.close(terminal)
@@ -147,5 +147,5 @@ def test_a_pipe_has_the_name_it_was_given(tmp_path: Path):
     [(0, 0, "0.00%"), (0, 5, "0.00%"), (1, 10**6, "less than 0.01%"), (1, 10**4, "0.01%"), (1, 3, "33.33%")],
 )  # fmt: skip
 def test_shares(part: int, whole: int, says: str):
-    """Catches a small part that is called none."""
+    """Catches a small part that is shown as 0.00%."""
     assert share(part, whole) == says

@@ -1,4 +1,4 @@
-"""Texts in memory: read as files with the same characters are."""
+"""Texts in memory, which are read like files with the same characters."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_they_are_read_as_files_are(tmp_path, values, size):
     settings = TextSettings(**values)
     corpus, files = (open_corpus(source, settings, size=size) for source in (Texts.of(TEXTS), paths))
     assert corpus.text() == files.text()
-    assert corpus.text() == files.text()  # again and again
+    assert corpus.text() == files.text()  # can be read twice
     assert corpus.name == "4-texts-in-memory"
 
 

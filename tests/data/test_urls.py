@@ -1,4 +1,4 @@
-"""A real web server on loopback: what fsspec's own errors and event loop would otherwise show a person."""
+"""A real web server on loopback, for the errors and the event loop of fsspec."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ except TextError as error:
 
 
 over = threading.Event()
-"""Set when no test waits for an answer any more."""
+"""Set when no test waits for an answer any longer."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -71,13 +71,13 @@ def address() -> Iterator[str]:
 
 
 def fetched(url: str, patience: int = 60) -> subprocess.CompletedProcess[str]:
-    """In a process of its own, since aiohttp's event loop outlives a call."""
+    """Runs in a new process, because aiohttp's event loop outlives a call."""
     return subprocess.run([sys.executable, "-c", PROGRAM, url, str(patience)], capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
 def test_a_url_is_a_text(address: str, name: str):
-    """Catches URLs that need a package the lock lacks, and a second reading of what can be fetched once."""
+    """Catches URLs that need a package outside the lock, and a second request for the same URL."""
     done = fetched(f"{address}/{name}")
     assert done.stderr == ""
     assert done.stdout == TEXT
@@ -98,9 +98,9 @@ def test_a_url_says_why_it_cannot_be_fetched(address: str, path: str, cause: str
 
 
 def test_servers_that_are_not_there():
-    """Catches a mistyped name that looks like a file which is missing."""
+    """Catches a mistyped name that is reported as a missing file."""
     assert "cannot be fetched: " in fetched("http://nowhere.invalid/a.txt").stderr.replace("fetched: http", "")
-    with socket.socket() as taken:  # bound and never listening: whoever connects is refused
+    with socket.socket() as taken:  # bound, but not listening: connections are refused
         taken.bind(("127.0.0.1", 0))
         line = fetched(f"http://127.0.0.1:{taken.getsockname()[1]}/a.txt").stderr
     assert "Connect call failed" in line

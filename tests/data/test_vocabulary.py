@@ -1,4 +1,4 @@
-"""Tokens, ids and back."""
+"""Text to token ids, and token ids to text."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_code_points(text: str):
 
 
 def test_ids_are_in_code_point_order():
-    """Catches an order of the locale's, of UTF-16's, or first appearance; and special tokens among characters."""
+    """Catches the order of the locale, of UTF-16 or of first appearance, and special tokens among characters."""
     vocabulary = of("b\U0001f642\uffeea\néA", unknown=True, separator=True)
     assert vocabulary.characters == ("\n", "A", "a", "b", "é", "\uffee", "\U0001f642")
     assert vocabulary.encode(f"\n\U0001f642{RECORD_SEPARATOR}é").tolist() == [0, 6, 8, 4]
@@ -41,7 +41,7 @@ def test_ids_are_in_code_point_order():
     [(False, False, (None, None)), (True, False, (2, None)), (False, True, (None, 2)), (True, True, (2, 3))],
 )
 def test_special_tokens_come_after_the_characters(unknown: bool, separator: bool, ids: tuple[int | None, int | None]):
-    """Catches a gap or a clash where only one of the two exists."""
+    """Catches a gap or two equal ids if only one of the two tokens exists."""
     vocabulary = Vocabulary("characters", ("a", "b"), unknown, separator)
     assert (vocabulary.unknown_id, vocabulary.separator_id) == ids
     assert vocabulary.size == 2 + unknown + separator
@@ -49,7 +49,7 @@ def test_special_tokens_come_after_the_characters(unknown: bool, separator: bool
 
 @given(st.text(st.one_of(ANY, st.just(RECORD_SEPARATOR))), st.booleans())
 def test_characters_there_and_back(text: str, unknown: bool):
-    """Catches any text that a character vocabulary does not give back whole."""
+    """Catches text that changes when it is encoded and decoded by characters."""
     vocabulary = of(text, unknown=unknown, separator=True)
     ids = vocabulary.encode(text)
     assert len(ids) == len(text)
@@ -71,12 +71,12 @@ def test_any_bytes_are_their_own_ids(parts: list[bytes]):
 
 @given(st.text(st.one_of(ANY, st.just(RECORD_SEPARATOR))))
 def test_bytes_there_and_back(text: str):
-    """Catches text of any script that a byte vocabulary does not give back whole."""
+    """Catches text that changes when it is encoded and decoded by bytes."""
     assert BYTES.decode(BYTES.encode(text), separator_text=RECORD_SEPARATOR) == text
 
 
 def test_separators_become_newlines():
-    """Catches a lone surrogate in text that a person reads."""
+    """Catches a lone surrogate in text for users."""
     for vocabulary in (of("ab", separator=True), BYTES):
         assert (
             vocabulary.decode(vocabulary.encode(f"{RECORD_SEPARATOR}a{RECORD_SEPARATOR}b{RECORD_SEPARATOR}"))
@@ -103,7 +103,9 @@ def test_no_text_is_no_ids():
     ],
 )
 def test_the_first_unknown_character_is_named(text: str, named: str):
-    """Catches the last one named, a position in bytes or UTF-16, and a message that breaks its line."""
+    """Catches the last unknown character instead of the first, a position in bytes or UTF-16, and a message of two
+    lines.
+    """
     with pytest.raises(UnknownCharacterError) as caught:
         of("ab", unknown=True).encode(text, what="the prompt")
     assert str(caught.value) == (
@@ -122,7 +124,7 @@ def test_the_first_unknown_character_is_named(text: str, named: str):
     ],
 )
 def test_unknown_characters(characters: str, unknown: bool, expected: list[int]):
-    """Catches a replacement that is not the unknown token, nor the next best; and skipping too much."""
+    """Catches a replacement that is not the unknown token or the next best one, and skipping too many characters."""
     vocabulary = of(characters, unknown=unknown)
     a, b = vocabulary.encode("ab").tolist()
     assert vocabulary.encode("aébé", "skip").tolist() == [a, b]
@@ -133,7 +135,7 @@ def test_unknown_characters(characters: str, unknown: bool, expected: list[int])
 
 
 def test_replacing_where_nothing_can_stand_in():
-    """Catches an id of None, and an error where there is nothing to replace."""
+    """Catches an id of None, and an error if there is nothing to replace."""
     assert of("ab").encode("ba", "replace").tolist() == [1, 0]
     with pytest.raises(UnknownCharacterError, match=r"^`unknown='replace'` needs a model with an unknown token .*skip"):
         of("ab").encode("é", "replace")
@@ -143,7 +145,7 @@ def test_replacing_where_nothing_can_stand_in():
     ("tokens", "dtype"), [(1, np.uint8), (255, np.uint8), (256, np.uint8), (257, np.uint16), (65537, np.uint32)]
 )
 def test_ids_are_the_smallest_that_fit(tokens: int, dtype: type):
-    """Catches an id that wraps around to 0, and a text that takes twice the memory."""
+    """Catches an id that overflows to 0, and ids that take twice the memory."""
     text = "".join(map(chr, range(0x10000, 0x10000 + tokens)))
     assert of(text).dtype == dtype
     assert of(text).encode(text).tolist() == [*range(tokens)]
@@ -161,7 +163,7 @@ def test_bytes_with_a_separator_need_two():
 
 @given(st.binary(max_size=40))
 def test_a_decoder_says_what_python_says(data: bytes):
-    """Catches half a character, one that comes late, and bytes lost where UTF-8 is broken."""
+    """Catches an incomplete character, one that comes late, and bytes lost in invalid UTF-8."""
     decoder = Decoder(Vocabulary("bytes"))
     chunks = [decoder.push(token) for token in data]
     assert "".join(chunks) + decoder.finish() == data.decode("utf-8", "replace")
@@ -170,7 +172,7 @@ def test_a_decoder_says_what_python_says(data: bytes):
 
 @given(st.text(ANY, max_size=20))
 def test_a_decoder_gives_each_character_with_its_last_byte(text: str):
-    """Catches a character that waits for the next one."""
+    """Catches a character that is held back until the next one."""
     decoder = Decoder(Vocabulary("bytes"))
     for character in text:
         *first, last = character.encode()
@@ -179,7 +181,7 @@ def test_a_decoder_gives_each_character_with_its_last_byte(text: str):
 
 
 def test_a_separator_inside_a_character():
-    """Catches a first half that swallows the separator or joins a second half of the next record."""
+    """Catches an incomplete character that removes the separator, or joins the bytes of the next record."""
     first, second = "é".encode()
     decoder = Decoder(BYTES)
     assert [decoder.push(token) for token in (first, 256, second, 97)] == [
@@ -202,7 +204,7 @@ def test_a_binary_decoder_gives_every_byte(data: list[int]):
 
 
 def test_binary_is_stored_where_it_is_true_alone():
-    """Catches a model of binary data that forgets what it is, and an older one that no longer loads."""
+    """Catches a model of binary data whose folder does not say so, and an older folder that is refused."""
     binary = Vocabulary("bytes", binary=True)
     assert Vocabulary.from_json(binary.to_json()) == binary
     assert "binary" not in BYTES.to_json()
@@ -212,7 +214,7 @@ def test_binary_is_stored_where_it_is_true_alone():
 
 
 def test_the_unknown_token_is_shown():
-    """Catches a folded character that reads as the separator, or as nothing."""
+    """Catches an unknown token that is decoded as the separator, or as nothing."""
     assert of("ab", unknown=True, separator=True).decode(np.array([0, 2, 3], np.uint8), "|") == "a\ufffd|"
 
 
@@ -223,7 +225,7 @@ def test_units():
 
 @given(st.sets(st.characters(), max_size=8), st.booleans(), st.booleans())
 def test_json_there_and_back(characters: set[str], unknown: bool, separator: bool):
-    """Catches NUL, U+2028, lone surrogates or emoji that a model folder would change."""
+    """Catches NUL, U+2028, lone surrogates or emoji that change in a model folder."""
     text = "".join(characters | {"\0", "\u2028", "\udc80", "\U0001f642", '"', "\\"})
     vocabulary = of(text, unknown=unknown, separator=separator)
     stored = json.dumps(vocabulary.to_json()).encode("utf-8")
@@ -259,7 +261,7 @@ def test_json_of_bytes():
     ],
 )
 def test_a_damaged_file_is_refused(change: dict[str, Any], message: str):
-    """Catches a model whose characters mean something else than when it was trained."""
+    """Catches a damaged file that gives ids another meaning."""
     good = of("ab").to_json()
     Vocabulary.from_json(good)
     with pytest.raises(ModelError, match=f"^{re.escape(f'vocabulary.json: {message}')}$"):
