@@ -1,4 +1,4 @@
-"""The choice of an engine, and what each refuses."""
+"""The choice of an engine, and the settings that each engine refuses."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def settings(**values):
 
 @pytest.fixture(autouse=True)
 def bf16_where_the_hardware_has_it(monkeypatch):
-    """A lesser processor is imitated for oneDNN alone, which then lacks what the hardware has, and says so."""
+    """An older processor is imitated only for oneDNN, which then lacks bf16 and reports this."""
     monkeypatch.setattr(engine, "_without_bf16", lambda engine, settings, cell: None)
 
 
@@ -46,7 +46,7 @@ def without_torch(monkeypatch):
 
 @pytest.fixture
 def without_kernels(monkeypatch):
-    """An installation that was made without a C++ compiler."""
+    """An installation without a C++ compiler."""
     monkeypatch.setattr(engine, "chosen", lambda: KernelChoice("none", None, "not built", "NumPy computes (not built)"))
     monkeypatch.setattr(native, "chosen", engine.chosen)
 
@@ -63,7 +63,7 @@ def with_a_gpu(monkeypatch):
 
 
 def test_auto_is_the_kernels(with_kernels):
-    """A slower engine for everyone, or another one than the one asked for."""
+    """Catches a default that is slower than the kernels, and another engine than the given one."""
     assert chosen_engine(settings()) == chosen_engine(settings(device="cpu")) == "native"
     assert slower_than_asked(settings(), "lstm") is None
     for asked in ("numpy", "torch", "native"):
@@ -71,14 +71,14 @@ def test_auto_is_the_kernels(with_kernels):
 
 
 def test_auto_is_torch_where_a_gpu_is(with_kernels, with_a_gpu):
-    """A GPU that stands idle; one that is used although the CPU was asked for."""
+    """Catches a GPU that is not used, and a GPU that is used although the device is `cpu`."""
     assert chosen_engine(settings()) == chosen_engine(settings(device="cuda")) == "torch"
     assert slower_than_asked(settings(), "lstm") is None
     assert chosen_engine(settings(device="cpu")) == "native"
 
 
 def test_auto_without_kernels_is_torch_and_says_so(without_kernels):
-    """A slower engine taken in silence."""
+    """Catches a slower engine without a notice."""
     pytest.importorskip("torch")
     assert chosen_engine(settings(device="cpu")) == "torch"
     assert "not built" in slower_than_asked(settings(device="cpu"), "lstm")
@@ -86,7 +86,7 @@ def test_auto_without_kernels_is_torch_and_says_so(without_kernels):
 
 
 def test_auto_without_kernels_and_torch_is_numpy_and_says_so(without_kernels, without_torch):
-    """Training that ends where it could go on, only slower."""
+    """Catches an error although NumPy can train, only slower."""
     assert chosen_engine(settings()) == "numpy"
     for asked in (settings(), settings(device="cpu", precision="fp32")):
         choice = choose_engine(asked, "lstm")
@@ -98,7 +98,7 @@ def test_auto_without_kernels_and_torch_is_numpy_and_says_so(without_kernels, wi
 
 
 def test_kernels_that_are_not_there_are_refused_by_name(without_kernels):
-    """A flag that is taken and does nothing."""
+    """Catches a setting that is accepted but has no effect."""
     with pytest.raises(
         DeviceError, match="`engine='native'` needs charloom's kernels, which are not used here: not built"
     ):
@@ -106,7 +106,7 @@ def test_kernels_that_are_not_there_are_refused_by_name(without_kernels):
 
 
 def test_the_kernels_refuse_a_precision_that_they_lack(monkeypatch):
-    """fp32 in silence where bf16 was asked for."""
+    """Catches fp32 without a notice if the precision is `bf16`."""
     kernels = KernelChoice("avx2", SimpleNamespace(precisions=lambda: ["fp32"]), "the fastest")
     monkeypatch.setattr(engine, "chosen", lambda: kernels)
     monkeypatch.setattr(native, "chosen", lambda: kernels)
@@ -126,14 +126,14 @@ def test_the_kernels_refuse_a_precision_that_they_lack(monkeypatch):
     ],
 )
 def test_what_needs_torch_says_what_to_install(without_torch, without_kernels, asked, message):
-    """A GPU that was asked for and a CPU that is used in silence; a traceback."""
+    """Catches a CPU that is used although the device is a GPU, and a traceback."""
     with pytest.raises(DeviceError) as error:
         choose_engine(settings(**asked), "lstm")
     assert str(error.value) == message
 
 
 def test_kernels_arithmetic_on_the_cpu():
-    """A GPU that was asked for and a CPU that is used in silence."""
+    """Catches a CPU that is used although the device is a GPU."""
     with pytest.raises(DeviceError) as error:
         choose_engine(settings(engine="native", device="cuda"), "lstm")
     assert str(error.value) == "`device='cuda'` needs `engine='torch'`; `engine='native'` computes on the CPU"
@@ -141,7 +141,7 @@ def test_kernels_arithmetic_on_the_cpu():
 
 @pytest.mark.parametrize(("name", "value"), [("device", "cuda"), ("device", "mps"), ("precision", "bf16")])
 def test_numpy_refuses_what_it_cannot_do(name, value):
-    """A flag that is taken and does nothing."""
+    """Catches a setting that is accepted but has no effect."""
     with pytest.raises(DeviceError) as error:
         choose_engine(settings(engine="numpy", **{name: value}), "lstm")
     assert (
@@ -159,7 +159,7 @@ TRAIN = "from charloom.cli.main import main; main()"
 
 
 def test_numpy_trains_without_loading_torch(tmp_path, corpus_file):
-    """An import of torch on the way: seconds and half a gigabyte that nobody asked for."""
+    """Catches an import of torch, which takes seconds and half a gigabyte."""
     program = f"import atexit, sys; atexit.register(lambda: print('torch' in sys.modules)); {TRAIN}"
     command = ["train", str(corpus_file), "--engine", "numpy", "--steps", "2", "--hidden", "8", "--out", "run"]
     done = run(program, *command, cwd=tmp_path)
@@ -169,7 +169,7 @@ def test_numpy_trains_without_loading_torch(tmp_path, corpus_file):
 
 
 def test_without_torch_the_command_line_trains_with_numpy(tmp_path, corpus_file):
-    """An error, or a traceback, where `auto` has something to take."""
+    """Catches an error, or a traceback, although `auto` can choose NumPy."""
     program = f"import sys; sys.modules['torch'] = None; {TRAIN}"
     command = ["train", str(corpus_file), "--steps", "2", "--hidden", "8", "--out", "run"]
     done = run(program, *command, cwd=tmp_path)
@@ -178,7 +178,7 @@ def test_without_torch_the_command_line_trains_with_numpy(tmp_path, corpus_file)
 
 
 def test_without_torch_asking_for_it_is_one_line_and_leaves_nothing(tmp_path, corpus_file):
-    """A traceback, or a run folder left behind, where torch is not installed."""
+    """Catches a traceback, or a run folder that stays, if torch is not installed."""
     program = f"import sys; sys.modules['torch'] = None; {TRAIN}"
     done = run(program, "train", str(corpus_file), "--engine", "torch", "--steps", "1", "--out", "run", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"charloom: --engine torch needs {INSTALL}\n")

@@ -1,4 +1,4 @@
-"""First values of the parameters: what the papers ask for, and the same from the same seed."""
+"""The initial parameters: the distributions of the papers, and the same values for the same seed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def architecture(cell="lstm", layers=2, input_kind="embedding"):
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_each_gate_has_an_orthogonal_recurrent_matrix_of_its_own(cell):
-    """One matrix cut into gates has orthogonal columns, but no gate of it is orthogonal."""
+    """Catches one orthogonal matrix cut into gates: its columns are orthogonal, but no gate is."""
     parameters = initial_parameters(architecture(cell), seed=3)
     blocks = [
         block for layer in range(2) for block in np.split(parameters[f"rnn.weight_hh_l{layer}"], GATES[cell], axis=0)
@@ -30,14 +30,14 @@ def test_each_gate_has_an_orthogonal_recurrent_matrix_of_its_own(cell):
 
 
 def test_orthogonal_matrices_are_drawn_evenly():
-    """Without the signs from R's diagonal, QR gives matrices whose first column leans one way (Mezzadri 2007)."""
+    """Catches QR without the signs of R's diagonal, whose first column is not uniform (Mezzadri 2007)."""
     generator = np.random.default_rng(0)
     corner = [initial._orthogonal(2, 2, generator)[0, 0] for _ in range(2000)]
     assert abs(np.mean(corner)) < 0.08  # standard error 0.016; without the signs -0.64
 
 
 def test_the_forget_gate_alone_starts_open():
-    """A bias of 1 on another gate, on both bias vectors (2 in all), or in the lower layer only."""
+    """Catches a bias of 1 on another gate, on both bias vectors (2 in all), or only in the lower layer."""
     parameters = initial_parameters(architecture("lstm"), seed=0)
     for layer in range(2):
         total = parameters[f"rnn.bias_ih_l{layer}"] + parameters[f"rnn.bias_hh_l{layer}"]
@@ -56,7 +56,7 @@ def test_every_parameter_is_there_as_float32_in_its_shape(input_kind):
 
 
 def test_the_seed_alone_decides():
-    """A draw from NumPy's global generator, or from a set's order, would differ from call to call."""
+    """Catches values from NumPy's global generator, or from the order of a set, which differ from call to call."""
     np.random.seed(1)  # noqa: NPY002  what must not matter
     one = initial_parameters(architecture(), seed=5)
     np.random.seed(2)  # noqa: NPY002
@@ -67,7 +67,7 @@ def test_the_seed_alone_decides():
 
 
 def test_the_input_matrices_are_within_glorot_bounds_gate_by_gate():
-    """Taking all gates for the fan-out makes an LSTM's input weights half as large as they should be."""
+    """Catches the fan-out of all gates together, which makes the input weights of an LSTM half as large."""
     weight = initial_parameters(architecture("lstm"), seed=0)["rnn.weight_ih_l1"]
     bound = np.sqrt(6 / (16 + 16))
     assert 0.95 * bound < np.abs(weight).max() <= bound

@@ -1,4 +1,4 @@
-"""What is checked in a snapshot before an engine takes it over."""
+"""The checks of a snapshot before an engine restores it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def checked(arrays, batch=4, **options):
 
 
 def test_whole_snapshots_are_taken():
-    """A check that refuses what an engine saves: before the first step, without a state, in any precision."""
+    """Catches a check that refuses a valid snapshot: of step 0, without a state, in any precision."""
     assert checked(snapshot()) == 7
     assert checked({name: value for name, value in snapshot().items() if "state" not in name}, 0) == 7
     assert checked({name: np.asarray(v, v.dtype if name == "steps" else float) for name, v in snapshot().items()}) == 7
@@ -38,7 +38,7 @@ def test_whole_snapshots_are_taken():
 
 
 def test_a_state_that_the_next_step_does_not_read_is_no_obstacle():
-    """A run at the end of an epoch, or one of shuffled records, that earlier versions wrote with its last state."""
+    """Catches an error for a state that the next step does not read, as earlier versions saved it."""
     assert checked(snapshot(), 0) == 7
     assert state_parts(snapshot(), 0) == []
     assert [part.shape for part in state_parts(snapshot(), 4)] == [(2, 4, 3)] * 2
@@ -46,7 +46,7 @@ def test_a_state_that_the_next_step_does_not_read_is_no_obstacle():
 
 @pytest.mark.parametrize("batch", [1, 3, 5, 8])
 def test_the_state_must_have_as_many_rows_as_the_next_step(batch):
-    """A read beyond the state: the kernels take a row for each sequence, and trained on whatever lay behind."""
+    """Catches a read beyond the state: the kernels read one row for each sequence."""
     with pytest.raises(ModelError, match=rf"state.0 must be finite \(2, {batch}, 3\); found float32 \(2, 4, 3\)"):
         checked(snapshot(), batch)
     with pytest.raises(ModelError, match=r"state.0 is missing"):
@@ -76,7 +76,7 @@ def test_the_state_must_have_as_many_rows_as_the_next_step(batch):
     ],
 )
 def test_damage_is_named(message, name, value):
-    """A damaged resume file that ends in a KeyError, or is taken over in silence."""
+    """Catches a KeyError for a damaged resume file, and damage without an error."""
     arrays = {key: array for key, array in snapshot().items() if key != name}
     if value is not None:
         arrays[name] = value
@@ -85,6 +85,6 @@ def test_damage_is_named(message, name, value):
 
 
 def test_the_settings_say_what_must_be_there():
-    """Adam's arrays for a run that says rmsprop: taken over, they would be another quantity."""
+    """Catches Adam's arrays for a run with rmsprop: they have another meaning."""
     with pytest.raises(ModelError, match=r"is (missing|not expected)"):
         checked(snapshot(), optimizer="rmsprop")

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.processor
 CELLS = [("lstm", "tanh"), ("gru", "tanh"), ("rnn", "tanh"), ("rnn", "relu")]
 ENGINES = [("numpy", "fp32"), ("native", "fp32"), ("native", "bf16"), ("torch", "fp32"), ("torch", "bf16")]
 FLOAT32, BFLOAT16 = 5e-6, 3e-2
-"""Largest differences, as a part of the largest number of an array. Measured: 8e-7, and 1.1e-2 where PyTorch rounds
-gradients themselves to bfloat16; the kernels sum them in float32.
+"""The largest differences, as a part of the largest value of an array. Measured: 8e-7, and 1.1e-2 if PyTorch rounds
+gradients to bfloat16; the kernels sum them in float32.
 """
 
 
@@ -51,7 +51,7 @@ def made(engine, precision, cell, **values):
 
 
 def batch(rows=20, steps=12):
-    """Ids, and targets of which the second half of the rows has fewer."""
+    """Ids and targets; the second half of the rows has fewer targets."""
     random = np.random.default_rng(0)
     inputs, targets = random.integers(0, 30, (2, rows, steps))
     targets[rows // 2 :][random.random((rows - rows // 2, steps)) < 0.4] = -1

@@ -1,4 +1,4 @@
-"""Model folders with random weights, large enough that a prediction depends on everything read before."""
+"""Model folders with random weights, large enough that each prediction depends on all earlier tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Baselines without context, by hand."""
+"""Baselines without context, compared with values computed by hand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_guesses_are_entropies_of_what_is_predicted():
 
 
 def test_pairs_are_counted_from_training_and_judged_on_validation():
-    """Counts of the judged text, rows and columns confused, or a base other than e."""
+    """Catches counts of the validation split, exchanged rows and columns, and a base other than e."""
     train, judged = Ids.of(np.array([0, 1, 0, 1, 0, 2], np.uint8)), Ids.of(np.array([0, 1, 2], np.uint8))
     # after 0: 1 twice, 2 once, and one more of each of three; after 1: 0 twice
     expected = -(math.log(3 / 6) + math.log(1 / 5)) / 2

@@ -24,7 +24,7 @@ BYTE_RECORDS = Vocabulary("bytes", separator=True)
 
 
 def joined(chunks):
-    """One chunk of all."""
+    """All chunks as one."""
     chunks = [*chunks]
     starts = np.cumsum([0, *(len(chunk.text) for chunk in chunks[:-1])])
     assert [chunk.start for chunk in chunks] == starts.tolist()

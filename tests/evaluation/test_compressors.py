@@ -16,7 +16,7 @@ def test_xz_bits_are_those_of_xz_9e():
     data = b"".join(b"line %d of a text\n" % (n * n) for n in range(3000))
     expected = 8 * len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
     assert xz_bits(data) == expected
-    assert xz_bits(b"") == 8 * 32  # the container alone
+    assert xz_bits(b"") == 8 * 32  # the container without content
 
 
 def test_ppmd_bits_are_those_of_its_decoder():
@@ -32,7 +32,7 @@ def test_ppmd_bits_are_those_of_its_decoder():
 
 @pytest.mark.parametrize("coder", [xz_bits, ppmd_bits])
 def test_what_was_read_before_helps_and_is_not_counted(coder):
-    """Catches the bits of both texts taken for those of the second, and a text that is coded by itself."""
+    """Catches bits of both texts in place of the second, and a second text without priming."""
     random = np.random.default_rng(0)
     before, other = (bytes(random.integers(97, 123, 20_000, np.uint8)) for _ in range(2))
     data = before[5_000:15_000]

@@ -1,4 +1,4 @@
-"""Dynamic evaluation: the state carried on, or each record from the zero state."""
+"""Dynamic evaluation with the state carried, or with each record from the zero state."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ RESET = 9
 
 
 class Listening:
-    """An engine that notes what it reads; its state is what it read before."""
+    """An engine that records what it reads; its state is what it read before."""
 
     def __init__(self):
         self.read = []
@@ -22,7 +22,7 @@ class Listening:
 
 
 def test_independent_records_are_learnt_from_the_zero_state():
-    """Catches a record that is scored after the one before it, where the model never learnt to."""
+    """Catches a record that is scored after another one, although the model learned independent records."""
     ids = np.array([RESET, 1, 2, RESET, 3, RESET, *[4] * 40, RESET])
     engine = Listening()
     assert dynamic(engine, ids, RESET) == len(ids) - 1
@@ -34,7 +34,7 @@ def test_independent_records_are_learnt_from_the_zero_state():
 
 
 def test_other_texts_are_read_on():
-    """Catches a text that is cut where nobody asked for it."""
+    """Catches a text of other models that is split into records."""
     ids = np.array([RESET, 1, 2, RESET, 3, RESET])
     engine = Listening()
     assert dynamic(engine, ids) == 5

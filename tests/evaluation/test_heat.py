@@ -24,7 +24,7 @@ def luminance(colour):
 
 @pytest.mark.parametrize("level", range(FIRST, LEVELS))
 def test_text_is_legible_and_its_colour_is_seen(level):
-    """Catches a foreground without contrast, and a background that a black or a white page hides."""
+    """Catches text without contrast, and a background that is not visible on a black or a white page."""
     foreground, background = colours(level)
     assert (luminance(background) + 0.05) / (luminance(foreground) + 0.05) > 4.5
     assert (luminance(background) + 0.05) / 0.05 > 4.5
@@ -32,6 +32,6 @@ def test_text_is_legible_and_its_colour_is_seen(level):
 
 
 def test_what_is_not_surprising_has_no_colour():
-    """Catches a page of colours, of which none stands out."""
+    """Catches colours for characters with few bits, so that no character stands out."""
     assert [colours(level) for level in (None, 0, 1)] == [None] * 3
     assert len({colours(level) for level in range(FIRST, LEVELS)}) == LEVELS - FIRST

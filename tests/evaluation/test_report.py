@@ -14,7 +14,7 @@ RECORDS = Vocabulary("characters", tuple("abcd"), separator=True)
 
 
 def test_only_what_is_asked_for(random_folder):
-    """Catches a figure that nobody asked for, which takes time, and one under the name of another."""
+    """Catches a figure that the user did not request, which takes time, and a figure under a wrong name."""
     model, text = Model(random_folder(LETTERS)), "abcd dcba\n" * 30
     plain, full = model.evaluate(text, baselines=False), model.evaluate(text, dynamic=True, windows=16)
     score = model.score(text)
@@ -33,7 +33,7 @@ def test_only_what_is_asked_for(random_folder):
 
 
 def test_dynamic_evaluation_changes_no_other_figure(random_folder):
-    """Catches weights that a report leaves changed: for its own windows, or for the next call."""
+    """Catches weights that a report changes, for its own windows or for the next call."""
     model, text = Model(random_folder(LETTERS)), "abcd dcba\n" * 30
     before = model.evaluate(text, windows=8, baselines=False).to_json()
     after = model.evaluate(text, dynamic=True, windows=8, baselines=False).to_json()
@@ -50,7 +50,7 @@ def test_windows_out_of_range(random_folder):
 
 
 def test_an_adapted_model_has_learnt_and_the_other_has_not(random_folder):
-    """Catches weights that are learnt in place, and a model that has learnt nothing."""
+    """Catches an original model that changes, and an adapted model that does not."""
     model, text = Model(random_folder(LETTERS)), "abcd dcba\n" * 30
     before = model.score(text)
     assert model.adapt(text).score(text).nats < 0.95 * before.nats

@@ -1,4 +1,4 @@
-"""The text of an evaluation: which one it is, and what a compressor reads of it."""
+"""The text of an evaluation, and the bytes that a compressor reads of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LETTERS = Vocabulary("characters", tuple("\n abcd"))
 
 
 def test_options_that_change_nothing_are_refused(random_folder):
-    """Catches an option that is taken and does nothing, and two texts of which one is not read."""
+    """Catches an option without an effect, and a second text that is not read."""
     folder = random_folder(LETTERS)
     with pytest.raises(SettingsError, match="`encoding` changes nothing without `paths`"):
         evaluation_text(folder, "ab", encoding="utf-8")
@@ -26,7 +26,7 @@ def test_options_that_change_nothing_are_refused(random_folder):
 
 
 def test_files_are_read_as_options_say(random_folder, tmp_path):
-    """Catches an option that is not handed on, and a text that is not cleaned like the corpus."""
+    """Catches an option that is not passed on, and a text that is not cleaned like the corpus."""
     (tmp_path / "a.txt").write_bytes("AbÄ b".encode("latin-1"))
     folder = random_folder(LETTERS, cleaning=Cleaning(lowercase=True))
     found = evaluation_text(folder, paths=tmp_path / "a.txt", encoding="latin-1", unknown="skip")

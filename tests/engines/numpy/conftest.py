@@ -1,4 +1,4 @@
-"""What the tests of the NumPy engine share: small networks, random arrays, and the check of gradients."""
+"""Fixtures for the tests of the NumPy engine: small networks, random arrays, and the check of gradients."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 from charloom.architecture import Architecture
 
 CELLS = [("lstm", "tanh"), ("gru", "tanh"), ("rnn", "tanh"), ("rnn", "relu")]
-WIDTH = 1e-5  # of a central difference: its error is about 1e-10 of a loss near 1, rounding's as much
+WIDTH = 1e-5  # of a central difference: its error and that of rounding are both about 1e-10 for a loss near 1
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that takes `cell` runs for each; one that takes `layers` or `input_kind` too, for each combination."""
+    """A test with `cell` runs for each cell; a test with `layers` or `input_kind` too, for each combination."""
     values = {"cell": CELLS, "layers": [1, 2, 3], "input_kind": ["embedding", "onehot", "scalar"]}
     names = [name for name in values if name in metafunc.fixturenames]
     if names:
@@ -28,7 +28,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def random() -> Callable[..., np.ndarray]:
-    """Normal numbers in float64 of a shape, other ones at each call, the same ones in each run."""
+    """Normal random numbers of a shape in float64: new ones at each call, the same in each run."""
     generator = np.random.default_rng(3)
     return lambda *shape: generator.normal(0, 0.7, shape)
 
@@ -54,7 +54,7 @@ def architecture() -> Callable[..., Architecture]:
 
 @pytest.fixture
 def weights(random) -> Callable[..., dict[str, np.ndarray]]:
-    """Parameters so large that no gate is linear; with relu, biases that leave units alive."""
+    """Parameters large enough that no gate is linear; with relu, biases that keep units active."""
 
     def make(shape):
         made = {name: random(*size) for name, size in shape.shapes.items()}
@@ -66,7 +66,7 @@ def weights(random) -> Callable[..., dict[str, np.ndarray]]:
 
 
 def slope(value: Callable[[], float], array: np.ndarray) -> np.ndarray:
-    """Central differences of what `value` returns, by each number of an array that it uses."""
+    """Central differences of what `value` returns, for each number of an array that it uses."""
     found = np.empty_like(array)
     for index in np.ndindex(array.shape):
         kept = array[index]
@@ -80,7 +80,7 @@ def slope(value: Callable[[], float], array: np.ndarray) -> np.ndarray:
 
 @pytest.fixture
 def assert_slope() -> Callable[..., None]:
-    """Judges a gradient by central differences: as a vector, off by a millionth of its length at most."""
+    """Compares a gradient, as a vector, with central differences. The error may be a millionth of its length."""
 
     def judge(value, array, gradient, name="", zero=False):
         judged = slope(value, array)
@@ -93,7 +93,7 @@ def assert_slope() -> Callable[..., None]:
 
 @pytest.fixture
 def judge_layer(random, assert_slope) -> Callable[..., None]:
-    """Judges a recurrent layer's `backward`: every gradient that it returns, for T steps of B rows.
+    """Compares all gradients of a recurrent layer's `backward` with central differences, for T steps of B rows.
 
     The value is a sum of all outputs and of the state after, each with a weight of its own, so that both ways in count.
     """
@@ -124,7 +124,9 @@ def judge_layer(random, assert_slope) -> Callable[..., None]:
         judge_hidden(backward, forward, found, d_out, (inputs, state, weight, bias, d_state))
 
     def judge_hidden(backward, forward, found, d_out, given):
-        """hidden_TBH[t] is what step t's output says, and what all steps after it say of the state they begin with."""
+        """hidden_TBH[t] is the gradient from step t's output and from all later steps, with respect to the state after
+        t.
+        """
         inputs, state, weight, bias, d_state = given
         for t in range(len(inputs)):
             _, after, _ = forward(inputs[: t + 1], tuple(state), weight, bias)

@@ -43,7 +43,7 @@ def batch(seed=0, rows=3, width=5, masked=0.2):
 
 
 def torch_gradients(shape, weights, inputs, targets, state):
-    """The judge: autograd through PyTorch's own modules, with respect to each parameter and to the state."""
+    """The reference: autograd through PyTorch's own modules, for each parameter and for the state."""
     network = TorchNetwork(shape, 0.0).double()
     with torch.no_grad():
         for name, value in network.named_parameters():
@@ -58,7 +58,7 @@ def torch_gradients(shape, weights, inputs, targets, state):
 @pytest.mark.parametrize("loss", ["every", "last"])
 @pytest.mark.parametrize(("rows", "width"), [(3, 5), (1, 1)])
 def test_gradients_are_those_of_autograd(random, architecture, weights, cell, layers, input_kind, loss, rows, width):
-    """Anything at all in the gradients, at a hundredth of what finite differences can see."""
+    """Catches any error in the gradients, a hundred times smaller than finite differences can find."""
     shape = architecture(cell, layers, input_kind, hidden=6)
     parameters = weights(shape)
     network = NumpyNetwork(shape, parameters)
@@ -75,7 +75,7 @@ def test_gradients_are_those_of_autograd(random, architecture, weights, cell, la
 
 
 def pair(shape, parameters, dropout=0.0, dtype=np.float64, **options):
-    """Both engines, from the same weights."""
+    """Both engines with the same weights."""
     asked = settings(dropout=dropout, **options)
     engines = (
         CpuEngine(EngineChoice("numpy"), shape, asked, dtype=dtype),
@@ -87,7 +87,7 @@ def pair(shape, parameters, dropout=0.0, dtype=np.float64, **options):
 
 
 def train(engine, steps, state=None):
-    """Losses of so many steps with the state carried and another rate at each, and the state after."""
+    """The losses of `steps` steps with carried state and a different rate at each, and the state afterwards."""
     losses = []
     for step in steps:
         nats, _, state = engine.step(*batch(step), state, 0.02 / (1 + step))
@@ -96,7 +96,9 @@ def train(engine, steps, state=None):
 
 
 def test_ten_steps_are_those_of_the_torch_engine(architecture, weights, cell, layers, input_kind):
-    """A state not carried, a gradient that reaches into the last batch, a clip out of order, a decay of a bias."""
+    """Catches a lost state, a gradient that reaches into the batch before, a wrong order of clipping, a bias that
+    decays.
+    """
     shape = architecture(cell, layers, input_kind, hidden=6)
     mine, theirs = pair(shape, weights(shape), clip=0.5, clip_value=0.1, weight_decay=0.1)
     expected, judged = train(theirs, range(10))
@@ -112,7 +114,7 @@ def test_ten_steps_are_those_of_the_torch_engine(architecture, weights, cell, la
     ids=["locked", "weights", "both"],
 )
 def test_ten_steps_with_locked_masks_or_dropped_weights(architecture, weights, cell, layers, dropped):
-    """A mask drawn in another order, a gradient of a weight that was not there, weights that stay dropped."""
+    """Catches masks in another order, a gradient of a dropped weight, and weights that stay dropped."""
     shape = architecture(cell, layers, hidden=6)
     mine, theirs = pair(shape, weights(shape), 0.3 if "dropout_mask" in dropped else 0.0, **dropped)
     assert train(mine, range(10))[0] == pytest.approx(train(theirs, range(10))[0], rel=1e-9)
@@ -120,7 +122,7 @@ def test_ten_steps_with_locked_masks_or_dropped_weights(architecture, weights, c
 
 @pytest.mark.parametrize("kind", KINDS, ids=NAMES)
 def test_ten_steps_with_every_optimizer(architecture, weights, kind):
-    """A rate taken a step late, a memory that starts otherwise."""
+    """Catches a learning rate one step late, and a moment with a wrong first value."""
     shape = architecture(layers=2, hidden=6)
     mine, theirs = pair(shape, weights(shape), clip=0.5, weight_decay=0.1, beta2=0.95, **kind)
     assert train(mine, range(10))[0] == pytest.approx(train(theirs, range(10))[0], rel=1e-9)
@@ -128,7 +130,9 @@ def test_ten_steps_with_every_optimizer(architecture, weights, kind):
 
 @pytest.mark.parametrize("kind", KINDS, ids=NAMES)
 def test_optimizers_are_torchs_over_many_steps(random, kind):
-    """An epsilon inside the root, a constant's last digit: over 300 steps, with gradients large, small and none."""
+    """Catches an epsilon inside the root and a wrong last digit, over 300 steps with large, small and zero
+    gradients.
+    """
     asked = settings(weight_decay=0.1, **kind)
     mine = {"weight": random(4, 3), "bias": random(4)}
     module = torch.nn.Linear(3, 4).double()
@@ -153,7 +157,7 @@ def test_optimizers_are_torchs_over_many_steps(random, kind):
 
 @pytest.mark.parametrize("masked", [0.0, 0.3])
 def test_dropout_before_the_head_draws_what_torch_draws(architecture, weights, cell, masked):
-    """Another key, another order of the units: the two engines could then not be compared with dropout on."""
+    """Catches another key or another order of units: then the engines could not be compared with dropout."""
     shape = architecture(cell, hidden=16)
     mine, theirs = pair(shape, weights(shape), dropout=0.4, seed=5)
     for step in range(3):
@@ -164,7 +168,7 @@ def test_dropout_before_the_head_draws_what_torch_draws(architecture, weights, c
 
 @pytest.mark.parametrize("kind", KINDS, ids=NAMES)
 def test_either_engine_goes_on_where_the_other_stopped(architecture, weights, kind):
-    """Names, shapes or dtypes in a snapshot that only the engine that wrote them can read."""
+    """Catches names, shapes or dtypes in a snapshot that only the engine that wrote it can read."""
     shape = architecture(layers=2, hidden=6)
     start = {name: value.astype(np.float32) for name, value in weights(shape).items()}
     straight, _ = pair(shape, start, dtype=np.float32, **kind)

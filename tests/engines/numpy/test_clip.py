@@ -36,5 +36,5 @@ def test_the_norm_is_taken_of_what_was_clipped_by_value():
 
 
 def test_a_gradient_that_is_no_number_is_not_hidden():
-    """NaN is not above any limit: a norm that compares the other way round would let the rest through."""
+    """Catches NaN gradients that pass: no comparison with NaN is true."""
     assert np.isnan(mean([[np.nan], [1.0]], by_norm=1.0)).all()

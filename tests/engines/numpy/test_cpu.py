@@ -1,4 +1,4 @@
-"""The engine contract on NumPy: resuming, dropout, padding, clipping. Its gradients are judged in `test_network.py`."""
+"""The engine contract on NumPy: resuming, dropout, padding, clipping. `test_network.py` tests its gradients."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def assert_same(one, two):
 
 
 def change(engine, inputs, targets, state=None):
-    """What one step of plain descent at rate 1 takes off the parameters: the gradient as it reached the optimizer."""
+    """The change of the parameters in one step of plain descent at rate 1: the gradient that the optimizer received."""
     before = engine.parameters()
     engine.step(inputs, targets, state, 1.0)
     after = engine.parameters()
@@ -54,7 +54,9 @@ def change(engine, inputs, targets, state=None):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_restored_engine_goes_on_bit_for_bit(architecture, cell, optimizer):
-    """A moment, a count of steps, the state or dropout's place that the snapshot forgets, or shares with the engine."""
+    """Catches a moment, a step count, a state or a dropout position that the snapshot lacks, or shares with the
+    engine.
+    """
     shape = architecture(cell, layers=2, hidden=8)
     options = {"optimizer": optimizer, "seed": 4, "threads": 2}
     straight, state = made(shape, dropout=0.3, **options), None
@@ -73,7 +75,7 @@ def test_a_restored_engine_goes_on_bit_for_bit(architecture, cell, optimizer):
 
 
 def test_before_the_first_step_there_is_little_to_remember(architecture):
-    """A snapshot at step 0, which every run saves, that cannot be read again."""
+    """Catches a snapshot of step 0, which every run saves, that cannot be restored."""
     for optimizer in OPTIMIZERS:
         engine = made(architecture(), optimizer=optimizer)
         arrays = engine.snapshot(None)
@@ -82,7 +84,7 @@ def test_before_the_first_step_there_is_little_to_remember(architecture):
 
 
 def test_everything_stays_float32(architecture, cell, input_kind):
-    """One float64 number in the wrong place, and half the speed is gone in silence."""
+    """Catches a float64 number, which makes all that follows half as fast."""
     engine = made(architecture(cell, layers=2, input_kind=input_kind), dropout=0.3, clip=0.1, clip_value=0.05)
     _, _, state = engine.step(*batch(), None, 0.01)
     assert all(part.dtype == np.float32 for part in state)
@@ -95,7 +97,7 @@ def test_everything_stays_float32(architecture, cell, input_kind):
 
 
 def test_score_is_what_the_generator_makes_of_the_same_weights(architecture, cell):
-    """Catches: values in another order than the targets', a value where nothing was asked, a state not carried on."""
+    """Catches: values in another order than the targets, a value without a target, a state that is not carried."""
     shape = architecture(cell, layers=2)
     engine = made(shape, dtype=np.float64, threads=2)
     inputs, targets = batch(rows=20)
@@ -114,7 +116,7 @@ def test_score_is_what_the_generator_makes_of_the_same_weights(architecture, cel
 
 
 def test_a_long_sequence_is_scored_in_chunks(architecture, cell):
-    """Catches: a state not handed to the next chunk, a last chunk left out, values in the order of the chunks."""
+    """Catches: a state that is not carried to the next chunk, a missing last chunk, values in the order of chunks."""
     engine = made(architecture(cell, layers=2), dtype=np.float64)
     inputs, targets = batch(rows=2, width=2 * NumpyArithmetic.CHUNK + 5)
     targets[0, NumpyArithmetic.CHUNK - 3 :: 2] = NOTHING
@@ -126,7 +128,7 @@ def test_a_long_sequence_is_scored_in_chunks(architecture, cell):
 
 
 def test_padding_changes_neither_loss_nor_gradient(architecture, cell):
-    """Padding that is predicted, counted in the mean, or read before the sequence it follows."""
+    """Catches padding that is predicted, counted in the mean, or read before the sequence."""
     shape = architecture(cell, layers=2)
     inputs, targets = batch(rows=2, width=5)
     targets[1, 3:] = NOTHING
@@ -144,7 +146,7 @@ def test_padding_changes_neither_loss_nor_gradient(architecture, cell):
 
 
 def test_a_batch_without_targets_learns_nothing_and_carries_the_state(architecture):
-    """A mean over nothing, which is not a number and would end the run."""
+    """Catches a mean over no targets: it is NaN and would end the run."""
     shape = architecture()
     inputs, targets = batch()
     engine = made(shape, **PLAIN)
@@ -156,7 +158,7 @@ def test_a_batch_without_targets_learns_nothing_and_carries_the_state(architectu
 
 
 def test_scoring_leaves_training_as_it_was(architecture):
-    """A validation that draws from dropout's generator, counts as a step, drops units, or moves the state."""
+    """Catches a validation that uses dropout's random numbers, counts as a step, drops units, or changes the state."""
     shape = architecture(layers=2, hidden=8)
     straight, measured = made(shape, dropout=0.3), made(shape, dropout=0.3)
     ends = []
@@ -174,7 +176,7 @@ def test_scoring_leaves_training_as_it_was(architecture):
 
 
 def test_dropout_differs_by_step_and_by_seed_and_not_by_threads(architecture):
-    """The same units dropped in every step; others with another number of threads."""
+    """Catches the same dropped units in every step, and others with another number of threads."""
     shape = architecture(layers=2, hidden=8)
 
     def losses(seed, threads=1):
@@ -187,7 +189,7 @@ def test_dropout_differs_by_step_and_by_seed_and_not_by_threads(architecture):
 
 
 def test_threads_share_a_batch_and_repeat_bit_for_bit(architecture):
-    """Gradients summed in the order in which threads end; BLAS threads of its own in each of them."""
+    """Catches gradients summed in the order in which threads end, and BLAS threads inside our threads."""
     shape = architecture(hidden=32)
     inputs, targets = batch(rows=32, width=16)
     one = change(made(shape, threads=1, **PLAIN), inputs, targets)
@@ -198,7 +200,7 @@ def test_threads_share_a_batch_and_repeat_bit_for_bit(architecture):
 
 
 def test_blas_has_one_thread_at_work_and_as_many_as_before_after_it(architecture, monkeypatch):
-    """OpenBLAS's own threads, in each of ours; or a limit that stays on whoever imported us."""
+    """Catches OpenBLAS threads inside our threads, and a limit that stays in the program that imported charloom."""
     engine, seen = made(architecture()), []
     work = engine._network.forward
 
@@ -211,11 +213,11 @@ def test_blas_has_one_thread_at_work_and_as_many_as_before_after_it(architecture
         before = threadpool_info()
         engine.step(*batch(), None, 0.1)
         assert threadpool_info() == before
-    assert set(seen) <= {1}  # none where NumPy has a BLAS that threadpoolctl does not know
+    assert set(seen) <= {1}  # empty if threadpoolctl does not know NumPy's BLAS
 
 
 def test_clipping_is_by_value_first_and_then_by_norm(architecture):
-    """The norm taken of what is clipped away; a short gradient made longer; each parameter clipped by itself."""
+    """Catches a norm of the values before clipping, a short gradient made longer, and clipping per parameter."""
     whole = change(made(architecture(), clip=0, **PLAIN), *batch())
     assert abs(whole).max() > 0.02
     by_value = change(made(architecture(), clip=0, clip_value=0.01, **PLAIN), *batch())
@@ -226,7 +228,7 @@ def test_clipping_is_by_value_first_and_then_by_norm(architecture):
 
 
 def test_numbers_that_overflow_end_in_a_loss_that_is_not_finite(architecture):
-    """A warning on a person's screen, where the trainer looks at the loss and goes back to the last checkpoint."""
+    """Catches a warning about overflow: the trainer checks the loss and returns to the last checkpoint."""
     engine = made(architecture(("rnn", "relu")))
     engine.load({name: np.full(shape, 3e38) for name, shape in architecture(("rnn", "relu")).shapes.items()})
     assert not np.isfinite(engine.step(*batch(), None, 0.1)[0])
@@ -234,7 +236,7 @@ def test_numbers_that_overflow_end_in_a_loss_that_is_not_finite(architecture):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_learns(architecture, optimizer):
-    """An optimizer whose rate or memory is not wired up: the four patterns are learnt by heart, or not."""
+    """Catches an optimizer without its rate or moments: the four patterns must be memorised."""
     shape = architecture(hidden=16)
     engine = CpuEngine(EngineChoice("numpy"), shape, settings(optimizer=optimizer))
     engine.load(initial_parameters(shape, 0))
@@ -246,7 +248,7 @@ def test_every_optimizer_learns(architecture, optimizer):
 
 
 def test_parameters_are_copies(architecture):
-    """Weights handed out for a checkpoint that go on learning while they are saved."""
+    """Catches weights for a checkpoint that change while they are saved."""
     engine = made(architecture())
     taken = engine.parameters()
     kept = {name: value.copy() for name, value in taken.items()}

@@ -13,7 +13,7 @@ def sigmoid(x):
 
 
 def test_each_step_is_the_equations(random):
-    """A reset before the product, or without its bias; an update gate the other way round."""
+    """Catches a reset before the product or without its bias, and an inverted update gate."""
     inputs, h, weight, bias = random(4, 2, 9), random(2, 3), random(9, 3), random(9)
     out, (last,), saved = gru.forward(inputs, (h,), weight, bias)
     np.testing.assert_array_equal(saved.hidden[0], h)
@@ -30,5 +30,5 @@ def test_each_step_is_the_equations(random):
 
 @pytest.mark.parametrize(("steps", "rows"), [(4, 2), (1, 2), (3, 1), (1, 1)])
 def test_gradients(judge_layer, steps, rows):
-    """The gradient through the reset gate, through z h, or the candidate's tanh; a gate's sign; a step too far."""
+    """Catches a wrong gradient of the reset gate, z h or the candidate's tanh, a wrong sign, and a step too many."""
     judge_layer(gru.forward, gru.backward, 1, 3, steps, rows)

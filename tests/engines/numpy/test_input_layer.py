@@ -1,4 +1,4 @@
-"""Tokens entering the first layer: as an embedding, as one number, one-hot."""
+"""The input of the first layer: an embedding, one number, or one-hot."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import pytest
 
 from charloom.engines.numpy import input_layer
 
-IDS = np.array([[6, 0, 6], [2, 2, 6]])  # [T, B]; 1, 3, 4 and 5 stand nowhere
+IDS = np.array([[6, 0, 6], [2, 2, 6]])  # [T, B]; ids 1, 3, 4 and 5 do not occur
 
 
 @pytest.mark.parametrize("size", [7, 2, 1])
 def test_inputs_are_the_product_of_each_tokens_features(random, size):
-    """A table of the batch's distinct tokens that is gathered by the ids of the vocabulary."""
+    """Catches a table of only the batch's tokens that is indexed with ids of the vocabulary."""
     tokens = None if size == 7 else random(7, size)
     weight, bias = random(4, size), random(4)
     found, _ = input_layer.forward(IDS, tokens, weight, bias)
@@ -21,7 +21,7 @@ def test_inputs_are_the_product_of_each_tokens_features(random, size):
 
 @pytest.mark.parametrize("size", [7, 2, 1])
 def test_gradients(random, assert_slope, size):
-    """Gradients put down in the rows of other tokens, or twice; a bias forgotten."""
+    """Catches gradients in the rows of other tokens, gradients added twice, and a missing bias."""
     tokens = None if size == 7 else random(7, size)
     weight, bias, d_inputs = random(4, size), random(4), random(2, 3, 4)
 

@@ -6,7 +6,7 @@ from charloom.engines.numpy import linear
 
 
 def test_gradients(random, assert_slope):
-    """A transposed weight, a bias that is not summed, a second axis of rows left out."""
+    """Catches a transposed weight, a bias that is not summed, and a second axis of rows that is ignored."""
     x, weight, bias, d_y = random(2, 3, 4), random(5, 4), random(5), random(2, 3, 5)
 
     def value():

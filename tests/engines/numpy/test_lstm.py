@@ -13,7 +13,7 @@ def sigmoid(x):
 
 
 def test_each_step_is_the_equations(random):
-    """Gates in another order, a cell that is squashed before it is kept; and what the saved calls each of them."""
+    """Catches gates in another order, tanh of the cell before it is saved, and wrong names of saved activations."""
     inputs, h, c, weight, bias = random(4, 2, 12), random(2, 3), random(2, 3), random(12, 3), random(12)
     out, state, saved = lstm.forward(inputs, (h, c), weight, bias)
     np.testing.assert_array_equal([saved.hidden[0], saved.cell[0]], [h, c])
@@ -31,12 +31,12 @@ def test_each_step_is_the_equations(random):
 
 @pytest.mark.parametrize(("steps", "rows"), [(4, 2), (1, 2), (3, 1), (1, 1)])
 def test_gradients(judge_layer, steps, rows):
-    """A gate's sign or slope, the cell's gradient through the forget gate, a weight's gradient one step off."""
+    """Catches a gate's wrong sign or slope, a missing path through the forget gate, and a gradient one step off."""
     judge_layer(lstm.forward, lstm.backward, 2, 4, steps, rows)
 
 
 def test_saturated_gates_make_no_warning_and_no_gradient():
-    """exp overflows in float32 at 89, and warnings are errors here."""
+    """Catches exp, which overflows in float32 at 89; warnings are errors here."""
     inputs = np.full((2, 1, 4), -1000, np.float32)
     zero = np.zeros((1, 1), np.float32)
     _, _, saved = lstm.forward(inputs, (zero, zero), np.zeros((4, 1), np.float32), np.zeros(4, np.float32))

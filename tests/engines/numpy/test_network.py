@@ -1,4 +1,4 @@
-"""The whole network's gradients, judged by central differences of its whole loss, in float64."""
+"""The gradients of the whole network, compared with central differences of its loss in float64."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def state_of(network, random, rows):
 
 
 def judge(network, inputs, targets, state, assert_slope, masks=None, d_state=None):
-    """Every parameter's gradient, and the state's."""
+    """Compares the gradient of every parameter, and of the state."""
 
     def value():
         done = network.forward(inputs, targets, state, masks)
@@ -43,7 +43,7 @@ def judge(network, inputs, targets, state, assert_slope, masks=None, d_state=Non
 def test_gradients_are_the_slopes_of_the_loss(
     random, architecture, weights, assert_slope, cell, layers, input_kind, loss
 ):
-    """A layer cut off, an input without a backward pass, a target read from another place, the state left out."""
+    """Catches a layer or an input without a backward pass, a wrong target, and a missing gradient of the state."""
     shape = architecture(cell, layers, input_kind)
     network = NumpyNetwork(shape, weights(shape))
     inputs, targets = batch()
@@ -56,14 +56,14 @@ def test_gradients_are_the_slopes_of_the_loss(
 
 @pytest.mark.parametrize("rows", [1, 2])
 def test_gradients_of_a_single_step(random, architecture, weights, assert_slope, cell, layers, rows):
-    """T = 1 and B = 1: a squeezed axis, steps taken for rows."""
+    """Catches a removed axis, and steps taken for rows, with T = 1 and B = 1."""
     shape = architecture(cell, layers)
     network = NumpyNetwork(shape, weights(shape))
     judge(network, *batch(rows, width=1), state_of(network, random, rows), assert_slope)
 
 
 def test_a_gradient_can_come_in_from_beyond_the_last_step(random, architecture, weights, assert_slope, cell, layers):
-    """What two batches without truncation need; a layer's part given to another layer."""
+    """Catches a gradient from the next batch that is ignored, or added to another layer."""
     shape = architecture(cell, layers)
     network = NumpyNetwork(shape, weights(shape))
     state, d_state = state_of(network, random, 2), state_of(network, random, 2)
@@ -71,7 +71,9 @@ def test_a_gradient_can_come_in_from_beyond_the_last_step(random, architecture, 
 
 
 def test_two_halves_chained_by_the_state_are_the_whole(random, architecture, weights, cell, layers):
-    """The state's gradient handed back to the batch before gives the gradient of one long batch: BPTT untruncated."""
+    """Catches a wrong gradient of the state: passed to the batch before, it must give the gradient of one long
+    batch.
+    """
     shape = architecture(cell, layers)
     network = NumpyNetwork(shape, weights(shape))
     inputs, targets = batch(width=6)
@@ -91,7 +93,7 @@ def test_two_halves_chained_by_the_state_are_the_whole(random, architecture, wei
 
 @pytest.mark.parametrize("locked", [False, True])
 def test_gradients_with_dropout(random, architecture, weights, assert_slope, cell, layers, locked):
-    """A mask on the way up and none on the way down, or another layer's."""
+    """Catches a mask that is missing in the backward pass, and the mask of another layer."""
     shape = architecture(cell, layers, hidden=4)
     network = NumpyNetwork(shape, weights(shape))
     inputs, targets = batch()
@@ -102,7 +104,7 @@ def test_gradients_with_dropout(random, architecture, weights, assert_slope, cel
 
 
 def test_masks_differ_between_layers_and_follow_the_targets(architecture, weights):
-    """One mask for all layers; a head's mask with rows where nothing is predicted; a locked one that has times."""
+    """Catches one mask for all layers, a head mask with rows without targets, and a locked mask with a time axis."""
     shape = architecture(layers=3, hidden=8)
     _, targets = batch()
     targets[0, 0] = NOTHING
@@ -115,7 +117,7 @@ def test_masks_differ_between_layers_and_follow_the_targets(architecture, weight
 
 
 def test_logits_and_state_are_the_generators(random, architecture, weights, cell, layers, input_kind):
-    """Training and generation that disagree about a cell: a good loss, and nonsense as text."""
+    """Catches training and generation with different cells: a low loss, but nonsense as text."""
     shape = architecture(cell, layers, input_kind)
     parameters = weights(shape)
     network, judge = NumpyNetwork(shape, parameters), InferenceNetwork(InferenceWeights(shape, parameters))
@@ -131,7 +133,7 @@ def test_logits_and_state_are_the_generators(random, architecture, weights, cell
 
 
 def test_nothing_that_was_handed_in_is_changed(random, architecture, weights, cell):
-    """An in-place product that writes into the caller's state or weights."""
+    """Catches an in-place product that changes the caller's state or weights."""
     shape = architecture(cell, layers=2)
     parameters = weights(shape)
     network = NumpyNetwork(shape, parameters)

@@ -1,4 +1,4 @@
-"""The optimizers, by numbers worked out by hand. `test_against_torch.py` has many steps of each."""
+"""The optimizers, compared with values computed by hand. `test_against_torch.py` has many steps of each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KINDS = ["adamw", "adam", "rmsprop", "adagrad", "sgd"]
 
 
 def after(gradients, rate=0.1, start=2.0, shape=(1, 1), **options):
-    """A parameter after a step for each of these gradients."""
+    """The parameter after one step for each of these gradients."""
     settings = TrainingSettings(steps=1, **{"weight_decay": 0.0, **options})
     p = np.full(shape, start)
     keys = OPTIMIZER_MEMORY[settings.optimizer]
@@ -24,7 +24,7 @@ def after(gradients, rate=0.1, start=2.0, shape=(1, 1), **options):
 
 
 def test_two_steps_of_each():
-    """A momentum that is a mean, a root before the sum, a bias left in; worked out from the formulas."""
+    """Catches a momentum that is a mean, a root before the sum, and a missing bias correction."""
     assert after([1.0, 3.0], optimizer="sgd", momentum=0) == pytest.approx(2 - 0.1 - 0.3)
     assert after([1.0, 3.0], optimizer="sgd", momentum=0.5) == pytest.approx(2 - 0.1 * 1 - 0.1 * 3.5)
     assert after([1.0, 3.0], optimizer="sgd", momentum=0.5, nesterov=True) == pytest.approx(2 - 0.1 * 1.5 - 0.1 * 4.75)
@@ -38,7 +38,9 @@ def test_two_steps_of_each():
 
 
 def test_epsilon_is_added_to_the_root_of_the_unbiased_square():
-    """Inside the root, or before the bias is taken out: a gradient as small as epsilon takes half a step."""
+    """Catches epsilon inside the root or before the bias correction: then a gradient of epsilon's size takes half a
+    step.
+    """
     assert after([1e-8], optimizer="adam", beta2=0.75) == pytest.approx(2 - 0.1 / 2)
     assert after([1e-8], optimizer="rmsprop", beta2=0.75) == pytest.approx(2 - 0.1 / 1.5)
     assert after([1e-10], optimizer="adagrad") == pytest.approx(2 - 0.1 / 2)
@@ -46,7 +48,7 @@ def test_epsilon_is_added_to_the_root_of_the_unbiased_square():
 
 @pytest.mark.parametrize("optimizer", KINDS)
 def test_weight_decay_is_on_matrices_only(optimizer):
-    """A bias that decays, a matrix that does not; AdamW's decay run through the mean of gradients."""
+    """Catches a bias that decays, a matrix that does not, and AdamW's decay in the moments."""
     options = {"optimizer": optimizer, "weight_decay": 0.5, "momentum": 0.0}
     assert after([0.0], shape=(1,), **options) == 2.0
     decayed = {"adamw": 2 * (1 - 0.1 * 0.5), "sgd": 2 - 0.1 * 0.5 * 2, "rmsprop": 2 - 0.1 / 0.01**0.5}
@@ -55,5 +57,5 @@ def test_weight_decay_is_on_matrices_only(optimizer):
 
 @pytest.mark.parametrize("optimizer", KINDS)
 def test_a_parameter_without_gradients_stays_where_it_is(optimizer):
-    """0 / 0, where there never was a gradient."""
+    """Catches 0 / 0 for a parameter that never had a gradient."""
     assert after([0.0, 0.0], optimizer=optimizer) == 2.0

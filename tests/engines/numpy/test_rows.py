@@ -1,4 +1,4 @@
-"""A batch cut into rows for several threads."""
+"""A batch divided by rows among several threads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def batch(rows):
 
 @pytest.mark.parametrize("locked", [False, True])
 def test_the_parts_together_are_the_whole(random, architecture, weights, cell, locked):
-    """A state or a mask cut at another row than its ids; a part's gradient, or its count of targets, left out."""
+    """Catches a state or a mask divided at other rows than the ids, and a missing gradient or target count of a
+    part.
+    """
     shape = architecture(cell, layers=2)
     network = NumpyNetwork(shape, weights(shape))
     inputs, targets = batch(3 * FEWEST + 1)
@@ -43,7 +45,7 @@ def test_the_parts_together_are_the_whole(random, architecture, weights, cell, l
 
 @pytest.mark.parametrize(("rows", "parts"), [(1, 1), (FEWEST, 1), (2 * FEWEST - 1, 1), (2 * FEWEST, 2), (99, 4)])
 def test_no_thread_takes_fewer_rows_than_are_worth_it(rows, parts):
-    """An empty part; a row lost at an edge or taken twice."""
+    """Catches an empty part, and a row that is lost or used twice."""
     batch = Rows(np.arange(rows)[:, None], np.zeros((rows, 1)), None, None)
     seen = RowThreads(4).share(lambda part: part.inputs_BT[:, 0], batch)
     assert len(seen) == parts
@@ -52,7 +54,7 @@ def test_no_thread_takes_fewer_rows_than_are_worth_it(rows, parts):
 
 
 def test_the_parts_run_side_by_side_and_come_back_in_order():
-    """Parts that wait for each other's end: these two wait for each other to begin."""
+    """Catches parts that run one after the other: each of these two waits until the other begins."""
     both = threading.Barrier(2, timeout=60)
 
     def work(part):
@@ -64,6 +66,6 @@ def test_the_parts_run_side_by_side_and_come_back_in_order():
 
 
 def test_overflow_in_any_thread_is_no_warning():
-    """NumPy's error state is each thread's own; the trainer looks at the loss and needs no warnings beside it."""
+    """Catches a warning in a thread: NumPy's error state belongs to each thread, and the trainer checks the loss."""
     ids = np.zeros((2 * FEWEST, 1))
     assert RowThreads(2).share(lambda part: np.exp(np.float32(1000)), Rows(ids, ids, None, None)) == [np.inf, np.inf]

@@ -1,4 +1,4 @@
-"""The PyTorch engine: its gradients against finite differences, its steps against a stock loop, exact resuming."""
+"""The PyTorch engine: gradients against finite differences, steps against a plain loop, exact resuming."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def settings(**values):
 
 
 def skip_where_bf16_is_refused(precision, cell):
-    """oneDNN has a bf16 LSTM on some processors only."""
+    """oneDNN has a bf16 LSTM only on some processors."""
     if precision == "bf16" and not trains_in_bf16("cpu", cell):
         pytest.skip(f"PyTorch cannot train the cell {cell!r} in bf16 on this processor")
 
@@ -76,7 +76,7 @@ def gradients(engine):
 
 
 def slopes(engine, inputs_BT, targets_BT, state, width=1e-6):
-    """The judge: central differences of the mean loss, one number of one parameter at a time."""
+    """The reference: central differences of the mean loss for single numbers of a parameter."""
 
     def loss():
         return engine.score(inputs_BT, targets_BT, state)[0].mean()
@@ -105,7 +105,7 @@ def assert_gradients(engine, inputs_BT, targets_BT, state):
 
 @pytest.mark.parametrize(("cell", "layers", "input_kind"), [*product(CELLS, [1, 2], ["embedding", "onehot", "scalar"])])
 def test_gradients_are_the_slopes_of_the_loss(cell, layers, input_kind):
-    """A layer cut off, an input kind without gradients, a mask or a count that training sees and the loss does not."""
+    """Catches a layer or an input without gradients, and a mask or a count that only training uses."""
     shape = architecture(*cell, layers=layers, input_kind=input_kind)
     engine = made(shape, dtype=torch.float64, optimizer="sgd", clip=0)
     inputs, targets = batch()
@@ -116,7 +116,7 @@ def test_gradients_are_the_slopes_of_the_loss(cell, layers, input_kind):
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("rows", [1, 2])
 def test_gradients_of_a_single_step(cell, rows):
-    """T=1 and B=1: a squeezed axis, a state taken for a batch."""
+    """Catches a removed axis, and a state taken for a batch, with T=1 and B=1."""
     shape = architecture(*cell, layers=2)
     engine = made(shape, dtype=torch.float64, optimizer="sgd", clip=0)
     inputs, targets = batch(rows=rows, width=1)
@@ -124,7 +124,7 @@ def test_gradients_of_a_single_step(cell, rows):
 
 
 def stock(shape, weights):
-    """The judge: PyTorch's own modules, weights loaded by the names on disk."""
+    """The reference: PyTorch's own modules with weights loaded by the names on disk."""
     kind = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[shape.cell]
     options = {"nonlinearity": shape.nonlinearity} if shape.cell == "rnn" else {}
     network = nn.Module()
@@ -137,7 +137,7 @@ def stock(shape, weights):
 
 @pytest.mark.parametrize(("cell", "layers"), [*product(CELLS, [1, 2])])
 def test_three_steps_are_those_of_a_stock_loop(cell, layers):
-    """A state not carried, a gradient that reaches into the last batch, a rate taken a step late, a wrong clip."""
+    """Catches a lost state, a gradient that reaches into the batch before, a rate one step late, and wrong clipping."""
     shape = architecture(*cell, layers=layers)
     engine = made(shape, weight_decay=0.1, clip=0.3)
     network = stock(shape, engine.parameters())
@@ -166,7 +166,7 @@ def test_three_steps_are_those_of_a_stock_loop(cell, layers):
 
 
 def test_score_gives_nats_and_top_guesses_of_each_target():
-    """Catches: a value at masked places, values in another order, a state not carried on."""
+    """Catches: a value without a target, values in another order, a state that is not carried."""
     shape = architecture()
     engine = made(shape)
     network = stock(shape, engine.parameters())
@@ -186,7 +186,7 @@ def test_score_gives_nats_and_top_guesses_of_each_target():
 
 @pytest.mark.parametrize(("cell", "input_kind"), [*product(CELLS, ["embedding", "onehot", "scalar"])])
 def test_score_is_what_the_generator_makes_of_the_same_weights(cell, input_kind):
-    """Training and generation that disagree about an input kind: a good loss, and nonsense as text."""
+    """Catches training and generation with different inputs: a low loss, but nonsense as text."""
     shape = architecture(*cell, layers=2, input_kind=input_kind)
     engine = made(shape)
     network = InferenceNetwork(InferenceWeights(shape, engine.parameters()))
@@ -200,7 +200,7 @@ def test_score_is_what_the_generator_makes_of_the_same_weights(cell, input_kind)
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_padding_changes_neither_loss_nor_gradient(cell):
-    """Padding that is predicted, counted in the mean, or read before the sequence it follows."""
+    """Catches padding that is predicted, counted in the mean, or read before the sequence."""
     shape = architecture(*cell, layers=2)
     inputs, targets = batch(rows=2, width=5)
     targets[1, 3:] = NOTHING
@@ -222,7 +222,7 @@ def test_padding_changes_neither_loss_nor_gradient(cell):
 
 
 def test_scoring_leaves_training_as_it_was():
-    """A validation that draws from dropout's generator, leaves the network in evaluation mode or moves the state."""
+    """Catches a validation that uses dropout's random numbers, leaves evaluation mode on, or changes the state."""
     shape = architecture(layers=2)
     straight, measured = made(shape, dropout=0.3), made(shape, dropout=0.3)
     ends = []
@@ -246,7 +246,7 @@ def test_scoring_is_without_dropout():
 
 
 def test_dropout_differs_by_step_and_by_seed_and_by_nothing_else():
-    """The same units dropped in every step, or others after a resume."""
+    """Catches the same dropped units in every step, and others after a resume."""
     shape = architecture(layers=2, hidden=8)
 
     def losses(seed):
@@ -261,7 +261,7 @@ def test_dropout_differs_by_step_and_by_seed_and_by_nothing_else():
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_weight_decay_pulls_matrices_and_no_bias(optimizer):
-    """A bias that decays (or a matrix that does not): seen where the gradient is nothing, on units that are dead."""
+    """Catches a bias that decays, and a matrix that does not, on units without a gradient."""
     shape = architecture("rnn", "relu")
     engine = made(shape, optimizer=optimizer, weight_decay=0.5, clip=0)
     engine.load(engine.parameters() | {"rnn.bias_ih_l0": np.full(H, -50, np.float32)})
@@ -279,7 +279,7 @@ def test_weight_decay_pulls_matrices_and_no_bias(optimizer):
 
 
 def test_clipping_shortens_the_whole_gradient_and_keeps_its_direction():
-    """Clipping each number, clipping each parameter, or before the sum is a mean."""
+    """Catches clipping of each number or each parameter, and clipping before the sum is a mean."""
     shape = architecture()
     steps = {}
     for clip in (0, 0.01, 1000.0):
@@ -294,7 +294,7 @@ def test_clipping_shortens_the_whole_gradient_and_keeps_its_direction():
 
 
 def test_clipping_by_value_stops_each_number_before_the_norm_is_taken():
-    """Clipping the norm first, or numbers that are already small."""
+    """Catches a norm before clipping by value, and clipping of small numbers."""
     shape = architecture()
     found = {}
     for options in ({"clip_value": 0}, {"clip_value": 0.01}, {"clip_value": 0.01, "clip": 0.02}):
@@ -309,7 +309,9 @@ def test_clipping_by_value_stops_each_number_before_the_norm_is_taken():
 
 
 def test_nesterov_looks_ahead_by_one_momentum():
-    """A flag that is not handed on: the first step is (1 + momentum) times a plain one (Sutskever et al. 2013)."""
+    """Catches a setting without an effect: the first step is (1 + momentum) times a plain one (Sutskever et al.
+    2013).
+    """
     plain, nesterov = (made(architecture(), optimizer="sgd", clip=0, weight_decay=0, nesterov=n) for n in (False, True))
     before = plain.parameters()["head.bias"]
     for engine in (plain, nesterov):
@@ -328,7 +330,7 @@ def assert_same(one, two):
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 @pytest.mark.parametrize(("optimizer", "precision"), [*product(OPTIMIZERS, ["fp32", "bf16"])])
 def test_a_restored_engine_goes_on_bit_for_bit(optimizer, precision, cell):
-    """A moment, a count of steps, the state or dropout's place that the snapshot forgets."""
+    """Catches a moment, a step count, a state or a dropout position that the snapshot lacks."""
     skip_where_bf16_is_refused(precision, cell)
     shape = architecture(cell, layers=2, hidden=8)
     options = {"optimizer": optimizer, "precision": precision, "seed": 4}
@@ -349,7 +351,7 @@ def test_a_restored_engine_goes_on_bit_for_bit(optimizer, precision, cell):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_learns(optimizer):
-    """An optimizer whose rate or groups are not wired up: the four patterns are learnt by heart, or not."""
+    """Catches an optimizer without its rate or parameter groups: the four patterns must be memorised."""
     engine = TorchEngine(EngineChoice("torch"), architecture(hidden=16), settings(optimizer=optimizer))
     engine.load(initial_parameters(engine.network.architecture, 0))
     inputs = np.tile(np.arange(4), (2, 3))
@@ -361,7 +363,7 @@ def test_every_optimizer_learns(optimizer):
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_bf16_is_close_to_fp32_and_keeps_masters_in_float32(cell):
-    """Weights, moments or state rounded to 8 bits of mantissa."""
+    """Catches weights, moments or a state that are rounded to a mantissa of 8 bits."""
     skip_where_bf16_is_refused("bf16", cell)
     shape = architecture(cell, layers=2, hidden=16)
     full, half = made(shape, precision="fp32"), made(shape, precision="bf16")
@@ -376,7 +378,7 @@ def test_bf16_is_close_to_fp32_and_keeps_masters_in_float32(cell):
 
 
 def test_bf16_that_pytorch_lacks_is_refused_at_once(monkeypatch):
-    """A traceback out of PyTorch at the first step, or fp32 in silence where bf16 was asked for."""
+    """Catches a traceback of PyTorch at the first step, and fp32 without a notice if the precision is `bf16`."""
     monkeypatch.setattr(torch_device, "trains_in_bf16", lambda device, cell: cell != "lstm")
     asked = settings(engine="torch", precision="bf16")
     with pytest.raises(DeviceError, match=r"^`precision='bf16'` needs a CPU .* cell 'lstm' .*use `precision='fp32'`$"):
@@ -385,7 +387,7 @@ def test_bf16_that_pytorch_lacks_is_refused_at_once(monkeypatch):
 
 
 def test_auto_trains_in_fp32_and_says_so_where_pytorch_lacks_bf16(monkeypatch):
-    """A processor with bf16 matrix units whose PyTorch does not use them: an error, or a slow run unexplained."""
+    """Catches an error, or a slow run without a notice, on a processor whose bf16 units PyTorch does not use."""
     asked = settings(engine="torch", precision="auto")
     monkeypatch.setattr(torch_device, "has_matrix_units", lambda: True)
     monkeypatch.setattr(torch_device, "trains_in_bf16", lambda device, cell: True)
@@ -398,7 +400,7 @@ def test_auto_trains_in_fp32_and_says_so_where_pytorch_lacks_bf16(monkeypatch):
 
 
 def test_a_restored_snapshot_is_checked():
-    """A damaged resume file that ends in a KeyError, or is taken over in silence."""
+    """Catches a KeyError for a damaged resume file, and damage without an error."""
     shape = architecture(layers=2)
     engine = made(shape)
     _, _, state = engine.step(*batch(), None, 0.01)
