@@ -1,4 +1,4 @@
-"""Damage inside safetensors, archives, pickles and HDF5 files, which are then written whole again."""
+"""Damage inside safetensors, archives, pickles and HDF5 files; each file is then written again as a complete file."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import Any
 from kinds import Special
 from values import NUMBERS, STRINGS, change_value, changed_json
 
-LARGEST = 1 << 20  # bytes that a changed file may have, or an unpacked part
+LARGEST = 1 << 20  # bytes of a changed file, or of an unpacked part, at most
 DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
 
 Tensors = dict[str, tuple[str, list[int], bytes]]
 
 
 def tensors_of(data: bytes) -> Tensors:
-    """Name → (dtype, shape, bytes) of a whole safetensors file."""
+    """Name → (dtype, shape, bytes) of a complete safetensors file."""
     length = struct.unpack("<Q", data[:8])[0]
     header, rest = json.loads(data[8 : 8 + length]), data[8 + length :]
     header.pop("__metadata__", None)
@@ -31,12 +31,12 @@ def tensors_of(data: bytes) -> Tensors:
 def maybe_tensors(data: bytes | Special) -> Tensors:
     try:
         return tensors_of(data) if isinstance(data, bytes) else {}
-    except Exception:  # damaged before
+    except Exception:  # was already damaged
         return {}
 
 
 def safetensors(tensors: Tensors) -> bytes:
-    """The file that holds these."""
+    """A file with these tensors."""
     header, at = {}, 0
     for name, (dtype, shape, data) in tensors.items():
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + len(data)]}
@@ -46,7 +46,7 @@ def safetensors(tensors: Tensors) -> bytes:
 
 
 def sized(dtype: str, shape: list[int], data: bytes) -> tuple[str, list[int], bytes]:
-    """A tensor of this type and shape, its bytes repeated or cut to fit; nothing larger than an input may be."""
+    """A tensor of this type and shape; its bytes are repeated or cut to fit. It is not larger than an input may be."""
     size = math.prod(shape) * DTYPES.get(dtype, 1)
     if not 0 <= size <= LARGEST // 4:
         return dtype, shape, data
@@ -76,7 +76,7 @@ def changed_tensors(data: bytes, donors: list[bytes], random: Random) -> bytes:
 
 
 def _changed_header(data: bytes, donors: list[bytes], random: Random) -> bytes:
-    """A header that does not fit what follows."""
+    """A header that does not match the data."""
     length = struct.unpack("<Q", data[:8])[0]
     text = changed_json(data[8 : 8 + length], donors, random)
     said = len(text) if random.random() < 0.9 else abs(int(random.choice(NUMBERS[:20])))
@@ -95,7 +95,7 @@ def _other_shape(shape: list[int], random: Random) -> list[int]:
 
 
 def _other_numbers(values: bytes, random: Random) -> bytes:
-    """Some float32 numbers, or bytes of the file's own type, that are rare."""
+    """Some rare float32 numbers, or bytes of the file's own type."""
     number = struct.pack("<f", random.choice((math.nan, math.inf, 3e38, -3e38, 1e-42, 1e10, -1e4, 0.0, 20.0)))
     count = max(1, len(values) // 4)
     at = 4 * random.randrange(count)
@@ -112,7 +112,7 @@ def members_of(data: bytes) -> dict[str, bytes]:
 def maybe_members(data: bytes) -> dict[str, bytes]:
     try:
         return members_of(data)
-    except Exception:  # no archive, or a damaged one
+    except Exception:  # not an archive, or a damaged one
         return {}
 
 
@@ -125,7 +125,9 @@ def archive(members: dict[str, bytes], packing: int) -> bytes:
 
 
 def changed_pickle(data: bytes, donors: list[bytes], random: Random) -> bytes:
-    """Instructions of the pickles that a file begins with: arguments change, instructions go, come twice, or swap."""
+    """Changes instructions of the pickles at the start of a file: other arguments, or removed, doubled or exchanged
+    ones.
+    """
     codes, at = _instructions(data)
     n, m = random.randrange(len(codes)), random.randrange(len(codes))
     what = random.random()
@@ -143,12 +145,12 @@ def changed_pickle(data: bytes, donors: list[bytes], random: Random) -> bytes:
 
 
 def _instructions(data: bytes) -> tuple[list[bytes], int]:
-    """Every instruction of the pickles at the start, and where they end."""
+    """Every instruction of the pickles at the start, and the end of the last one."""
     codes, at = [], 0
     while True:
         try:
             places = [at + place for _, _, place in pickletools.genops(data[at:])]
-        except Exception:  # what follows is no pickle
+        except Exception:  # the rest is not a pickle
             return codes, at
         codes += [data[begin:end] for begin, end in zip(places, [*places[1:], places[-1] + 1], strict=True)]
         at = places[-1] + 1
@@ -186,7 +188,7 @@ def changed_hdf5(data: bytes, donors: list[bytes], random: Random) -> bytes:
 
 
 def _change_attribute(root: Any, items: list[Any], random: Random) -> None:
-    """A configuration is JSON in an attribute; names are lists of strings."""
+    """Changes the configuration (JSON in an attribute) or names (lists of strings)."""
     attributes = random.choice([item.attrs for item in items if len(item.attrs)] or [root.attrs])
     name = random.choice(sorted(attributes))
     value = attributes[name]
@@ -201,7 +203,7 @@ def _change_attribute(root: Any, items: list[Any], random: Random) -> None:
 
 
 def _change_dataset(root: Any, place: str, random: Random) -> None:
-    """Another shape or type, numbers that are rare, or a claim without contents."""
+    """Changes a shape or type, writes rare numbers, or declares a dataset without contents."""
     import numpy as np
 
     values = root[place][()]
@@ -223,7 +225,7 @@ def _change_dataset(root: Any, place: str, random: Random) -> None:
 
 
 def _change_link(root: Any, place: str, other: str, random: Random) -> None:
-    """A group that is moved, gone, or a link: to a file elsewhere, to nothing, or in a circle."""
+    """Moves or removes a group, or replaces it by a link: to another file, to nothing, or in a circle."""
     import h5py
 
     what = random.random()

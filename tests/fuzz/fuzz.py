@@ -31,9 +31,9 @@ from kinds import KINDS, Files, read, write
 from mutation import Mutator, checksum
 from worker import Outcome
 
-MEMORY = Path("/dev/shm")  # a file system in memory, where there is one: an input is up to twenty small files
-START = 100  # seconds that the process may take to begin, on a busy machine; PyTorch takes some
-KEPT = 3  # inputs of one finding: the first may be a puzzle where the third is plain
+MEMORY = Path("/dev/shm")  # a file system in memory, if there is one: an input has up to twenty small files
+START = 100  # seconds that the process may take to start on a busy machine; PyTorch needs some of them
+KEPT = 3  # inputs for each finding: the third may be simpler to understand than the first
 
 
 def main() -> int:
@@ -59,7 +59,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _fuzz(kind: str, arguments: argparse.Namespace) -> int:
-    """Tries the examples, which must be read, then so many damaged inputs; returns how many findings there were."""
+    """Tries the examples, which must be read, then `inputs` damaged inputs. Returns the number of findings."""
     seeds = KINDS[kind].seeds()
     pool, mutator, lines = [*seeds.values()], Mutator([*seeds.values()]), set[worker.Line]()
     found, number, begin = Counter[str](), 0, time.monotonic()
@@ -92,7 +92,7 @@ def _fuzz(kind: str, arguments: argparse.Namespace) -> int:
 
 
 def _keep(files: Files, kind: str, outcome: Outcome, findings: Path) -> None:
-    """Writes a finding into a folder of its own, and a line about it on stderr."""
+    """Writes a finding into a new folder, and one line about it to stderr."""
     folder = findings / f"{kind}-{checksum(files)}"
     shutil.rmtree(folder, ignore_errors=True)
     write(files, folder / "input", Path("/nowhere"))
@@ -111,7 +111,7 @@ def _repeat(folder: Path) -> int:
 
 
 class Trial:
-    """The process that tries inputs of one kind, begun again after each crash."""
+    """The process that tries inputs of one kind; it starts again after each crash."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
@@ -126,7 +126,7 @@ class Trial:
         shutil.rmtree(self._work, ignore_errors=True)
 
     def of(self, files: Files) -> Outcome:
-        """What becomes of an input; where the process ends over it, what it wrote says why."""
+        """The outcome of an input. If the process ends, its output contains the reason."""
         try:
             self._connection.send(files)
             if self._connection.poll(worker.HANG + START):
@@ -147,7 +147,7 @@ class Trial:
         theirs.close()
 
     def _end(self) -> None:
-        """Gives it the end of its inputs to finish at, and a second."""
+        """Closes the input of the process, and waits a second for its end."""
         self._connection.close()
         self._process.join(1)
         self._process.kill()
@@ -155,7 +155,7 @@ class Trial:
 
 
 def _verdict(log: str) -> str:
-    """What ended a process, and where, from what a sanitizer or `faulthandler` wrote."""
+    """The reason and place of the end of a process, from the output of a sanitizer or `faulthandler`."""
     report = re.search(r"SUMMARY: \w+: .*|.*: runtime error: .*|.*hard rss limit exhausted.*", log)
     return report[0] if report else worker.first_place(log)
 

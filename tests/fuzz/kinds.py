@@ -1,4 +1,4 @@
-"""The kinds of files that charloom reads: small valid examples of each, and what is done with one.
+"""The kinds of files that charloom reads: small valid examples of each, and a function that uses one.
 
 An input is a folder: a mapping of relative paths to contents. In place of bytes a content may be a `Special`.
 """
@@ -41,16 +41,16 @@ if modules := os.environ.get("KERNELS_FOLDER"):
     kernels.__path__.insert(0, modules)
 
 PROSE = "Once a cat sat on a mat. Was it fat?\n\nIt was; the cat ate 12 rats, and “that” was that…\n" * 5
-MOST = 4 << 20  # bytes that a corpus may unfold to
-STEPS = 3  # that a resumed run takes
+MOST = 4 << 20  # bytes that a corpus may unpack to
+STEPS = 3  # steps of a resumed run
 
 
 class Special(Enum):
-    """What may stand in place of a regular file."""
+    """Entries in place of a regular file."""
 
     FOLDER = "folder"
     FIFO = "fifo"
-    LINK = "link"  # to a file outside of the input, which nothing may change
+    LINK = "link"  # to a file outside of the input, which must not change
 
 
 Files = dict[str, bytes | Special]
@@ -103,7 +103,7 @@ def use_model(folder: Path, _: Path) -> None:
         model.generate("ab", 20, seed=1, unknown="skip", precision="int8")
 
 
-# ---- a run folder: go on with it, by the kernels
+# ---- a run folder: resume it with the kernels
 
 
 def run_seeds() -> dict[str, Files]:
@@ -133,7 +133,7 @@ def run_seeds() -> dict[str, Files]:
 def _run_files(values: dict) -> Files:
     with _folder() as folder:
         (folder / "text.txt").write_text(PROSE, encoding="utf-8")
-        # Neither a path of this machine nor a time is in a seed.
+        # Seeds have no path of this machine, and no time.
         standing = mock.patch.object(Trainer.__init__, "__defaults__", (lambda: 0.0,))
         with contextlib.chdir(folder), standing:
             start(["text.txt"], values, Path("run"), None, lambda event: None, lambda: False)
@@ -145,14 +145,14 @@ def use_run(folder: Path, _: Path) -> None:
 
 
 def _steps(folder: Path) -> int:
-    """How many are done, if the run tells: what damaged ones tell is for `resume` to judge."""
+    """The number of steps done, if the run has it; `resume` checks damaged values."""
     progress = folder / "last" / "resume.json"
     with contextlib.suppress(Exception):
         return max(1, json.loads(progress.read_bytes())["step"]) if progress.is_file() else 1
     return 1
 
 
-# ---- a corpus: read it whole, in chunks of two sizes, and as ids
+# ---- a corpus: read it completely, in chunks of two sizes, and as ids
 
 
 def corpus_seeds() -> dict[str, Files]:
@@ -198,7 +198,7 @@ def use_corpus(folder: Path, out: Path) -> None:
 
 
 def _is_bomb(file: Path) -> bool:
-    """Whether a file unfolds to megabytes: it is read in time linear to them, which is too long under sanitizers."""
+    """Whether a file unpacks to megabytes. It is read in linear time, which takes too long under sanitizers."""
     size = 0
     with contextlib.suppress(CharloomError):
         for block in find_source(str(file)).blocks():
@@ -212,7 +212,7 @@ def _is_bomb(file: Path) -> bool:
 
 
 def import_seeds() -> dict[str, Files]:
-    """What seeds/make.py wrote, as far as the libraries that read it are here."""
+    """The files of seeds/make.py whose libraries are installed."""
     folder = Path(__file__).parent / "seeds"
     characters = (folder / "characters.txt").read_bytes()
     by_index = json.dumps(dict(enumerate(characters.decode()))).encode()
@@ -285,5 +285,5 @@ def write(files: Files, folder: Path, outside: Path) -> None:
 
 
 def quiet() -> None:
-    """Numbers that overflow in a damaged model are no news."""
+    """Hides warnings about overflow, which are normal in a damaged model."""
     np.seterr(all="ignore")

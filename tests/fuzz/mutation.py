@@ -67,11 +67,11 @@ class Mutator:
         self._whole = {data for files in seeds for data in _all_parts(files)}
 
     def mutated(self, files: Files, other: Files, random: Random) -> Files:
-        """One input, changed in one to five places, some of them as in the other."""
+        """One input, changed at one to five positions, some of them with values of the other input."""
         files = dict(files)
         for _ in range(random.choice((1, 1, 1, 2, 2, 3, 5))):
             if random.random() < 0.2:
-                with suppress(Exception):  # what was damaged before may have sizes that are no numbers
+                with suppress(Exception):  # damaged inputs may have sizes that are not numbers
                     random.choice((self._swap, self._place, _resize, _rename, _settings))(files, other, random)
             elif names := [name for name in _read_files(files) if isinstance(files[name], bytes)]:
                 name = random.choice(names)
@@ -81,7 +81,7 @@ class Mutator:
         return files
 
     def _swap(self, files: Files, other: Files, random: Random) -> None:
-        """A file is missing, empty, or that of the other input."""
+        """Removes a file, empties it, or replaces it by that of the other input."""
         if names := _read_files(files):
             name = random.choice(names)
             files[name] = other.get(name, b"")
@@ -89,17 +89,19 @@ class Mutator:
                 del files[name]
 
     def _place(self, files: Files, other: Files, random: Random) -> None:
-        """Something else than a regular file, now and then. As a text, a FIFO is right, and waits for its other end."""
+        """Sometimes replaces a file by another kind of entry. As a text, a FIFO is valid, and waits for its
+        other end.
+        """
         if random.random() < 0.05 and (names := _read_files(files)):
             name = random.choice(names)
             files[name] = random.choice([what for what in Special if what is not Special.FIFO or "text/" not in name])
 
     def _changed(self, name: str, data: bytes, donors: list[bytes], random: Random) -> bytes:
-        """A file's content, changed in its own format most of the time."""
+        """The content of a file, changed mostly in its own format."""
         if random.random() < 0.75 and (change := self._format(name, data)):
             try:
                 return change(data, donors, random)
-            except Exception:  # it is damaged already
+            except Exception:  # already damaged
                 return changed_bytes(data, donors, random)
         return changed_bytes(data, donors, random)
 
@@ -118,7 +120,7 @@ class Mutator:
         return next((change for ending, change in endings if ending in name), None)
 
     def _changed_packed(self, name: str, packing: Any, data: bytes, donors: list[bytes], random: Random) -> bytes:
-        """Compressed data, changed inside; sometimes a bomb, or two members in one file."""
+        """Compressed data, changed inside; sometimes with a bomb, or with two members in one file."""
         unpacked = packing.open(io.BytesIO(data)).read(LARGEST)
         inner = self._changed(name.rpartition(".")[0], unpacked, donors, random)
         if random.random() < 0.003:
@@ -127,7 +129,7 @@ class Mutator:
         return packed + data if random.random() < 0.1 else packed
 
     def _changed_zip(self, data: bytes, donors: list[bytes], random: Random) -> bytes:
-        """One member changed, renamed, missing, there twice, or from another archive."""
+        """One member changed, renamed, missing, doubled, or from another archive."""
         members = members_of(data)
         decisive = [name for name in sorted(members) if name.endswith((".pkl", ".json", ".h5"))]
         name = random.choice(decisive if decisive and random.random() < 0.6 else sorted(members))
@@ -147,7 +149,7 @@ class Mutator:
 
 
 def _resize(files: Files, other: Files, random: Random) -> None:
-    """One size becomes another in the files of the input: in all, a whole other network stands there; or in most."""
+    """Changes one size in the files of the input: in all, which gives another valid network, or in most."""
     left = {name for name in files if random.random() < 0.15}
     found = {name: maybe_tensors(data) for name, data in files.items() if name.endswith(".safetensors")}
     sizes = sorted({size for tensors in found.values() for _, shape, _ in tensors.values() for size in shape})
@@ -169,7 +171,9 @@ def _resize(files: Files, other: Files, random: Random) -> None:
 
 
 def _resized_text(name: str, data: bytes, old: int, other_size: Callable[[Any], Any]) -> bytes:
-    """Numbers and lists of the old size get the new one; a longer vocabulary has Chinese characters at its end."""
+    """Replaces numbers and lists of the old size by the new one; a longer vocabulary gets Chinese characters at its
+    end.
+    """
     try:
         value = tomllib.loads(data.decode()) if name.endswith(".toml") else json.loads(data)
         for holder, key in [*slots(value)]:
@@ -179,12 +183,12 @@ def _resized_text(name: str, data: bytes, old: int, other_size: Callable[[Any], 
             elif isinstance(inside, list) and inside and isinstance(inside[0], str):
                 holder[key] = (inside + [chr(0x4E00 + n) for n in range(100)])[: len(inside) + other_size(old) - old]
         return (tomli_w.dumps(value) if name.endswith(".toml") else json.dumps(value)).encode()
-    except Exception:  # damaged before
+    except Exception:  # already damaged
         return data
 
 
 def _seal(files: Files) -> None:
-    """Checksums of what was changed: without them damage ends at the first check."""
+    """Recomputes the checksums of changed files: otherwise the first check ends each input."""
     for name, data in [*files.items()]:
         value = next(iter(json_of([data])), None) if name.endswith(".json") and isinstance(data, bytes) else None
         if not isinstance(value, dict):
@@ -201,7 +205,7 @@ def _seal(files: Files) -> None:
 
 
 def _rename(files: Files, other: Files, random: Random) -> None:
-    """A text with another ending; or one more file beside it."""
+    """Gives a text another ending, or adds a file."""
     names = [name for name in sorted(files) if name.startswith("text/")]
     if names and random.random() < 0.7:
         name = random.choice(names)
@@ -212,7 +216,7 @@ def _rename(files: Files, other: Files, random: Random) -> None:
 
 
 def _settings(files: Files, other: Files, random: Random) -> None:
-    """Other settings, all of them possible."""
+    """Other valid settings."""
     if isinstance(data := files.get("settings.json"), bytes) and "text/" in str(sorted(files)):
         name = random.choice(sorted(SETTINGS))
         chosen = {name: random.choice(SETTINGS[name])}
@@ -240,7 +244,7 @@ def _all_parts(files: Files) -> Iterator[bytes]:
 
 
 def checksum(files: Files) -> str:
-    """Short, the same for the same input: for names."""
+    """A short checksum for names; the same for the same input."""
     parts = [
         f"{name}:{content if isinstance(content, Special) else zlib.crc32(content)}"
         for name, content in sorted(files.items())

@@ -1,4 +1,4 @@
-"""The first inputs of `make fuzz`, and that it sees what it looks for.
+"""The first inputs of `make fuzz`, and a check that it reports each kind of finding.
 
 The programs are started as a person would: an input may crash or stop the process that reads it.
 """
@@ -23,7 +23,7 @@ def fuzzed(*arguments) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize(("kind", "inputs"), INPUTS.items())
 def test_damaged_files_are_read_or_refused(tmp_path, kind, inputs):
-    """Catches a damaged file that ends in anything but a model, a text, or one line that says what is wrong."""
+    """Catches a damaged file that gives anything but a model, a text, or one line with the reason."""
     done = fuzzed(kind, "--inputs", inputs, "--findings", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"{kind}: {inputs} inputs" in done.stdout
@@ -85,7 +85,9 @@ ENDLESS = ["hang", "busy"]
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory and crashes are told by Linux")
 def test_every_kind_of_finding_is_seen(tmp_path):
-    """Catches a fuzzer that is blind: what does each of the things that no input may do is told apart, and goes on."""
+    """Catches a fuzzer that misses a finding. Each forbidden action must be told apart, and the fuzzer must
+    continue.
+    """
     (tmp_path / "bad.py").write_text(BAD)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FUZZ.parent), os.environ.get("PYTHONPATH", "")])}
     for limit, inputs in [("1", ENDLESS), ("600", [what for what in SEEN if what not in ENDLESS])]:
@@ -97,7 +99,7 @@ def test_every_kind_of_finding_is_seen(tmp_path):
 
 
 def test_the_same_seed_gives_the_same_inputs():
-    """Catches inputs that depend on the clock, on the order of a set or on the machine: a finding must come again."""
+    """Catches inputs that depend on the clock, the order of a set or the machine: a finding must be repeatable."""
     code = (
         "import random, sys; sys.path.insert(0, sys.argv[1]); import kinds, mutation\n"
         "seeds = [files for kind in kinds.KINDS.values() for files in kind.seeds().values()]\n"

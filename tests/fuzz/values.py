@@ -1,4 +1,4 @@
-"""Damage to bytes and text, and to values of JSON, TOML and JSON Lines, which are then written whole again."""
+"""Damage to bytes and text, and to values in JSON, TOML and JSON Lines, which are then written as complete files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NUMBERS = (0, -1, 1, 2, 3, 7, 8, 9, 16, 17, 64, 255, 256, 257, 65535, 65536, 2**
 NUMBERS += (2**63 - 1, 2**63, 2**64, 10**400, 0.5, -0.0, 1e308, 1e-320, math.inf, -math.inf, math.nan)
 STRINGS = ("", " ", "a", "é", "→", "\0", "\n", "a\nb", "\r", "\x1b[31m", "\ud800", "\udc80", "\ufeff", "\u2028")
 STRINGS += ("x" * 70_000, "../../outside", "/etc/passwd", "nan", "-1", "10/0/0", "bytes", "characters", "lstm", "gru")
-# What a check asks for by name, in a checkpoint of Keras or PyTorch.
+# Names that a check of a Keras or PyTorch checkpoint reads.
 STRINGS += ("Bidirectional", "Lambda", "Softmax", "TimeDistributed", "Dropout", "Activation", "Embedding", "SimpleRNN")
 STRINGS += ("relu", "softmax", "hard_sigmoid", "weight_ih_l1", "weight_hh_l0_reverse", "weight_hr_l0", "bias_ih_l0")
 BYTES = (b"\0", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"\xff\xfe", b"\r", b"\r\n", b"\n\n", b'"', b"{}")
@@ -26,7 +26,7 @@ ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32", "cp1252", "k
 
 
 def changed_bytes(data: bytes, donors: list[bytes], random: Random) -> bytes:
-    """Flipped, set, cut, inserted, repeated, or spliced with another file."""
+    """Bytes that are flipped, set, cut, inserted, repeated, or joined with another file."""
     at, until = sorted((random.randrange(len(data) + 1), random.randrange(len(data) + 1)))
     if random.random() < 0.5:
         until = min(until, at + random.choice((1, 2, 4, 8, 16)))
@@ -52,7 +52,7 @@ def changed_bytes(data: bytes, donors: list[bytes], random: Random) -> bytes:
 
 
 def changed_text(data: bytes, donors: list[bytes], random: Random) -> bytes:
-    """In another encoding, with characters that are rare, or in other lines."""
+    """A text in another encoding, with rare characters, or with other lines."""
     text = data.decode(random.choice(("utf-8", "utf-8", *ENCODINGS)))
     at = random.randrange(len(text) + 1)
     mark = random.choice(
@@ -70,7 +70,7 @@ def slots(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def change_value(root: Any, donors: list[Any], random: Random) -> None:
-    """One value inside changes, goes, or is taken from elsewhere."""
+    """Changes or removes one value inside, or replaces it by another one."""
     inside = [*slots(root)]
     holder, key = random.choice(inside)
     elsewhere, place = random.choice([*slots(random.choice([*donors, root]))] or inside)

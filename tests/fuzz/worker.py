@@ -1,4 +1,4 @@
-"""One process that tries inputs, one after the other, and judges what becomes of each.
+"""One process that tries inputs, one after the other, and decides whether each outcome is a finding.
 
 An input must be read, or refused by a `CharloomError` in one line. All else is a finding: another exception, a crash or
 a sanitizer's report (which end this process), a hang, memory beyond a limit, a write outside, a process or connection.
@@ -27,10 +27,10 @@ import charloom
 from charloom.errors import CharloomError
 
 PACKAGE = str(Path(charloom.__file__).parent)
-BUSY = 20  # seconds of the processor's time; an input takes some hundredths
-HANG = 60  # seconds by the clock, for what waits; other processes may keep the processor busy
+BUSY = 20  # seconds of processor time; an input takes some hundredths
+HANG = 60  # seconds of real time, for inputs that wait; other processes may keep the processor busy
 MEMORY = 512 << 20  # bytes that one input may need; no input has more than some megabytes
-ADDRESSES = 8 << 30  # bytes of address space, where no sanitizer needs terabytes of it
+ADDRESSES = 8 << 30  # bytes of address space without a sanitizer, which needs terabytes
 LINES = (
     2  # breaks in a message: a name in a file may hold one, which the command line escapes; a library's page has more
 )
@@ -48,7 +48,7 @@ Line = tuple[str, int]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an input.
+    """The outcome of an input.
 
     finding: empty, or what is wrong and where, the same for every input that shows it; details: for people; refused:
     the message of the `CharloomError`; lines: of charloom that this process had not run before.
@@ -61,11 +61,11 @@ class Outcome:
 
 
 class Outside(BaseException):
-    """Something was to be written outside, started or connected to."""
+    """An attempt to write outside, to start a process or to open a connection."""
 
 
 def serve(connection: Connection, kind: str, work: Path) -> None:
-    """Answers every input that comes with its outcome, until the connection ends."""
+    """Returns the outcome of each input that arrives, until the connection ends."""
     _settle(work)
     from kinds import KINDS, quiet
 
@@ -81,7 +81,7 @@ def serve(connection: Connection, kind: str, work: Path) -> None:
 
 
 def _settle(work: Path) -> None:
-    """Everything that the process writes goes below `work`; and it is short of memory before the machine is."""
+    """Makes the process write everything below `work`, and limits its memory below that of the machine."""
     log = os.open(work / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -90,7 +90,7 @@ def _settle(work: Path) -> None:
     (work / "temporary").mkdir(exist_ok=True)
     tempfile.tempdir = str(work / "temporary")
     sys.dont_write_bytecode = True
-    os.fsync = lambda handle: None  # no power cut is tried here, and a disk takes longer than all the rest
+    os.fsync = lambda handle: None  # no power cut is tested here, and the disk would take most of the time
     if "LD_PRELOAD" not in os.environ:
         resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
 
@@ -115,7 +115,7 @@ def _outcome(files: Any, use: Any, work: Path, lines: Lines, guard: Guard) -> Ou
         refused = str(error)
         if not refused or refused.count("\n") > LINES:
             finding, details = f"message of several lines {_place(error)}", repr(refused)
-    except BaseException as error:  # whatever it is, that is the finding
+    except BaseException as error:  # any other exception is the finding
         finding, details = f"{type(error).__name__} {_place(error)}", "".join(traceback.format_exception(error))
     finally:
         faulthandler.cancel_dump_traceback_later()
@@ -128,14 +128,14 @@ def _outcome(files: Any, use: Any, work: Path, lines: Lines, guard: Guard) -> Ou
 
 
 def _place(error: BaseException) -> str:
-    """The innermost line of charloom, or of this harness, that an exception went through."""
+    """The innermost line of charloom, or of this harness, in a traceback."""
     frames = traceback.extract_tb(error.__traceback__)
     inside = [frame for frame in frames if frame.filename.startswith(PACKAGE)] or frames
     return f"at {Path(inside[-1].filename).name}:{inside[-1].lineno} ({inside[-1].name})" if inside else ""
 
 
 def _memory() -> int:
-    """The most memory that this process has held since the last call, in bytes; 0 where the system does not tell."""
+    """The peak memory of this process since the last call, in bytes; 0 if the system does not report it."""
     try:
         peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
         Path("/proc/self/clear_refs").write_text("5")
@@ -145,7 +145,7 @@ def _memory() -> int:
 
 
 class Lines:
-    """Which lines of charloom are run: an input that reaches new ones is worth changing further."""
+    """The lines of charloom that have run. An input that reaches new lines is useful for further changes."""
 
     def __init__(self) -> None:
         self._seen: set[Line] = set()
@@ -158,7 +158,7 @@ class Lines:
         sys.settrace(None)
 
     def taken(self) -> frozenset[Line]:
-        """Those of the last input that are new."""
+        """The new lines of the last input."""
         self._seen |= self._new
         new, self._new = frozenset(self._new), set()
         return new
@@ -174,7 +174,7 @@ class Lines:
 
 
 class Guard:
-    """Stops what an input must never cause, by Python's audit events."""
+    """Stops forbidden actions of an input, by Python's audit events."""
 
     def __init__(self, work: Path) -> None:
         self._root, self._on = os.path.realpath(work) + os.sep, False
@@ -197,7 +197,7 @@ class Guard:
             self._check(path)
 
     def _check(self, path: Any) -> None:
-        """Numbers are files that are open already; a bare name is relative to an open folder, as `rmtree` gives it."""
+        """Checks a path. Numbers are open files; a bare name is relative to an open folder, as in `rmtree`."""
         if isinstance(path, int) or os.fspath(path) == os.path.basename(path):
             return
         where = os.path.realpath(os.fsdecode(path))
@@ -206,6 +206,6 @@ class Guard:
 
 
 def first_place(log: str) -> str:
-    """The innermost line of charloom in what `faulthandler` wrote."""
+    """The innermost line of charloom in the output of `faulthandler`."""
     lines = itertools.dropwhile(lambda line: PACKAGE not in line, log.splitlines())
     return next(lines, "").strip().replace(PACKAGE, "charloom")
