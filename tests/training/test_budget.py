@@ -1,4 +1,4 @@
-"""How far a run is, and the learning rate on the way."""
+"""The progress of a run, and the learning rate during it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def settings(**values):
     ],
 )
 def test_the_budget_that_ends_first_counts(budgets, expected):
-    """Minutes taken for seconds, an epoch's part left out, the smallest part taken for the largest."""
+    """Catches minutes taken for seconds, a missing part of an epoch, and the smallest part in place of the largest."""
     progress = Progress(step=30, epoch=1, index=5, seconds=60.0)
     assert fraction(TrainingSettings(**budgets), progress, batches=20) == pytest.approx(expected)
 
 
 def test_warm_up_then_cosine():
-    """Off by the warm-up: the highest rate stands at its end, half of it half-way through the rest."""
+    """Catches a shift by the warm-up: the rate is highest at its end, and half of it in the middle of the rest."""
     made = settings()
     assert learning_rate(made, 0.0) == pytest.approx(FLOOR)
     assert learning_rate(made, 0.05) == pytest.approx((1 + FLOOR) / 2)
@@ -51,7 +51,7 @@ def test_a_constant_schedule_only_warms_up():
 
 @given(spent=st.floats(0, 2), warmup=st.floats(0, 0.999), schedule=st.sampled_from(["cosine", "constant"]))
 def test_the_rate_is_never_nothing_nor_beyond_what_was_asked(spent, warmup, schedule):
-    """A division by a warm-up of nothing or of everything, a cosine that turns up again."""
+    """Catches a division by a warm-up of 0 or 1, and a cosine that rises again."""
     rate = learning_rate(settings(warmup=warmup, schedule=schedule), spent)
     assert math.isfinite(rate)
     assert FLOOR * 0.999 <= rate <= 1.0 + 1e-12

@@ -14,7 +14,7 @@ def line(step, nats, training, event="validation"):
 
 
 def test_validations_are_read_in_their_order(tmp_path):
-    """Catches other events taken for validations, losses of the wrong side, and a text that ends a line."""
+    """Catches other events taken for validations, training losses as validation losses, and a text that ends a line."""
     sample = json.dumps({"event": "sample", "step": 10, "text": "a\u2028b"}, ensure_ascii=False).encode()
     without, finished = line(15, None, 2.5), line(20, 2.5, 2.5, "finished")
     (tmp_path / "log.jsonl").write_bytes(
@@ -38,13 +38,13 @@ DAMAGED = [
 
 @pytest.mark.parametrize("bad", DAMAGED)
 def test_a_damaged_line_is_counted_and_skipped(tmp_path, bad):
-    """Catches an error, or a loss that is no number, where a power cut damaged the log."""
+    """Catches an error, or a loss that is not a number, if a power cut damaged the log."""
     (tmp_path / "log.jsonl").write_bytes(b"\n".join([line(10, 3.0, 2.9), bad, line(20, 2.0, 2.1)]) + b"\n")
     assert read_curve(tmp_path / "log.jsonl") == (Curve([10, 20], [3.0, 2.0], [2.9, 2.1]), 1)
 
 
 def test_where_the_curve_was_best_and_how_it_went_on():
-    """Catches the last validation taken for the best, and a rise that is measured from another one."""
+    """Catches the last validation taken for the best, and a rise relative to another validation."""
     curve = Curve([10, 20, 30], [3.0, 2.0, 2.2], [3.0, 2.0, 1.9])
     assert curve.best == 1
     assert curve.risen == pytest.approx(0.1)

@@ -1,4 +1,4 @@
-"""Fine-tuning: tokens are matched by what they are."""
+"""Fine-tuning: tokens are matched by their character or byte."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def tokens(vocabulary):
     ],
 )
 def test_rows_follow_their_character_and_new_ones_start_fresh(old, new, input_kind):
-    """Rows by index: every weight goes to the wrong letter as soon as the alphabet shifts; special tokens too."""
+    """Catches rows matched by id: with another alphabet, all weights and special tokens would be exchanged."""
     base, fresh, made, said = adapted(old, new, input_kind)
     known = [token for token in tokens(new) if token in tokens(old)]
     kept = f"fine-tuning: {len(known)} known tokens keep their weights"
@@ -81,7 +81,7 @@ def test_rows_follow_their_character_and_new_ones_start_fresh(old, new, input_ki
 
 
 def test_bytes_are_known_one_and_all():
-    """A separator behind the bytes is one new row."""
+    """Catches a separator after the bytes that is not one new row."""
     base, fresh, made, said = adapted(Vocabulary("bytes"), Vocabulary("bytes", separator=True))
     assert said == ["fine-tuning: 256 known tokens keep their weights, 1 new ones start from initial weights"]
     assert made.parameters["head.bias"][:256].tobytes() == base.parameters["head.bias"].tobytes()
@@ -97,7 +97,7 @@ def test_the_model_that_was_read_is_not_changed():
 
 
 def test_scalar_input_cannot_learn_new_characters():
-    """With index/V as input a new token changes what every number means; the same alphabet is fine."""
+    """Catches new tokens for the input index/V, which would change every input number; the same alphabet is valid."""
     with pytest.raises(SettingsError, match="scalar input cannot learn new characters; the text has 1"):
         adapted(characters("bcd"), characters("abcd"), "scalar")
     base, _, made, _ = adapted(characters("bcd"), characters("bcd"), "scalar")
@@ -112,7 +112,7 @@ def base_model(**values):
 
 
 def test_the_model_fixes_network_cleaning_and_vocabulary():
-    """A prompt cleaned one way and a text another; dropout and all of training stay free."""
+    """Catches different cleaning of prompts and text; dropout and all of training can be set."""
     base = base_model(cleaning=Cleaning(lowercase=True))
     made = settings_like(base, {"lr": 0.5, "dropout": 0.2}).flat
     assert (made["lowercase"], made["hidden"], made["layers"], made["cell"]) == (True, 8, 2, "lstm")
@@ -129,13 +129,15 @@ def test_a_setting_that_contradicts_the_model_is_refused(given):
 
 
 def test_a_setting_that_agrees_is_accepted_as_typed():
-    """The command line hands on what was typed: '8' was refused beside a model of 8 units."""
+    """Catches '8' from the command line that is refused beside a model of 8 units."""
     made = settings_like(base_model(), {"hidden": "8", "layers": "2", "cell": "lstm", "vocabulary": "auto"}).flat
     assert (made["hidden"], made["vocabulary"]) == (8, "characters")
 
 
 def test_the_models_characters_stay_as_they_are():
-    """Catches a model of three characters (a, - and z) that is fine-tuned on 26; older models hold them as typed."""
+    """Catches a model of three characters (a, - and z) that is fine-tuned on 26. Older models store the
+    list as typed.
+    """
     for typed in ("z-a", "-az"):
         base = base_model(cleaning=Cleaning(allow=typed))
         assert settings_like(base, {}).text.allow == "-az"
@@ -145,7 +147,7 @@ def test_the_models_characters_stay_as_they_are():
 
 
 def test_binary_is_as_in_the_model():
-    """Catches a model of binary data that is fine-tuned on text, and an older one that cannot be."""
+    """Catches a model of binary data that is fine-tuned on text, and an older byte model that cannot be fine-tuned."""
     binary = replace(base_model(), vocabulary=Vocabulary("bytes", binary=True))
     assert settings_like(binary, {}).flat["binary"] is True
     with pytest.raises(SettingsError, match=r"`binary` must be .*, as in the model that `base_model` names"):
@@ -157,7 +159,7 @@ def test_binary_is_as_in_the_model():
 
 @pytest.mark.parametrize("keep_order", [True, False])
 def test_records_are_read_as_the_model_learnt_them(keep_order):
-    """Catches a model whose state was carried that goes on from the zero state, without a word."""
+    """Catches a model with carried state whose fine-tuning starts each record from the zero state, without a notice."""
     base = replace(folder(characters("ab", separator=True)), records="line", keep_order=keep_order)
     assert settings_like(base, {}).flat["keep_order"] == keep_order
     assert settings_like(base, {"keep_order": not keep_order}).flat["keep_order"] != keep_order
@@ -192,7 +194,9 @@ def fine_tune(tmp_path, base, text, **values):
 
 
 def test_a_new_text_with_a_shifted_alphabet_keeps_every_known_row(tmp_path):
-    """End to end: characters the new text lacks stay, those it adds stand among them, and both are counted."""
+    """Catches lost rows of characters that the new text lacks, new characters at wrong ids, and wrong
+    counts of both.
+    """
     base = folder(characters("cdxyz"), seed=3)
     made, notices = fine_tune(tmp_path, base, "abcd " * 60)
     assert made.vocabulary.characters == tuple(" abcdxyz")
@@ -214,7 +218,7 @@ def test_a_base_with_an_unknown_token_keeps_it(tmp_path):
 
 
 def test_a_run_that_cannot_be_is_not_left_behind(tmp_path):
-    """The refusal comes after the text is read: the folder of ids stayed, and --out was taken."""
+    """Catches a folder of ids that stays and blocks --out: the refusal comes after the text is read."""
     with pytest.raises(SettingsError, match="scalar"):
         fine_tune(tmp_path, folder(characters("abc"), "scalar"), "abcd" * 100)
     assert not (tmp_path / "run").exists()

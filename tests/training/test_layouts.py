@@ -1,4 +1,4 @@
-"""The batches of a run: which splits there are, and in how many streams each is read."""
+"""The batches of a run: its splits, and the number of streams of each."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ def rows(batches):
 
 
 def test_a_large_split_is_measured_in_several_streams(made):
-    """Catches one stream over all of a large split, and a split that is measured as another one."""
+    """Catches one stream over all of a large split, and a split that is exchanged with another."""
     found = made(split="80/15/5")
     assert (rows(found.whole), rows(found.test)) == (6, 2)  # 6000 and 2000 tokens
 
 
 def test_a_small_split_is_one_stream(made):
-    """Catches a state that begins anew within a split of less than a stream."""
+    """Catches a zero state in the middle of a split that is shorter than a stream."""
     assert rows(made(split="98/2").whole) == 1
 
 
 def test_splits_that_are_empty_have_no_layout(made):
-    """Catches an error, or a loss over nothing, without validation or test split."""
+    """Catches an error, or a loss over no tokens, without a validation or test split."""
     found = made(split="1/0")
     assert (found.quick, found.whole, found.test) == (None, None, None)
     assert found.seen
 
 
 def test_independent_records_are_measured_in_one_layout(made):
-    """Catches a second copy of the groups, which take time to sort."""
+    """Catches a second copy of the groups, which takes time."""
     found = made(records="line", split="80/20")
     assert found.whole is found.quick

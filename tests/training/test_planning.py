@@ -1,4 +1,4 @@
-"""The plan: what it sees of a text and of the machine, and what it leaves alone."""
+"""The plan: the text and machine facts that it uses, and the settings that it does not change."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def dataset(tmp_path):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A machine that is so fast at 256 units, at more by their square, at fewer by their root.
+    """A machine of a given speed at 256 units. The time grows with the square of larger sizes, and with the root of
+    smaller ones.
 
     It says which sizes were timed. From `full` units on the memory is not enough.
     """
@@ -66,14 +67,18 @@ def planned(dataset, **given):
 
 
 def test_a_plan_leaves_the_text_alone(dataset, machine):
-    """Allowed characters that are read as a range once more: +, - and 9 became all from + to 9, in the model too."""
+    """Catches allowed characters that are read as a range again: +, - and 9 became all from + to 9, also in
+    the model.
+    """
     machine(1e6)
     given = {"minutes": 1, "allow": r"+\-9 a-z"}
     assert planned(dataset("abc " * 5000), **given)[1].text == Settings.from_flat(given).text
 
 
 def test_statistics_of_a_text(dataset):
-    """Catches lines counted as repeated at their first time, the validation split counted, and bits taken for bytes."""
+    """Catches lines counted as repeated at their first occurrence, a counted validation split, and bits taken for
+    bytes.
+    """
     lines = "".join(f"line number {n * n} of a text\n" for n in range(2000))
     seen = statistics(dataset(lines * 2, split="1/0"))
     assert seen.tokens == 2 * len(lines)
@@ -86,7 +91,7 @@ def test_statistics_of_a_text(dataset):
 
 
 def test_repeated_records_and_bytes(dataset):
-    """A separator that is not seen as the end of a line."""
+    """Catches a separator that is not taken for the end of a line."""
     names = "\n".join(["Ann", "Bob", "Ann", "Cleopatra"] * 50)
     for keep_order in (False, True):
         records = {"records": "line", "keep_order": keep_order}
@@ -97,7 +102,7 @@ def test_repeated_records_and_bytes(dataset):
 
 
 def test_more_time_or_a_faster_machine_takes_a_larger_network(dataset, machine):
-    """A budget that is not asked for, or a rate that is turned round."""
+    """Catches a budget that has no effect, and an inverted rate."""
     data = dataset("the cat sat on the mat. " * 2000)
     machine(100_000)
     short, long = (planned(data, minutes=minutes)[0] for minutes in (0.2, 5))
@@ -110,7 +115,7 @@ def test_more_time_or_a_faster_machine_takes_a_larger_network(dataset, machine):
 
 
 def test_a_text_that_is_read_often_is_dropped_more(dataset, machine):
-    """Dropout that follows the time alone: a short text is learnt by heart in minutes."""
+    """Catches dropout that depends only on time: a short text is memorised in minutes."""
     machine(100_000)
     little, _ = planned(dataset("".join(f"{n * n} " for n in range(3000))), minutes=2)
     much, _ = planned(dataset("".join(f"{n * n} " for n in range(300_000))), minutes=2)
@@ -121,7 +126,7 @@ def test_a_text_that_is_read_often_is_dropped_more(dataset, machine):
 
 
 def test_what_was_chosen_is_kept_and_the_rest_planned_around_it(dataset, machine):
-    """A person's own choice overruled, or shown as the plan's; sizes timed that nobody wants."""
+    """Catches a user's value that is changed, or shown as planned, and sizes that are timed without need."""
     timed = machine(100_000)
     choices, settings = planned(dataset("abc " * 5000), minutes=1, hidden=100, dropout=0.05, lr=0.001, cell="gru")
     assert timed == [100]
@@ -135,14 +140,14 @@ def test_what_was_chosen_is_kept_and_the_rest_planned_around_it(dataset, machine
 
 @pytest.mark.parametrize(("rate", "minutes"), [(1000, 60), (100_000, 0.005)], ids=["slow", "short"])
 def test_a_slow_machine_is_not_timed_for_minutes(dataset, machine, rate, minutes):
-    """A second network timed where one step of the first took seconds, or where the first took up the budget."""
+    """Catches a second timing after a first step that took seconds, or after the first took its part of the budget."""
     timed = machine(rate)
     planned(dataset("abc " * 5000), minutes=minutes)
     assert timed == [planning.TIMED[0]]
 
 
 def test_a_first_step_that_is_slow_tells_nothing(dataset, machine, monkeypatch):
-    """One size timed alone, because something had to be set up, or the machine was elsewhere for a moment."""
+    """Catches only one timed size because its first step was slow, for example by set-up."""
     timed, at_once = machine(100_000), planning._timed
     monkeypatch.setattr(planning, "_timed", lambda *given: [60.0, *at_once(*given)[1:]])
     planned(dataset("abc " * 5000), minutes=5)
@@ -150,7 +155,7 @@ def test_a_first_step_that_is_slow_tells_nothing(dataset, machine, monkeypatch):
 
 
 def test_a_real_machine_is_timed(dataset):
-    """Anything that the other tests only pretend: a network that cannot take the text's own batch."""
+    """Catches errors that the imitated machine hides, such as a network that cannot take the text's batch."""
     event, settings = plan_of(dataset("abc " * 5000), {"minutes": 0.01})
     reasons = {choice.setting: choice.reason for choice in event.choices}
     assert settings.model.hidden in planning.SIZES
@@ -158,7 +163,7 @@ def test_a_real_machine_is_timed(dataset):
 
 
 def test_sizes_between_those_timed_follow_from_both(dataset, machine):
-    """A square law from the first size on: below 256 units a step costs what it does for other reasons."""
+    """Catches a quadratic law from the first size on: below 256 units, other costs dominate a step."""
     machine(100_000)
     settings = Settings.from_flat({"minutes": 1})
     data = dataset("abc " * 50_000)
@@ -173,7 +178,7 @@ def test_sizes_between_those_timed_follow_from_both(dataset, machine):
 
 
 def test_beyond_what_the_memory_holds_the_rest_is_guessed(dataset, machine):
-    """A plan that ends in an error because its largest network does not fit."""
+    """Catches a plan that ends in an error because its largest network does not fit into memory."""
     timed = machine(100_000, full=512)
     choices, _ = planned(dataset("abc " * 5000), minutes=60)
     assert max(timed) == 256
@@ -184,15 +189,15 @@ def test_beyond_what_the_memory_holds_the_rest_is_guessed(dataset, machine):
 
 
 def test_a_short_text_is_planned_for_the_batch_it_gets(dataset, machine):
-    """A step counted as long as was asked for: the text would be read thousands of times on paper."""
+    """Catches a step of the given length for a shorter text, with which the text would be read thousands of times."""
     machine(100_000)
     text = "".join(chr(ord("a") + n * n % 26) for n in range(100))
     choices, _ = planned(dataset(text, split="1/0"), minutes=1, steps=1, hidden=384, batch_size=10**9)
-    assert choices["dropout"] == pytest.approx(planning.DROPOUT[0])  # a step of at most 99 tokens: read once
+    assert choices["dropout"] == pytest.approx(planning.DROPOUT[0])  # a step has at most 99 tokens: read once
 
 
 def test_what_is_dropped_is_for_new_text_and_the_size(dataset, machine):
-    """Repeated lines counted as text; steps that end before the minutes forgotten; all sizes alike."""
+    """Catches repeated lines counted as new text, ignored budgets in steps, and equal dropout for all sizes."""
     machine(100_000)
     once = "".join(f"{n * n}\n" for n in range(3000))
     given = {"minutes": 1, "hidden": 384}
@@ -205,7 +210,7 @@ def test_what_is_dropped_is_for_new_text_and_the_size(dataset, machine):
 
 
 def test_the_rate_is_planned_for_adam_alone(dataset, machine):
-    """Adam's rate given to plain descent; a plan with nothing in it."""
+    """Catches Adam's rate for plain descent, and a plan without any setting."""
     machine(100_000)
     by_adam, _ = planned(dataset("abc " * 5000), minutes=1, optimizer="adam")
     assert "lr" in by_adam
@@ -217,7 +222,7 @@ def test_the_rate_is_planned_for_adam_alone(dataset, machine):
 
 
 def test_every_number_is_there_at_the_edges():
-    """A logarithm of nothing: a text of two characters, or all of it repeated."""
+    """Catches a logarithm of 0, for a text of two characters or of only repeated lines."""
     for text in (CorpusStatistics(1, 1, 0, 0.0, 8.0), CorpusStatistics(100, 2, 0, 1.0, 0.1)):
         for tokens in (1.0, 1e12):
             epochs = text.readings(tokens)

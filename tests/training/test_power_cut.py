@@ -1,4 +1,4 @@
-"""A power cut at any moment: what POSIX lets a disk keep of a run that was begun, saved and resumed can be loaded.
+"""A power cut at any moment: all states that POSIX allows for the disk of a run can be loaded.
 
 The operations of a run on its files are recorded. Then the disk is what it may be after any number of them: what was
 synced is there; of the names changed in a folder since it was last synced any may be old or new; and a file that was
@@ -35,14 +35,14 @@ CHEAP = {
     "sample_length": 8,
     "keep": 2,
 }
-FREE = 3  # changes of names that are varied each on its own; of older ones that were not synced, all came or none
+FREE = 3  # the newest changes of names vary independently; of older unsynced ones, all or none are on the disk
 
 Node = int
 
 
 @dataclass(frozen=True)
 class Named:
-    """Names of one folder that changed at once: what each leads to now, None being nothing."""
+    """Names of one folder that changed together: the new target of each; None means that the name is gone."""
 
     folder: Node
     names: dict[str, Node | None]
@@ -50,7 +50,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Written:
-    """A file's whole content after it was written to."""
+    """The complete content of a file after a write."""
 
     file: Node
     data: bytes
@@ -58,21 +58,21 @@ class Written:
 
 @dataclass(frozen=True)
 class Synced:
-    """A file's content, or a folder's names, that last from now on."""
+    """The content of a file, or the names of a folder, that a later power cut cannot change."""
 
     node: Node
 
 
 @dataclass
 class Recorder:
-    """What happens to the files below a folder, seen at every call that changes a name or syncs.
+    """Records the operations on files below a folder, at every call that changes a name or syncs.
 
     What was written in between is what the files hold that is new.
     """
 
     root: Path
     operations: list[Named | Written | Synced] = field(default_factory=list)
-    marks: list[tuple[int, int]] = field(default_factory=list)  # (operations until then, step that must not be lost)
+    marks: list[tuple[int, int]] = field(default_factory=list)  # (operations so far, step that must not be lost)
 
     def __post_init__(self):
         self._numbers = itertools.count(1)
@@ -81,7 +81,7 @@ class Recorder:
         self._inside = False
 
     def record(self):
-        """Records files that are new, and what was written."""
+        """Records new files and written contents."""
         for path in sorted(self.root.rglob("*")):
             if path not in self._nodes:
                 self._enter(path)
@@ -99,13 +99,13 @@ class Recorder:
         self.operations.append(Named(self._nodes[folder], names))
 
     def forget(self, path):
-        """Records that a name is gone, and all names below it before."""
+        """Records that a name is removed, with all names below it."""
         for gone in sorted((place for place in self._nodes if path in (place, *place.parents)), reverse=True):
             self._name(gone.parent, {gone.name: None})
             del self._nodes[gone]
 
     def renamed(self, old, new):
-        """Records that what had one name has another, in one folder and at once."""
+        """Records a rename inside one folder."""
         assert old.parent == new.parent
         for path in [path for path in self._nodes if path == new or new in path.parents]:
             del self._nodes[path]
@@ -121,7 +121,7 @@ class Recorder:
             self.operations.append(Synced(self._nodes[path]))
 
     def attach(self, patch):
-        """Sees every call from now on."""
+        """Records every call from now on."""
         self._see(patch, os, "fsync", lambda handle: self.synced(Path(os.readlink(f"/proc/self/fd/{handle}"))))
         self._see(patch, os, "mkdir", lambda path, mode: self._enter(path))
         for name in ("rename", "replace"):
@@ -134,7 +134,7 @@ class Recorder:
 
         def call(*arguments, **options):
             mine = isinstance(arguments[0], int) or self.root in Path(arguments[0]).parents
-            if not mine or self._inside:  # of another call that is seen: `rmtree` calls the others
+            if not mine or self._inside:  # part of another recorded call: `rmtree` calls others
                 return real(*arguments, **options)
             self.record()
             self._inside = True
@@ -149,7 +149,7 @@ class Recorder:
 
 
 def contents(last, now):
-    """What a disk may hold of a file that was synced as `last` and not synced as `now`."""
+    """The contents that a disk may have for a file: synced as `last`, then written as `now` without a sync."""
     if now.startswith(last):
         new = len(now) - len(last)
         return [last, last + now[len(last) :][: new // 2], last + bytes(new), now]
@@ -157,7 +157,7 @@ def contents(last, now):
 
 
 def disks(operations):
-    """Every state that a disk may be in after these operations: (names in each folder, content of each file)."""
+    """All states of a disk after these operations: (names in each folder, content of each file)."""
     names, synced, pending, written = {0: {}}, {}, [], {}
     for operation in operations:
         if isinstance(operation, Named):
@@ -201,7 +201,7 @@ def write(place, state):
 
 
 def load(folder):
-    """The step at which a run goes on, everything read that going on reads first."""
+    """The step from which a run resumes, after reading all files that resuming reads first."""
     with RunFolder.open(folder) as run:
         progress = run.load_last().progress
         open_dataset(run.data)
@@ -214,7 +214,7 @@ def load(folder):
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory, zen):
-    """A run that is begun, stopped after its third step, and gone on with to its end."""
+    """A run that is stopped after its third step and resumed to its end."""
     if not os.path.exists("/proc/self/fd"):
         pytest.skip("no /proc to see which file is synced")
     corpus = tmp_path_factory.mktemp("corpus") / "zen.txt"
@@ -239,7 +239,7 @@ def recorded(tmp_path_factory, zen):
 
 
 def states(recorder):
-    """(operations done, step that must not be lost, what the disk may hold), each once."""
+    """(operations done, step that must not be lost, state of the disk), without duplicates."""
     seen = set()
     for count in range(len(recorder.operations) + 1):
         safe = max((step for end, step in recorder.marks if end <= count), default=None)
@@ -251,7 +251,7 @@ def states(recorder):
 
 
 def test_whatever_a_power_cut_leaves_can_be_loaded_and_is_no_older_than_what_was_synced(recorded, tmp_path):
-    """A name that lasts while what it leads to does not; ids, settings or a log that are lost, and a checkpoint kept.
+    """Catches a name that survives without its content, and a checkpoint without its ids, settings or log.
 
     With `FREE = 7` there are 8,848 states, of which 8,282 load; the others are from before the first checkpoint.
     """
@@ -270,7 +270,7 @@ def test_whatever_a_power_cut_leaves_can_be_loaded_and_is_no_older_than_what_was
 
 
 def test_after_a_power_cut_a_run_ends_as_the_straight_one(recorded, tmp_path):
-    """Something old beside something new that loads, and trains on differently."""
+    """Catches old and new files side by side that can be loaded but train differently."""
     recorder, straight = recorded
     after = [state for _, safe, state in states(recorder) if safe is not None]
     for state in after[:: len(after) // 12]:

@@ -1,4 +1,4 @@
-"""Stopped anywhere, by anything, a run that goes on ends where the straight run ends: bit for bit."""
+"""A run that was stopped in any way, and resumed, ends like a run without a stop: bit for bit."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def flags(**values):
 
 
 def end_of(run):
-    """All that must be equal: weights, optimizer, hidden state, place in data and schedule, samples, log."""
+    """All that must be equal: weights, optimizer, hidden state, position in data and schedule, samples, log."""
     progress = json.loads((run / "last" / "resume.json").read_text())
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     kept = [line for line in lines if line["event"] in ("validation", "sample", "finished")]
@@ -87,12 +87,14 @@ def assert_same_end(run, straight):
         {"records": "line", "optimizer": "adam"},
         {"records": "line", "keep_order": True},
         {"dropout_mask": "locked", "weight_drop": 0.4},
-        {"minutes": 1e6},  # planned; the steps, which end before, make the plan the same every time
+        {"minutes": 1e6},  # planned; the budget in steps ends first, so the plan is always the same
     ],
     ids=["streams", "reset", "bf16", "last", "windows", "chunks", "independent", "ordered", "dropped", "planned"],
 )
 def test_interrupted_anywhere_a_run_ends_as_the_straight_one(tmp_path, zen, layout):
-    """Something that is not saved: dropout's place, the shuffle, a moment, the schedule, best so far, the state."""
+    """Catches a missing part of a checkpoint: dropout's position, the shuffle, a moment, the schedule, the best, the
+    state.
+    """
     try:
         choose_engine(TrainingSettings(steps=1, precision=layout.get("precision", "auto")), layout.get("cell", "lstm"))
     except DeviceError as refused:
@@ -103,7 +105,7 @@ def test_interrupted_anywhere_a_run_ends_as_the_straight_one(tmp_path, zen, layo
     assert train(path, tmp_path / "straight", **values).epoch >= 1, "the epoch's end must be among the steps"
     with pytest.raises(Interrupted):
         train(path, tmp_path / "broken", stop_after(1), **values)
-    for steps in (1, 2, 6, 9, 11):  # 2 more steps, then to step 3, 9, 18, 29; validations are due at every fourth
+    for steps in (1, 2, 6, 9, 11):  # 2 more steps, then to steps 3, 9, 18 and 29; a validation every four steps
         with pytest.raises(Interrupted):
             resume(tmp_path / "broken", stop_after(steps))
     assert resume(tmp_path / "broken").step == 31
@@ -120,7 +122,7 @@ def test_a_budget_in_epochs_resumes_exactly_too(tmp_path, zen):
 
 
 def step_of(run):
-    """The step of the last checkpoint; -1 where there is none at this moment."""
+    """The step of the last checkpoint; -1 if there is none at this moment."""
     try:
         return json.loads((run / "last" / "resume.json").read_text())["step"]
     except (OSError, ValueError):
@@ -141,7 +143,7 @@ def wait_for_step(process, run, step):
 
 
 def test_killed_at_random_moments_a_run_ends_as_the_straight_one(tmp_path, corpus_file):
-    """A checkpoint that a kill can halve; half a line in the log; a best model that is not there for a moment."""
+    """Catches an incomplete checkpoint after a kill, an incomplete line in the log, and a missing best model."""
     moments = random.Random(6)
     values = {"steps": 120, "checkpoint_every": 2, "validate_every": 10, "seed": 3}
     train(corpus_file, tmp_path / "straight", **values)
@@ -161,7 +163,7 @@ def test_killed_at_random_moments_a_run_ends_as_the_straight_one(tmp_path, corpu
 
 
 def test_ctrl_c_saves_and_the_command_that_it_prints_goes_on(tmp_path, corpus_file):
-    """Another exit status; a command that a shell cannot read; a step more or less than the straight run."""
+    """Catches a wrong exit status, a command that a shell cannot read, and a number of steps that differs."""
     values = {"steps": 200, "checkpoint_every": 100, "validate_every": 50}
     run = tmp_path / "my run"
     process = begin([str(corpus_file), "--out", str(run), *flags(**values)], tmp_path)
@@ -180,14 +182,14 @@ def test_ctrl_c_saves_and_the_command_that_it_prints_goes_on(tmp_path, corpus_fi
 
 
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays_whole(tmp_path, corpus_file):
-    """A traceback; a half-written file in place of the old one; a run that cannot go on once there is room."""
+    """Catches a traceback, an incomplete file in place of the old one, and a run that cannot be resumed later."""
     values = {"steps": 12, "checkpoint_every": 2}
     run = tmp_path / "run"
     train(corpus_file, tmp_path / "straight", **values)
     with pytest.raises(Interrupted):
         train(corpus_file, run, stop_after(4), **values)
     model, whole = ((run / "last" / name).stat().st_size for name in ("model.safetensors", "resume.safetensors"))
-    room = (model + whole) // 2  # the weights fit, what the optimizer remembers does not
+    room = (model + whole) // 2  # the weights fit, the snapshot does not
 
     def no_room():
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
@@ -207,7 +209,7 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays_whole(tmp_path, c
 
 
 def test_a_state_of_another_batch_size_is_one_line(tmp_path, corpus_file):
-    """`batch_size` changed in run.toml: the kernels read beyond the saved state, and training went on with it."""
+    """Catches a changed `batch_size` in run.toml, with which the kernels read beyond the saved state."""
     run = tmp_path / "run"
     with pytest.raises(Interrupted):
         train(corpus_file, run, stop_after(4), steps=12)
@@ -220,7 +222,7 @@ def test_a_state_of_another_batch_size_is_one_line(tmp_path, corpus_file):
 
 
 def test_a_run_of_an_earlier_version_goes_on_in_its_own_order(tmp_path, zen):
-    """Catches records that are shuffled, or begun from zero, in the middle of a run that read them in their order.
+    """Catches records that are shuffled, or start from zero, in the middle of a run that read them in order.
 
     Version 0.1 had no setting for it, and had `dropout` in the section `model`.
     """

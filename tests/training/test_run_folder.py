@@ -1,4 +1,4 @@
-"""A run folder: never overwritten, its settings and log, and what damage to it says."""
+"""A run folder: it is never overwritten; its settings, its log, and the errors about damage."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def stop_after(steps):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, zen):
-    """A run that was stopped after three of six steps; to read, not to change."""
+    """A run that was stopped after three of six steps. Tests only read it."""
     folder = tmp_path_factory.mktemp("finished")
     (folder / "corpus.txt").write_text(zen, encoding="utf-8")
     with pytest.raises(Interrupted):
@@ -69,7 +69,7 @@ def copy(finished, tmp_path):
 
 
 def test_each_run_gets_a_folder_of_its_own(tmp_path, monkeypatch, corpus_file):
-    """The second run of a text written over the first."""
+    """Catches a second run of a text that overwrites the first."""
     monkeypatch.chdir(tmp_path)
     assert [train(corpus_file, steps=1).run for _ in range(2)] == ["runs/corpus-1", "runs/corpus-2"]
     (tmp_path / "runs" / "x-1").write_text("a file of somebody else's")
@@ -77,7 +77,7 @@ def test_each_run_gets_a_folder_of_its_own(tmp_path, monkeypatch, corpus_file):
 
 
 def test_out_takes_a_new_or_an_empty_folder_and_nothing_else(tmp_path, corpus_file):
-    """A person's files, or an earlier run, written over."""
+    """Catches a user's files, or an earlier run, that are overwritten."""
     mine = tmp_path / "mine"
     mine.mkdir()
     train(corpus_file, mine, steps=1)
@@ -122,7 +122,7 @@ def test_control_c_while_a_checkpoint_is_replaced_keeps_the_run(tmp_path, corpus
 
 
 def test_a_full_disk_before_the_first_checkpoint_is_not_called_resumable(tmp_path, corpus_file, monkeypatch):
-    """The advice to go on with a run that is no longer there."""
+    """Catches advice to resume a run that no longer exists."""
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -134,7 +134,7 @@ def test_a_full_disk_before_the_first_checkpoint_is_not_called_resumable(tmp_pat
 
 
 def test_a_text_whose_name_is_no_utf_8_can_be_trained_on(tmp_path, zen):
-    """run.toml and the model card are UTF-8: a name in Latin-1 ended in a UnicodeEncodeError."""
+    """Catches a UnicodeEncodeError for a name in Latin-1: run.toml and the model card are UTF-8."""
     path = os.path.join(os.fsencode(tmp_path), b"caf\xe9.txt")
     try:
         with open(path, "w", encoding="utf-8") as file:
@@ -148,7 +148,7 @@ def test_a_text_whose_name_is_no_utf_8_can_be_trained_on(tmp_path, zen):
 
 
 def test_run_toml_holds_every_setting_resolved(finished):
-    """A default that changes in the next version must not change an old run."""
+    """Catches a default of the next version that changes an old run."""
     data = tomllib.loads((finished / "run.toml").read_text())
     source = data.pop("source")
     assert Settings.model_validate(data).training.steps == 6
@@ -157,7 +157,7 @@ def test_run_toml_holds_every_setting_resolved(finished):
 
 
 def test_everything_reported_is_in_the_log(tmp_path, zen):
-    """Notices and the first line were shown and not written; losses without bits."""
+    """Catches notices and a first line that are shown but not logged, and losses without bits."""
     (tmp_path / "a.txt").write_text(zen, encoding="utf-8")
     events = []
     train(tmp_path / "a.txt", tmp_path / "run", report=events.append, batch_size=500, split="80/10/10")
@@ -177,7 +177,7 @@ def test_everything_reported_is_in_the_log(tmp_path, zen):
 
 
 def test_a_new_budget_holds_for_the_next_resume_too(copy):
-    """Interrupted after `--resume RUN --steps 9`, the printed command ended the run at the old six."""
+    """Catches a run that is resumed with new steps, interrupted, and then ends at the old number of steps."""
     events = []
     asked = iter([False, False, True])
     with pytest.raises(Interrupted):
@@ -187,7 +187,9 @@ def test_a_new_budget_holds_for_the_next_resume_too(copy):
 
 
 def test_a_spent_budget_only_measures_again(copy):
-    """A finished run that is resumed must not train on, double its last line, or lose its best weights."""
+    """Catches a finished run that trains on, writes its last line again, or loses its best weights when it
+    is resumed.
+    """
     resume(copy)
     before = {name: (copy / name).read_bytes() for name in ("best/model.safetensors", "last/resume.safetensors")}
     events = []
@@ -199,13 +201,13 @@ def test_a_spent_budget_only_measures_again(copy):
 
 
 def test_lines_written_after_the_checkpoint_are_taken_back(copy):
-    """What a kill leaves behind, half a line of it, would stand twice or break every reader of the log."""
+    """Catches lines after the last checkpoint that stay in the log: a kill leaves them, perhaps incomplete."""
     size = (copy / "log.jsonl").stat().st_size
     with (copy / "log.jsonl").open("ab") as file:
         file.write(b'{"event": "validation", "step": 4}\n{"eve')
     RunFolder.open(copy).load_last()
     assert (copy / "log.jsonl").stat().st_size == size
-    os.truncate(copy / "samples.txt", 4)  # and a power cut may have lost some
+    os.truncate(copy / "samples.txt", 4)  # a power cut may also lose samples
     RunFolder.open(copy).load_last()
     assert (copy / "samples.txt").read_bytes() == b"--- \n"
 
@@ -226,7 +228,7 @@ def test_lines_written_after_the_checkpoint_are_taken_back(copy):
     ids=["cut", "zeros", "no event", "no text", "no step", "lost"],
 )
 def test_a_torn_log_is_skipped_with_a_notice_and_the_run_ends(copy, damage, lines):
-    """A JSONDecodeError after all training, at every resume; the next event glued to what a power cut left of one."""
+    """Catches a JSONDecodeError after all training, and an event that is joined to an incomplete line."""
     path = copy / "log.jsonl"
     path.write_bytes(damage(path.read_bytes()))
     progress = json.loads((copy / "last" / "resume.json").read_text())
@@ -241,7 +243,7 @@ def test_a_torn_log_is_skipped_with_a_notice_and_the_run_ends(copy, damage, line
 
 
 def test_what_a_run_begins_with_is_on_the_disk_before_the_first_checkpoint(tmp_path, corpus_file, monkeypatch):
-    """A power cut that leaves weights and an optimizer, and not the ids that they were trained on, or not the log."""
+    """Catches a checkpoint that survives a power cut without its ids or its log."""
     synced, sync = set(), os.fsync
 
     def record(handle):
@@ -259,13 +261,13 @@ def test_what_a_run_begins_with_is_on_the_disk_before_the_first_checkpoint(tmp_p
 
 
 def everything_in(folder):
-    """Every file with its content and its time, but the lock, which says nothing."""
+    """Every file with its content and its time, except the lock."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "lock")
     return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
 
 
 def test_a_second_process_in_a_run_gets_one_line_and_changes_nothing(copy):
-    """Two that train one run: both wrote into `last.new`, and the log holds the lines of both."""
+    """Catches two processes that train one run, write into `last.new`, and mix their logs."""
     copied = copy.with_name("copied")
     with RunFolder.open(copy):
         before = everything_in(copy)
@@ -280,7 +282,7 @@ def test_a_second_process_in_a_run_gets_one_line_and_changes_nothing(copy):
 
 
 def test_the_lock_of_a_killed_process_blocks_nobody(copy):
-    """A run that nobody can go on with until a person finds and removes a file."""
+    """Catches a run that cannot be resumed before a user removes a file."""
     program = "import os, signal, sys; from pathlib import Path; from charloom.training.run_folder import RunFolder\n"
     program += "RunFolder.open(Path(sys.argv[1])).__enter__(); os.kill(os.getpid(), signal.SIGKILL)"
     assert subprocess.run([sys.executable, "-c", program, str(copy)]).returncode == -signal.SIGKILL
@@ -294,7 +296,7 @@ def test_the_lock_of_a_killed_process_blocks_nobody(copy):
 
 
 def test_a_run_is_unlocked_however_it_ends(copy, tmp_path, corpus_file):
-    """An error that is kept, as a notebook keeps it, and with it the lock."""
+    """Catches a lock that an error keeps, for example an error that a notebook stores."""
     path = copy / "last" / "resume.json"
     whole = path.read_text()
     path.write_text("{}")
@@ -309,7 +311,7 @@ def test_a_run_is_unlocked_however_it_ends(copy, tmp_path, corpus_file):
 
 
 def test_of_two_runs_that_are_given_one_empty_folder_one_gets_it(tmp_path, corpus_file, monkeypatch):
-    """The second wrote into the first one's folder, and took it away when it failed."""
+    """Catches a second run that writes into the folder of the first, and removes it when it fails."""
     out, ended = tmp_path / "out", []
     make = run_module.new_folder
 
@@ -327,7 +329,7 @@ def test_of_two_runs_that_are_given_one_empty_folder_one_gets_it(tmp_path, corpu
 
 @pytest.mark.parametrize("name", ["log.jsonl", "samples.txt", "last", "best", "kept"])
 def test_nothing_is_written_through_a_link(copy, tmp_path, name):
-    """A log that is a link to another file: that was cut to the log's size, and added to."""
+    """Catches a file that is truncated or changed through a link with the name of the log."""
     mine = tmp_path / "mine"
     if (copy / name).is_file():
         mine.write_text("mine " * 10000)
@@ -348,7 +350,9 @@ def test_nothing_is_written_through_a_link(copy, tmp_path, name):
 
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_run_folder_that_is_removed_while_it_is_trained_stays_so(copy, replaced):
-    """Half a run made anew, with status 0; the checkpoints of one run in the folder of the next."""
+    """Catches a removed folder that is made again, with status 0, and checkpoints of one run in the folder
+    of another.
+    """
 
     def remove(event):
         if isinstance(event, Started):
@@ -364,7 +368,9 @@ def test_a_run_folder_that_is_removed_while_it_is_trained_stays_so(copy, replace
 
 
 def test_a_run_whose_budget_is_spent_says_so_and_is_still_measured(tmp_path, corpus_file):
-    """`done`, and not a word that nothing was done; a run that was stopped just before its end and never gets there."""
+    """Catches `done` without the notice that no step was done, and a run stopped just before its end that
+    cannot end.
+    """
     with pytest.raises(Interrupted):
         train(corpus_file, tmp_path / "run", steps=3, stop=stop_after(3), split="80/10/10")
     assert "test_nats" not in load_model(tmp_path / "run").metadata
@@ -394,7 +400,7 @@ def progress(**fields):
 
 
 def other_vocabulary(folder):
-    """As many characters, and one of them another."""
+    """A vocabulary of the same size with one other character."""
     path = folder / "data" / "dataset.json"
     data = json.loads(path.read_text())
     data["vocabulary"]["characters"][-1] = "~"
@@ -416,7 +422,7 @@ def flipped(name):
 
 
 def three_gigabytes(folder):
-    """A whole safetensors file, of zeros that take no place on the disk."""
+    """A complete safetensors file of zeros that take no space on the disk."""
     size = 3 << 30
     header = json.dumps({"x": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}}).encode()
     with (folder / "last" / "resume.safetensors").open("wb") as file:
@@ -491,7 +497,7 @@ def test_a_damaged_run_is_one_error_that_names_the_file(copy, damage):
 
 
 def test_a_run_of_an_older_version_has_no_checksums(copy):
-    """Runs that could go on before there were any."""
+    """Catches a run without checksums, from an older version, that is refused."""
     names = ("last/resume.json", "last/config.json", "best/config.json", "data/dataset.json")
     for path, key in zip([copy / name for name in names], [*3 * ["sha256"], "ids_sha256"], strict=True):
         data = json.loads(path.read_text())
@@ -514,7 +520,9 @@ def test_a_folder_that_is_no_run_is_one_error(tmp_path):
     length=st.integers(0, 3000),
 )
 def test_damage_anywhere_in_last_is_found_or_harmless(finished, name, edits, length):
-    """A KeyError in the optimizer, a count that is a word: whatever is damaged, the engine goes on or says so."""
+    """Catches a KeyError in the optimizer, and a count that is a word: the engine must continue or report
+    the damage.
+    """
     from charloom.engines.engine import choose_engine, open_engine
 
     path = finished / "last" / name
@@ -544,7 +552,7 @@ def test_damage_anywhere_in_last_is_found_or_harmless(finished, name, edits, len
 
 @pytest.mark.parametrize("sha256", [True, False])
 def test_records_without_their_separators_are_one_error(tmp_path, corpus_file, sha256):
-    """A division by zero, where an older version's run has no checksum of its ids."""
+    """Catches a division by zero for a run of an older version, which has no checksum of its ids."""
     run = tmp_path / "run"
     train(corpus_file, run, steps=2, records="line")
     ids = run / "data" / "ids.bin"

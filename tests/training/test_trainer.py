@@ -1,4 +1,4 @@
-"""The loop, driven by an engine that does what it is told: what is validated, kept, rewound, and when it ends."""
+"""The training loop with a scripted engine: validations, kept models, rewinds, and the end."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BATCHES = 5
 
 
 class Scripted:
-    """An engine whose loss is told: `losses[k]` in training step k+1, `scores[k]` where it stands after k steps.
+    """An engine with given losses: `losses[k]` in training step k+1, `scores[k]` after k steps.
 
     Its parameters carry the count of steps, so a saved model tells when it was saved.
     """
@@ -120,7 +120,9 @@ def trained(tmp_path, engine, **values):
 
 
 def test_best_holds_the_weights_of_the_best_validation_not_the_last(tmp_path):
-    """Best as "latest", a comparison the wrong way round, or the whole split measured with the last weights."""
+    """Catches the latest weights taken for the best, an inverted comparison, and the whole split measured with the last
+    ones.
+    """
     engine = Scripted(scores={2: 0.9, 4: 0.5, 6: 0.7, 8: 0.6, 10: 0.8})
     session = trained(tmp_path, engine, validate_every=2)
     assert [(event.step, event.best) for event in session.seen(Validation)] == [
@@ -138,14 +140,14 @@ def test_best_holds_the_weights_of_the_best_validation_not_the_last(tmp_path):
 
 @pytest.mark.parametrize(("steps", "every"), [(7, 3), (3, 100)])
 def test_the_last_weights_are_validated_too(tmp_path, steps, every):
-    """A run shorter than --validate-every handed back the untrained weights as its best."""
+    """Catches a run shorter than --validate-every whose best weights are untrained."""
     session = trained(tmp_path, Scripted(scores={steps: 0.1}), steps=steps, validate_every=every)
     assert session.seen(Validation)[-1].step == steps
     assert saved_at(session.folder / "best") == steps
 
 
 def test_twenty_validations_in_a_budget(tmp_path):
-    """None at all where the budget has fewer steps than twenty, or one after every step where it has many."""
+    """Catches no validation if the budget has fewer steps than twenty, and one after every step if it has many."""
     assert [event.step for event in trained(tmp_path / "a", Scripted(), steps=40).seen(Validation)] == [
         *range(2, 41, 2)
     ]
@@ -153,7 +155,7 @@ def test_twenty_validations_in_a_budget(tmp_path):
 
 
 def test_patience_stops_after_so_many_validations_without_a_better_one(tmp_path):
-    """Off by one, a count that a better one does not reset, an equal one that counts as better."""
+    """Catches a count off by one, a better loss that does not reset it, and an equal loss that counts as better."""
     scores = {1: 0.9, 2: 0.95, 3: 0.8, 4: 0.8, 5: 0.81, 6: 0.82, 7: 0.1}
     session = trained(tmp_path, Scripted(scores=scores), steps=20, validate_every=1, patience=3)
     assert (session.finished.step, session.finished.best_step) == (6, 3)
@@ -173,7 +175,7 @@ def test_patience_stops_after_so_many_validations_without_a_better_one(tmp_path)
     ],
 )
 def test_a_spent_budget_is_named_with_what_to_give(tmp_path, budgets, said):
-    """Another budget named than the one that ended the run; one to give that is spent too."""
+    """Catches another budget in the message than the one that ended, and advice for a budget that is spent too."""
     trained(tmp_path, Scripted(), steps=7, clock=Clock(1.0), sample_length=0)
     again = Session(tmp_path, Scripted(), resumed=True, clock=Clock(1.0), **budgets)
     assert again.trainer.train().step == 7
@@ -193,7 +195,7 @@ def test_without_a_validation_split_the_last_weights_are_the_best(tmp_path):
 
 @pytest.mark.parametrize("validation", [True, False])
 def test_best_by_training_loss(tmp_path, validation):
-    """Best by the other loss, by the loss of one step, or by a sum that began before the last validation."""
+    """Catches the best by the other loss, by the loss of one step, or by a sum from before the last validation."""
     engine = Scripted(losses=dict(enumerate([3, 5, 1, 2, 4, 4], 1)), scores={6: 0.1})
     session = trained(tmp_path, engine, steps=6, validate_every=2, best_by="training", validation=validation)
     assert [(e.train_nats, e.best) for e in session.seen(Validation)] == [(4, True), (1.5, True), (4, False)]
@@ -202,7 +204,7 @@ def test_best_by_training_loss(tmp_path, validation):
 
 
 def test_validating_after_each_epoch(tmp_path):
-    """A validation at the epoch's start, one in its midst, or one named after the next epoch."""
+    """Catches a validation at the start or in the middle of an epoch, and one with the number of the next epoch."""
     events = trained(tmp_path, Scripted(), steps=12, validate_every="epoch").seen(Validation)
     assert [(event.step, event.epoch) for event in events] == [(BATCHES, 0), (2 * BATCHES, 1), (12, 2)]
 
@@ -216,7 +218,7 @@ def test_validating_after_each_epoch(tmp_path):
     ],
 )
 def test_models_that_are_kept_for_good(tmp_path, keep, names):
-    """One that is kept too often or never, under another epoch's name, or with other weights."""
+    """Catches a model that is kept too often or never, with another epoch in its name, or with other weights."""
     engine = Scripted(scores={5: 0.9, 10: 0.5, 15: 0.7, 20: 0.8})
     session = trained(tmp_path, engine, steps=20, validate_every="epoch", keep=keep)
     assert [path.name for path in sorted((session.folder / "kept").glob("*"))] == names
@@ -229,7 +231,7 @@ def test_models_that_are_kept_for_good(tmp_path, keep, names):
 
 
 def test_models_of_one_epoch_are_all_kept(tmp_path):
-    """Names without the step: of equal losses in one epoch the last alone was kept."""
+    """Catches names without the step: of equal losses in one epoch, only the last was kept."""
     trained(tmp_path, Scripted(), steps=4, validate_every=1, keep=1)
     assert sorted(path.name for path in (tmp_path / "run" / "kept").iterdir()) == [
         f"epoch-0001-step-00000{step}-loss-1.0000" for step in (1, 2, 3, 4)
@@ -237,7 +239,7 @@ def test_models_of_one_epoch_are_all_kept(tmp_path):
 
 
 def test_samples_as_they_are_asked_for(tmp_path):
-    """A length or temperature that is not handed on; greedy texts that all begin with the same character."""
+    """Catches a length or temperature that is not passed on, and greedy texts with the same first character."""
     assert not trained(tmp_path / "a", Scripted(), sample_length=0).seen(Sample)
     greedy = trained(tmp_path / "b", Scripted(), steps=10, sample_length=3, sample_temperature=0, validate_every=1)
     assert {len(event.text) for event in greedy.seen(Sample)} == {3}
@@ -248,13 +250,15 @@ def test_samples_as_they_are_asked_for(tmp_path):
 
 
 def test_the_state_is_carried_through_an_epoch_and_starts_anew(tmp_path):
-    """A state that crosses into the next epoch, is lost at a validation, or comes back from measuring."""
+    """Catches a state that continues into the next epoch, is lost at a validation, or comes from measuring."""
     session = trained(tmp_path, Scripted(), steps=7, validate_every=1)
     assert session.engine.states == [None, 1, 2, 3, 4, None, 1]
 
 
 def test_a_loss_that_is_not_finite_rewinds_once_and_halves_the_rate(tmp_path):
-    """A step that counts though it was undone, a rate halved in one step alone, lines of the log that come twice."""
+    """Catches a rewound step that counts, a rate that is halved for only one step, and lines of the log
+    written twice.
+    """
     engine = Scripted(losses={6: math.nan})
     session = trained(tmp_path, engine, validate_every=2, checkpoint_every=2, epochs=2)
     assert [event.text for event in session.seen(Notice)] == [
@@ -270,7 +274,7 @@ def test_a_loss_that_is_not_finite_rewinds_once_and_halves_the_rate(tmp_path):
 
 @pytest.mark.parametrize("second", [8, 12])
 def test_a_second_loss_that_is_not_finite_is_the_end(tmp_path, second):
-    """Rewinding for ever; a message that does not say what to do; a best model lost."""
+    """Catches endless rewinds, a message without advice, and a lost best model."""
     engine = Scripted(losses={6: math.inf, second: math.nan}, scores={2: 0.5})
     session = Session(tmp_path, engine, validate_every=2, checkpoint_every=2, steps=20)
     with pytest.raises(TrainingError, match=r"at step \d+ it was not, .*best holds .* smaller `lr` or `clip`$"):
@@ -280,7 +284,7 @@ def test_a_second_loss_that_is_not_finite_is_the_end(tmp_path, second):
 
 
 def test_the_halved_rate_outlives_an_interruption(tmp_path):
-    """A resumed run that forgets that it was rewound would rewind for ever, at the full rate."""
+    """Catches a resumed run that does not know of its rewind, and so rewinds for ever at the full rate."""
     ask = itertools.chain([False] * 6, itertools.repeat(True))
     engine = Scripted(losses={4: math.nan})
     session = Session(tmp_path, engine, stop=lambda: next(ask), checkpoint_every=2, validate_every=100)
@@ -294,7 +298,7 @@ def test_the_halved_rate_outlives_an_interruption(tmp_path):
 @pytest.mark.parametrize("validation", [True, False])
 @pytest.mark.parametrize("moment", [3, 4, 10])
 def test_spoilt_weights_are_never_saved(tmp_path, moment, validation):
-    """A step's own loss is that before its update: spoilt weights were saved as the best, or ended the run early."""
+    """Catches weights that are not finite saved as the best: the loss of a step is measured before its update."""
     engine = Scripted(spoilt={moment}, scores={3: 0.5, 4: 0.4})
     session = trained(tmp_path, engine, validate_every=1, checkpoint_every=2, validation=validation)
     assert len(session.seen(Notice)) == 1
@@ -305,14 +309,14 @@ def test_spoilt_weights_are_never_saved(tmp_path, moment, validation):
 def test_a_validation_that_is_not_finite_rewinds_too(tmp_path):
     engine = Scripted(scores={4: math.nan})
     session = Session(tmp_path, engine, validate_every=2, checkpoint_every=2)
-    with pytest.raises(TrainingError):  # the script says NaN again where it stands again after 4 steps
+    with pytest.raises(TrainingError):  # the script gives NaN again after 4 steps
         session.trainer.train()
     assert (saved_at(session.folder / "best"), saved_at(session.folder / "last")) == (2, 2)
     assert engine.rates == [1.0] * 4 + [0.5] * 2
 
 
 def test_a_state_that_explodes_over_the_whole_split_is_said_and_not_written(tmp_path):
-    """NaN is no JSON: the run ended in a traceback after its last step."""
+    """Catches NaN in a JSON log, which ended the run in a traceback after its last step."""
     engine = Scripted()
     session = Session(tmp_path, engine, validate_every=10)
     measured = []
@@ -326,7 +330,7 @@ def test_a_state_that_explodes_over_the_whole_split_is_said_and_not_written(tmp_
 
 
 def test_weights_that_generate_nothing_are_no_reason_to_end(tmp_path):
-    """A relu network whose state explodes by itself: the sample failed, and the run with it."""
+    """Catches a sample that overflows in a relu network and ends the run."""
     engine = Scripted()
     huge = {"rnn.weight_hh_l0": np.full((2, 2), 3e38, np.float32), "rnn.bias_hh_l0": np.ones(2, np.float32)}
     made = engine.parameters
@@ -336,7 +340,7 @@ def test_weights_that_generate_nothing_are_no_reason_to_end(tmp_path):
 
 
 def test_stopping_saves_says_how_to_go_on_and_going_on_ends_as_if_it_had_not(tmp_path):
-    """A step lost or done twice; a folder whose name the shell cuts in two."""
+    """Catches a step that is lost or done twice, and a folder name that the shell splits."""
     folder = tmp_path / "a b"
     folder.mkdir()
     ask = iter([False, False, True])
@@ -352,7 +356,9 @@ def test_stopping_saves_says_how_to_go_on_and_going_on_ends_as_if_it_had_not(tmp
 
 
 def test_stopping_while_the_whole_split_is_measured(tmp_path):
-    """Minutes of a last measurement in which Ctrl-C was not heard; resuming comes straight back to it."""
+    """Catches Ctrl-C without an effect during the last measurement, and a resume that does not repeat the
+    measurement.
+    """
     ask = itertools.chain([False] * 10, itertools.repeat(True))
     session = Session(tmp_path, Scripted(), stop=lambda: next(ask))
     with pytest.raises(Interrupted, match="stopped at step 10"):
@@ -363,7 +369,7 @@ def test_stopping_while_the_whole_split_is_measured(tmp_path):
 
 
 def test_a_budget_in_minutes_goes_on_with_the_minutes_that_are_left(tmp_path):
-    """A clock that starts anew gives each part of a run all minutes; the time between two parts is nobody's."""
+    """Catches a clock that restarts with each resume, and time between two parts that counts."""
     ask = itertools.chain([False] * 9, [True])
     session = Session(tmp_path, Scripted(), lambda: next(ask), Clock(1.0), steps=None, minutes=0.5, validate_every=99)
     with pytest.raises(Interrupted):
@@ -379,7 +385,7 @@ def test_a_budget_in_minutes_goes_on_with_the_minutes_that_are_left(tmp_path):
 
 
 def test_measuring_counts_as_time_spent(tmp_path):
-    """A run of two minutes that validates for one of them must not take three."""
+    """Catches a run of two minutes, half of them for validation, that takes three."""
     clock, engine = Clock(1.0), Scripted()
     score = engine.score
 
@@ -398,7 +404,7 @@ def test_measuring_counts_as_time_spent(tmp_path):
 
 
 def test_reports_come_every_second_with_rates_and_what_is_left(tmp_path):
-    """Tokens/s of a whole run instead of since the last report; time left from the wrong budget."""
+    """Catches tokens/s of the whole run instead of since the last report, and remaining time of the wrong budget."""
     session = trained(tmp_path, Scripted(), clock=Clock(0.5), steps=20, validate_every=99, schedule="cosine")
     reports = session.seen(Step)
     assert [event.step for event in reports] == [*range(2, 21, 2)]
@@ -410,7 +416,7 @@ def test_reports_come_every_second_with_rates_and_what_is_left(tmp_path):
 
 
 def test_a_checkpoint_a_minute_however_long_the_budget(tmp_path):
-    """A power cut in a run of ten hours cost half an hour: a twentieth of it."""
+    """Catches checkpoints only at validations: a power cut in a run of ten hours cost half an hour."""
     saves = []
     session = Session(tmp_path, Scripted(), clock=Clock(10.0), steps=1000, stop=lambda: len(saves) > 3)
     save = session.trainer._run.save_last
@@ -421,7 +427,7 @@ def test_a_checkpoint_a_minute_however_long_the_budget(tmp_path):
 
 
 def test_a_measurement_ends_when_enough_is_read():
-    """`most` counted in batches, or a state carried where the layout says that it is not."""
+    """Catches `most` counted in batches, and a state that is carried although the layout says 0."""
     split, states, engine = StreamBatches(Ids.of(np.zeros(101, np.uint8)), 2, 5), [], Scripted()
     score = engine.score
     engine.score = lambda inputs, targets, state: (states.append(state), score(inputs, targets, state))[1]

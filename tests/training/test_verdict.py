@@ -1,4 +1,4 @@
-"""What is said of a run at its end."""
+"""The verdict at the end of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ GUESSES = Guesses(uniform=4.0, frequency=3.3)
 
 
 def course(*nats, training=None):
-    """A curve with a validation at every tenth step; the training loss falls evenly where none is given."""
+    """A curve with a validation at every tenth step; by default the training loss falls evenly."""
     training = training or [3.0 - number / 9 for number in range(len(nats))]
     return Curve(range(10, 10 * len(nats) + 1, 10), nats, training)
 
@@ -48,7 +48,9 @@ FALLING = course(2.0, 1.8, 1.7)
     ids=["little", "large", "small", "well", "well-large", "well-small", "all", "too-much", "once", "one", "foreseen"],
 )
 def test_the_verdict(curve, seen, unseen, read, word, advice):
-    """More minutes for a model that knows its text by heart; more text for one that has hardly read it."""
+    """Catches advice to train longer for a model that memorised its text, or to use more text for an
+    under-fitted one.
+    """
     words = said(curve, seen, unseen, read)
     assert words.startswith(word)
     assert advice in words
@@ -57,7 +59,7 @@ def test_the_verdict(curve, seen, unseen, read, word, advice):
 
 
 def test_noise_is_no_over_fitting():
-    """A last validation that is a hair above the best."""
+    """Catches a last validation just above the best that counts as over-fitting."""
     assert not said(course(2.0, 1.7, 1.705), 1.5, 1.7).startswith("over-fitted")
 
 
@@ -79,7 +81,7 @@ def test_noise_is_no_over_fitting():
     ids=["came-back", "never-came-back", "late"],
 )
 def test_a_training_loss_that_rose(curve, seen, words):
-    """`over-fitted … 50997761420% worse … more text would help most`: the learning rate was 1,000."""
+    """Catches a verdict of over-fitting (`50997761420% worse`) for a learning rate of 1,000."""
     found = said(curve, seen, 3.0)
     assert found.startswith(words)
     assert found.endswith("A smaller `lr` would help most")
@@ -87,7 +89,7 @@ def test_a_training_loss_that_rose(curve, seen, words):
 
 
 def test_no_better_than_frequencies():
-    """A larger network for a learning rate that is too high, or too low."""
+    """Catches advice for a larger network if the learning rate is too high or too low."""
     flat = course(3.3, 3.2, 3.18, 3.18, training=[3.74, 3.22, 3.2, 3.23])
     found = said(flat, 3.2, 3.18, read=20)
     assert found.startswith("stalled: 3.200 nats/char on the training text, 3.180 on the validation text; the")
@@ -105,5 +107,5 @@ def test_no_better_than_frequencies():
     ids=["nothing-left", "came-back", "hardly-begun", "fine-tuned"],
 )
 def test_what_is_left_of_a_run_that_diverged(training, seen, useless):
-    """A run of two steps that fails; a model worse than counting that a script takes for a good one."""
+    """Catches a run of two steps that fails, and a useless model without an error."""
     assert Outcome(course(5.0, 4.0, training=training), seen, 4.0, "char", 1.0, GUESSES).useless == useless

@@ -1,4 +1,4 @@
-"""What is made of the weights of a run: a model to save, and a sample."""
+"""Uses of the weights of a run: a model to save, and a sample."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def model():
 
 
 def test_a_model_has_the_weights_of_the_engine_and_the_figures(model):
-    """Catches the weights of the start in place of the trained ones, and metadata that is lost."""
+    """Catches the initial weights in place of the trained ones, and lost metadata."""
     weights = {name: value + 1 for name, value in model.parameters.items()}
     made = trained_model(model, Engine(weights), 7, {"validation_nats": 1.5})
     assert made.metadata == {"corpus": "x", "step": 7, "validation_nats": 1.5}
@@ -48,7 +48,7 @@ def test_a_model_has_the_weights_of_the_engine_and_the_figures(model):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_weights_that_are_not_finite_make_no_model(model, bad):
-    """Catches a model that nobody can load, saved in place of a good one."""
+    """Catches a model that cannot be loaded, saved in place of a good one."""
     weights = dict(model.parameters)
     weights["head.bias"] = np.array([0, bad, 0], np.float32)
     with pytest.raises(NotFinite):
