@@ -45,7 +45,7 @@ def stop_after(steps):
 
 
 def test_train_gives_the_best_model_of_the_run(trained, capsys):
-    """The last weights instead of the best; or words on somebody's stdout."""
+    """Catches the last weights instead of the best ones, and output on the caller's stdout."""
     model = charloom.train(trained.parent / "my.txt", out=trained.parent / "again", **SMALLEST)
     assert model.metadata["run"] == str(trained.parent / "again")
     assert model.generate("Now", 50, seed=1) == charloom.load(trained).generate("Now", 50, seed=1)
@@ -65,7 +65,7 @@ def test_a_model_generates_streams_and_scores(trained):
 
 
 def test_fine_tuning(trained, tmp_path):
-    """Catches a base model that is ignored, or that nobody can name afterwards."""
+    """Catches a base model that is ignored, or that is missing in the metadata."""
     (tmp_path / "new.txt").write_text("never ## better\n" * 30)
     model = charloom.train(tmp_path / "new.txt", base_model=trained, out=tmp_path / "run", steps=1)
     old = charloom.load(trained)
@@ -140,7 +140,9 @@ def test_a_plan_is_what_training_would_choose(trained, tmp_path, monkeypatch):
 
 
 def test_stop_gives_the_model_so_far_and_resume_goes_on(trained, tmp_path):
-    """Catches a stop that is asked too late, that raises, that gives untrained weights, or that changes the end."""
+    """Catches a stop that is called too late, that raises or gives untrained weights, and a different end after
+    resuming.
+    """
     text = trained.parent / "my.txt"
     settings = {**SMALLEST, "steps": 6, "validate_every": 4}
     whole = charloom.train(text, out=tmp_path / "whole", **settings)
@@ -159,7 +161,7 @@ def test_stop_gives_the_model_so_far_and_resume_goes_on(trained, tmp_path):
 
 
 def interrupted(code, folder, ready):
-    """Runs Python code in a process of its own, sends SIGINT once `ready()`, and gives what came on stderr."""
+    """Runs Python code in a new process, sends SIGINT after `ready()`, and returns its stderr."""
     with subprocess.Popen([sys.executable, "-c", code], cwd=folder, stderr=subprocess.PIPE, text=True) as process:
         try:
             while not ready():
@@ -172,7 +174,7 @@ def interrupted(code, folder, ready):
 
 
 def test_control_c_is_a_keyboard_interrupt_and_the_run_goes_on(tmp_path, corpus_file):
-    """Catches a library that takes somebody's signals, and a run that cannot be resumed after a traceback."""
+    """Catches a library that takes over signals, and a run that cannot be resumed after a traceback."""
     code = f"""
 import charloom
 charloom.train({str(corpus_file)!r}, out="run", steps=10**6, validate_every=5, hidden=8, threads=1)
@@ -205,7 +207,7 @@ charloom.train(texts=["abc " * 99], out="run", report=report, steps=9, hidden=8,
 
 
 def test_mistakes_are_exceptions_of_ours(tmp_path, trained):
-    """A SystemExit or a library's own error in somebody's program; a run folder left behind."""
+    """Catches a SystemExit or an exception of another library, and a run folder that stays."""
     with pytest.raises(TextError, match="no such file"):
         charloom.train(tmp_path / "missing.txt", out=tmp_path / "run")
     with pytest.raises(SettingsError, match="`hiden` is an unknown name"):
@@ -225,7 +227,7 @@ def test_mistakes_are_exceptions_of_ours(tmp_path, trained):
 
 
 def test_importing_costs_nothing():
-    """`import charloom` that loads NumPy or PyTorch before anything is asked, or looks up its version."""
+    """Catches `import charloom` that loads NumPy or PyTorch, or looks up its version."""
     code = "import sys; before = {*sys.modules}; import charloom; dir(charloom); print(*{*sys.modules} - before)"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.stderr == ""
@@ -234,7 +236,9 @@ def test_importing_costs_nothing():
 
 
 def test_what_it_offers_can_be_seen_and_is_there():
-    """An empty `dir()`: a newcomer in a notebook presses Tab. A name without a value, or one that only checkers see."""
+    """Catches an empty `dir()`, which completion shows, a name without a value, and a name that only type
+    checkers see.
+    """
     assert dir(charloom) == charloom.__all__
     assert all(getattr(charloom, name) is not None for name in charloom.__all__)
     tree = ast.parse(Path(charloom.__file__).read_text())

@@ -1,4 +1,4 @@
-"""Names, shapes and sizes, judged by stock PyTorch modules."""
+"""Names, shapes and sizes, compared with PyTorch's own modules."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_size_by_hand():
 
 
 def test_every_choice_that_shapes_a_network_is_taken_over():
-    """Catches a setting of the network that a model folder would forget."""
+    """Catches a setting of the network that is missing in a model folder."""
     settings = ModelSettings(cell="rnn", nonlinearity="relu", layers=2, hidden=4, input="scalar", embedding=9)
     made = Architecture.of(settings, V).model_dump()
     assert made.pop("vocabulary_size") == V
@@ -50,6 +50,6 @@ def test_every_choice_that_shapes_a_network_is_taken_over():
 
 @pytest.mark.parametrize("vocabulary_size", [0, -1, 0x110003])
 def test_impossible_vocabularies(vocabulary_size: int):
-    """Catches a damaged config.json that would ask for nothing, or for terabytes."""
+    """Catches a damaged config.json with a vocabulary of size 0, or one that needs terabytes."""
     with pytest.raises(pydantic.ValidationError, match="vocabulary_size"):
         Architecture.of(ModelSettings(), vocabulary_size)

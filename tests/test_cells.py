@@ -41,7 +41,7 @@ def test_merged_biases_leave_every_sum_as_it_is(cell):
 
 
 def test_features_are_what_each_token_enters_as():
-    """Catches an index that is not divided by V, a shape [V], another dtype, and one-hot rows that are made."""
+    """Catches an index that is not divided by V, a shape [V], another dtype, and one-hot rows, which are not needed."""
     parameters = {"head.bias": np.zeros(5, np.float32), "embedding.weight": np.ones((5, 2), np.float32)}
     scalar = input_features(architecture("scalar"), parameters)
     assert scalar.dtype == np.float32

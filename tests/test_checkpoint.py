@@ -1,4 +1,4 @@
-"""Model folders: whole or not there, checked field by field, and readable by stock PyTorch."""
+"""Model folders: complete or missing, checked field by field, and readable by PyTorch alone."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def folder(tmp_path):
 
 
 def test_a_folder_gives_back_what_was_saved(tmp_path):
-    """A field that is not stored, or stored as something else."""
+    """Catches a field that is not stored, or that is stored with another value."""
     made = model(
         cleaning=Cleaning(lowercase=True, allow="aé\n", normalize="nfc"),
         metadata={"validation_nats": 1.5, "characters": 7, "corpus": "a \U0001f600"},
@@ -90,7 +90,7 @@ def test_a_byte_model_keeps_whether_it_is_binary(tmp_path, binary):
 
 
 def test_what_resuming_needs_comes_back_in_its_shape(tmp_path):
-    """NumPy's ascontiguousarray makes a number an array of one: an optimizer's `step` came back in another shape."""
+    """Catches an optimizer's `step` in another shape: NumPy's ascontiguousarray makes a number an array of one."""
     arrays = {"steps": np.array(3), "step": np.array(2.0, np.float32), "m": np.arange(6.0).reshape(2, 3).T}
     save_model(tmp_path / "last", model(), ({"step": 3}, arrays))
     back = read_arrays(tmp_path / "last" / "resume.safetensors", 100)
@@ -107,7 +107,7 @@ def test_what_resuming_needs_comes_back_in_its_shape(tmp_path):
     [{"corpus": "caf\udce9.txt"}, {"characters": "x", "validation_nats": "y"}, {"prompt": 3}, {"prompt": "a\n```\nb"}],
 )
 def test_a_card_can_be_written_whatever_the_metadata_holds(tmp_path, metadata):
-    """A corpus named in Latin-1, or a config.json edited by hand, must not end a run at its first checkpoint."""
+    """Catches a run that ends at its first checkpoint because of a name in Latin-1 or an edited config.json."""
     save_model(tmp_path / "one", model(metadata=metadata))
     assert load_model(tmp_path / "one").metadata == metadata
 
@@ -116,11 +116,11 @@ def test_a_card_can_be_written_whatever_the_metadata_holds(tmp_path, metadata):
 
 
 class Killed(BaseException):
-    """What a kill is to the code that it stops: nothing is caught, nothing cleaned up."""
+    """Imitates a kill: no code catches it, and nothing is cleaned up."""
 
 
 def fail_at(patch, number, error):
-    """Lets the n-th touch of the disk fail; gives the list of all touches."""
+    """Lets the n-th operation on the disk fail; returns the list of all operations."""
     touches = []
 
     def failing(name, original):
@@ -147,7 +147,7 @@ def fail_at(patch, number, error):
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), Killed()], ids=["full", "killed"])
 @pytest.mark.parametrize("before", [True, False], ids=["replaced", "first"])
 def test_a_failure_at_any_moment_leaves_the_old_or_the_new_model_whole(tmp_path, error, before):
-    """A file written in place, the old folder removed before the new one stands, a reader that misses `.old`."""
+    """Catches a file written in place, an old folder removed before the new one exists, and a reader without `.old`."""
     old, new, later = model(seed=1), model(seed=2), model(seed=3)
     seen = set()
     for number in count(1):
@@ -182,7 +182,7 @@ def test_a_failure_at_any_moment_leaves_the_old_or_the_new_model_whole(tmp_path,
 
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path):
-    """A `.new` folder that keeps the disk full."""
+    """Catches a `.new` folder that keeps the disk full."""
     save_model(tmp_path / "best", model())
     with pytest.MonkeyPatch.context() as patch:
         fail_at(patch, 5, OSError(28, "No space left on device"))
@@ -192,7 +192,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path):
 
 
 def test_every_byte_is_on_the_disk_before_the_old_folder_goes(tmp_path, monkeypatch):
-    """A rename that a power cut keeps while it loses the files: sync each file, the folder, then its parent."""
+    """Catches a rename that survives a power cut without its files: sync each file, the folder, then its parent."""
     if not os.path.exists("/proc/self/fd"):
         pytest.skip("no /proc to see which file is synced")
     done = []
@@ -221,7 +221,7 @@ def test_every_byte_is_on_the_disk_before_the_old_folder_goes(tmp_path, monkeypa
 
 
 def test_a_run_folder_means_its_best_model_even_while_that_is_replaced(tmp_path):
-    """Between two renames `best` stands aside as `best.old`: `last` must not be taken for it."""
+    """Catches `last` taken for the best model: between two renames, `best` is only there as `best.old`."""
     save_model(tmp_path / "last", model(seed=1))
     assert find_model(tmp_path) == tmp_path / "last"
     save_model(tmp_path / "best", model(seed=2))
@@ -232,7 +232,7 @@ def test_a_run_folder_means_its_best_model_even_while_that_is_replaced(tmp_path)
 
 
 def test_a_neighbour_called_old_is_not_the_model_asked_for(tmp_path):
-    """`mine.old`, a copy that a person keeps beside the run `mine`, is none of our business while `mine` is there."""
+    """Catches `mine.old`, a user's copy, that is used although the run `mine` is there."""
     (tmp_path / "mine").mkdir()
     save_model(tmp_path / "mine" / "best", model())
     save_model(tmp_path / "mine.old", model(seed=1))
@@ -245,7 +245,7 @@ def test_a_neighbour_called_old_is_not_the_model_asked_for(tmp_path):
 
 @pytest.mark.parametrize("kind", ["folder", "fifo", "device"])
 def test_a_config_that_is_no_file_is_one_error_at_once(folder, kind):
-    """A FIFO that is waited for, and a device that never ends."""
+    """Catches a FIFO that is waited for, and a device without an end."""
     path = folder / "config.json"
     path.unlink()
     {"folder": path.mkdir, "fifo": lambda: os.mkfifo(path), "device": lambda: path.symlink_to("/dev/zero")}[kind]()
@@ -255,7 +255,7 @@ def test_a_config_that_is_no_file_is_one_error_at_once(folder, kind):
 
 @pytest.mark.parametrize("path", [".", "/", "..", "", "no such", "x" * 5000, "nul\0byte", "file", "half"])
 def test_what_is_no_model_is_one_clear_error(tmp_path, monkeypatch, path):
-    """Odd paths, a file, a folder of something else, one that a kill left half written: never another exception."""
+    """Catches another exception than ours for odd paths, files, other folders and incomplete model folders."""
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "file").write_text("{}")
     save_model(tmp_path / "here" / "half.new", model())
@@ -320,7 +320,7 @@ def section(name, drop=None, **fields):
 
 
 def typed(name, size):
-    """Weights in a type of `size` bytes a number that NumPy may not have."""
+    """Weights in a type of `size` bytes a number, which NumPy may not have."""
 
     def damage(folder):
         header, end = {}, 0
@@ -418,7 +418,9 @@ def test_a_damaged_folder_is_one_error_that_names_the_file_and_the_field(folder,
 
 @pytest.mark.parametrize("name", ["model.safetensors", "vocabulary.json"])
 def test_every_flipped_bit_is_seen(folder, name):
-    """Weights that a broken disk or memory changed: 149 of 150 flips gave another model and no word."""
+    """Catches weights that a damaged disk or memory changed: 149 of 150 flipped bits gave another model without an
+    error.
+    """
     whole = (folder / name).read_bytes()
     places = np.random.default_rng(4).integers(0, len(whole), 150)
     for number, place in enumerate(places):
@@ -431,7 +433,7 @@ def test_every_flipped_bit_is_seen(folder, name):
 
 
 def test_another_word_for_word_valid_vocabulary_is_seen(folder):
-    """A character of the vocabulary that is another one now: every prompt would be read as something else."""
+    """Catches a changed character of the vocabulary: every prompt would be read as another text."""
     edit("vocabulary.json", lambda data: data | {"characters": ["\n", "b", "é", "\U0001f600"]})(folder)
     said = (
         r"vocabulary\.json must have the SHA-256 that config\.json gives; found another; .* remove sha256 from config"
@@ -443,7 +445,7 @@ def test_another_word_for_word_valid_vocabulary_is_seen(folder):
 
 
 def test_a_folder_of_an_older_version_has_no_checksums(folder):
-    """Models that could be loaded before there were any; and a card that people edit."""
+    """Catches models without checksums that are refused, and model cards that users may not edit."""
     edit("config.json", lambda data: {name: value for name, value in data.items() if name != "sha256"})(folder)
     (folder / "README.md").write_text("mine")
     assert same(load_model(folder), model())
@@ -468,7 +470,7 @@ EDITS = st.one_of(
 def damaged(data, edits):
     data = bytearray(data)
     for kind, where, value in edits:
-        place = where % max(1, min(len(data), 700))  # the structure; what follows in a weights file is numbers
+        place = where % max(1, min(len(data), 700))  # the structure; the rest of a weights file is numbers
         if kind == "cut":
             del data[place:]
         elif kind == "insert":
@@ -486,7 +488,7 @@ def damaged(data, edits):
     edits=st.lists(EDITS, min_size=1, max_size=3),
 )
 def test_damage_anywhere_gives_a_valid_model_or_our_error(originals, name, edits):
-    """A panic of the safetensors library, a recursion, a type that nobody thought of."""
+    """Catches a panic of the safetensors library, a recursion, and types that the checks do not expect."""
     folder, files = originals
     (folder / name).write_bytes(damaged(files[name], edits))
     try:
@@ -507,7 +509,7 @@ def test_damage_anywhere_gives_a_valid_model_or_our_error(originals, name, edits
 
 @pytest.mark.parametrize(("cell", "layers"), [*product(CELLS, [1, 2])])
 def test_stock_pytorch_loads_the_file_by_name_and_gives_the_same_logits(tmp_path, cell, layers):
-    """Gates in another order, a bias of the GRU merged, a transposed matrix, a name that PyTorch does not know."""
+    """Catches gates in another order, a merged GRU bias, a transposed matrix, and a name that PyTorch does not know."""
     torch = pytest.importorskip("torch")
     from safetensors.torch import load_file as load_tensors
 

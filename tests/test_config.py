@@ -1,4 +1,4 @@
-"""Settings: what is refused and in which words, defaults, and the ways in and out."""
+"""Settings: values that are refused and their messages, defaults, and conversions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BUDGETS = ("minutes", "epochs", "steps")
 
 
 def as_listed(characters: str) -> str:
-    """These characters as `listed_characters` reads them."""
+    """The characters that `listed_characters` reads from a list of these characters."""
     return re.sub(r"[-\\^]", r"\\\g<0>", characters)
 
 
@@ -94,7 +94,7 @@ def test_numbers_outside_their_range(name: str, value: float, must: str):
 
 
 def test_every_number_has_a_range():
-    """Catches a new number that the table above does not know: -1 means nothing to any of them."""
+    """Catches a new number that is missing in the table above: -1 is invalid for all of them."""
     for kind in SECTIONS.values():
         for name, field in kind.model_fields.items():
             if {int, float} & {field.annotation, *get_args(field.annotation)}:
@@ -102,14 +102,14 @@ def test_every_number_has_a_range():
 
 
 def test_counts_that_may_be_a_word():
-    """Catches a flag's text that is not read as a number, and a word that is refused."""
+    """Catches a number in a string that is not converted, and a word that is refused."""
     training = Settings.from_flat({"validate_every": "epoch", "keep": "10"}).training
     assert (training.validate_every, training.keep) == ("epoch", 10)
     assert Settings.from_flat({"validate_every": "7", "keep": "best"}).training.validate_every == 7
 
 
 def test_nesterov_needs_momentum():
-    """Catches a flag without any effect: Adam has no such form here."""
+    """Catches a setting without an effect: Adam has no Nesterov form here."""
     needs = "`nesterov=True` needs `optimizer='sgd'` and a `momentum` above 0"
     assert refused(nesterov=True) == f"{needs}; got `optimizer='adamw'`"
     assert refused(nesterov=True, optimizer="sgd", momentum=0) == f"{needs}; got `momentum=0`"
@@ -117,7 +117,7 @@ def test_nesterov_needs_momentum():
 
 
 def test_nothing_reads_across_independent_records():
-    """Catches windows over records that are strangers to each other: each is then generated from the zero state."""
+    """Catches windows across independent records, which are generated from the zero state."""
     assert refused(records="line", batches="windows").startswith("`batches='windows'` would read across independent")
     assert refused(records="line", wrap=True).startswith("`wrap=True` would read across independent records")
     for values in ({"batches": "windows"}, {"wrap": True}):
@@ -128,7 +128,7 @@ def test_nothing_reads_across_independent_records():
 @pytest.mark.parametrize("value", ["inf", "nan", "-inf"])
 @pytest.mark.parametrize("name", ["minutes", "lr", "dropout", "weight_decay", "clip"])
 def test_infinities(name: str, value: str):
-    """Catches a budget that never ends and a learning rate that is no number."""
+    """Catches a budget without an end, and a learning rate that is not a number."""
     assert refused(**{name: value}) == f"`{name}` must be a finite number; got {value!r}"
 
 
@@ -150,17 +150,17 @@ def test_infinities(name: str, value: str):
     ],
 )
 def test_values_of_another_kind(values: dict[str, Any], message: str):
-    """Catches pydantic's own several lines, a lost choice, and a value of several lines that breaks the one."""
+    """Catches pydantic's message of several lines, a missing choice, and a value that makes the message longer."""
     assert refused(**values) == message
 
 
 def test_a_number_of_5000_digits():
-    """Catches words that do not fit: 'must be unable to parse'."""
+    """Catches the wrong message 'must be unable to parse'."""
     assert refused(hidden="9" * 5000).startswith("`hidden` must be a whole number with fewer digits")
 
 
 def test_unknown_names():
-    """Catches a misspelt keyword or line that is silently ignored."""
+    """Catches a misspelt keyword or line that is ignored without an error."""
     assert refused(hiden=3) == "`hiden` is an unknown name; did you mean `hidden`?"
     for values in ({"model": {"hiden": 3}}, {"hiden": {}}):
         with pytest.raises(SettingsError, match=r"^`hiden` is an unknown name; "):
@@ -170,7 +170,7 @@ def test_unknown_names():
 
 
 def test_a_missing_field():
-    """Catches 'must be field required'."""
+    """Catches the wrong message 'must be field required'."""
 
     class Pair(pydantic.BaseModel):
         left: int
@@ -180,7 +180,7 @@ def test_a_missing_field():
 
 
 def test_other_values():
-    """Catches a change that is not checked, that loses the rest, or that reads `allow` as ranges a second time."""
+    """Catches a change that is not checked, that loses other settings, or that reads `allow` as ranges again."""
     settings = Settings.from_flat({"allow": r"+\-9 a-z", "hidden": 9, "minutes": 2})
     changed = settings.replaced({"lr": "0.5", "steps": 3})
     assert (changed.text, changed.model) == (settings.text, settings.model)
@@ -191,7 +191,7 @@ def test_other_values():
 
 
 def test_former_names_of_settings(monkeypatch: pytest.MonkeyPatch):
-    """Catches a former name that wins over the present one, or is taken over in silence."""
+    """Catches a former name that replaces the current one, and one that is accepted without a notice."""
     monkeypatch.setattr(earlier, "SETTINGS", {"speed": "lr"})
     said: list[str] = []
     assert with_current_names({"speed": 0.5, "seed": 1}, said.append) == {"lr": 0.5, "seed": 1}
@@ -215,7 +215,7 @@ def test_run_settings_of_earlier_versions(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_names_are_unique():
-    """Catches a flag that would set two things."""
+    """Catches a flag that would set two settings."""
     names = [name for kind in SECTIONS.values() for name in kind.model_fields]
     assert len(names) == len(set(names))
 
@@ -246,7 +246,7 @@ def test_five_minutes_where_no_budget_is_given(given: dict[str, Any]):
 
 @pytest.mark.parametrize("given", [{"minutes": 1.0}, {"epochs": 2}, {"steps": 3}, {"epochs": 2, "steps": 3}])
 def test_a_given_budget_stands_alone(given: dict[str, Any]):
-    """Catches five minutes that cut a run short whose epochs or steps were asked for, also after a resume."""
+    """Catches five minutes that end a run with a budget in epochs or steps, also after a resume."""
     for settings in (Settings.from_flat(given), through_toml(Settings.from_flat(given))):
         assert {name: getattr(settings.training, name) for name in BUDGETS} == {**dict.fromkeys(BUDGETS), **given}
     again = TrainingSettings(**Settings.from_flat(given).training.model_dump())
@@ -288,7 +288,9 @@ def test_settings_come_back_from_toml(values: dict[str, Any]):
     ],
 )
 def test_split_as_fractions(split: str, fractions: tuple[int, int, int]):
-    """Catches parts that are not of 100 taken for percent, a lost third part, and rounding (0.7 + 0.2 < 0.9)."""
+    """Catches parts that are taken for percent but do not sum to 100, a lost third part, and rounding (0.7 + 0.2 <
+    0.9).
+    """
     settings = TextSettings(split=split)
     assert settings.fractions == tuple(Fraction(part, sum(fractions)) for part in fractions)
     assert sum(settings.fractions) == 1
@@ -303,13 +305,13 @@ def test_split_as_fractions(split: str, fractions: tuple[int, int, int]):
     ids=lambda split: split[:8],
 )
 def test_splits_that_mean_nothing(split: str):
-    """Catches a training part of nothing, and an overflow or traceback for odd numbers."""
+    """Catches an empty training split, and an overflow or traceback for odd numbers."""
     must = "`split` must be two or three numbers such as 80/10/10, the first above 0"
     assert refused(split=split) == f"{must}; got {split!r}"
 
 
 def test_binary_is_bytes():
-    """Catches `--binary` that decodes, or that trains on characters without a word."""
+    """Catches `--binary` that decodes, and `--binary` that trains on characters without a message."""
     assert TextSettings(binary=True).vocabulary == "bytes"
     assert TextSettings(binary=False).vocabulary == "auto"
     assert TextSettings.model_validate({"vocabulary": "auto", "binary": "true"}).vocabulary == "bytes"
@@ -340,7 +342,7 @@ def test_binary_is_bytes():
     ],
 )
 def test_allow_is_a_character_class(listed: str, characters: str):
-    """Catches `--allow a-z` that keeps three characters, and signs that mean more in a regular expression."""
+    """Catches `--allow a-z` that keeps three characters, and signs with another meaning in a regular expression."""
     assert Settings.from_flat({"allow": listed}).text.allow == characters
 
 
@@ -364,7 +366,7 @@ def test_what_is_stored_is_never_read_as_ranges():
 
 
 def test_cleaning_is_what_goes_with_the_model():
-    """Catches a cleaning step that prompts would not get, and text settings that leak into a model."""
+    """Catches a cleaning step that prompts do not get, and text settings that are stored with a model."""
     cleaning = Cleaning(lowercase=True, allow="ab", newlines_to_spaces=True, collapse_spaces=True, normalize="nfkc")
     settings = TextSettings(**cleaning.model_dump(), records="line", min_count=2)
     assert settings.cleaning == cleaning

@@ -1,4 +1,4 @@
-"""Models and runs that commit 373b4b1 wrote: `fixtures/make.py` says how."""
+"""Models and runs of commit 373b4b1; `fixtures/make.py` made them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ pytestmark = pytest.mark.processor
 FOLDER = Path(__file__).parent / "fixtures" / "373b4b1"
 TEXTS = json.loads((FOLDER / "texts.json").read_text(encoding="utf-8"))
 ROUNDING = 1e-5
-"""How far weights and losses (nats) may differ. That commit rounded gradients at other places, so its runs do not
-resume bit for bit. In a longer run the difference may grow; a loss that ends within 0.01 nats is as good.
+"""The largest difference of weights and losses (nats). That commit rounded gradients at other places, so its runs do
+not resume bit for bit. In a longer run the difference may grow; a loss within 0.01 nats at the end is as good.
 """
 
 
@@ -44,7 +44,7 @@ def test_a_model_generates_the_same_texts(backend, name):
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_a_model_gives_a_text_the_same_score(backend, name):
-    """Catches: weights that are read otherwise, by too little to change a short text; records that begin from zero."""
+    """Catches: weights with a change that is too small to affect a short text, and records that start from zero."""
     model = charloom.load(FOLDER / name)
     text = (FOLDER / "text.txt").read_text(encoding="utf-8").rstrip("\n")
     score = model.score(text.replace("\n", RECORD_SEPARATOR) if model.vocabulary.separator else text)
@@ -75,7 +75,7 @@ def test_a_run_goes_on_to_the_same_weights(tmp_path, name, engine):
 
 
 def test_the_folders_name_no_place():
-    """Catches: fixtures made with an absolute path, which tells where somebody worked."""
+    """Catches: fixtures with an absolute path of the machine that made them."""
     texts = [path for path in FOLDER.rglob("*") if path.suffix in (".json", ".jsonl", ".toml", ".md")]
     assert len(texts) > 20
     for path in texts:

@@ -18,7 +18,7 @@ ALPHABET = " abcdefgh"
 
 
 def checkpoint(path: Path) -> list[str]:
-    """What a PyTorch lesson saves; none without PyTorch."""
+    """A checkpoint of a PyTorch lesson; nothing without PyTorch."""
     if importlib.util.find_spec("torch") is None:
         return []
     torch = importlib.import_module("torch")
@@ -30,7 +30,7 @@ def checkpoint(path: Path) -> list[str]:
 
 
 def test_the_example_of_the_python_api(tmp_path):
-    """Catches: a name of the API that is gone, and a model that a copy, a file or a process changes."""
+    """Catches: a name that the API no longer has, and a model that changes by a copy, a file or a process."""
     given = checkpoint(tmp_path / "rnn.net")
     command = [sys.executable, "-W", "error", PROGRAM, "folder", *given]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

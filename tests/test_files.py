@@ -1,4 +1,4 @@
-"""Files: replaced whole or not at all, never through a link, and read only where they are files."""
+"""Files: replaced completely or not at all, never through a link, and read only if they are regular files."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from charloom.files import append, cut_lines, make_folder, read, remove_leftover
 
 
 class Killed(BaseException):
-    """What a kill is to the code that it stops: nothing is caught, nothing cleaned up."""
+    """Imitates a kill: no code catches it, and nothing is cleaned up."""
 
 
 def fail_at(patch, number):
-    """Kills at the n-th touch of the disk; gives the list of all touches."""
+    """Kills at the n-th operation on the disk; returns the list of all operations."""
     touches = []
 
     def failing(name, original):
@@ -36,7 +36,7 @@ def fail_at(patch, number):
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
-    """A file written in place."""
+    """Catches a file written in place."""
     path = tmp_path / "run.toml"
     for number in count(1):
         path.write_bytes(b"old")
@@ -52,7 +52,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
 
 
 def test_two_processes_in_one_folder_do_not_mix_their_files(tmp_path):
-    """Both wrote into `last.new`: files of one model beside those of another."""
+    """Catches two processes that write into `last.new`: files of one model beside those of another."""
     outer = tmp_path / "last"
     replace_folder(outer, {"a": b"0", "b": b"0"})
     write = files._write
@@ -70,7 +70,7 @@ def test_two_processes_in_one_folder_do_not_mix_their_files(tmp_path):
 
 
 def test_only_what_killed_processes_left_is_removed(tmp_path):
-    """A person's file that is called nearly so; a leftover that is a file, or a link to somebody's folder."""
+    """Catches a user's file with a similar name that is removed, and a link to a user's folder that is followed."""
     mine = ["notes.new", "x.new-12", "last.newer", "last"]
     for name in (*mine, "last.new", "run.toml.new-0123abcd"):
         (tmp_path / name).write_text("x")
@@ -86,7 +86,7 @@ def test_only_what_killed_processes_left_is_removed(tmp_path):
 
 
 def test_a_folder_is_made_with_its_parents_and_never_in_place_of_a_file(tmp_path):
-    """A run that writes its own folder anew after somebody removed it; parents that a power cut loses."""
+    """Catches a run folder that is made again after a user removed it, and parents that a power cut loses."""
     make_folder(tmp_path / "a" / "b")
     make_folder(tmp_path / "a" / "b")
     (tmp_path / "file").write_text("x")
@@ -101,7 +101,7 @@ def test_a_folder_is_made_with_its_parents_and_never_in_place_of_a_file(tmp_path
     ("size", "left"), [(99, b"one\ntw\n"), (6, b"one\ntw\n"), (4, b"one\n"), (1, b"o\n"), (0, b"")]
 )
 def test_a_torn_line_gets_its_end(tmp_path, size, left):
-    """The next line became part of it."""
+    """Catches a new line that is joined to an incomplete one."""
     path = tmp_path / "log"
     path.write_bytes(b"one\ntw")
     cut_lines(path, size)
@@ -112,7 +112,7 @@ def test_a_torn_line_gets_its_end(tmp_path, size, left):
 
 @pytest.mark.parametrize("write", [lambda path: append(path, b"x"), lambda path: cut_lines(path, 0)])
 def test_neither_a_link_nor_a_fifo_is_written(tmp_path, write):
-    """Somebody's file cut or added to, through a link in a run folder; a FIFO that holds the program up."""
+    """Catches a user's file that is changed through a link in a run folder, and a FIFO that blocks the program."""
     (tmp_path / "mine").write_text("mine")
     path = tmp_path / "log.jsonl"
     path.symlink_to("mine")
@@ -133,7 +133,7 @@ def test_neither_a_link_nor_a_fifo_is_written(tmp_path, write):
 
 
 def test_a_folder_is_not_written_in_place_of_a_link(tmp_path):
-    """A link to another disk taken away unasked, or the model written behind it."""
+    """Catches a link to another disk that is removed, and a model that is written to its target."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "last").symlink_to("elsewhere")
     with pytest.raises(OSError, match=r"a link, and none is followed: .*last"):
@@ -143,7 +143,7 @@ def test_a_folder_is_not_written_in_place_of_a_link(tmp_path):
 
 
 def test_only_a_regular_file_is_read_and_no_more_of_it_than_allowed(tmp_path):
-    """A FIFO that is waited for, a device that never ends, a file of gigabytes in place of one of kilobytes."""
+    """Catches a FIFO that is waited for, a device without an end, and a file of gigabytes in place of kilobytes."""
     path = tmp_path / "config.json"
     path.write_bytes(b"12345")
     assert read(path, 5) == b"12345"

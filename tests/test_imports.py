@@ -8,7 +8,7 @@ import charloom
 BY_STRING = re.compile(
     r"""(?:import_module|__import__)\(\s*f?["'](\.|(?:charloom|torch|h5py|keras|pickle|click|rich)\b)"""
 )
-COMMANDS_AND_LESSONS = {"cli/main.py", "lessons/__init__.py"}  # each imports modules of its own package by their name
+COMMANDS_AND_LESSONS = {"cli/main.py", "lessons/__init__.py"}  # each imports modules of its own package by name
 
 
 def test_no_string_imports_what_a_contract_is_about() -> None:

@@ -1,4 +1,4 @@
-"""The Makefile where a checkout may lie: in a folder whose path is not plain ASCII words."""
+"""The Makefile in a folder whose path is not plain ASCII words."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAKEFILE = Path(__file__).parents[1] / "Makefile"
 @pytest.mark.skipif(not MAKEFILE.exists() or not shutil.which("make"), reason="not a checkout, or no make")
 @pytest.mark.parametrize("target", ["kernels", "check-kernels", "fuzz"])
 def test_a_path_with_spaces_and_umlauts(tmp_path: Path, target: str):
-    """Catches a path that the shell takes apart: CMake then looks for a program named by its first word."""
+    """Catches a path that the shell splits: CMake then searches a program with the name of its first word."""
     folder = tmp_path / "Wörter und Sätze"
     for name in ("pyproject.toml", "requirements.lock", ".venv/installed", ".venv/installed-development"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Arguments of another kind in Python: one clear line that names the argument, and no traceback from inside."""
+"""Wrong types of arguments in Python: one clear line that names the argument, without an internal traceback."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def model() -> Model:
     ],
 )
 def test_a_value_of_another_kind(model, call, message):
-    """Catches a TypeError from inside of the library, a value that is silently taken, and a message without a name."""
+    """Catches a TypeError from the library, a wrong value that is accepted, and a message without a name."""
     with pytest.raises(SettingsError) as caught:
         call(model)
     assert str(caught.value) == message
 
 
 def test_a_file_is_not_a_path(tmp_path: Path):
-    """Catches a file object that is taken for a path, and a message that prints its whole content."""
+    """Catches a file object that is accepted as a path, and a message that prints all of its content."""
     with pytest.raises(SettingsError, match=r"`paths` must be a string or a pathlib\.Path; got <_io\.StringIO"):
         charloom.train(io.StringIO("to be or not to be"))
 

@@ -1,11 +1,11 @@
-"""A model that generates and scores, on random weights and on one whose every next token is known."""
+"""A model that generates and scores, with random weights, and with weights that determine every next token."""
 
 from __future__ import annotations
 
 import copy
 import itertools
 import multiprocessing
-import pickle  # noqa: TID251 - somebody else's
+import pickle  # noqa: TID251 - users may pickle a model
 import re
 import subprocess
 import sys
@@ -39,7 +39,7 @@ BYTES = Vocabulary("bytes")
 def random_model(
     vocabulary=LETTERS, cell="lstm", hidden=16, layers=2, input_kind="embedding", seed=0, scale=2.0, **options
 ):
-    """Weights large enough that the text depends on everything read before."""
+    """A model with weights large enough that the text depends on all earlier tokens."""
     made = Architecture(
         cell=cell,
         nonlinearity="tanh",
@@ -58,7 +58,7 @@ def random_model(
 
 
 def chain_model(vocabulary, following, **options):
-    """A network that puts all probability on following[token] after each token, whatever came before."""
+    """A network that gives following[token] all the probability after each token."""
     size = vocabulary.size
     made = Architecture(
         cell="rnn", nonlinearity="tanh", layers=1, hidden=size, input="onehot", embedding=1, vocabulary_size=size
@@ -73,10 +73,10 @@ def chain_model(vocabulary, following, **options):
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 @pytest.mark.parametrize("options", [{}, {"top_k": 4, "top_p": 0.9, "min_p": 0.01}])
 def test_a_text_is_the_same_alone_in_a_batch_and_streamed(cell, options):
-    """Catches a row that depends on its neighbours: their number, their random numbers, their end."""
+    """Catches a row that depends on other rows: their number, their random numbers, their end."""
     model = random_model(cell=cell)
     many = model.generate_many(5, "abc", 400, seed=3, stop=["ab", "h\n"], **options)
-    assert len(set(many)) > 1  # they end at different places
+    assert len(set(many)) > 1  # they end at different positions
     for k, text in enumerate(many):
         assert model.generate("abc", 400, seed=3, index=k, stop=["ab", "h\n"], **options) == text
         assert "".join(model.stream("abc", 400, seed=3, index=k, stop=["ab", "h\n"], **options)) == text
@@ -84,7 +84,7 @@ def test_a_text_is_the_same_alone_in_a_batch_and_streamed(cell, options):
 
 
 def test_many_prompts_side_by_side():
-    """Catches a text after another prompt than its own, and an index that counts prompts in place of texts."""
+    """Catches a text after a wrong prompt, and an index that counts prompts instead of texts."""
     model = random_model()
     many = model.generate_many(2, ["abc", "", "h\n"], 60, seed=3, index=5)
     for k, text in enumerate(many):
@@ -94,7 +94,7 @@ def test_many_prompts_side_by_side():
 
 
 def test_a_longer_text_begins_with_the_shorter_one():
-    """Catches random numbers that depend on the length asked for."""
+    """Catches random numbers that depend on the length."""
     model = random_model()
     assert model.generate(length=900, seed=1).startswith(model.generate(length=100, seed=1))
     assert model.generate(length=100, seed=1) != model.generate(length=100, seed=2)
@@ -119,7 +119,7 @@ def test_the_prompt_is_not_part_of_the_text():
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_the_whole_prompt_is_read_once(cell):
-    """Catches a last token that is read twice or not at all, and a state that begins anywhere but at zero."""
+    """Catches a last token that is read twice or not at all, and a first state that is not zero."""
     model = random_model(cell=cell)
     prompt = "abc defgh\nab"
     network = InferenceNetwork(InferenceWeights(model.architecture, model.weights.parameters))
@@ -151,7 +151,9 @@ def test_stop_strings_end_the_text(stop):
 
 
 def test_records_end_by_themselves():
-    """Catches a separator behind the last record, a length nobody asked for, and a record that starts nowhere."""
+    """Catches a separator after the last record, a length limit that the user did not set, and a record without a
+    start.
+    """
     a, b, separator = 0, 1, 4
     model = chain_model(RECORDS, {separator: a, a: b, b: separator}, records="paragraph")
     assert model.generate(records=3) == "ab\n\nab\n\nab"
@@ -176,7 +178,7 @@ def test_independent_records_begin_anew():
 
 
 def test_no_record_is_empty():
-    """Catches a model that writes separators for ever and nothing else."""
+    """Catches a model that generates only separators for ever."""
     model = chain_model(RECORDS, {4: 4, 0: 4, 1: 4, 2: 4, 3: 4}, records="line")
     lines = model.generate(records=5, seed=0).split("\n")
     assert [len(line) for line in lines] == [1] * 5
@@ -190,7 +192,7 @@ def test_records_need_a_model_of_records():
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_bytes_make_whole_characters(cell):
-    """Catches half a character from random weights, and a stream whose pieces do not join to the text."""
+    """Catches an incomplete character from random weights, and a stream whose chunks do not join to the text."""
     model = random_model(BYTES, cell, scale=0.5)
     pieces = list(model.stream("é", 2000, temperature=1.5, seed=5))
     assert all(pieces)
@@ -206,7 +208,7 @@ def test_a_chain_of_bytes():
 
 
 def test_the_unknown_token_is_read_and_never_generated():
-    """Catches U+FFFD in a text although the model finds it likeliest."""
+    """Catches U+FFFD in a text, although the model gives it the highest probability."""
     model = chain_model(FOLDED, {0: 3, 1: 3, 2: 3, 3: 3})
     for options in ({"greedy": True}, {"temperature": 100.0}, {"top_k": 1}):
         text = model.generate("a?", 200, seed=1, unknown="replace", **options)
@@ -221,7 +223,7 @@ def test_prompts_are_cleaned_as_the_training_text_was():
 
 
 def test_unknown_characters():
-    """Catches a message without the character, and an error that comes only with the first piece."""
+    """Catches a message without the character, and an error that comes only with the first chunk."""
     model = random_model()
     with pytest.raises(UnknownCharacterError, match=r"'é' \(U\+00E9\) at position 1 of the prompt"):
         model.stream("aé")
@@ -262,7 +264,7 @@ def test_score_predicts_every_character_once(vocabulary, input_kind):
 
 
 def test_score_counts_characters_and_bytes_apart():
-    """Catches bits per byte sold as bits per character."""
+    """Catches bits per byte shown as bits per character."""
     score = random_model(BYTES).score("aé🦊")
     assert (score.tokens, score.characters) == (6, 2)
     folded = random_model(FOLDED).score("ab?c", unknown="skip")
@@ -300,7 +302,7 @@ def test_options_out_of_range_are_named_at_the_call(options):
 
 
 def test_a_length_that_no_memory_holds():
-    """Catches a program that fills the memory before it fails; `stream` takes any length."""
+    """Catches a program that fills the memory before it fails. `stream` accepts any length."""
     for ask in (random_model().generate, lambda length: random_model().generate_many(10**4, length=length)):
         with pytest.raises(
             SettingsError, match=r"`length` must be at most 1,000,000,000 .*; `Model.stream` has no such limit"
@@ -311,20 +313,20 @@ def test_a_length_that_no_memory_holds():
 
 @pytest.mark.parametrize("options", [{"slots": 0}, {"precision": "fp64"}, {"threads": 0}])
 def test_a_scheduler_out_of_range(options):
-    """Catches a run without a slot, which never ends, and an error that is not ours."""
+    """Catches a run without a slot, which never ends, and an error of another class."""
     with pytest.raises(SettingsError, match=next(iter(options))):
         random_model().run([], **options)
 
 
 @pytest.mark.parametrize("logprobs", [-1, 101, 1.5, True])
 def test_too_many_log_probabilities(logprobs):
-    """Catches an array as wide as somebody likes."""
+    """Catches an array that is as wide as a user wants."""
     with pytest.raises(SettingsError, match="`logprobs` must be a whole number from 0 to 100"):
         random_model().request("a", logprobs=logprobs)
 
 
 def test_repetition_is_penalised_and_ngrams_are_not_repeated():
-    """Catches an option that is taken and does nothing, and a history that leaves out the prompt."""
+    """Catches an option without an effect, and a history without the prompt."""
     model = random_model()
     plain = model.generate("abc", 300, seed=1)
     assert model.generate("abc", 300, seed=1, repetition_penalty=1.0) == plain
@@ -337,7 +339,7 @@ def test_repetition_is_penalised_and_ngrams_are_not_repeated():
 
 
 def test_the_earlier_name_of_the_metadata():
-    """Catches a program of the version before that ends with an AttributeError."""
+    """Catches a program for the last version that ends with an AttributeError."""
     with pytest.warns(DeprecationWarning, match=r"Model\.metadata"):
         assert random_model(metadata={"corpus": "x"}).provenance == {"corpus": "x"}
 
@@ -363,7 +365,7 @@ def test_a_vocabulary_of_another_model():
 
 
 def test_memory_does_not_grow_with_the_length():
-    """Catches anything that is kept for each character: a list of chunks, of states, of random numbers."""
+    """Catches a value that is stored for each character: a list of chunks, of states, of random numbers."""
     chunks = random_model(BYTES, hidden=8, layers=1).stream(length=10**9, seed=0, stop=["never this"])
     # 8 bytes a character would be 480,000 or, by NumPy, 120,000; a chunk takes up to 300,000, by NumPy up to 60,000
     characters, slack = (15_000, 80_000) if kernels.chosen().module is None else (60_000, 400_000)
@@ -386,18 +388,18 @@ def test_scoring_takes_memory_for_blocks_only():
     model.score("a" * 20_000)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 20_000 * 256 * 8  # one float64 logit for each token and step
+    assert peak < 20_000 * 256 * 8  # one float64 logit for every second token
 
 
 def test_a_model_is_made_without_torch_or_safetensors():
-    """Catches an import that costs the first character its second."""
+    """Catches an import that delays the first character by a second."""
     heavy = {"torch", "safetensors", "rich", "fsspec", "charset_normalizer"}
     code = f"import sys, charloom.model; print({heavy} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
 def test_load_reads_what_checkpoint_wrote(tmp_path):
-    """Catches a field of the model folder that is not handed on."""
+    """Catches a field of the model folder that is lost."""
     model = random_model(RECORDS, records="paragraph", cleaning=Cleaning(lowercase=True), metadata={"corpus": "x"})
     generator = np.random.default_rng(0)
     parameters = {n: generator.standard_normal(s).astype(np.float32) for n, s in model.architecture.shapes.items()}
@@ -427,7 +429,7 @@ def test_save_writes_what_load_reads(tmp_path):
 
 
 def test_repr_is_one_useful_line():
-    """Catches a repr that is an address, and metadata of an untrusted model that fills or steers a terminal."""
+    """Catches a repr with a memory address, and metadata of an untrusted model that fill or control a terminal."""
     made = {"corpus": "my", "validation_nats": 1.53219}
     assert repr(random_model(metadata=made)) == (
         "<charloom.Model: lstm 2 x 16, 10 characters, 3,794 parameters, trained on 'my', 1.532 nats/char>"

@@ -1,4 +1,4 @@
-"""The notebook runs from its first cell to its last, draws its pictures, and says nothing that its figures do not.
+"""The notebook runs from its first cell to its last and draws its pictures; its text agrees with its figures.
 
 It is executed as `make notebook` does it, by a kernel of its own, with less training: CHARLOOM_NOTEBOOK_STEPS is the
 one difference. Facts that need the whole training are read from the stored outputs.
@@ -36,7 +36,7 @@ def printed(cell: Cell) -> str:
 
 
 def numbers(pattern: str, cell: Cell) -> list[float]:
-    """The groups of the one place that matches; a notebook that no longer prints it fails here."""
+    """The groups of the only match; fails if the notebook no longer prints it."""
     (found,) = re.findall(pattern, printed(cell))
     return [float(number) for number in found]
 
@@ -52,7 +52,7 @@ def gradients(cells: dict[str, Cell]) -> dict[tuple[str, str], dict[int, float]]
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory, home: Path) -> dict[str, Cell]:
-    """The notebook as it is now, executed: hermetic but for the kernel, which is that of this Python."""
+    """The current notebook, executed in a new kernel of this Python, isolated from all else."""
     target = tmp_path_factory.mktemp("notebook") / "executed.ipynb"
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("IPYTHON", "JUPYTER", "MPL"))}
     done = subprocess.run(
@@ -89,7 +89,9 @@ def test_every_figure_is_drawn(fresh: dict[str, Cell], stored: dict[str, Cell]) 
 
 
 def test_the_stored_outputs_are_those_of_these_cells(fresh: dict[str, Cell], stored: dict[str, Cell]) -> None:
-    """A cell added, changed in kind or never run; noise and times; a file that has grown out of bounds."""
+    """Catches a cell that was added, changed in kind or never run, outputs with noise or times, and a file that is too
+    large.
+    """
     assert list(stored) == list(fresh)
     for name, cell in stored.items():
         kinds, expected = ([output["output_type"] for output in c["outputs"]] for c in (cell, fresh[name]))
@@ -134,7 +136,7 @@ def test_the_model_learns(fresh: dict[str, Cell], stored: dict[str, Cell]) -> No
 
 
 def test_the_text_says_what_the_stored_figures_say(stored: dict[str, Cell]) -> None:
-    """The cells of text that explain what one sees were written beside these outputs."""
+    """Catches text cells that contradict the stored outputs which they explain."""
     trained = {cell: norms for (stage, cell), norms in gradients(stored).items() if stage == "trained"}
     assert trained["rnn"][64] < 1e-15
     assert trained["lstm"][4] < trained["rnn"][4], "up to about ten characters back the RNN is not behind"

@@ -1,4 +1,4 @@
-"""Presets: values only, each with its reason, that settings take as they are and flags may change."""
+"""Presets: only values, each with a reason. Settings accept them, and flags may change them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from charloom.presets import FOLDER, NAMES, over, preset, with_preset
 
 
 def test_every_file_is_a_preset():
-    """A file that nobody can name, or a name without its file."""
+    """Catches a file that is not a preset name, and a name without a file."""
     assert sorted(path.stem for path in FOLDER.glob("*.toml")) == sorted(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_preset_is_valid_settings_with_a_budget(name):
-    """A setting that does not exist, a value out of range, or a preset that trains for the default five minutes."""
+    """Catches an unknown setting, a value out of range, and a preset without a budget."""
     settings = Settings.from_flat(preset(name))
     assert [budget for budget in BUDGETS if getattr(settings.training, budget) is not None]
     for setting, value in preset(name).items():
@@ -30,7 +30,7 @@ def test_a_preset_is_valid_settings_with_a_budget(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_value_has_its_reason_beside_it(name):
-    """A number that nobody can argue with, because nobody says where it comes from."""
+    """Catches a value without a reason beside it."""
     lines = (FOLDER / f"{name}.toml").read_text(encoding="utf-8").splitlines()
     values = [line for line in lines if re.match(r"\w+ = ", line)]
     assert len(values) > 10
@@ -44,7 +44,7 @@ def test_an_unknown_name():
 
 
 def test_what_is_given_beside_a_preset_wins():
-    """A preset that hides a flag, and one whose epochs go on where minutes were asked for."""
+    """Catches a preset that overrides a flag, and a preset whose epochs count beside a budget in minutes."""
     mixed = with_preset("anna", {"cell": "gru", "minutes": 3, "epochs": None})
     assert (mixed["cell"], mixed["hidden"], mixed["minutes"], mixed.get("epochs")) == ("gru", 512, 3, None)
     assert over({"epochs": 3}, {"hidden": 5}) == {"epochs": 3, "hidden": 5}

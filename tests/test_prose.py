@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# LOG.md is not among them: an entry is not changed afterwards, and earlier ones have longer sentences.
+# LOG.md is not listed: its entries do not change, and earlier ones have longer sentences.
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
@@ -48,7 +48,7 @@ def measure_prose(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
 def test_sentences_are_short(measure_prose: ModuleType, page: Path) -> None:
-    """Catches a sentence that a reader must take apart; the message quotes it."""
+    """Catches a sentence that is too long; the message quotes it."""
     assert measure_prose.problems(page) == []
 
 
@@ -68,7 +68,7 @@ def test_only_prose_is_counted(measure_prose: ModuleType, tmp_path: Path) -> Non
     ("sentence", "found"), [("word " * 36, 2), ("word " * 35, 1), ("word " * 18, 1), ("w " * 17 + "=", 0)]
 )
 def test_what_is_too_long(measure_prose: ModuleType, tmp_path: Path, sentence: str, found: int) -> None:
-    """Catches a limit that lets through what is one word too long; the longer ones also raise the median."""
+    """Catches a limit that is one word too high; the longer sentences also raise the median."""
     page = tmp_path / "page.md"
     page.write_text(sentence, encoding="utf-8")
     assert len(measure_prose.problems(page)) == found

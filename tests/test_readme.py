@@ -1,4 +1,4 @@
-"""The README's Python example runs as printed; without this it would rot with the first renamed argument."""
+"""The README's Python example runs as printed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def test_its_commands_have_the_flags_that_it_names():
 
 
 def test_advice_to_install_names_packages_that_an_index_has():
-    """`pip install 'charloom[torch]'`: charloom itself is on no index yet. Catches names that charloom does not use."""
+    """Catches `pip install 'charloom[torch]'`, because charloom is on no index yet, and names of packages that it does
+    not use.
+    """
     root = Path(__file__).parent.parent
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     needed = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]

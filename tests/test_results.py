@@ -1,4 +1,4 @@
-"""Every trial in docs/results.md can be run again; `make check` tests that the page shows the results."""
+"""Every trial in docs/results.md can be repeated; `make check` tests that the page shows the results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_every_result_has_a_command(monkeypatch: pytest.MonkeyPatch):
-    """A row that nobody can make again; a trial that ran twice."""
+    """Catches a row without a command, and a trial that ran twice."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks/plan"))
     run = importlib.import_module("run")
     trials, found = list(run.trials()), [run.key(result) for result in run.results()]

@@ -23,7 +23,7 @@ def test_figures_by_hand():
 
 
 def test_a_hopeless_model_has_infinite_perplexity():
-    """Catches an OverflowError where a model gives the text next to no chance."""
+    """Catches an OverflowError for a model with almost no probability for the text."""
     assert Score(1, 1, 1000.0, 0).perplexity == math.inf
 
 
@@ -36,7 +36,7 @@ def test_cross_entropy_by_hand():
 
 
 def test_cross_entropy_equals_torch():
-    """Catches a mistake that both of our own lines share."""
+    """Catches a mistake in both of our own implementations."""
     torch = pytest.importorskip("torch")
     generator = np.random.default_rng(0)
     logits_TV, targets_T = generator.standard_normal((50, 9)), generator.integers(0, 9, 50)

@@ -1,4 +1,4 @@
-"""A trace, judged by PyTorch on the parameters of a model file: every array and every gradient."""
+"""A trace, compared with PyTorch on the parameters of a model file: every array and every gradient."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ GATES = {
 
 
 def make(cell=("lstm", "tanh"), layers=2, input_kind="embedding", vocabulary=LETTERS, hidden=5, **options):
-    """A model whose gates are far from linear; with relu, biases that leave units alive."""
+    """A model whose gates are far from linear; with relu, biases that keep units active."""
     name, nonlinearity = cell
     shape = Architecture(
         cell=name,
@@ -62,7 +62,7 @@ def in_float64(model):
 
 
 class Judge:
-    """The forward pass in PyTorch, by the equations of its documentation, on the names of a model file.
+    """The forward pass in PyTorch, by the equations of its documentation, with the names of a model file.
 
     A value of `nudges` is added to x_t (layer -1), h_t or c_t where it arises, so its gradient is that of the value.
     """
@@ -81,7 +81,7 @@ class Judge:
         return torch.nn.functional.one_hot(torch.tensor(token), sizes.vocabulary_size).to(dtype)
 
     def loss(self, step, nudges):
-        """-ln p of the token after a step; keeps the arrays of all steps up to the last."""
+        """-ln p of the token after a step. Stores the arrays of all steps up to that step."""
         zero = torch.zeros(self.shape.hidden, dtype=self.parameters["head.bias"].dtype)
         h, c = [zero] * self.shape.layers, [zero] * self.shape.layers
         self.arrays, losses = {}, []
@@ -126,7 +126,7 @@ class Judge:
         self.arrays.setdefault(name, []).append(value.detach().numpy().copy())
 
     def places(self, steps):
-        """Every place of a nudge in these steps, and how many numbers it takes."""
+        """The position of every nudge in these steps, and its size."""
         for t in steps:
             yield ("x", -1, t), self.shape.input_size
             for n in range(self.shape.layers):
@@ -136,7 +136,7 @@ class Judge:
 
 
 def judge_of(model, tmp_path, dtype):
-    """The parameters come from the file, as a stranger to the package reads them."""
+    """The reference reads the parameters from the file, without the package."""
     save_model(tmp_path / "model", model.folder)
     parameters = load_file(tmp_path / "model" / "model.safetensors")
     parameters = {name: value.to(getattr(torch, dtype)) for name, value in parameters.items()}
@@ -154,8 +154,9 @@ def row_of(gradients, place):
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize(("cell", "layers", "input_kind"), KINDS, ids=NAMES)
 def test_arrays_and_gradients_are_those_of_pytorch(tmp_path, cell, layers, input_kind, dtype):
-    """Catches: gates under each other's names, a state of the step before, a gradient without the way through c_t,
-    through the layer above or through later steps, another step's loss."""
+    """Catches: gates with exchanged names, a state one step late, a gradient without a path (c_t, the layer above,
+    later steps), and the loss of another step.
+    """
     model = make(cell, layers, input_kind)
     judge = judge_of(model, tmp_path, dtype)
     found = (model if dtype == "float32" else in_float64(model)).trace(TEXT, gradients_of=STEP, window=WINDOW)
@@ -182,7 +183,7 @@ def test_arrays_and_gradients_are_those_of_pytorch(tmp_path, cell, layers, input
 
 @pytest.mark.parametrize("cell", CELLS, ids="-".join)
 def test_gradients_are_slopes(tmp_path, cell):
-    """Catches: a mistake that the judge makes too, because both are derivatives by the chain rule."""
+    """Catches: a mistake that the reference also makes, because both apply the chain rule."""
     model, width = make(cell), 1e-6
     judge = judge_of(model, tmp_path, "float64")
     gradients = in_float64(model).trace(TEXT, gradients_of=STEP).gradients
@@ -197,7 +198,7 @@ def test_gradients_are_slopes(tmp_path, cell):
 
 @pytest.mark.parametrize("cell", CELLS, ids="-".join)
 def test_pytorchs_own_modules_agree(tmp_path, cell):
-    """Catches: a judge and a trace that make the same mistake in the equations."""
+    """Catches: the same mistake in the equations of the reference and of the trace."""
     model = make(cell, layers=3)
     parameters = judge_of(model, tmp_path, "float32").parameters
     kind = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}[cell[0]]
@@ -224,7 +225,7 @@ def test_pytorchs_own_modules_agree(tmp_path, cell):
     ids=["characters", "bytes", "binary", "records", "independent"],
 )
 def test_the_losses_are_those_of_the_score(model, text):
-    """Catches: another first state or separator than `score` has, a loss beside its token."""
+    """Catches: another first state or separator than in `score`, and a loss at a wrong token."""
     found, score = model.trace(text), model.score(text)
     assert len(found.nats_N) == score.tokens == len(found.tokens) - 1
     assert found.nats_N.sum() == pytest.approx(score.nats, rel=1e-5)
@@ -261,14 +262,14 @@ def test_chunks_are_the_whole(cell, chunk):
 
 
 def test_one_character_has_a_prediction_and_no_loss():
-    """Catches: a page that shows nothing until a second character is typed."""
+    """Catches: a page that shows nothing before a second character is typed."""
     found = make().trace("a")
     assert (found.probabilities_TV.shape, found.nats_N.shape) == ((1, 7), (0,))
     assert make(vocabulary=RECORDS).trace("").tokens == ("<separator>",)
 
 
 def test_json_holds_everything():
-    """Catches: an array left out, a number that only NumPy knows, a token that cannot be encoded."""
+    """Catches: a missing array, a NumPy number, and a token that cannot be encoded."""
     model = make(vocabulary=Vocabulary("bytes", separator=True, binary=True))
     found = model.trace(f"é\udcff{RECORD_SEPARATOR}a\n", gradients_of=np.int64(2))
     read = json.loads(json.dumps(found.to_json(), allow_nan=False, ensure_ascii=False).encode())
@@ -291,7 +292,7 @@ def test_a_gradient_that_explodes_is_not_a_warning():
 
 
 def test_a_text_that_is_too_long_is_refused_before_it_is_read(monkeypatch):
-    """Catches: a process that is killed for its memory."""
+    """Catches: a process that the system kills for its memory."""
     model = make()  # 74 numbers a step: 2 layers of 6 x 5, and 2 x 7
     monkeypatch.setattr(trace_module, "MOST_NUMBERS", 10 * 74 + 1)
     assert len(model.trace("a" * 10).tokens) == 10
@@ -309,7 +310,7 @@ def test_a_text_that_is_too_long_is_refused_before_it_is_read(monkeypatch):
 
 
 def test_chunks_need_no_memory_for_the_text():
-    """Catches: chunks that are all kept until the last."""
+    """Catches: chunks that all stay in memory."""
     model, text = make(vocabulary=Vocabulary("bytes"), hidden=16), "a" * 4000
     tracemalloc.start()
     for _ in model.trace_chunks(text, 100):
@@ -330,19 +331,19 @@ def test_chunks_need_no_memory_for_the_text():
     ],
 )
 def test_a_wrong_argument_is_one_clear_line(options, message):
-    """Catches: a traceback of NumPy, and a step that silently counts from the end."""
+    """Catches: a traceback of NumPy, and a negative step that counts from the end."""
     with pytest.raises(SettingsError, match=message):
         make().trace("abcd", **options)
 
 
 def test_an_unknown_character_is_named():
-    """Catches: a policy that is not handed on."""
+    """Catches: a policy that is not passed on."""
     with pytest.raises(UnknownCharacterError, match="'z'"):
         make().trace("abz")
     assert make().trace("abz", unknown="skip").tokens == ("a", "b")
 
 
 def test_a_model_is_loaded_without_an_engine():
-    """Catches: an import for traces that every start pays for."""
+    """Catches: an import for traces that delays every start."""
     code = "import sys, charloom.model; print([name for name in sys.modules if name.startswith('charloom.engines')])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
