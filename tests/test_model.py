@@ -166,7 +166,7 @@ def test_records_end_by_themselves():
 
 
 def test_independent_records_begin_anew():
-    """Catches a record that goes on from the one before it, where training began each from the zero state."""
+    """Catches a record that continues the state of the one before, although each began from zero in training."""
     options = {"records": "line", "scale": 4.0, "seed": 3}
     carried, anew = random_model(RECORDS, **options), random_model(RECORDS, keep_order=False, **options)
     lines = anew.generate(length=119, greedy=True).split("\n")
@@ -414,7 +414,7 @@ def test_load_reads_what_checkpoint_wrote(tmp_path):
 
 
 def test_save_writes_what_load_reads(tmp_path):
-    """Catches a field that is lost, somebody's folder that is written over, and half a model."""
+    """Catches a lost field, a user's folder that is overwritten, and an incomplete model."""
     model = random_model(RECORDS, records="line", keep_order=False, metadata={"corpus": "x"})
     model.save(tmp_path / "new" / "model")
     loaded = Model.load(tmp_path / "new" / "model")

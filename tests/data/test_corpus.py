@@ -379,7 +379,9 @@ ELEMENTS = [{"text": f"number {i}, [{i}]", "n": [{"x": "]"}, i]} for i in range(
 @pytest.mark.parametrize("size", [1, 2, 7, 100, 1 << 20])
 @pytest.mark.parametrize("layout", [{}, {"indent": 2}, {"separators": (",", ":")}])
 def test_json_arrays(folder, size: int, layout: dict):
-    """Catches an array that is read as one line, an element that a chunk's end cuts, and lines that are no array."""
+    """Catches an array that is read as one line, an element that a chunk's end cuts, and lines that are not
+    an array.
+    """
     folder(a_json=f" \n{json.dumps(ELEMENTS, **layout)}\n", b_json="\n".join(map(json.dumps, ELEMENTS)), c_json=" [ ] ")
     expected = B + B.join(row["text"] for row in ELEMENTS) + B
     for name in ("a.json", "b.json"):

@@ -171,7 +171,7 @@ def test_fewer_than_2_characters(make: Make, texts: list[str], characters: int):
 
 
 def test_two_characters_are_a_text(make: Make):
-    """Catches an off-by-one in what is too small."""
+    """Catches a limit for small texts that is off by one."""
     assert parts(make("ab")[0])[0] == "ab"
     assert parts(make("a", "b", records="file", keep_order=True, split="100/0")[0])[0] == f"{B}a{B}b{B}"
 

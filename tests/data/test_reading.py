@@ -164,7 +164,7 @@ def test_what_is_not_in_the_encoding_can_be_replaced_or_ignored(
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1 << 20])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be", "utf-32-le"])
 def test_marks_of_joined_files_are_left_out(file, encoding: str, size: int):
-    """Catches U+FEFF among a model's characters, because somebody joined files that each began with it."""
+    """Catches U+FEFF among a model's characters, from joined files that each began with it."""
     path = file("\ufeffone\n\ufeff\ufefftwo\n".encode(encoding))
     for vocabulary in ("auto", "bytes"):
         lines: list[str] = []
@@ -275,7 +275,7 @@ def test_line_ends_become_lf_wherever_they_are_cut(file, size: int):
 
 @pytest.mark.parametrize("name", ["klingon", "", "a\0b", "é", "rot13", "hex", "idna", "utf-7", "unicode_escape"])
 def test_unknown_and_unfit_encodings(file, name: str):
-    """Catches a traceback for a mistyped name, and codecs that are no encodings of files."""
+    """Catches a traceback for a mistyped name, and codecs that are not encodings of files."""
     for vocabulary in ("characters", "bytes"):
         with pytest.raises(SettingsError, match="`encoding` must be one "):
             read(file(b"abc"), name, vocabulary=vocabulary)

@@ -62,7 +62,7 @@ def test_mistakes(texts, found):
 
 @pytest.mark.parametrize("values", [{"field": "x"}, {"encoding": "utf-8"}, {"errors": "ignore"}])
 def test_settings_of_files_are_refused(values):
-    """Catches: a setting that changes nothing, without a word."""
+    """Catches: a setting that changes nothing, without an error."""
     with pytest.raises(SettingsError, match=f"`{next(iter(values))}` is for files"):
         open_corpus(Texts.of(["abc"]), TextSettings(**values))
 

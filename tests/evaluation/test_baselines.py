@@ -13,7 +13,7 @@ from charloom.evaluation.baselines import guesses, pairs_nats
 
 
 def test_guesses_are_entropies_of_what_is_predicted():
-    """Catches bits for nats, a token that never comes counted as one that does, and more read than asked for."""
+    """Catches bits for nats, a token that never occurs but counts as one that does, and a text that is read too far."""
     ids = Ids.of(np.array([3, *[0, 1, 0, 0] * 16, *[2] * 64], np.uint8))
     found = guesses(StreamBatches(ids, 1, 8), 5, most=64)
     assert found.uniform == pytest.approx(math.log(5))

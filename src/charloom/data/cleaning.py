@@ -5,7 +5,7 @@ step also cleans the result of an earlier one: a space from a newline, a run of 
 `RECORD_SEPARATOR` and surrogate escapes pass through all steps.
 
 `clean` is the plain definition; `cleaned` gives the same result from chunks, wherever they are cut. Two steps depend on
-more than one character, so they hold back the last characters of a chunk until the next one comes.
+more than one character, so they keep the last characters of a chunk until the next one arrives.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Documents → one text, or records with `RECORD_SEPARATOR` before the first, between any two, and after the last.
 
-Chunks are cut anywhere, so each step holds back the end of a chunk that the next chunk may still change. All work is
+Chunks are cut anywhere, so each step keeps the end of a chunk that the next chunk may still change. All work is
 done by string methods and regular expressions on whole chunks: a corpus may have tens of millions of lines.
 """
 

@@ -1,4 +1,4 @@
-"""Writes the files of this folder anew: `KERAS_BACKEND=torch .venv/bin/python tests/fuzz/seeds/make.py`.
+"""Writes the files of this folder again: `KERAS_BACKEND=torch .venv/bin/python tests/fuzz/seeds/make.py`.
 
 They are kept because Keras and PyTorch take longer to load than a short fuzz run lasts, and because PyTorch's older
 format holds addresses of memory, so that each run would begin with other bytes.
