@@ -158,7 +158,7 @@ class ModelSettings(Section):
 
 
 class TrainingSettings(Section):
-    """How the network is trained, for how long, and on what."""
+    """How the network is trained, how long, and on which data."""
 
     minutes: float | None = Field(None, gt=0, description="train for X minutes  [5 without another budget]")
     epochs: int | None = Field(None, ge=1, description="train for N passes over the training text")

@@ -126,7 +126,7 @@ def command(
 
 
 def _check_alone(**flags: object) -> None:
-    """Refuses --per and --heat beside any other of these: they take the place of the report."""
+    """Refuses --per and --heat together with another of these flags, because they replace the report."""
     shown = [f"--{name}" for name, value in flags.items() if value]
     if shown[1:] and shown[0] in ("--per", "--heat"):
         raise SettingsError(f"{shown[0]} must be given alone; leave out {' and '.join(shown[1:])}")

@@ -21,7 +21,7 @@ TOKEN = re.compile(
 
 
 def as_flags(message: str, command: click.Command | None = None) -> str:
-    """A message of the library with every argument as a flag; what is no argument stays as it is.
+    """A message of the library with every argument shown as a flag. All other text stays.
 
     Args:
         message: text of an error, a notice, a verdict or a help.

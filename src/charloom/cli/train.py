@@ -118,7 +118,7 @@ def run(
     report: EventHandler,
 ) -> Finished:
     """Starts or resumes a run with Ctrl-C handled."""
-    from charloom.training import start  # PyTorch is imported behind it: not before the arguments are known to be right
+    from charloom.training import start  # imports PyTorch, so the arguments are checked first
 
     with graceful_interrupt(report) as (watched, stop):
         if resume is not None:

@@ -67,7 +67,7 @@ def _load(path: Path) -> Any:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             check_unpacked_size(sum(part.file_size for part in archive.infolist()), path.stat().st_size)
-    else:  # from a file, torch allocates memory for a string of any claimed size; from memory it reads what is there
+    else:  # from a file, torch allocates memory for a string of any declared size; from memory it reads real bytes only
         file = io.BytesIO(path.read_bytes())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about pickle protocols; an unreadable file is an error below

@@ -47,7 +47,7 @@ class Budget(TypedDict, total=False):
 
 
 class TrainingKeywords(Budget, total=False):
-    """How the network is trained, for how long, and on what."""
+    """How the network is trained, how long, and on which data."""
 
     batches: Literal["streams", "windows", "records"]
     state: Literal["carry", "reset"]
