@@ -68,7 +68,7 @@ def train(
 
     base = _base(base_model if origin is None else _renamed(origin, base_model))
     source, values, folder = _source(paths, texts), _values(preset, settings), _path(out, "out")
-    return _best(lambda: start.start(source, values, folder, base, _called(report), _asked(stop)).run)
+    return _best(lambda: start.start(source, values, folder, base, _called(report), _stop_function(stop)).run)
 
 
 def resume(
@@ -94,7 +94,9 @@ def resume(
 
     given = dict(zip(BUDGETS, (minutes, epochs, steps), strict=True))
     budgets = {name: value for name, value in given.items() if value is not None}
-    return _best(lambda: start.resume(Path(checked_path(run, "run")), budgets, _called(report), _asked(stop)).run)
+    return _best(
+        lambda: start.resume(Path(checked_path(run, "run")), budgets, _called(report), _stop_function(stop)).run
+    )
 
 
 def plan(
@@ -177,7 +179,7 @@ def _called(report: EventHandler | None) -> EventHandler:
     return report or _ignore
 
 
-def _asked(stop: Callable[[], bool] | None) -> Callable[[], bool]:
+def _stop_function(stop: Callable[[], bool] | None) -> Callable[[], bool]:
     """The checked callback that ends a run; by default it never does."""
     if stop is not None and not callable(stop):
         raise SettingsError(f"`stop` must be a function without arguments; got {stop!r}")

@@ -175,7 +175,7 @@ def test_a_value_outside_its_range(charloom, tmp_path, corpus_file, flag, value)
         (["--records", "field"], "--records field needs the name of a field; pass --field"),
         (["--field", "text"], "--field is for .jsonl, .json, .csv and .tsv files"),
         (["--hiden", "9"], "--hidden"),
-        (["--resume", "runs/x-1"], "--resume changes nothing of a run but its budget"),
+        (["--resume", "runs/x-1"], "--resume can change only the budget"),
         (["--minutes"], "--minutes"),
         (["--out", "full"], "--out must be a new or empty folder"),
     ],

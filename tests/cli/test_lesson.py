@@ -21,7 +21,7 @@ def test_alphabet(charloom, tmp_path):
     assert "25 of 25" in out
     assert "From A, each prediction fed back:  ABCDEFGHIJKLMNOPQRSTUVWXYZ\n" in out
     assert "at K: K → L M N O P" in out
-    cold = next(line for line in out.splitlines() if "cold at K" in line)
+    cold = next(line for line in out.splitlines() if "from the zero state:" in line)
     assert not cold.endswith("L M N O P")
     assert "state reset after every letter" in out
     assert "windows of 3 letters" in out

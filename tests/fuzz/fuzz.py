@@ -46,7 +46,7 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"{', '.join(KINDS)}; all where none is given")
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"{', '.join(KINDS)}; by default all")
     parser.add_argument("--inputs", type=int, default=2000, help="for each kind")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="for each kind, at most")
     parser.add_argument("--seed", default="0")

@@ -106,7 +106,7 @@ def _check_resume(
     others += ["--" + name.replace("_", "-") for name in given if name not in BUDGETS]
     if others:
         odd = others[0]
-        raise SettingsError(f"--resume changes nothing of a run but its budget; got {odd} too; leave it out")
+        raise SettingsError(f"--resume can change only the budget of a run; got {odd} too; leave it out")
 
 
 def run(

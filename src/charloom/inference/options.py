@@ -28,7 +28,9 @@ class GenerationOptions(Sampling):
     )
     stop: tuple[str, ...] = Field((), description="end before this text; may be given several times")
     seed: int | None = Field(None, ge=0, lt=2**63, description="the same seed gives the same text  [random]")
-    index: int = Field(0, ge=0, lt=2**63, description="which of a seed's texts: text k of many has index + k")
+    index: int = Field(
+        0, ge=0, lt=2**63, description="number of the text among those of a seed; text k of `count` has index + k"
+    )
     unknown: UnknownPolicy = Field(
         "error", description="characters of a prompt that the model does not know: an error, left out, or replaced"
     )

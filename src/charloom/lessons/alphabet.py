@@ -14,7 +14,7 @@ from charloom.lessons.lesson import Lesson
 from charloom.model import Model
 
 WINDOW = 3  # letters in a window, for the comparison without carried state
-COLD = "K"  # first letter of the third proof
+FIRST = "K"  # first letter of the third proof
 STEPS = 5  # letters that the model generates after it
 
 
@@ -27,19 +27,19 @@ def teach(lesson: Lesson) -> bool:
     model = lesson.train("carried", [text]).model
     score = model.score(ALPHABET)
     generated = "A" + _next(model, "A", len(ALPHABET) - 1)
-    before = ALPHABET[: ALPHABET.index(COLD)]
-    cold, warm = _next(model, COLD, STEPS), _next(model, before + COLD, STEPS)
+    before = ALPHABET[: ALPHABET.index(FIRST)]
+    from_zero, carried = _next(model, FIRST, STEPS), _next(model, before + FIRST, STEPS)
     lesson.say(f"\n1. Accuracy over the sequence, the state carried: {score.correct} of {score.characters}")
     lesson.say(f"2. From A, each prediction fed back:  {generated}")
-    lesson.say("3. The same letter, with and without memory:")
-    lesson.say(f"     reset, then cold at {COLD}:     {COLD} → {' '.join(cold)}")
-    lesson.say(f"     warmed up on {before[0]}…{before[-1]}, at {COLD}: {COLD} → {' '.join(warm)}")
-    lesson.say("   What it says depends on what it has seen: to a cold state, the first letter is the beginning.")
+    lesson.say("3. The same letter, from two states:")
+    lesson.say(f"     from the zero state:     {FIRST} → {' '.join(from_zero)}")
+    lesson.say(f"     after it has read {before[0]}…{before[-1]}:   {FIRST} → {' '.join(carried)}")
+    lesson.say("   The prediction depends on the state. After the zero state, any letter counts as the first one.")
     _contrast(lesson, text)
     right = ALPHABET[len(before) + 1 :][:STEPS]
-    proven = score.correct == score.characters and generated == ALPHABET and warm == right
+    proven = score.correct == score.characters and generated == ALPHABET and carried == right
     return lesson.verdict(
-        proven, f"{score.accuracy:.0%} accuracy; from A: {generated}; warmed up, {COLD} is followed by {warm}"
+        proven, f"{score.accuracy:.0%} accuracy; from A: {generated}; with carried state {carried} follows {FIRST}"
     )
 
 
@@ -49,7 +49,7 @@ def _contrast(lesson: Lesson, text: str) -> None:
     window = lesson.train("window", [text], always={"batches": "windows", "seq_length": WINDOW}).model
     lesson.say("\nThe same network without carried state:")
     _contrast_line(lesson, "state reset after every letter", single, 1)
-    _contrast_line(lesson, f"windows of {WINDOW} letters, each from an empty state", window, WINDOW)
+    _contrast_line(lesson, f"windows of {WINDOW} letters, each from the zero state", window, WINDOW)
 
 
 def _contrast_line(lesson: Lesson, name: str, model: Model, width: int) -> None:

@@ -40,7 +40,9 @@ def teach(lesson: Lesson) -> bool:
         lesson.say(f"   {name:<18} {run.predictions_per_second:>9,.0f} predictions/s   validation {_loss(run)}")
     lesson.say(f"\nThe greedy text: {_looped(greedy)}. Sampled at temperature {TEMPERATURE}: {_looped(sampled)}.")
     ratio = streams.predictions_per_second / windows.predictions_per_second
-    lesson.say("(Each loss by the run's own batches: after a whole window; within a sentence; the state carried.)")
+    lesson.say(
+        "(Each loss is of the run's own batches: the last character of a window; all of a sentence; all of a stream.)"
+    )
     then = _best_within(windows, seconds)
     found = f"streams learn {ratio:.0f} times the predictions/s; in {seconds:.0f} s they reach {_loss(streams)}"
     found += f", windows {then:.4f}" + (f" (after {took:.0f} s: {windows.nats:.4f})" if took > seconds else "")

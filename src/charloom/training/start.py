@@ -63,15 +63,15 @@ def start(
         events.append(event)
         report(event)
 
-    asked = _asked(values, base_model, tell)
-    corpus = open_corpus(source, asked.settings.text, lambda text: tell(Notice(text)))
+    request = _run_request(values, base_model, tell)
+    corpus = open_corpus(source, request.settings.text, lambda text: tell(Notice(text)))
     about = _about(source, base_model)
-    with RunFolder.create(out, corpus.name, asked.settings, about) as run, run.abandoned_on_error():
+    with RunFolder.create(out, corpus.name, request.settings, about) as run, run.abandoned_on_error():
         with run.writing():
-            dataset, layouts, model = _prepared(run, corpus, asked, tell)
+            dataset, layouts, model = _prepared(run, corpus, request, tell)
             for event in events:
                 run.log(event)
-            engine, state = open_engine(asked.engine, model.architecture, run.settings.training), RunState(model)
+            engine, state = open_engine(request.engine, model.architecture, run.settings.training), RunState(model)
             trainer = Trainer(engine, layouts, run, state, report, stop)
         _report_start(run, engine, dataset, state, report)
         return trainer.train()
@@ -84,7 +84,7 @@ def _about(source: TextSource, base_model: str | None) -> dict[str, Any]:
 
 
 def _prepared(
-    run: RunFolder, corpus: Corpus, asked: Asked, tell: Callable[[Event], None]
+    run: RunFolder, corpus: Corpus, request: RunRequest, tell: Callable[[Event], None]
 ) -> tuple[Dataset, Layouts, ModelFolder]:
     """Reads the text into the run folder, and plans what the user did not set. The model is that of step 0."""
 
@@ -93,14 +93,14 @@ def _prepared(
 
     run.save_settings()
     settings = run.settings
-    dataset = prepare(corpus, settings.text, run.data, notice, asked.base_vocabulary, settings.training.seed)
+    dataset = prepare(corpus, settings.text, run.data, notice, request.base_vocabulary, settings.training.seed)
     layouts = Layouts.of(dataset, settings, notice)
-    if plans(asked.chosen, settings):
-        planned, run.settings = plan(asked.chosen, settings, dataset, layouts.training)
+    if plans(request.chosen, settings):
+        planned, run.settings = plan(request.chosen, settings, dataset, layouts.training)
         tell(planned)
         run.save_settings()
     model = first_model(run, corpus.name, dataset)
-    return dataset, layouts, adapt(asked.base, model, notice) if asked.base else model
+    return dataset, layouts, adapt(request.base, model, notice) if request.base else model
 
 
 def plan_only(source: TextSource, values: Mapping[str, Any], base_model: str | None, report: EventHandler) -> Planned:
@@ -113,17 +113,17 @@ def plan_only(source: TextSource, values: Mapping[str, Any], base_model: str | N
     def notice(text: str) -> None:
         report(Notice(text))
 
-    asked = _asked(values, base_model, report)
-    settings = asked.settings
-    if not plans(asked.chosen, settings):
+    request = _run_request(values, base_model, report)
+    settings = request.settings
+    if not plans(request.chosen, settings):
         raise SettingsError(
             "a plan needs `minutes` as the budget, `batches='streams'`, `loss='every'`, and a setting that is not "
             "given and can be planned, such as `hidden`"
         )
     corpus = open_corpus(source, settings.text, notice)
     with TemporaryDirectory(prefix="charloom-") as folder:
-        dataset = prepare(corpus, settings.text, Path(folder), notice, asked.base_vocabulary, settings.training.seed)
-        return plan(asked.chosen, settings, dataset, training_layout(dataset, settings, notice))[0]
+        dataset = prepare(corpus, settings.text, Path(folder), notice, request.base_vocabulary, settings.training.seed)
+        return plan(request.chosen, settings, dataset, training_layout(dataset, settings, notice))[0]
 
 
 def resume(folder: Path, budgets: Mapping[str, Any], report: EventHandler, stop: Stop) -> Finished:
@@ -180,7 +180,7 @@ def _report_start(run: RunFolder, engine: Engine, dataset: Dataset, state: RunSt
 
 
 @dataclass(frozen=True)
-class Asked:
+class RunRequest:
     """The checked request for a run.
 
     settings: all of them, checked; chosen: names of the settings that the plan must not change; base: the base model or
@@ -198,7 +198,7 @@ class Asked:
         return self.base.vocabulary if self.base else None
 
 
-def _asked(values: Mapping[str, Any], base_model: str | None, report: EventHandler) -> Asked:
+def _run_request(values: Mapping[str, Any], base_model: str | None, report: EventHandler) -> RunRequest:
     """Checks all that can be checked before the text is read, because reading may take long. Reports a slow engine.
 
     Raises:
@@ -209,7 +209,7 @@ def _asked(values: Mapping[str, Any], base_model: str | None, report: EventHandl
     engine = choose_engine(settings.training, settings.model.cell)
     if slower := slower_than_asked(settings.training, settings.model.cell):
         report(Notice(slower))
-    return Asked(settings, frozenset([*values, *(ModelSettings.model_fields if model else ())]), model, engine)
+    return RunRequest(settings, frozenset([*values, *(ModelSettings.model_fields if model else ())]), model, engine)
 
 
 def _check_parts(run: RunFolder, dataset: Dataset, model: ModelFolder) -> None:

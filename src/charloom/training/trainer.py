@@ -83,7 +83,7 @@ class Trainer:
             self._run.save_best(self._trained(0, {}))
             self._checkpoint()
         elif self._ended():
-            self._emit(Notice(self._said_of_the_end()))
+            self._emit(Notice(self._end_notice()))
         while True:
             try:
                 while not self._ended():
@@ -165,7 +165,7 @@ class Trainer:
     def _ended(self) -> bool:
         return self._fraction() >= 1 or self._out_of_patience()
 
-    def _said_of_the_end(self) -> str:
+    def _end_notice(self) -> str:
         """Why a resumed run has nothing to do, and which argument changes that."""
         if self._out_of_patience():
             done = f"{self._progress.waited:,} validations without a better one"
@@ -217,7 +217,7 @@ class Trainer:
             raise NotFinite
         validation_nats = score.nats_per_char if score else None
         nats = train_nats if self._settings.best_by == "training" else validation_nats
-        best = self._judge(nats)
+        best = self._save_if_best(nats)
         kept = self._keep(best, nats)
         self._emit(
             Validation(
@@ -239,7 +239,7 @@ class Trainer:
         """The epoch of the last step, from 0."""
         return self._progress.epoch - (self._progress.index == 0)
 
-    def _judge(self, nats: float | None) -> bool:
+    def _save_if_best(self, nats: float | None) -> bool:
         """Whether these weights are the best so far; if so, saves them. Without a loss, the newest are the best."""
         progress = self._progress
         best = nats is None or progress.best_nats is None or nats < progress.best_nats
