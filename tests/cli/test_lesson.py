@@ -20,7 +20,7 @@ def test_alphabet(charloom, tmp_path):
     out = lesson(charloom, "alphabet", "--quick")
     assert "25 of 25" in out
     assert "From A, each prediction fed back:  ABCDEFGHIJKLMNOPQRSTUVWXYZ\n" in out
-    assert "at K: K → L M N O P" in out
+    assert "after it has read A…J:   K → L M N O P" in out
     cold = next(line for line in out.splitlines() if "from the zero state:" in line)
     assert not cold.endswith("L M N O P")
     assert "state reset after every letter" in out
