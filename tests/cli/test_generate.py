@@ -157,6 +157,9 @@ def test_adapting_to_a_text_first(charloom, tmp_path, tiny):
     assert charloom(*arguments, "--adapt", "a.txt").out == adapted
     assert {path.name: path.read_bytes() for path in (tiny / "best").iterdir()} == before
     assert "no such file" in charloom(*arguments, "--adapt", "b.txt").complaint
+    (tmp_path / "wide.txt").write_bytes("not now\n".encode("utf-16-le"))
+    assert charloom(*arguments, "--adapt", "wide.txt", "--encoding", "utf-16-le").status == 0
+    assert "--encoding changes nothing without --adapt" in charloom(*arguments, "--encoding", "utf-8").complaint
     assert "stdin can be read only once" in charloom(*arguments, "--adapt", "-", "--prompt", "-", stdin="x").complaint
 
 
@@ -224,3 +227,22 @@ def test_interactive_ends_a_record(charloom, tiny_records):
     """Catches a model of records that continues with the next record."""
     ended = charloom("generate", tiny_records, "--interactive", "--seed", "1", stdin="a\n")
     assert ended.out == "a" + Model.load(tiny_records).generate("a", records=1, seed=1) + "\n"
+
+
+@pytest.mark.parametrize("command", [["eval", "MODEL", "any.bin"], ["generate", "MODEL", "--adapt", "any.bin"]])
+def test_advice_for_binary_data(charloom, tmp_path, tiny, command):
+    """Catches advice to pass --binary, which these commands do not have."""
+    (tmp_path / "any.bin").write_bytes(b"ab\0cd")
+    found = charloom(*[tiny if each == "MODEL" else each for each in command]).complaint
+    assert "only a model trained with --binary reads bytes" in found
+    assert "pass --encoding utf-16-le" in found
+    assert "--encoding" in charloom(command[0], "--help").out
+
+
+@pytest.mark.parametrize("further", [[], ["--seed", "4"]])
+def test_a_seed_is_a_number(charloom, tiny_records, further):
+    """Catches a seed from the command line that JSON holds as a string, also with --records."""
+    for wanted in (["--length", "3"], ["--records", "1"]):
+        seed = json.loads(charloom("generate", tiny_records, "--json", *wanted, *further).out)["seed"]
+        assert type(seed) is int
+        assert seed == 4 or not further

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from charloom.cli.options import file_options
 from charloom.cli.screen import tell_line, write
 from charloom.errors import SettingsError
 
@@ -50,17 +51,7 @@ class WindowsParameter(click.ParamType[int]):
     type=click.Choice(["error", "skip", "replace"]),
     help="what to do with characters of FILE outside the vocabulary  [error]",
 )
-@click.option("--encoding", metavar="NAME", help="insist on this encoding of FILE; otherwise UTF-8, else detected")
-@click.option(
-    "--errors",
-    metavar="strict|replace|ignore",
-    help="invalid bytes in the encoding: an error, U+FFFD, or left out  [strict]",
-)
-@click.option(
-    "--field",
-    metavar="NAME",
-    help="the field (.jsonl, .json; user.name is nested) or column (.csv, .tsv) that holds the text",
-)
+@file_options("FILE")
 @click.option(
     "--dynamic",
     is_flag=True,

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from charloom.cli.options import field_options
+from charloom.cli.options import field_options, file_options
 from charloom.cli.screen import tell_line, write
 from charloom.errors import CharloomError, SettingsError, TextError
 from charloom.inference.options import Count, GenerationOptions
@@ -51,6 +51,7 @@ FIELDS = dict(sorted(FIELDS.items(), key=lambda item: item[0] in Sampling.model_
 @click.option(
     "--adapt", metavar="FILE", multiple=True, help="first train on this text, once; the model on disk stays the same"
 )
+@file_options("the text of --adapt")
 @click.option(
     "--interactive",
     is_flag=True,
@@ -69,6 +70,9 @@ def command(
     adapt: tuple[str, ...],
     interactive: bool,
     as_json: bool,
+    encoding: str | None,
+    errors: str | None,
+    field: str | None,
     **options: Any,
 ) -> None:
     """Generate text with MODEL, a model folder or a run folder, and print it while it is made.
@@ -79,7 +83,7 @@ def command(
     """
     given = {name: value for name, value in options.items() if not (value is None or value is False or value == ())}
     given.setdefault("seed", secrets.randbits(SEED_BITS))
-    validated(GenerationOptions, given)  # before the model learns from a text
+    given["seed"] = validated(GenerationOptions, given).seed  # before the model learns from a text; as a number
     texts_each = validated(Count, {} if count is None else {"count": count}).count
     if [*prompt, *adapt].count("-") > 1:
         raise SettingsError("stdin can be read only once; give - to one --prompt or --adapt only")
@@ -87,7 +91,8 @@ def command(
         raise SettingsError(
             "--interactive reads its prompts from stdin; leave out --prompt, --count, --json and --adapt -"
         )
-    loaded = _adapted(model, adapt, given.get("unknown", "error")) if adapt else Model.load(model)
+    reading = {"encoding": encoding, "errors": errors, "field": field}
+    loaded = _loaded(model, adapt, given.get("unknown", "error"), {k: v for k, v in reading.items() if v is not None})
     texts = [_prompt(each, loaded.vocabulary.binary) for each in prompt or ("",)]
     if interactive:
         _interact(loaded, given)
@@ -163,13 +168,14 @@ def _interact(model: Model, given: dict[str, Any]) -> None:
         write("\n")
 
 
-def _adapted(path: str, texts: tuple[str, ...], unknown: Any) -> Model:
-    """The model after it has learned from these texts; the model folder does not change."""
+def _loaded(path: str, texts: tuple[str, ...], unknown: Any, reading: dict[str, Any]) -> Model:
+    """The model, after it has learned from the texts of --adapt if there are any; the model folder does not change."""
     from charloom.evaluation.text import read
-    from charloom.model import Model
 
+    if reading and not texts:
+        raise SettingsError(f"`{next(iter(reading))}` changes nothing without --adapt; leave it out")
     loaded = Model.load(path)
-    return loaded.adapt(read(loaded.folder, texts, tell_line), unknown)
+    return loaded.adapt(read(loaded.folder, texts, tell_line, **reading), unknown) if texts else loaded
 
 
 def _prompt(prompt: str, binary: bool) -> str:

@@ -65,6 +65,26 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return field_options(fields, negatable=True)(command)
 
 
+def file_options(of: str) -> Decorator:
+    """A decorator that gives a command the flags for reading a file with a model that exists.
+
+    Args:
+        of: the file, as the help names it.
+    """
+    flags = {
+        "encoding": ("NAME", f"insist on this encoding of {of}; otherwise UTF-8, else detected"),
+        "errors": ("strict|replace|ignore", "invalid bytes in the encoding: an error, U+FFFD, or left out  [strict]"),
+        "field": ("NAME", "the field (.jsonl, .json; user.name is nested) or column (.csv, .tsv) that holds the text"),
+    }
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for name, (metavar, text) in reversed(flags.items()):
+            command = click.option(f"--{name}", metavar=metavar, help=text)(command)
+        return command
+
+    return decorate
+
+
 def field_options(fields: Mapping[str, FieldInfo], negatable: bool = False) -> Decorator:
     """A decorator that gives a command a flag for each of these fields.
 

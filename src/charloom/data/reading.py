@@ -252,8 +252,8 @@ def _checked(source: Source, codec: TextEncoding, size: int, refuse_nul: bool = 
 
 def _binary(source: Source, offset: int) -> BinaryFile:
     return BinaryFile(
-        f"{source.shown} looks binary: a NUL byte at offset {offset:,}; pass `binary=True` to read it as "
-        "bytes, or `encoding='utf-16-le'` or `encoding='utf-16-be'` if it is UTF-16 without a byte-order mark"
+        f"{source.shown} looks binary: a NUL byte at offset {offset:,}; only a model trained with `binary=True` "
+        "reads bytes; for UTF-16 without a byte-order mark pass `encoding='utf-16-le'` or `encoding='utf-16-be'`"
     )
 
 
@@ -273,8 +273,8 @@ def _guessed(checked: _Decoding, strict: bool, notice: Notify) -> _Decoding:
     name = _detected(sample)
     if name is None:
         raise BinaryFile(
-            f"{source.shown} looks binary: {fault} is not UTF-8, and no other encoding fits; pass `binary=True` to "
-            "read it as bytes, or `encoding` with `errors='replace'` to read it anyway"
+            f"{source.shown} looks binary: {fault} is not UTF-8, and no other encoding fits; only a model trained "
+            "with `binary=True` reads bytes; pass `encoding` with `errors='replace'` to read it anyway"
         )
     guessed = _checked(source, TextEncoding(name), checked.size)
     if guessed.fault is None or not strict:
