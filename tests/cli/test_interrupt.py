@@ -14,9 +14,19 @@ from pathlib import Path
 import pytest
 
 from charloom.cli.interrupt import graceful_interrupt
+from charloom.errors import Interrupted, TrainingError
 from charloom.training.events import Finished, Notice, Started
 
 ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """The handlers of this process, which a run that ends leaves ignored."""
+    before = {number: signal.getsignal(number) for number in ENDING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def press(number=signal.SIGINT):
@@ -24,9 +34,11 @@ def press(number=signal.SIGINT):
     time.sleep(0)  # the handler runs between two bytecodes
 
 
-def event(kind):
-    """An event of this kind, with any values."""
-    return kind.__new__(kind)
+def event(kind, run="nowhere"):
+    """An event of this kind, with any other values."""
+    found = kind.__new__(kind)
+    object.__setattr__(found, "run", str(run))
+    return found
 
 
 @contextlib.contextmanager
@@ -45,6 +57,37 @@ def test_the_first_asks_and_the_second_quits():
         assert stop()
         with pytest.raises(KeyboardInterrupt):
             press()
+
+
+def test_after_the_second_nothing_interrupts():
+    """Catches a third Ctrl-C that breaks the last write, the display, or the last line on stderr."""
+    with pytest.raises(KeyboardInterrupt), training():
+        press()
+        try:
+            press()
+        finally:
+            press()
+    press()
+
+
+@pytest.mark.parametrize("last", ["last", "last.old"])
+def test_a_broken_write_is_no_full_disk(tmp_path, last):
+    """Catches an error that an interrupt caused, shown in place of the command that resumes the run."""
+    (tmp_path / last).mkdir()
+    with pytest.raises(Interrupted) as found, graceful_interrupt(lambda _: None) as (report, _):
+        report(event(Started, tmp_path))
+        press()
+        with contextlib.suppress(KeyboardInterrupt):
+            press()
+        raise TrainingError("file cannot be written: Bad file descriptor")
+    assert found.value.run == tmp_path
+
+
+def test_an_error_after_the_first_stays(tmp_path):
+    """Catches a full disk that is shown as an interrupt, because Ctrl-C asked the run to stop."""
+    with pytest.raises(TrainingError), training():
+        press()
+        raise TrainingError("free disk space")
 
 
 def test_a_polite_kill_asks_too():
@@ -149,3 +192,20 @@ def test_a_signal_while_training_saves(tmp_path, corpus_file, number):
     assert process.returncode == 130
     assert err.splitlines()[-1].endswith("resume the run: charloom train --resume run")
     assert (tmp_path / "run" / "last" / "resume.json").exists()
+
+
+def test_three_signals_end_in_one_line(tmp_path, corpus_file):
+    """Catches a traceback, and a lost command that resumes the run, for Ctrl-C pressed until the program ends."""
+    flags = ["--hidden", "512", "--steps", "1000000", "--validate-every", "1", "--out", "run", "--quiet"]
+    command = [sys.executable, "-m", "charloom", "train", corpus_file, *flags]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "run" / "samples.txt").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.01)
+        err = process.communicate()[1]
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].endswith("resume the run: charloom train --resume run")

@@ -1,4 +1,4 @@
-"""Ctrl-C that loses nothing: the first stops training after its step, the second quits at once.
+"""Ctrl-C that loses nothing: the first stops training after its step, the second quits at once, others do nothing.
 
 Before training begins there is nothing to save, so the first one quits at once too. SIGTERM (the machine shuts down)
 and SIGHUP (the terminal closes) have the same effect.
@@ -6,13 +6,16 @@ and SIGHUP (the terminal closes) have the same effect.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from charloom.errors import Interrupted
 from charloom.training.events import Event, EventHandler, Finished, Started
 
 Handler = Callable[[int, FrameType | None], Any]
@@ -24,24 +27,56 @@ def graceful_interrupt(report: EventHandler) -> Iterator[tuple[EventHandler, Cal
 
     Yields what a run needs: the report, which must receive its events, and a function that returns the flag. Signals
     reach only the main thread, so in another thread the flag is never set.
+
+    Raises:
+        Interrupted: for the second SIGINT, if the run has a checkpoint.
+        KeyboardInterrupt: for a signal that ends the process otherwise. An interrupt may break a write, which then
+            fails with another error; so every error after it counts as the interrupt.
     """
-    training, asked = threading.Event(), threading.Event()
+    training, asked, quitting = threading.Event(), threading.Event(), threading.Event()
+    run: Path | None = None
 
     def watch(event: Event) -> None:
+        nonlocal run
         report(event)
         if isinstance(event, Started):
+            run = Path(event.run)
             training.set()
         elif isinstance(event, Finished):
             training.clear()
 
     def ask(number: int, _: FrameType | None) -> None:
-        signal.signal(number, _second()[number])
+        signal.signal(number, quit_now if number == signal.SIGINT else _second()[number])
         if not training.is_set():
-            raise KeyboardInterrupt
+            quit_now(number, _)
         asked.set()
 
+    def quit_now(_number: int, _: FrameType | None) -> None:
+        ignore_interrupts()
+        quitting.set()
+        raise KeyboardInterrupt
+
     with _handled_by(ask):
-        yield watch, asked.is_set
+        try:
+            yield watch, asked.is_set
+        except BaseException:
+            if not quitting.is_set():
+                raise
+            raise _interrupted(run if training.is_set() else None) from None
+
+
+def _interrupted(run: Path | None) -> BaseException:
+    """The error of a run that was interrupted at once; while `last/` is replaced, only `last.old/` may exist."""
+    if run is None or not any(os.path.lexists(run / name) for name in ("last", "last.old")):
+        return KeyboardInterrupt()
+    return Interrupted("interrupted; steps after the last checkpoint are lost; to go on, resume the run", run)
+
+
+def ignore_interrupts() -> None:
+    """From now on, Ctrl-C and a closed terminal have no effect, and SIGTERM ends the process; for one that ends."""
+    if threading.current_thread() is threading.main_thread():
+        for number in _second():
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
 
 
 @contextmanager
@@ -67,7 +102,8 @@ def _handled_by(handler: Handler) -> Iterator[None]:
         yield
     finally:
         for number, old in before.items():
-            signal.signal(number, old)
+            if signal.getsignal(number) != signal.SIG_IGN:  # ignored: the process ends
+                signal.signal(number, old)
 
 
 def _second() -> dict[int, Any]:

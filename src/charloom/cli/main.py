@@ -20,7 +20,7 @@ from typing import Any, TextIO
 import click
 
 from charloom.cli.flags import as_flags
-from charloom.cli.interrupt import prompt_interrupt
+from charloom.cli.interrupt import ignore_interrupts, prompt_interrupt
 from charloom.cli.screen import discard, open_closed_streams, tell, tell_line
 from charloom.errors import CharloomError
 
@@ -109,28 +109,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     open_closed_streams()
     _accept_any_text(sys.stdout)
+    with prompt_interrupt():
+        try:
+            status = _run(arguments)
+        except (KeyboardInterrupt, click.Abort):
+            status = _complain("interrupted", 130)
+        _finish_stdout()
+    sys.exit(status)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """Runs the command line; every error but an interrupt becomes one line and an exit status."""
     try:
-        with prompt_interrupt():
-            status = cli.main(arguments, prog_name="charloom", standalone_mode=False)
+        status = cli.main(arguments, prog_name="charloom", standalone_mode=False)
         sys.stdout.flush()
-    except (KeyboardInterrupt, click.Abort):
-        status = _complain("interrupted", 130)
+        return status if isinstance(status, int) else 0
+    except click.Abort:
+        raise
     except click.ClickException as error:
-        status = _complain(_with_hint(error), error.exit_code)
+        return _complain(_with_hint(error), error.exit_code)
     except CharloomError as error:
-        status = _complain(_with_command(error), error.exit_status)
+        return _complain(_with_command(error), error.exit_status)
     except BrokenPipeError:  # from buffered output; `CommandGroup.invoke` handles the usual case
-        status = 0
+        return 0
     except MemoryError:
-        status = _complain("the memory is full; use a smaller --batch-size, --seq-length or --hidden", 1)
+        return _complain("the memory is full; use a smaller --batch-size, --seq-length or --hidden", 1)
     except ImportError as error:  # a package that is missing, damaged, or too large for `ulimit -v`
-        status = _complain(f"every package must load; {_first(error)}; free memory, or install charloom again", 1)
+        return _complain(f"every package must load; {_first(error)}; free memory, or install charloom again", 1)
     except OSError as error:
-        status = _complain(f"{error.filename or 'reading or writing failed'}: {error.strerror or error}", 1)
+        return _complain(f"{error.filename or 'reading or writing failed'}: {error.strerror or error}", 1)
     except Exception as error:
-        status = _complain(_unexpected(error), 1)
-    _finish_stdout()
-    sys.exit(status if isinstance(status, int) else 0)
+        return _complain(_unexpected(error), 1)
 
 
 def _accept_any_text(stdout: TextIO) -> None:
@@ -177,5 +186,7 @@ def _with_hint(error: click.ClickException) -> str:
 
 
 def _complain(message: str, status: int) -> int:
+    """Prints the last line of a process, which no signal may cut."""
+    ignore_interrupts()
     tell_line(f"charloom: {message}")
     return status
