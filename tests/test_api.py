@@ -226,6 +226,18 @@ def test_mistakes_are_exceptions_of_ours(tmp_path, trained):
     assert len(errors) == 8
 
 
+def test_full_memory_in_one_line(tmp_path):
+    """Catches a MemoryError of NumPy, which does not say what to do."""
+
+    def full(event):
+        raise MemoryError
+
+    arguments = {"texts": ["abc " * 9], "report": full, "threads": 1}
+    for call in (lambda: charloom.train(out=tmp_path / "run", **arguments), lambda: charloom.plan(**arguments)):
+        with pytest.raises(CharloomError, match="the memory is full; use a smaller `batch_size`"):
+            call()
+
+
 def test_importing_costs_nothing():
     """Catches `import charloom` that loads NumPy or PyTorch, or looks up its version."""
     code = "import sys; before = {*sys.modules}; import charloom; dir(charloom); print(*{*sys.modules} - before)"

@@ -35,6 +35,15 @@ def model() -> Model:
         (lambda m: m.generate("a", temperature="hot"), "`temperature` must be a number; got 'hot'"),
         (lambda m: m.generate("a", greedy="maybe"), "`greedy` must be True or False; got 'maybe'"),
         (lambda m: m.generate("a", temprature=1), "`temprature` is an unknown name; did you mean `temperature`?"),
+        (lambda m: m.evaluate("abc", unknwon="skip"), "`unknwon` is an unknown name; did you mean `unknown`?"),
+        (lambda m: m.evaluate(path="a.txt"), "`path` is an unknown name; did you mean `paths`?"),
+        (lambda m: m.evaluate(protocol="windows"), "`protocol` is an unknown name; did you mean `windows`?"),
+        (lambda m: m.evaluate(paths="a", lowercase=True), "`lowercase` is an unknown name; leave it out"),
+        (lambda m: charloom.train("a", from_="b"), "`from_` is an unknown name; did you mean `base_model`?"),
+        (lambda m: charloom.train("a", base="b"), "`base` is an unknown name; did you mean `base_model`?"),
+        (lambda m: charloom.train("a", resume="b"), "`resume` is an unknown name; did you mean `charloom.resume`?"),
+        (lambda m: charloom.train("a", callback=print), "`callback` is an unknown name; did you mean `report`?"),
+        (lambda m: charloom.plan("a", bsae_model="b"), "`bsae_model` is an unknown name; did you mean `base_model`?"),
         (lambda m: m.generate_many("four", "a"), "`count` must be a whole number; got 'four'"),
         (lambda m: m.generate_many(1.5, "a"), "`count` must be a whole number; got 1.5"),
         (lambda m: m.generate_many(None), "`count` must be a whole number; got None"),
@@ -60,7 +69,7 @@ def model() -> Model:
     ],
 )
 def test_a_value_of_another_kind(model, call, message):
-    """Catches a TypeError from the library, a wrong value that is accepted, and a message without a name."""
+    """Catches a TypeError from the library, a wrong value or name that is accepted, and a message without a name."""
     with pytest.raises(SettingsError) as caught:
         call(model)
     assert str(caught.value) == message

@@ -14,14 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
-from charloom.config import BUDGETS, with_current_names
+from charloom.config import BUDGETS, Settings, with_current_names
 from charloom.data.texts import Texts
-from charloom.errors import Interrupted, SettingsError
+from charloom.errors import Interrupted, SettingsError, full_memory_in_one_line
 from charloom.files import AnyPath, checked_path
 from charloom.model import Model
 from charloom.presets import with_preset
 from charloom.training.events import Event, EventHandler, Notice, Planned
 from charloom.training.keywords import SettingsKeywords
+from charloom.validation import check_names
 
 
 def load(path: AnyPath) -> Model:
@@ -67,7 +68,7 @@ def train(
     from charloom.training import start
 
     base = _base(base_model if origin is None else _renamed(origin, base_model))
-    source, values, folder = _source(paths, texts), _values(preset, settings), _path(out, "out")
+    source, values, folder = _source(paths, texts), _values(train.__kwdefaults__, preset, settings), _path(out, "out")
     return _best(lambda: start.start(source, values, folder, base, _called(report), _stop_function(stop)).run)
 
 
@@ -117,8 +118,9 @@ def plan(
     """
     from charloom.training import start
 
-    values = _values(preset, settings)
-    return start.plan_only(_source(paths, texts), values, _base(base_model), _called(report))
+    values = _values(plan.__kwdefaults__, preset, settings)
+    with full_memory_in_one_line():
+        return start.plan_only(_source(paths, texts), values, _base(base_model), _called(report))
 
 
 def import_model(file: AnyPath, *, characters: AnyPath | None = None, report: EventHandler | None = None) -> Model:
@@ -162,9 +164,15 @@ def _renamed(origin: AnyPath, base_model: AnyPath | None) -> AnyPath:
     return origin
 
 
-def _values(preset: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by their current names, over those of a preset. A warning names the line that called `train`."""
+def _values(
+    arguments: Iterable[str] | None, preset: str | None, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Settings by their current names, over those of a preset. A warning names the line that called `train`.
+
+    arguments: the other names that the function takes; an error for an unknown name may suggest one.
+    """
     values = with_current_names(settings, partial(warnings.warn, category=DeprecationWarning, stacklevel=4))
+    check_names(values, Settings().flat, [*(arguments or ()), "charloom.resume"])
     return with_preset(preset, values) if preset else values
 
 
@@ -193,7 +201,8 @@ def _path(path: AnyPath | None, argument: str) -> Path | None:
 def _best(run: Callable[[], str]) -> Model:
     """The best model of the run folder that `run` returns, or of the run that `stop` ended."""
     try:
-        return load(run())
+        with full_memory_in_one_line():
+            return load(run())
     except Interrupted as stopped:
         return load(stopped.run)
 

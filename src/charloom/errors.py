@@ -7,6 +7,8 @@ is quoted with `repr`. `assert` is for errors in charloom itself.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -62,6 +64,19 @@ class Interrupted(CharloomError):
 
     def __init__(self, message: str, run: Path) -> None:
         super().__init__(message, run)
+
+
+@contextmanager
+def full_memory_in_one_line() -> Iterator[None]:
+    """A context that turns a MemoryError into an error that says what to do.
+
+    Raises:
+        CharloomError: if the memory is full.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise CharloomError("the memory is full; use a smaller `batch_size`, `seq_length` or `hidden`") from None
 
 
 def in_a_file(error: Exception) -> str:

@@ -34,7 +34,7 @@ from charloom.inference.scheduler import SLOTS, Scheduler
 from charloom.inference.sequence import Output
 from charloom.inference.weights import InferenceWeights
 from charloom.score import Score
-from charloom.validation import validated
+from charloom.validation import check_names, validated
 
 if TYPE_CHECKING:
     from charloom.evaluation.engine import EnginePool
@@ -323,8 +323,9 @@ class Model:
             UnknownCharacterError: if the model does not know a character.
         """
         from charloom.evaluation.report import evaluate
-        from charloom.evaluation.text import evaluation_text
+        from charloom.evaluation.text import FileOptions, evaluation_text
 
+        check_names(options, FileOptions.__annotations__, Model.evaluate.__kwdefaults__)
         found = evaluation_text(self.folder, text, paths, warnings.warn, unknown, **options)
         return evaluate(self.folder, found, dynamic, windows, baselines)
 

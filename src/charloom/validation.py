@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -33,6 +33,16 @@ MUST = {
 }
 """What must hold, for those kinds of pydantic errors that have longer texts of their own."""
 
+SAME_MEANING = {
+    "base": "base_model",
+    "from_": "base_model",
+    "resume": "charloom.resume",
+    "on_event": "report",
+    "callback": "report",
+    "protocol": "windows",
+}
+"""Names of the command line and of other libraries, and what they are called here."""
+
 
 def validated(kind: type[S], values: Mapping[str, Any]) -> S:
     """`kind(**values)`, with the first mistake as one line.
@@ -46,9 +56,26 @@ def validated(kind: type[S], values: Mapping[str, Any]) -> S:
         raise _in_one_line(error.errors(include_url=False)[0], kind) from None
 
 
-def unknown_name(name: str, known: Iterable[str]) -> SettingsError:
+def check_names(given: Iterable[str], known: Collection[str], others: Iterable[str] | None = None) -> None:
+    """Checks that every name is known.
+
+    Args:
+        given: the names of the arguments in a call.
+        known: names that are accepted.
+        others: names that an error may suggest too.
+
+    Raises:
+        SettingsError: for the first unknown name.
+    """
+    for name in given:
+        if name not in known:
+            raise unknown_name(name, [*known, *(others or ())])
+
+
+def unknown_name(name: str, known: Collection[str]) -> SettingsError:
     """The error for a name that is not among those known."""
-    near = difflib.get_close_matches(name, known, 1)
+    meant = SAME_MEANING.get(name)
+    near = [meant] if meant in known else difflib.get_close_matches(name, known, 1)
     return SettingsError(f"`{name}` is an unknown name; {f'did you mean `{near[0]}`?' if near else 'leave it out'}")
 
 

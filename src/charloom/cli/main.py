@@ -22,7 +22,7 @@ import click
 from charloom.cli.flags import as_flags
 from charloom.cli.interrupt import ignore_interrupts, prompt_interrupt
 from charloom.cli.screen import discard, open_closed_streams, tell, tell_line
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, full_memory_in_one_line
 
 TRACEBACK = "CHARLOOM_TRACEBACK"
 """The environment variable that shows the traceback of an unexpected error."""
@@ -121,7 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(arguments: Sequence[str] | None) -> int:
     """Runs the command line; every error but an interrupt becomes one line and an exit status."""
     try:
-        status = cli.main(arguments, prog_name="charloom", standalone_mode=False)
+        with full_memory_in_one_line():
+            status = cli.main(arguments, prog_name="charloom", standalone_mode=False)
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except click.Abort:
@@ -132,8 +133,6 @@ def _run(arguments: Sequence[str] | None) -> int:
         return _complain(_with_command(error), error.exit_status)
     except BrokenPipeError:  # from buffered output; `CommandGroup.invoke` handles the usual case
         return 0
-    except MemoryError:
-        return _complain("the memory is full; use a smaller --batch-size, --seq-length or --hidden", 1)
     except ImportError as error:  # a package that is missing, damaged, or too large for `ulimit -v`
         return _complain(f"every package must load; {_first(error)}; free memory, or install charloom again", 1)
     except OSError as error:
