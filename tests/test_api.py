@@ -120,6 +120,14 @@ def test_a_file_and_a_text_give_the_same_run(tmp_path, corpus, trained):
     )
 
 
+def test_a_list_of_paths_is_several_paths(tmp_path):
+    """Catches a list that is refused, and a path of it that is left out."""
+    for name in "abc":
+        (tmp_path / name).write_text(f"{name}\n" * 20)
+    model = charloom.train([tmp_path / "a", tmp_path / "b"], tmp_path / "c", out=tmp_path / "run", **SMALLEST)
+    assert {*model.vocabulary.characters} == {*"abc\n"}
+
+
 def test_a_plan_is_what_training_would_choose(trained, tmp_path, monkeypatch):
     """Catches a plan that is not planned for the given settings, that trains, or that leaves a folder."""
     monkeypatch.chdir(tmp_path)

@@ -13,7 +13,7 @@ from charloom.architecture import Architecture
 from charloom.checkpoint import ModelFolder
 from charloom.config import ModelSettings
 from charloom.data.vocabulary import Vocabulary
-from charloom.errors import SettingsError, TextError
+from charloom.errors import SettingsError
 from charloom.model import Model
 
 
@@ -53,7 +53,7 @@ def model() -> Model:
         (lambda m: charloom.load(None), "`path` must be a string or a pathlib.Path; got None"),
         (lambda m: charloom.load(b"run"), "`path` must be a string or a pathlib.Path; got b'run'"),
         (lambda m: charloom.train(5), "`paths` must be a string or a pathlib.Path; got 5"),
-        (lambda m: charloom.train(["a.txt"]), "`paths` must be a string or a pathlib.Path; got ['a.txt']"),
+        (lambda m: charloom.train(["a.txt", 5]), "`paths` must be a string or a pathlib.Path; got 5"),
         (lambda m: charloom.train("a.txt", out=5), "`out` must be a string or a pathlib.Path; got 5"),
         (lambda m: charloom.train("a.txt", split=0.9), "`split` must be a string; got 0.9"),
         (lambda m: charloom.train("a.txt", wrap="x"), "`wrap` must be True or False; got 'x'"),
@@ -81,9 +81,19 @@ def test_a_file_is_not_a_path(tmp_path: Path):
         charloom.train(io.StringIO("to be or not to be"))
 
 
-def test_a_text_in_place_of_its_path():
-    """Catches an error that prints a whole book."""
-    with pytest.raises(TextError) as caught:
-        charloom.train("to be or not to be " * 1000)
-    assert "no such file or folder" in str(caught.value)
-    assert len(str(caught.value)) < 400
+@pytest.mark.parametrize("text", ["to be or not to be " * 1000, "To be?\nNot to be?\n" * 9])
+def test_a_text_in_place_of_its_path(text):
+    """Catches an error that prints a whole book, and one that does not say where a text belongs."""
+    with pytest.raises(SettingsError, match=r"pass texts in memory as `texts=\[\.\.\.\]`") as caught:
+        charloom.train(text)
+    assert len(str(caught.value)) < 150
+
+
+def test_a_path_in_place_of_a_text(model, tmp_path, monkeypatch):
+    """Catches the name of a file that is scored in silence, and a warning about any other text."""
+    monkeypatch.chdir(tmp_path)
+    Path("abc").write_text("cab")
+    with pytest.warns(UserWarning, match="'abc' is scored as a text, but a file has this name; `paths`") as warned:
+        model.evaluate("abc", baselines=False)
+    assert warned[0].filename == __file__
+    model.evaluate("abcabc", baselines=False)

@@ -8,6 +8,8 @@ print(model.generate("Once", length=200, seed=1))
 
 from __future__ import annotations
 
+import os
+import reprlib
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from charloom.config import BUDGETS, Settings, with_current_names
+from charloom.data.sources import LONGEST_SHOWN
 from charloom.data.texts import Texts
 from charloom.errors import Interrupted, SettingsError, full_memory_in_one_line
 from charloom.files import AnyPath, checked_path
@@ -23,7 +26,6 @@ from charloom.presets import with_preset
 from charloom.training.events import Event, EventHandler, Notice, Planned
 from charloom.training.keywords import SettingsKeywords
 from charloom.validation import check_names
-
 
 def load(path: AnyPath) -> Model:
     """The model in a model folder, or the best model of a run folder.
@@ -35,7 +37,7 @@ def load(path: AnyPath) -> Model:
 
 
 def train(
-    *paths: AnyPath,
+    *paths: AnyPath | Sequence[AnyPath],
     texts: Iterable[str] | None = None,
     out: AnyPath | None = None,
     base_model: AnyPath | None = None,
@@ -51,7 +53,7 @@ def train(
     continues from the last checkpoint, which is at most a minute old.
 
     Args:
-        paths: files, folders, globs, URLs or names of built-in corpora; several are one text.
+        paths: files, folders, globs, URLs or names of built-in corpora, or lists of them; several are one text.
         texts: strings in place of paths. Each is read like a file, so `records="file"` makes each a record.
         out: the run folder, new or empty; by default `runs/<corpus>-<n>`.
         base_model: the folder of a model to fine-tune.
@@ -101,7 +103,7 @@ def resume(
 
 
 def plan(
-    *paths: AnyPath,
+    *paths: AnyPath | Sequence[AnyPath],
     texts: Iterable[str] | None = None,
     base_model: AnyPath | None = None,
     preset: str | None = None,
@@ -146,13 +148,23 @@ def import_model(file: AnyPath, *, characters: AnyPath | None = None, report: Ev
     return Model(importing.import_model(Path(checked_path(file, "file")), _path(characters, "characters"), notice))
 
 
-def _source(paths: tuple[AnyPath, ...], texts: Iterable[str] | None) -> Sequence[str] | Texts:
+def _source(paths: tuple[AnyPath | Sequence[AnyPath], ...], texts: Iterable[str] | None) -> Sequence[str] | Texts:
     """The checked source of the text: paths or texts."""
     if texts is None:
-        return [checked_path(path, "paths") for path in paths]
+        return [_path_of_a_text(path) for each in paths for path in (each if isinstance(each, list | tuple) else [each])]
     if paths:
         raise SettingsError(f"`texts` must not be given with paths; got {paths[0]!r} too; leave one of them out")
     return Texts.of(texts)
+
+
+def _path_of_a_text(path: object) -> str:
+    """A checked path. A string with newlines, or longer than any path, is a text by mistake."""
+    found = checked_path(path, "paths")
+    if ("\n" in found or len(found) > LONGEST_SHOWN) and not os.path.lexists(found):
+        raise SettingsError(
+            f"`paths` must be names of files; got {reprlib.repr(found)}; pass texts in memory as `texts=[...]`"
+        )
+    return found
 
 
 def _renamed(origin: AnyPath, base_model: AnyPath | None) -> AnyPath:

@@ -10,6 +10,7 @@ and the memory do not grow with the length.
 
 from __future__ import annotations
 
+import os
 import reprlib
 import warnings
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
@@ -276,8 +277,10 @@ class Model:
         return Scheduler(self._backend(asked.precision, asked.threads), self.vocabulary, slots)
 
     def score(self, text: str, unknown: UnknownPolicy = "error") -> Score:
-        """The loss of the model on a text. Every character after the first is predicted once. The state is carried from
-        the start of the text, or, if records are independent, from the start of each record.
+        """The loss of the model on a text. `evaluate(paths="my.txt")` scores a file.
+
+        Every character after the first is predicted once. The state is carried from the start of the text, or, if
+        records are independent, from the start of each record.
 
         A model of records reads a separator first, so it also predicts the first character. It predicts separators
         inside the text (`charloom.data.vocabulary.RECORD_SEPARATOR`) like characters. Only the ids need memory that
@@ -307,8 +310,8 @@ class Model:
         """The report that `charloom eval` prints: the score of a text beside those of compressors.
 
         Args:
-            text: the text to predict. Without `text` and `paths`, it is the validation split of the run that the model
-                was loaded from.
+            text: the text to predict, not the name of a file; there is a warning if a file has this name. Without
+                `text` and `paths`, it is the validation split of the run that the model was loaded from.
             paths: files to predict instead of a text, or any other source that `charloom.train` reads.
             dynamic: also report the loss of a model that learns from each part of the text after scoring it.
             windows: also report the loss in windows of this many tokens, each from the zero state.
@@ -326,6 +329,8 @@ class Model:
         from charloom.evaluation.text import FileOptions, evaluation_text
 
         check_names(options, FileOptions.__annotations__, Model.evaluate.__kwdefaults__)
+        if isinstance(text, str) and os.path.isfile(text):
+            warnings.warn(f"{text!r} is scored as a text, but a file has this name; `paths` reads files", stacklevel=2)
         found = evaluation_text(self.folder, text, paths, warnings.warn, unknown, **options)
         return evaluate(self.folder, found, dynamic, windows, baselines)
 
