@@ -278,6 +278,22 @@ def test_a_separator_at_the_start_is_not_counted():
         assert model.score(f"{RECORD_SEPARATOR}ab") == model.score("ab")
 
 
+@pytest.mark.parametrize("records", ["line", "paragraph"])
+def test_a_newline_ends_a_record_if_it_is_no_character(records):
+    """Catches a generated text that cannot be scored or continued, and empty records between its records."""
+    model = random_model(RECORDS, records=records)
+    text = model.generate(records=3, seed=1)
+    separated = RECORD_SEPARATOR.join(text.split())
+    assert text.count("\n") == (4 if records == "paragraph" else 2)
+    assert model.score(text) == model.score(separated)
+    assert model.generate(text, 50, seed=1) == model.generate(separated, 50, seed=1)
+    for vocabulary in (Vocabulary("characters", tuple("\nab"), separator=True), replace(BYTES, separator=True)):
+        known = random_model(vocabulary)
+        assert known.score("a\nb") != known.score(f"a{RECORD_SEPARATOR}b")
+    with pytest.raises(UnknownCharacterError, match=r"'\\n' \(U\+000A\)"):
+        random_model(FOLDED).score("a\nb")
+
+
 @pytest.mark.parametrize(("vocabulary", "text"), [(LETTERS, ""), (LETTERS, "a"), (BYTES, "🦊"), (RECORDS, "")])
 def test_too_short_to_score(vocabulary, text):
     """Catches a division by zero."""

@@ -137,9 +137,10 @@ class Model:
         """The text that follows the prompt, in chunks as it is generated; without the prompt itself.
 
         The prompt is cleaned like the training text. For a model of records, it is the beginning of a record: the model
-        reads a separator first, and never generates an empty record. Without a prompt, any other model starts after a
-        newline. If it does not know the newline, the first character of the text is drawn from all with equal
-        probability.
+        reads a separator first, and never generates an empty record. `charloom.RECORD_SEPARATOR` in the prompt ends a
+        record; so does a newline, if the model does not know it as a character. Without a prompt, any other model
+        starts after a newline. If it does not know the newline, the first character of the text is drawn from all with
+        equal probability.
 
         Args:
             prompt: the text to continue.
@@ -223,7 +224,11 @@ class Model:
 
         A token is a character. For a byte-level model it is a byte, from 128 on as a surrogate escape (PEP 383), so
         `prefix + token` is the next prefix. `charloom.RECORD_SEPARATOR` ends a record. U+FFFD is the unknown token, for
-        all rare characters together; it is never generated.
+        all rare characters together; it is never generated. The separator and surrogate escapes cannot be printed;
+        this is safe for every token:
+
+            for token, probability in model.next_token("On").items():
+                print(f"{probability:.3f} {token!r}")
 
         Raises:
             SettingsError: if the prefix is not a string.
@@ -283,8 +288,8 @@ class Model:
         records are independent, from the start of each record.
 
         A model of records reads a separator first, so it also predicts the first character. It predicts separators
-        inside the text (`charloom.data.vocabulary.RECORD_SEPARATOR`) like characters. Only the ids need memory that
-        grows with the text.
+        inside the text (`charloom.RECORD_SEPARATOR`) like characters. If such a model does not know the newline, as
+        with `records="line"`, a newline is a separator too. Only the ids need memory that grows with the text.
 
         Raises:
             TextError: if the text is too short for a prediction.

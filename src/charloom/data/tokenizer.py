@@ -13,7 +13,7 @@ import numpy as np
 
 from charloom.config import Cleaning
 from charloom.data.cleaning import clean
-from charloom.data.vocabulary import IdArray, UnknownPolicy, Vocabulary
+from charloom.data.vocabulary import RECORD_SEPARATOR, IdArray, UnknownPolicy, Vocabulary
 from charloom.errors import SettingsError, TextError, UnknownCharacterError
 
 # All surrogates except U+DC80 … U+DCFF, which stand for undecodable bytes. LONE_IN_RECORDS also excepts the record
@@ -21,10 +21,16 @@ from charloom.errors import SettingsError, TextError, UnknownCharacterError
 LONE = re.compile("[\\ud800-\\udc7f\\udd00-\\udfff]")
 LONE_IN_RECORDS = re.compile("[\\ud801-\\udc7f\\udd00-\\udfff]")
 
+NEWLINES = re.compile("\n+")
+
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """vocabulary: of the model; cleaning: of the training text."""
+    """vocabulary: of the model; cleaning: of the training text.
+
+    If a model of records does not know the newline, newlines in a text are record separators: `Model.generate` puts
+    them between two records. Like in the training text, several are one separator.
+    """
 
     vocabulary: Vocabulary
     cleaning: Cleaning
@@ -70,7 +76,7 @@ class Tokenizer:
         characters = len(self.clean(text)) if self.vocabulary.kind == "bytes" else len(own_T)
         characters -= len(ids_T) == len(own_T)  # without a separator, nothing predicts the first token
         if characters < 1 or len(ids_T) < 2:
-            raise TextError("a text to score must hold at least 2 characters, or 1 for a model of records; found fewer")
+            raise TextError("the text must hold at least 2 characters, or 1 for a model of records; found fewer")
         return ids_T, characters
 
     def _after_separator(self, ids_T: IdArray) -> IdArray:
@@ -86,6 +92,8 @@ class Tokenizer:
         text = self.clean(text)
         if self.vocabulary.kind == "bytes":
             text = self._without_surrogates(text, unknown, what)
+        elif self.vocabulary.separator and "\n" not in self.vocabulary.characters:
+            text = NEWLINES.sub(RECORD_SEPARATOR, text)
         return self.vocabulary.encode(text, unknown, what)
 
     def _without_surrogates(self, text: str, unknown: UnknownPolicy, what: str) -> str:
