@@ -22,6 +22,14 @@ def test_figures_by_hand():
     assert score + score == Score(12, 8, 8 * math.log(8), 6)
 
 
+def test_the_main_figures_in_one_line():
+    """Catches sums in place of figures, and a score of nothing that cannot be shown."""
+    assert repr(Score(tokens=6, characters=4, nats=4 * math.log(8), correct=3)) == (
+        "<charloom.Score: 3.000 bits/char (2.0794 nats/char), accuracy 50.0%, 4 characters>"
+    )
+    assert repr(Score(0, 0, 0.0, 0)) == "<charloom.Score: 0 characters>"
+
+
 def test_a_hopeless_model_has_infinite_perplexity():
     """Catches an OverflowError for a model with almost no probability for the text."""
     assert Score(1, 1, 1000.0, 0).perplexity == math.inf

@@ -347,3 +347,13 @@ def test_a_model_is_loaded_without_an_engine():
     """Catches: an import for traces that delays every start."""
     code = "import sys, charloom.model; print([name for name in sys.modules if name.startswith('charloom.engines')])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_what_a_session_shows_is_short():
+    """Catches a trace or a model folder that fills the screen of an interactive session with its arrays."""
+    model = make(("gru", "tanh"))
+    assert repr(model.trace(TEXT, gradients_of=STEP)) == (
+        "<charloom.Trace: 9 steps from step 0; layers: 2, each with reset_gate_TH, update_gate_TH, candidate_TH, "
+        "hidden_TH; logits_TV, probabilities_TV, nats_N; gradients of step 6>"
+    )
+    assert len(repr(model.folder)) < 500

@@ -58,7 +58,8 @@ def train(
         out: the run folder, new or empty; by default `runs/<corpus>-<n>`.
         base_model: the folder of a model to fine-tune.
         preset: the name of a preset; the other settings in this call replace its values.
-        report: called with every event of the run; by default nothing is shown.
+        report: called with every event of the run. By default nothing is shown until training ends; `report=print`
+            prints a line for each event.
         stop: called after every step. If it returns true, the run saves everything, and the best model so far is
             returned; `resume` continues the run.
         origin: the former name of `base_model`, for one version.

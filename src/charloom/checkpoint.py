@@ -45,11 +45,11 @@ class ModelFolder:
     """
 
     architecture: Architecture
-    vocabulary: Vocabulary
-    parameters: dict[str, NDArray[np.float32]]
+    vocabulary: Vocabulary = field(repr=False)
+    parameters: dict[str, NDArray[np.float32]] = field(repr=False)
     cleaning: Cleaning = Cleaning()
     records: RecordKind = "none"
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict, repr=False)
     keep_order: bool = True
     place: Path | None = field(default=None, compare=False)
 

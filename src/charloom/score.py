@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Score:
     """The score of a model on a text; scores can be added.
 
@@ -53,6 +53,15 @@ class Score:
     def accuracy(self) -> float:
         """The part of the tokens, 0 … 1, for which the token with the highest probability was the target."""
         return self.correct / self.tokens
+
+    def __repr__(self) -> str:
+        """The main figures in one line; a score of nothing has none."""
+        if not self.characters:
+            return "<charloom.Score: 0 characters>"
+        return (
+            f"<charloom.Score: {self.bits_per_char:.3f} bits/char ({self.nats_per_char:.4f} nats/char), "
+            f"accuracy {self.accuracy:.1%}, {self.characters:,} characters>"
+        )
 
     def __add__(self, other: Score) -> Score:
         return Score(

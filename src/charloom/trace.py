@@ -92,7 +92,7 @@ class Gradients:
     cell_LWH: Floats | None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Trace:
     """Everything that a network computes at T consecutive steps.
 
@@ -111,6 +111,14 @@ class Trace:
     probabilities_TV: Floats
     nats_N: Floats
     gradients: Gradients | None = None
+
+    def __repr__(self) -> str:
+        """The size and the names of the arrays, in one line."""
+        further = "" if self.gradients is None else f"; gradients of step {self.gradients.step:,}"
+        return (
+            f"<charloom.Trace: {len(self.ids_T):,} steps from step {self.first:,}; layers: {len(self.layers)}, each "
+            f"with {', '.join(self.layers[0]._fields)}; logits_TV, probabilities_TV, nats_N{further}>"
+        )
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:

@@ -117,16 +117,7 @@ class EventLines:
 
 def plan_table(event: Planned) -> list[str]:
     """The choices of the planner, one setting a row."""
-    repeated = f", {event.repeated:.0%} in repeated lines" if event.repeated >= 0.01 else ""
-    records = f" in {counted(event.records, 'record')}" if event.records else ""
-    unit = "minute" if event.minutes == 1 else "minutes"
-    rows = [
-        f"plan for {event.minutes:g} {unit}: {event.tokens:,} tokens{records}, "
-        f"{event.distinct:,} different{repeated}; xz packs a sample into {event.xz_bits_per_token:.2f} bits/token"
-    ]
-    width = max((len(str(choice.value)) for choice in event.choices), default=0)
-    rows += [f"  {choice.setting:<14}{choice.value!s:>{width}}  {choice.reason}" for choice in event.choices]
-    return rows
+    return str(event).split("\n")
 
 
 def _started(event: Started) -> list[str]:

@@ -16,6 +16,11 @@ from typing import Any
 class Event:
     """Something that happened in a run; the base class of all events."""
 
+    def __str__(self) -> str:
+        """The event in one line, for `report=print`; fields that are None are left out."""
+        fields = [f"{name} {_shown(value)}" for name, value in vars(self).items() if value is not None]
+        return f"{type(self).__name__}: {', '.join(fields)}"
+
     def to_json(self) -> dict[str, Any]:
         """The event as one flat object with its name. Beside each loss in nats stands the same loss in bits."""
         record: dict[str, Any] = {"event": type(self).__name__.lower()}
@@ -31,6 +36,10 @@ class Notice(Event):
     """One message for the user, in one line."""
 
     text: str
+
+    def __str__(self) -> str:
+        """The message."""
+        return self.text
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,19 @@ class Planned(Event):
     repeated: float
     xz_bits_per_token: float
     choices: tuple[PlannedChoice, ...]
+
+    def __str__(self) -> str:
+        """The choices as a table, one setting a row."""
+        repeated = f", {self.repeated:.0%} in repeated lines" if self.repeated >= 0.01 else ""
+        records = f" in {self.records:,} record{'s' * (self.records != 1)}" if self.records else ""
+        unit = "minute" if self.minutes == 1 else "minutes"
+        rows = [
+            f"plan for {self.minutes:g} {unit}: {self.tokens:,} tokens{records}, "
+            f"{self.distinct:,} different{repeated}; xz packs a sample into {self.xz_bits_per_token:.2f} bits/token"
+        ]
+        width = max((len(str(choice.value)) for choice in self.choices), default=0)
+        rows += [f"  {choice.setting:<14}{choice.value!s:>{width}}  {choice.reason}" for choice in self.choices]
+        return "\n".join(rows)
 
 
 @dataclass(frozen=True)
@@ -137,6 +159,13 @@ class Finished(Event):
     seen_nats: float | None = None
     verdict: str | None = None
     predictions: int = 0
+
+
+def _shown(value: object) -> str:
+    """A field in a line: large numbers with commas, other floats with four digits, strings in quotes."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return repr(value)
+    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.4g}"
 
 
 EventHandler = Callable[[Event], None]
