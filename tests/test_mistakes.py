@@ -47,6 +47,10 @@ def model() -> Model:
         (lambda m: m.generate_many("four", "a"), "`count` must be a whole number; got 'four'"),
         (lambda m: m.generate_many(1.5, "a"), "`count` must be a whole number; got 1.5"),
         (lambda m: m.generate_many(None), "`count` must be a whole number; got None"),
+        (
+            lambda m: m.generate([]),
+            "`prompt` must be a string or a list with at least one string; got an empty list",
+        ),
         (lambda m: m.scheduler(slots="all"), "`slots` must be a whole number; got 'all'"),
         (lambda m: list(m.run(["a"])), "`requests` must come from `Model.request`; got 'a'"),
         (lambda m: m.score("abc", unknown="guess"), "`unknown` must be one of 'error', 'skip', 'replace'; got 'guess'"),

@@ -84,13 +84,13 @@ def test_a_text_is_the_same_alone_in_a_batch_and_streamed(cell, options):
 
 
 def test_many_prompts_side_by_side():
-    """Catches a text after a wrong prompt, and an index that counts prompts instead of texts."""
+    """Catches a text after a wrong prompt, an index that counts prompts instead of texts, and too many texts."""
     model = random_model()
     many = model.generate_many(2, ["abc", "", "h\n"], 60, seed=3, index=5)
     for k, text in enumerate(many):
         assert text == model.generate(["abc", "", "h\n"][k // 2], 60, seed=3, index=5 + k)
-    with pytest.raises(SettingsError, match="`count` must give from 1"):
-        model.generate_many(1, [])
+    with pytest.raises(SettingsError, match="`count` must give at most 100,000 texts in one call"):
+        model.generate_many(50_001, ["abc", ""])
 
 
 def test_a_longer_text_begins_with_the_shorter_one():
@@ -296,9 +296,10 @@ def test_a_newline_ends_a_record_if_it_is_no_character(records):
 
 @pytest.mark.parametrize(("vocabulary", "text"), [(LETTERS, ""), (LETTERS, "a"), (BYTES, "🦊"), (RECORDS, "")])
 def test_too_short_to_score(vocabulary, text):
-    """Catches a division by zero."""
-    with pytest.raises(TextError, match="at least 2 characters"):
-        random_model(vocabulary).score(text)
+    """Catches a division by zero, and a message of `adapt` about a text to score."""
+    for method in (random_model(vocabulary).score, random_model(vocabulary).adapt):
+        with pytest.raises(TextError, match="^the text must hold at least 2 characters"):
+            method(text)
 
 
 @pytest.mark.parametrize(
@@ -504,3 +505,9 @@ def test_a_prompt_is_a_string(prompt):
             continue
         with pytest.raises(SettingsError, match=wanted):
             call(prompt)
+
+
+def test_the_docstring_of_generate_has_every_option():
+    """Catches an option that `help(Model.generate)` does not explain."""
+    explained = Model.generate.__doc__
+    assert [name for name in get_type_hints(Options) if f"{name}:" not in explained and f"`{name}`" not in explained] == []

@@ -134,34 +134,10 @@ class Model:
         return InferenceWeights(self.architecture, self.folder.parameters, self.folder.reset_id)
 
     def stream(self, prompt: str = "", length: int | None = None, **options: Unpack[Options]) -> Iterator[str]:
-        """The text that follows the prompt, in chunks as it is generated; without the prompt itself.
+        """Generates text after the prompt and returns it in chunks, as it is made: `for chunk in model.stream("Once")`.
 
-        The prompt is cleaned like the training text. For a model of records, it is the beginning of a record: the model
-        reads a separator first, and never generates an empty record. `charloom.RECORD_SEPARATOR` in the prompt ends a
-        record; so does a newline, if the model does not know it as a character. Without a prompt, any other model
-        starts after a newline. If it does not know the newline, the first character of the text is drawn from all with
-        equal probability.
-
-        Args:
-            prompt: the text to continue.
-            length: the exact number of characters (not tokens), including separators between records. None means
-                1,000, or no limit if `records` is given. For a model of binary data (trained with `binary=True`), a
-                byte that is not UTF-8 is one character, a surrogate escape. `text.encode("utf-8", "surrogateescape")`
-                gives the bytes. Prompts and stop strings may contain such escapes.
-            options: `temperature` (default 0.8), `top_k`, `top_p`, `min_p`, `greedy`, `repetition_penalty` over the
-                last `repetition_window` tokens, `no_repeat_ngram_size`: see `Sampling`. `seed`: the same seed gives the
-                same text, alone, streamed or in a batch. `index`: selects another text for the same seed.
-                `stop`: ends before the first of these strings, which is not returned. `records`: ends after this many
-                complete records. The text between two records is a newline, a space for sentences, or a blank line for
-                paragraphs and files. Each record begins from the zero state, or continues from the one before, as in
-                training (`keep_order`). `unknown`: `error`, `skip` or `replace`. `precision`: `fp32`, or `bf16` or
-                `int8`, which are faster and give another text; `auto` is `charloom.inference.backend.AUTO`.
-                `threads`: the largest number of threads; it does not change the text.
-
-        Raises:
-            SettingsError: if an option is out of range. Like the next one, raised by the call, not at the first chunk.
-            UnknownCharacterError: if the model does not know a character of the prompt.
-            ModelError: while generating, if no token can be chosen.
+        Arguments, options and errors are those of `generate`, but the length has no limit. The call raises an error of
+        an argument, not the first chunk.
         """
         asked = self._requests.options(length, options)
         return self._texts(self._requests.one(prompt, asked), asked)
@@ -169,7 +145,7 @@ class Model:
     def astream(
         self, prompt: str = "", length: int | None = None, **options: Unpack[Options]
     ) -> AsyncGenerator[str, None]:
-        """`stream` for asyncio: `async for chunk in model.astream("Once")`. Threads generate the text.
+        """Does the same as `stream` for asyncio: `async for chunk in model.astream("Once")`. Threads generate the text.
 
         If the loop is left early, or its task is cancelled, generation ends within a moment. Arguments and errors are
         those of `stream`, but an unavailable precision raises its error with the first chunk.
@@ -191,9 +167,47 @@ class Model:
     def generate(
         self, prompt: str | list[str] | tuple[str, ...] = "", length: int | None = None, **options: Unpack[Options]
     ) -> str | list[str]:
-        """The whole text that follows the prompt: arguments and errors of `stream`; at most 10^9 characters.
+        """Generates text after the prompt and returns it, without the prompt.
 
-        For a list of prompts, a list of texts, those of `generate_many(1, prompts)`.
+        The prompt is cleaned like the training text. For a model of records, it is the beginning of a record: the model
+        reads a separator first, and never generates an empty record. `charloom.RECORD_SEPARATOR` in the prompt ends a
+        record; so does a newline, if the model does not know it as a character. Without a prompt, any other model
+        starts after a newline. If it does not know the newline, the first character of the text is drawn from all with
+        equal probability.
+
+        Args:
+            prompt: the text to continue. For a list of prompts, a list of texts is returned: those of
+                `generate_many(1, prompts)`.
+            length: the exact number of characters (not tokens), including separators between records; at most 10^9.
+                None means 1,000, or no limit if `records` is given. For a model of binary data (trained with
+                `binary=True`), a byte that is not UTF-8 is one character, a surrogate escape.
+                `text.encode("utf-8", "surrogateescape")` gives the bytes. Prompts and stop strings may contain such
+                escapes.
+
+        Options:
+            temperature: below 1 is more predictable, above 1 more varied; by default 0.8.
+            top_k: choose from this number of the most probable tokens only.
+            top_p: choose from the fewest tokens that together have this probability.
+            min_p: choose from tokens at least this many times as probable as the most probable one.
+            greedy: always choose the most probable token.
+            repetition_penalty: above 1 makes the last `repetition_window` tokens less probable.
+            no_repeat_ngram_size: never repeat this number of tokens in the same order.
+            seed: the same seed gives the same text, alone, streamed or in a batch; by default it is random.
+            index: selects another text for the same seed.
+            stop: a string or a list of strings; the text ends before the first of them.
+            records: the text ends after this number of complete records. The text between two records is a newline, a
+                space for sentences, or a blank line for paragraphs and files. Each record begins from the zero state,
+                or continues from the one before, as in training (`keep_order`).
+            unknown: what happens to characters of the prompt that the model does not know: `error`, `skip` (they are
+                left out) or `replace`.
+            precision: `fp32`, or `bf16` or `int8`, which are faster and give another text; `auto` is
+                `charloom.inference.backend.AUTO`.
+            threads: the largest number of threads; it does not change the text.
+
+        Raises:
+            SettingsError: if an option is out of range.
+            UnknownCharacterError: if the model does not know a character of the prompt.
+            ModelError: if no token can be chosen.
         """
         if isinstance(prompt, list | tuple):
             return self.generate_many(1, prompt, length, **options)
@@ -204,9 +218,10 @@ class Model:
     def generate_many(
         self, count: int, prompt: str | Iterable[str] = "", length: int | None = None, **options: Unpack[Options]
     ) -> list[str]:
-        """`count` texts for a prompt, or for each of several, in one batch: arguments and errors of `stream`.
+        """Generates `count` texts after a prompt, or after each of several prompts, in one batch.
 
-        Text k is that of `generate` with the same seed and `index=index + k`. The texts of the first prompt come first.
+        The other arguments, the options and the errors are those of `generate`. Text k is that of `generate` with the
+        same seed and `index=index + k`. The texts of the first prompt come first.
         """
         asked = self._requests.options(length, options)
         requests = self._requests.many(count, prompt, asked)
@@ -220,7 +235,7 @@ class Model:
         """The probability of every token after a text, the most probable first; their sum is 1.
 
         It is the model's own distribution: no temperature, no filter, and tokens of probability 0 are included. The
-        prefix is read like the prompt of `stream`.
+        prefix is read like the prompt of `generate`.
 
         A token is a character. For a byte-level model it is a byte, from 128 on as a surrogate escape (PEP 383), so
         `prefix + token` is the next prefix. `charloom.RECORD_SEPARATOR` ends a record. U+FFFD is the unknown token, for
@@ -250,14 +265,14 @@ class Model:
         logprobs: int | None = None,
         **options: Unpack[RequestOptions],
     ) -> Request:
-        """A request for `run` or a scheduler: arguments and errors of `stream`.
+        """A request for `run` or a scheduler. Arguments and errors are those of `generate`.
 
         Args:
             prompt: the text to continue.
             length: characters.
             logprobs: the number of tokens whose log-probabilities are given beside that of each generated token, at
                 most 100 and at most the vocabulary size. None: no log-probabilities.
-            options: see `stream`.
+            options: see `generate`.
         """
         return self._requests.one(prompt, self._requests.options(length, options), logprobs)
 

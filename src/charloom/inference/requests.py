@@ -77,11 +77,12 @@ class RequestBuilder:
             SettingsError: if there are too many texts or none, or an index is out of range.
             UnknownCharacterError: if a prompt has a character that the model does not know.
         """
-        prompts = _listed(prompt)
+        if not (prompts := _listed(prompt)):
+            raise SettingsError("`prompt` must be a string or a list with at least one string; got an empty list")
         count = validated(Count, {"count": count}).count
-        if not 1 <= count * len(prompts) <= MOST_SEQUENCES:
+        if count * len(prompts) > MOST_SEQUENCES:
             raise SettingsError(
-                f"`count` must give from 1 to {MOST_SEQUENCES:,} texts in one call; got {count} for each of "
+                f"`count` must give at most {MOST_SEQUENCES:,} texts in one call; got {count} for each of "
                 f"{len(prompts)} prompts"
             )
         if asked.index + count * len(prompts) > 2**63:

@@ -59,7 +59,18 @@ class Limits(Section):
 
 
 class Scheduler:
-    """Sequences that share a backend. Only one thread at a time may call it, except for `Sequence.cancel`.
+    """Generates many requests at the same time, for a program that gets them one by one, such as a server.
+
+    `submit` takes a request. Each call of `update` continues all sequences for a moment and returns their new text.
+    `run` does both for requests that are known before. `idle` and `full` tell the state of the queue. Only one thread
+    at a time may call a scheduler, except for `Sequence.cancel`.
+
+        scheduler = model.scheduler()
+        first = scheduler.submit(model.request("Once", length=200))
+        second = scheduler.submit(model.request("Twice", length=100))
+        while not scheduler.idle:
+            for output in scheduler.update():
+                print("first" if output.sequence is first else "second", repr(output.text), output.finish_reason)
 
     Args:
         backend: computes the network.
