@@ -298,7 +298,7 @@ def test_a_newline_ends_a_record_if_it_is_no_character(records):
 def test_too_short_to_score(vocabulary, text):
     """Catches a division by zero, and a message of `adapt` about a text to score."""
     for method in (random_model(vocabulary).score, random_model(vocabulary).adapt):
-        with pytest.raises(TextError, match="^the text must hold at least 2 characters"):
+        with pytest.raises(TextError, match=r"^the text must hold at least 2 characters"):
             method(text)
 
 
@@ -510,4 +510,4 @@ def test_a_prompt_is_a_string(prompt):
 def test_the_docstring_of_generate_has_every_option():
     """Catches an option that `help(Model.generate)` does not explain."""
     explained = Model.generate.__doc__
-    assert [name for name in get_type_hints(Options) if f"{name}:" not in explained and f"`{name}`" not in explained] == []
+    assert all(f"{name}:" in explained or f"`{name}`" in explained for name in get_type_hints(Options))

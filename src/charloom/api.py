@@ -27,6 +27,7 @@ from charloom.training.events import Event, EventHandler, Notice, Planned
 from charloom.training.keywords import SettingsKeywords
 from charloom.validation import check_names
 
+
 def load(path: AnyPath) -> Model:
     """The model in a model folder, or the best model of a run folder.
 
@@ -152,7 +153,8 @@ def import_model(file: AnyPath, *, characters: AnyPath | None = None, report: Ev
 def _source(paths: tuple[AnyPath | Sequence[AnyPath], ...], texts: Iterable[str] | None) -> Sequence[str] | Texts:
     """The checked source of the text: paths or texts."""
     if texts is None:
-        return [_path_of_a_text(path) for each in paths for path in (each if isinstance(each, list | tuple) else [each])]
+        given = [path for each in paths for path in (each if isinstance(each, list | tuple) else [each])]
+        return [_path_of_a_text(path) for path in given]
     if paths:
         raise SettingsError(f"`texts` must not be given with paths; got {paths[0]!r} too; leave one of them out")
     return Texts.of(texts)
@@ -177,9 +179,7 @@ def _renamed(origin: AnyPath, base_model: AnyPath | None) -> AnyPath:
     return origin
 
 
-def _values(
-    arguments: Iterable[str] | None, preset: str | None, settings: Mapping[str, Any]
-) -> dict[str, Any]:
+def _values(arguments: Iterable[str] | None, preset: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by their current names, over those of a preset. A warning names the line that called `train`.
 
     arguments: the other names that the function takes; an error for an unknown name may suggest one.
