@@ -140,8 +140,11 @@ def test_a_plan_is_what_training_would_choose(trained, tmp_path, monkeypatch):
     seen = []
     assert charloom.plan(texts=["abc\n" * 9], minutes=0.01, hidden=8, report=seen.append).tokens == 32
     assert all(isinstance(event, charloom.Notice) for event in seen)
-    with pytest.raises(SettingsError, match="a plan needs `minutes` as the budget"):
+    with pytest.raises(SettingsError, match=r"^a plan needs `minutes` as the budget; got `steps=2`$"):
         charloom.plan(trained.parent / "my.txt", steps=2)
+    for name, value in (("batches", "windows"), ("loss", "last")):
+        with pytest.raises(SettingsError, match=f"^a plan needs `{name}=.*; got `{name}='{value}'`$"):
+            charloom.plan(trained.parent / "my.txt", **{name: value})
 
 
 # Stopping and going on ------------------------------------------------------------------------------------------------

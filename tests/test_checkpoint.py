@@ -549,3 +549,15 @@ def test_formats_1_and_2_are_read_by_their_own_names(tmp_path):
     assert not then.keep_order
     edit("config.json", lambda d: {name: x for name, x in d.items() if name != "keep_order"})(tmp_path / "model")
     assert load_model(tmp_path / "model").keep_order  # format 1 has no such field: records were read in their order
+
+
+def test_a_path_that_is_no_model(tmp_path):
+    """Catches an error for an empty path that names `.`, and one for a folder of runs that names none of them."""
+    with pytest.raises(ModelError, match="the path is empty"):
+        load_model("")
+    with pytest.raises(ModelError, match=f"{tmp_path} is neither$"):
+        load_model(tmp_path)
+    (tmp_path / "my-1").mkdir()
+    save_model(tmp_path / "my-1" / "best", model())
+    with pytest.raises(ModelError, match=f"{tmp_path} is neither; did you mean {tmp_path}/my-1"):
+        load_model(tmp_path)

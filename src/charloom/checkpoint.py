@@ -13,6 +13,7 @@ import math
 import os
 import shlex
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -123,14 +124,33 @@ def find_model(path: str | os.PathLike[str]) -> Path:
     Raises:
         ModelError: if there is no model.
     """
-    path = Path(checked_path(path, "path"))
+    if not checked_path(path, "path"):
+        raise ModelError("a model must be a folder that charloom wrote; the path is empty; name a folder")
+    path = Path(path)
     for place in (path, path / "best", path / "last"):
-        folder = place if os.path.lexists(place) else place.parent / (place.name + ".old")
-        if os.path.isfile(folder / "config.json"):  # unlike Path.is_file, raises no OSError: the path may be any string
+        if (folder := _whole(place)) is not None:
             return folder
     if not os.path.lexists(path):
         raise ModelError(f"a model must be a folder that charloom wrote; {path} does not exist")
-    raise ModelError(f"a model must be a folder with a config.json; {path} is not one, nor a run folder that has one")
+    raise ModelError(
+        f"a model must be a folder with a config.json, or a run folder; {path} is neither{_run_inside(path)}"
+    )
+
+
+def _whole(place: Path) -> Path | None:
+    """The model folder at this place; `NAME.old` while a new one takes its place; None if there is neither."""
+    folder = place if os.path.lexists(place) else place.parent / (place.name + ".old")
+    # Unlike Path.is_file, os.path.isfile raises no OSError: the path may be any string.
+    return folder if os.path.isfile(folder / "config.json") else None
+
+
+def _run_inside(path: Path) -> str:
+    """Advice to name a model or a run in this folder, if it contains one."""
+    with suppress(OSError):
+        for inside in sorted(path.iterdir()):
+            if _whole(inside) or _whole(inside / "best"):
+                return f"; did you mean {inside}?"
+    return ""
 
 
 def load_model(path: str | os.PathLike[str]) -> ModelFolder:

@@ -105,7 +105,7 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         base = f"http://127.0.0.1:{unused.getsockname()[1]}"
         with pytest.raises(TextError, match=r"play cannot be fetched from .*python-docs .*need no network") as caught:
             fetch(PLAY, lambda line: None, tmp_path, base)
-    assert "\n" not in str(caught.value)
+    assert f"into {tmp_path}: Connection refused; " in str(caught.value)
 
 
 def test_no_pooch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -223,7 +223,9 @@ def test_nul_bytes_look_binary(file, encoding: str | None, width: int, size: int
     """Catches a picture, or UTF-16 without its mark, read as text; and a NUL counted from a chunk's start."""
     data = "naïve\0x".encode(encoding or "utf-8")[2 * (encoding == "utf-16") :]
     offset = data.index(b"\0" * width) + (width == 2)
-    with pytest.raises(BinaryFile, match=f"looks binary: a NUL byte at offset {offset}; only a model trained with `binary=True`"):
+    with pytest.raises(
+        BinaryFile, match=f"looks binary: a NUL byte at offset {offset}; only a model trained with `binary=True`"
+    ):
         read(file(data), encoding, size=size)
     with pytest.raises(BinaryFile, match=r"offset 1; .*utf-16-le"):
         read(file("plain".encode("utf-16-le")), size=size)

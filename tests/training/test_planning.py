@@ -217,8 +217,8 @@ def test_the_rate_is_planned_for_adam_alone(dataset, machine):
     assert "weight_decay" not in by_adam, "there it is a part of the gradient, and a tenth is far too much"
     choices, settings = planned(dataset("abc " * 5000), minutes=1, optimizer="sgd")
     assert not choices.keys() & {"lr", "weight_decay"}
-    assert planning.plans({}, settings)
-    assert not planning.plans(choices, settings)
+    assert planning.why_no_plan({}, settings) is None
+    assert "all that can be planned are given" in planning.why_no_plan(choices, settings)
 
 
 def test_every_number_is_there_at_the_edges():

@@ -90,7 +90,18 @@ def test_out_takes_a_new_or_an_empty_folder_and_nothing_else(tmp_path, corpus_fi
     with pytest.raises(SettingsError, match=r"`out` must be a folder that can be written; .*file: File exists"):
         train(corpus_file, tmp_path / "file" / "below")
     assert (mine / "best" / "model.safetensors").read_bytes() == before
-    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_that_nobody_named(tmp_path, corpus_file, monkeypatch):
+    """Catches an error about `out`, which was not given, and a missing run that is called a missing file."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").write_text("mine")
+    with pytest.raises(
+        SettingsError, match=r"^a new run goes to the folder runs, which .*; pass another folder as `out`$"
+    ):
+        train(corpus_file, None)
+    with pytest.raises(ModelError, match=r"; nope does not exist$"):
+        resume(Path("nope"))
 
 
 def test_a_text_that_cannot_be_used_leaves_no_folder(tmp_path):
@@ -342,7 +353,7 @@ def test_nothing_is_written_through_a_link(copy, tmp_path, name):
     (copy / name).symlink_to(mine)
     before = mine.read_text() if mine.is_file() else everything_in(mine)
     with pytest.raises(
-        TrainingError, match=f"{name} cannot be written: a link, and none is followed; .*; remove this obstacle"
+        TrainingError, match=f"{name} cannot be written: a link, and none is followed; .*; correct this"
     ):
         resume(copy)
     assert before == (mine.read_text() if mine.is_file() else everything_in(mine))

@@ -47,6 +47,11 @@ class Corpus:
     notice: Notify = field(default=ignore, repr=False, compare=False)
     _noticed: set[str] = field(default_factory=set, repr=False, compare=False)
 
+    @property
+    def shown(self) -> str:
+        """For messages: the only document, as the user named it; of several, the short name."""
+        return self.documents[0].name if len(self.documents) == 1 else self.name
+
     def chunks(self) -> Iterator[str]:
         """The clean text from its start, in chunks that are cut anywhere.
 

@@ -151,7 +151,7 @@ def prepare(
     """
     vocabulary, characters, sha256 = _survey(corpus, settings)
     if characters < 2:
-        raise TextError(f"a text must have at least 2 characters; {corpus.name} has {characters} after cleaning")
+        raise TextError(f"a text must have at least 2 characters; {corpus.shown} has {characters} after cleaning")
     if vocabulary.kind == "bytes":
         _explain_bytes(settings, notice)
     path = folder / "ids.bin"

@@ -209,7 +209,7 @@ def fetch(remote: RemoteCorpus, notice: Notify, folder: Path | None = None, base
         ) from None
     except Exception as error:  # any error of requests, urllib3 or the file system
         raise TextError(
-            f"{remote.name} cannot be fetched from {url} into {folder}: {reason(error)}; "
+            f"{remote.name} cannot be fetched from {url} into {folder}: {reason(_first(error))}; "
             "python-docs and python-source need no network"
         ) from None
     return target
@@ -237,6 +237,12 @@ def _download(url: str, output_file: str, _pooch: object) -> None:
     with requests.get(url, stream=True, timeout=TIMEOUT) as response, open(output_file, "wb") as file:
         response.raise_for_status()
         file.writelines(response.iter_content(CHUNK))
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first error of a chain: urllib3 wraps `Connection refused` in 400 characters."""
+    inner = error.__cause__ or error.__context__
+    return _first(inner) if inner else error
 
 
 def _pooch() -> Any:

@@ -108,7 +108,7 @@ def read(
     corpus = open_corpus(paths, settings.model_copy(update={"records": "none"}), notice)
     text = replace(corpus, settings=settings).text()
     if not text:
-        raise TextError(f"a text must hold at least 2 characters; {corpus.name} is empty after cleaning")
+        raise TextError(f"a text must hold at least 2 characters; {corpus.shown} is empty after cleaning")
     return text
 
 

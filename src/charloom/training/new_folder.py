@@ -19,8 +19,12 @@ def new_folder(out: Path | None, name: str) -> Path:
     try:
         return _first_free(name) if out is None else _empty(out)
     except OSError as error:
-        folder = error.filename or out or "runs"
-        raise SettingsError(f"`out` must be a folder that can be written; {folder}: {error.strerror}") from None
+        if out is None:
+            why = f"a new run goes to the folder runs, which cannot be written here: {error.strerror}"
+            raise SettingsError(f"{why}; pass another folder as `out`") from None
+        raise SettingsError(
+            f"`out` must be a folder that can be written; {error.filename or out}: {error.strerror}"
+        ) from None
 
 
 def _first_free(name: str) -> Path:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from charloom.architecture import Architecture
-from charloom.config import ADAM, PLANNED, Settings
+from charloom.config import ADAM, BUDGETS, PLANNED, Settings
 from charloom.data.batches import Batch, Batches
 from charloom.data.dataset import Dataset
 from charloom.data.groups import NOTHING, GroupBatches
@@ -140,14 +140,22 @@ def _repeated(sample: np.ndarray[Any, Any], dataset: Dataset) -> float:
     return repeated / max(1, sample.nbytes)
 
 
-def plans(chosen: Collection[str], settings: Settings) -> bool:
-    """Whether there is something to plan.
+def why_no_plan(chosen: Collection[str], settings: Settings) -> str | None:
+    """What a plan needs and does not have; None if there is something to plan.
 
     The rules hold for a budget in minutes, and a loss at every character of streams or of independent records.
     """
     training = settings.training
-    usual = (training.batches == "streams" or settings.text.independent) and training.loss == "every"
-    return training.minutes is not None and usual and not _able(training.optimizer).issubset(chosen)
+    if training.minutes is None:
+        name = next(name for name in BUDGETS if getattr(training, name) is not None)
+        return f"`minutes` as the budget; got `{name}={getattr(training, name)}`"
+    if training.batches != "streams" and not settings.text.independent:
+        return f"`batches='streams'`, or independent records; got `batches={training.batches!r}`"
+    if training.loss != "every":
+        return f"`loss='every'`; got `loss={training.loss!r}`"
+    if _able(training.optimizer).issubset(chosen):
+        return "a setting that is not given, such as `hidden`; all that can be planned are given"
+    return None
 
 
 def _able(optimizer: str) -> set[str]:

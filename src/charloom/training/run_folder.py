@@ -140,7 +140,8 @@ class RunFolder:
             source = data.pop("source", {})
             return cls(folder, validated(Settings, earlier.run_settings(data)), source)
         except OSError as error:
-            raise ModelError(f"a run to resume must be a folder with a run.toml; {path}: {error.strerror}") from None
+            why = f"{path}: {error.strerror}" if os.path.lexists(folder) else f"{folder} does not exist"
+            raise ModelError(f"a run to resume must be a folder with a run.toml; {why}") from None
         except (ValueError, RecursionError, ModelError) as error:  # not TOML, or a setting outside its range
             raise ModelError(f"{path} must hold the settings of a run; it is damaged: {in_a_file(error)}") from None
 
@@ -245,7 +246,7 @@ class RunFolder:
             yield
         except OSError as error:
             self._check_place()
-            remedy = "free disk space" if error.errno in FULL else "remove this obstacle"
+            remedy = "free disk space" if error.errno in FULL else "correct this"
             begun = os.path.lexists(self.folder / "last")
             advice = f"the last checkpoint is whole; {remedy}, then resume the run"
             then = advice if begun else f"{remedy}, then start again"

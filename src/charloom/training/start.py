@@ -25,7 +25,7 @@ from charloom.training.events import Event, EventHandler, Finished, Notice, Plan
 from charloom.training.finetune import adapt, settings_like
 from charloom.training.first_model import first_model
 from charloom.training.layouts import Layouts, training_layout
-from charloom.training.planning import plan, plans
+from charloom.training.planning import plan, why_no_plan
 from charloom.training.run_folder import RunFolder, RunState
 from charloom.training.trainer import Trainer
 
@@ -95,7 +95,7 @@ def _prepared(
     settings = run.settings
     dataset = prepare(corpus, settings.text, run.data, notice, request.base_vocabulary, settings.training.seed)
     layouts = Layouts.of(dataset, settings, notice)
-    if plans(request.chosen, settings):
+    if why_no_plan(request.chosen, settings) is None:
         planned, run.settings = plan(request.chosen, settings, dataset, layouts.training)
         tell(planned)
         run.save_settings()
@@ -115,11 +115,8 @@ def plan_only(source: TextSource, values: Mapping[str, Any], base_model: str | N
 
     request = _run_request(values, base_model, report)
     settings = request.settings
-    if not plans(request.chosen, settings):
-        raise SettingsError(
-            "a plan needs `minutes` as the budget, `batches='streams'`, `loss='every'`, and a setting that is not "
-            "given and can be planned, such as `hidden`"
-        )
+    if missing := why_no_plan(request.chosen, settings):
+        raise SettingsError(f"a plan needs {missing}")
     corpus = open_corpus(source, settings.text, notice)
     with TemporaryDirectory(prefix="charloom-") as folder:
         dataset = prepare(corpus, settings.text, Path(folder), notice, request.base_vocabulary, settings.training.seed)
