@@ -201,6 +201,9 @@ def test_repetition_options_reach_the_model(charloom, tiny):
         length=80, seed=4, repetition_penalty=2, repetition_window=9, no_repeat_ngram_size=3
     )
     assert ended.out == expected + "\n"
+    ended = charloom(*asked, "--no-repeat-ngram-size", "1")
+    assert ended.out.endswith("\n")
+    assert "no character is left to choose: a small --no-repeat-ngram-size" in ended.complaint
     for name in options:
         ended = charloom(*asked, name, "-1")
         assert ended.status == 2
@@ -216,17 +219,17 @@ def test_interactive_continues_each_line(charloom, tiny):
     texts.append(texts[-1] + model.generate(texts[-1], 30, seed=1, index=2))
     texts.append("The" + model.generate("The", 30, seed=1, index=4))
     assert ended.status == 0
-    assert ended.out == "".join(f"{text}\n" for text in texts)
+    assert ended.out == "".join(f"{text}\n\n" for text in texts)
     assert "(U+1234) at position 4 of the prompt" in ended.err
     refused = charloom("generate", tiny, "--interactive", "--prompt", "Now")
     assert refused.status == 2
-    assert "--interactive" in refused.complaint
+    assert refused.complaint.endswith("leave out --prompt")
 
 
 def test_interactive_ends_a_record(charloom, tiny_records):
     """Catches a model of records that continues with the next record."""
     ended = charloom("generate", tiny_records, "--interactive", "--seed", "1", stdin="a\n")
-    assert ended.out == "a" + Model.load(tiny_records).generate("a", records=1, seed=1) + "\n"
+    assert ended.out == "a" + Model.load(tiny_records).generate("a", records=1, seed=1) + "\n\n"
 
 
 @pytest.mark.parametrize("command", [["eval", "MODEL", "any.bin"], ["generate", "MODEL", "--adapt", "any.bin"]])

@@ -125,5 +125,5 @@ def test_mistakes_come_at_the_call_and_errors_in_the_loop(model):
     with pytest.raises(SettingsError, match="the prompt must be a string; got 123"):
         model.astream(123)
     model.folder.parameters["head.bias"][...] = float("nan")
-    with pytest.raises(ModelError, match="finite logit"):
+    with pytest.raises(ModelError, match="no character is left to choose"):
         asyncio.run(collected(model.astream("ab", 50, seed=1)))

@@ -15,7 +15,7 @@ import click
 
 from charloom.cli.options import field_options, file_options
 from charloom.cli.screen import tell_line, write
-from charloom.errors import CharloomError, SettingsError, TextError
+from charloom.errors import CharloomError, ModelError, SettingsError, TextError
 from charloom.inference.options import Count, GenerationOptions
 from charloom.inference.sampling import Sampling
 from charloom.model import Model
@@ -55,7 +55,8 @@ FIELDS = dict(sorted(FIELDS.items(), key=lambda item: item[0] in Sampling.model_
 @click.option(
     "--interactive",
     is_flag=True,
-    help=f"continue each line of stdin, by {TURN} characters; an empty line continues the last text",
+    help=f"continue each line of stdin, by {TURN} characters; an empty line continues the last text; in a pipe, a "
+    "blank line ends each text",
 )
 @click.option(
     "--json",
@@ -87,9 +88,9 @@ def command(
     texts_each = validated(Count, {} if count is None else {"count": count}).count
     if [*prompt, *adapt].count("-") > 1:
         raise SettingsError("stdin can be read only once; give - to one --prompt or --adapt only")
-    if interactive and (prompt or as_json or texts_each != 1 or "-" in adapt):
-        raise SettingsError(
-            "--interactive reads its prompts from stdin; leave out --prompt, --count, --json and --adapt -"
+    if interactive:
+        _check_interactive(
+            {"--prompt": prompt, "--count": texts_each != 1, "--json": as_json, "'--adapt -'": "-" in adapt}
         )
     reading = {"encoding": encoding, "errors": errors, "field": field}
     loaded = _loaded(model, adapt, given.get("unknown", "error"), {k: v for k, v in reading.items() if v is not None})
@@ -104,6 +105,12 @@ def command(
         _print_stream(loaded, texts[0], given)
 
 
+def _check_interactive(asked: dict[str, object]) -> None:
+    """Refuses flags that need stdin, or that change what is printed."""
+    if given := [flag for flag, value in asked.items() if value]:
+        raise SettingsError(f"--interactive prints one text for each line of stdin; leave out {' and '.join(given)}")
+
+
 def _print_stream(model: Model, prompt: str, given: dict[str, Any], interactive: bool = False) -> list[str]:
     """Prints the prompt and the generated text as it is made; returns both. interactive: Ctrl-C ends only this text."""
     stream, chunks, binary = model.stream(prompt, **given), [prompt], model.vocabulary.binary
@@ -115,9 +122,16 @@ def _print_stream(model: Model, prompt: str, given: dict[str, Any], interactive:
     except KeyboardInterrupt:
         if not interactive:
             raise
+    except ModelError:  # the error must not stand in the line of the text
+        _end_text(binary)
+        raise
+    _end_text(binary)
+    return chunks
+
+
+def _end_text(binary: bool) -> None:
     if not binary or sys.stdout.isatty():
         write("\n")
-    return chunks
 
 
 def _print_texts(model: Model, prompts: Sequence[str], count: int, given: dict[str, Any], as_json: bool) -> None:
@@ -153,6 +167,7 @@ def _interact(model: Model, given: dict[str, Any]) -> None:
     if not given.keys() & {"length", "records"}:
         given |= {"records": 1} if model.vocabulary.separator else {"length": TURN}
     typing = sys.stdin.isatty() and sys.stdout.isatty()
+    apart = not typing and not model.vocabulary.binary  # on a terminal, the next `> ` shows where an answer ends
     chunks: list[str] = []  # the last text, prompt and answer
     for index in itertools.count():
         if typing:
@@ -162,6 +177,8 @@ def _interact(model: Model, given: dict[str, Any]) -> None:
         prompt = line.rstrip("\r\n") or "".join(chunks)
         try:
             chunks = _print_stream(model, prompt, given | {"index": index}, interactive=True)
+            if apart:
+                write("\n")
         except CharloomError as error:
             tell_line(f"charloom: {error}")
     if typing:

@@ -45,8 +45,8 @@ WAITING = 1024
 
 
 NOTHING_TO_CHOOSE = (
-    "a model must give a finite logit to at least one token that may be chosen; it gives none: training diverged, or "
-    "all tokens are suppressed; use an earlier checkpoint, or fewer restrictions"
+    "no character is left to choose: a small `no_repeat_ngram_size` excludes all of them, or training diverged; use a "
+    "larger `no_repeat_ngram_size`, or another model"
 )
 """The message of `ModelError` when a sequence ends because no token can be chosen."""
 
