@@ -167,8 +167,9 @@ class TrainingSettings(Section):
     )
     batches: Literal["streams", "windows", "records"] = Field(
         "streams",
-        description="parallel streams with carried state; all windows, shuffled; or chunks, shuffled, each from the "
-        "zero state. With `records` and without `keep_order`, batches are whole records instead",
+        description="streams: parallel parts of the text, with carried state; windows: all windows, shuffled; "
+        "records: chunks, shuffled, each from the zero state. If records are independent (`records` without "
+        "`keep_order`), a batch always has whole records",
     )
     state: Literal["carry", "reset"] = Field(
         "carry", description="at each step of a stream or a long record: carry the hidden state, or reset it to zero"

@@ -93,7 +93,14 @@ def _in_one_line(error: ErrorDetails, kind: type[BaseModel]) -> SettingsError:
 
 def _must(error: ErrorDetails) -> str:
     if error["type"] in MUST:
-        bounds = {sign: int(value) if value == int(value) else value for sign, value in error.get("ctx", {}).items()}
+        bounds = {sign: shown_number(value) for sign, value in error.get("ctx", {}).items()}
         return MUST[error["type"]].format(**bounds)
     message = error["msg"]
     return message.removeprefix("Input should ") if message.startswith("Input should ") else f"be valid: {message}"
+
+
+def shown_number(value: Any) -> str:
+    """A default or a bound: digits in groups, a large power of two as a power, any other value unchanged."""
+    if isinstance(value, int) and value > 2**32:
+        return f"2^{value.bit_length() - 1}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)

@@ -38,7 +38,7 @@ def nothing_begun(folder: Path) -> bool:
     ("data", "says"),
     [
         (None, ["text.txt", "no such file", "tiny-shakespeare"]),
-        (b"", ["at least 2 characters", "has 0"]),
+        (b"", ["at least 2 characters", "text.txt has 0"]),
         (b"a", ["at least 2 characters", "has 1"]),
         (b"ab\0cd", ["text.txt", "NUL byte at offset 2", "--binary"]),
         ("grün und schön ".encode() * 9 + b"\xff and on", ["text.txt", "0xFF at offset 153", "--errors replace"]),
@@ -443,7 +443,7 @@ def test_threads_beyond_reason(charloom, corpus_file, smallest, tiny, threads):
     for arguments in (["train", corpus_file, *smallest], ["generate", tiny]):
         ended = charloom(*arguments, "--threads", str(threads))
         assert (ended.status, ended.out) == (2, "")
-        assert "--threads must be at most 65536" in ended.complaint
+        assert "--threads must be at most 65,536" in ended.complaint
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])

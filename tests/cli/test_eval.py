@@ -144,7 +144,9 @@ def test_unknown_characters(charloom, tmp_path, tiny):
     assert json.loads(charloom("eval", tiny, "a.txt", "--unknown", "skip", "--json").out)["characters"] == 13
     ended = charloom("eval", tiny, "a.txt", "--unknown", "guess")
     assert ended.status == 2
-    assert "'guess' is not one of 'error', 'skip', 'replace'" in ended.complaint
+    assert ended.complaint == "--unknown must be 'error', 'skip' or 'replace'; got 'guess'"
+    (tmp_path / "empty.txt").write_text("")
+    assert "; empty.txt is empty" in charloom("eval", tiny, "empty.txt").complaint
 
 
 def test_texts_are_prepared_as_the_models_own(charloom, tmp_path, smallest, corpus_file):

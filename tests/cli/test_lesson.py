@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from charloom.checkpoint import load_model
+from charloom.lessons import TEXTS
 
 
 def lesson(charloom, name, *arguments, verdicts=("PASS",), **options):
@@ -13,6 +14,12 @@ def lesson(charloom, name, *arguments, verdicts=("PASS",), **options):
     assert said in verdicts, ended.out + ended.err
     assert ended.status == (said != "PASS")
     return ended.out
+
+
+def test_the_help_names_every_lesson(charloom):
+    """Catches a lesson that the list in the help lacks."""
+    *most, last = TEXTS
+    assert f"NAME is {', '.join(most)} or {last}." in " ".join(charloom("lesson", "--help").out.split())
 
 
 def test_alphabet(charloom, tmp_path):
@@ -89,7 +96,8 @@ def test_flags_change_the_preset(charloom, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (["latin"], 2, "'latin' is not one of 'alphabet'"),
+        (["latin"], 2, "NAME must be 'alphabet', 'alice', 'windows', 'numpy' or 'anna'; got 'latin'"),
+        ([], 2, "Missing argument 'NAME'. Choose from: alphabet, alice, windows, numpy, anna;"),
         (["alphabet", "--hidden", "0"], 2, "--hidden must be at least 1; got '0'"),
         (["anna", "missing.txt"], 1, "missing.txt"),
         (["alphabet", "mine.txt"], 2, "PATH must be left out, because this lesson has its own text; got mine.txt"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charloom.cli.options import file_options
+from charloom.cli.options import Choice, file_options
 from charloom.cli.screen import tell_line, write
 from charloom.errors import SettingsError
 
@@ -30,7 +30,7 @@ class WindowsParameter(click.ParamType[int]):
         """The length of a window, N."""
         kind, _, length = str(value).partition(":")
         if kind != "windows" or not re.fullmatch(r"0*[1-9][0-9]{0,8}", length, re.ASCII):
-            self.fail(f"must be windows:N, such as windows:256; got {value!r}", param, ctx)
+            raise SettingsError(f"--protocol must be windows:N, such as windows:256; got {value!r}")
         return int(length)
 
 
@@ -48,7 +48,7 @@ class WindowsParameter(click.ParamType[int]):
 @click.option(
     "--unknown",
     metavar="error|skip|replace",
-    type=click.Choice(["error", "skip", "replace"]),
+    type=Choice(["error", "skip", "replace"]),
     help="what to do with characters of FILE outside the vocabulary  [error]",
 )
 @file_options("FILE")
@@ -62,12 +62,12 @@ class WindowsParameter(click.ParamType[int]):
     "windows",
     metavar="windows:N",
     type=WindowsParameter(),
-    help="also in windows of N tokens, each from the zero state, like nanoGPT",
+    help="also in windows of N tokens (at most the whole text), each from the zero state, like nanoGPT",
 )
 @click.option(
     "--per",
     metavar="line|char",
-    type=click.Choice(["line", "char"]),
+    type=Choice(["line", "char"]),
     help="print a JSON object for each line (bits_per_char, nats, characters, number, text) or for each character "
     "(bits, nats, index, character) in place of the report",
 )
@@ -96,7 +96,8 @@ def command(
 
     --per and --heat show the text as the model reads it: cleaned, and without empty records. Lines are numbered from 1,
     characters from 0. A line includes the newline or record separator that ends it. A character of a byte-level model
-    has the sum of its bytes. The first character has no figure, because only models of records predict it.
+    has the sum of its bytes. A model without records reads nothing before the first character, so that one has
+    no figure.
     """
     from charloom.checkpoint import load_model
     from charloom.evaluation.characters import per_character

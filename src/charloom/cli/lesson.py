@@ -9,7 +9,7 @@ import click
 
 from charloom.cli.display import open_display
 from charloom.cli.interrupt import graceful_interrupt
-from charloom.cli.options import SettingsCommand, given_settings, settings_options
+from charloom.cli.options import Choice, SettingsCommand, given_settings, settings_options
 from charloom.cli.screen import write
 from charloom.lessons import QUICK_TEXT, TEXTS, teach
 
@@ -24,13 +24,14 @@ from charloom.lessons import QUICK_TEXT, TEXTS, teach
       charloom lesson anna my.txt --cell gru
     """,
 )
-@click.argument("name", metavar="|".join(TEXTS), type=click.Choice(list(TEXTS)))
+@click.argument("name", metavar="NAME", type=Choice(list(TEXTS)))
 @click.argument("paths", metavar="[PATH...]", nargs=-1)
 @click.option("--quick", is_flag=True, help="minutes instead of hours: a smaller text and network")
 @click.option("--out", metavar="DIR", type=Path, help="the lesson's folder; new or empty  [runs/lesson-<name>-<n>]")
 @settings_options
 def command(name: str, paths: tuple[str, ...], quick: bool, out: Path | None, **values: Any) -> None:
     """Run one of the five classic programs: train with the preset of its name, show the results, end with a verdict.
+    NAME is alphabet, alice, windows, numpy or anna.
 
     The text is the one that the classic program used (fetched once; see `charloom corpora`), or PATH. With --quick it
     is a text that is part of every Python installation. Flags override the settings of the preset. The defaults in

@@ -15,11 +15,25 @@ from charloom import earlier
 from charloom.cli.flags import as_flags
 from charloom.cli.screen import tell_line
 from charloom.config import PLANNED, SECTIONS, with_current_names
+from charloom.errors import SettingsError
+from charloom.validation import shown_number
 
 SETTING_NAMES = [name for section in SECTIONS.values() for name in section.model_fields]
 METAVARS = {int: "N", float: "X", str: "TEXT"}
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class Choice(click.Choice[str]):
+    """A word from a list; another one gives an error like those of the settings."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The word, if the list has it."""
+        if value not in self.choices:
+            *most, last = map(repr, self.choices)
+            name = param.make_metavar(ctx) if isinstance(param, click.Argument) and ctx else param and param.opts[0]
+            raise SettingsError(f"{name} must be {', '.join(most)} or {last}; got {value!r}")
+        return str(value)
 
 
 class FieldOption(click.Option):
@@ -112,7 +126,7 @@ def _shown(name: str, field: FieldInfo) -> dict[str, Any]:
         return {"is_flag": True, "default": None, "help": field.description}
     described, _, in_words = str(field.description).partition("  [")
     multiple = get_origin(field.annotation) is tuple
-    default = in_words.rstrip("]") if multiple or field.default is None else f"{_number(field.default)}"
+    default = in_words.rstrip("]") if multiple or field.default is None else shown_number(field.default)
     brackets = "; ".join(filter(None, [range_of(field), f"planned, else {default}" if name in PLANNED else default]))
     return {
         "metavar": "TEXT" if multiple else _metavar(field.annotation),
@@ -126,7 +140,7 @@ def range_of(field: FieldInfo) -> str:
     inner = [extra for part in get_args(field.annotation) for extra in getattr(part, "__metadata__", ())]
     constraints = [*field.metadata, *(each for extra in inner for each in extra.metadata)]
     bound = {
-        sign: _number(value)
+        sign: shown_number(value)
         for sign in ("ge", "gt", "le", "lt")
         for constraint in constraints
         if (value := getattr(constraint, sign, None)) is not None
@@ -135,13 +149,6 @@ def range_of(field: FieldInfo) -> str:
     if "gt" in bound:
         return f"above {bound['gt']}{high}"
     return f"{'' if high else 'at least '}{bound['ge']}{high}" if "ge" in bound else ""
-
-
-def _number(value: Any) -> str:
-    """A default or a bound: digits in groups, a large power of two as a power, any other value unchanged."""
-    if isinstance(value, int) and value > 2**32:
-        return f"2^{value.bit_length() - 1}"
-    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _metavar(annotation: Any) -> str:

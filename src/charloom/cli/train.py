@@ -39,7 +39,7 @@ from charloom.training.events import EventHandler, Finished
     help="continue a run exactly where it stopped; only its budget can be changed",
 )
 @click.option(
-    "--from", "base_model", metavar="MODEL", help="the base model, or a run that has it: fine-tune it on PATH"
+    "--from", "base_model", metavar="MODEL", help="fine-tune this model on PATH; a model folder or a run folder"
 )
 @click.option(
     "--preset",
