@@ -49,7 +49,7 @@ def test_one_is_no_plural():
         + lines.of(Finished("r", 1, 1, 1.0, 1, None, None, None))
     )
     assert "1 x 1 unit, " in shown
-    assert "1 char to train on" in shown
+    assert "text: 1 token to train on" in shown
     assert "done: 1 step, 1 whole epoch, " in shown
     assert "done: 1,000 steps, 3 whole epochs, " in "\n".join(lines.of(FINISHED))
 

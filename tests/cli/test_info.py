@@ -57,6 +57,7 @@ def test_which_kernels_and_why(charloom):
     choice, runnable = kernels.chosen(), kernels.runnable()
     assert facts["kernels"] == choice.name
     assert facts["kernels_because"] == choice.reason
+    assert f"chosen because   {choice.reason}" in charloom("info", env={kernels.FORCE: asked}).out
     assert facts["other_kernels"] == (", ".join(name for name in runnable if name != choice.name) or "none")
     facts = json.loads(charloom("info", "--json", env={"CHARLOOM_KERNELS": "off"}).out)
     assert (facts["kernels"], facts["kernels_because"]) == ("none", "CHARLOOM_KERNELS=off")

@@ -125,8 +125,8 @@ def _started(event: Started) -> list[str]:
     network = f"{event.cell}, {event.layers} x {counted(event.hidden, 'unit')}, {event.parameters:,} parameters"
     return [
         f"{action} in {event.run}: {network}",
-        f"text: {event.tokens:,} tokens; {counted(event.train_tokens, event.unit)} to train on, "
-        f"{event.validation_tokens:,} to validate",
+        f"text: {counted(event.train_tokens, 'token')} to train on, {event.validation_tokens:,} to validate; "
+        f"vocabulary: {counted(event.tokens, 'token')}",
         f"with: {event.engine}",
     ]
 

@@ -13,6 +13,9 @@ import click
 
 from charloom.cli.screen import shown, write
 
+LABELS = {"kernels_because": "chosen because"}
+"""Rows whose label is not their name in JSON."""
+
 PACKAGES = ("numpy", "safetensors", "torch", "tensorboard")
 
 
@@ -30,7 +33,7 @@ def command(model: str | None, verbose: bool, as_json: bool) -> None:
     rows = facts | nested
     width = max(map(len, rows)) + 2
     for name, value in rows.items():
-        write(f"{shown(name).replace('_', ' '):<{width}}{_readable(name, value)}\n")
+        write(f"{shown(LABELS.get(name, name)).replace('_', ' '):<{width}}{_readable(name, value)}\n")
 
 
 def _readable(name: str, value: Any) -> str:

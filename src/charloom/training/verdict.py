@@ -83,7 +83,9 @@ def _of_training(outcome: Outcome, figures: str) -> str | None:
         rose = f"training loss rose from {curve.training[curve.best]:.3f} to {curve.training[-1]:.3f} nats/{unit}"
         return f"diverged: {rose} after step {curve.steps[curve.best]:,} ({figures}). {SMALLER}"
     if outcome.seen > HARDLY * outcome.guesses.frequency:
-        alone = f"{figures}; the frequencies of the {unit}s alone give {outcome.guesses.frequency:.3f}"
+        tokens = "bytes" if unit == "byte" else "characters"
+        baseline = f"the baseline, a guess by the frequencies of the {tokens} alone, has"
+        alone = f"{figures}; {baseline} {outcome.guesses.frequency:.3f}"
         if curve.training_falls:
             return f"under-fitted: {alone}. More minutes would help most, or a larger `lr`"
         return f"stalled: {alone}. {SMALLER}"
@@ -110,6 +112,6 @@ def _of_both(outcome: Outcome, figures: str) -> str:
     if gap < WIDE:
         return f"well fitted: {figures}. More minutes or more text would still help"
     return (
-        f"fitted as well as this text allows: {figures}. More text would help most; more minutes help only with a "
-        "larger `weight_drop` and `dropout`, as a plan chooses them"
+        f"fitted as well as this text allows: {figures}. More text would help most. More `minutes` help only in a new "
+        "run with a larger `weight_drop` and `dropout`; leave both out, and the plan chooses them"
     )
