@@ -167,41 +167,31 @@ class Model:
     def generate(
         self, prompt: str | list[str] | tuple[str, ...] = "", length: int | None = None, **options: Unpack[Options]
     ) -> str | list[str]:
-        """Generates text after the prompt and returns it, without the prompt.
+        """Generates text after the prompt and returns it, without the prompt. For a list of prompts, a list of texts.
 
-        The prompt is cleaned like the training text. For a model of records, it is the beginning of a record: the model
-        reads a separator first, and never generates an empty record. `charloom.RECORD_SEPARATOR` in the prompt ends a
-        record; so does a newline, if the model does not know it as a character. Without a prompt, any other model
-        starts after a newline. If it does not know the newline, the first character of the text is drawn from all with
-        equal probability.
+        The prompt is cleaned like the training text. For a model of records it is the beginning of a record; a newline
+        that is not in the vocabulary, or `charloom.RECORD_SEPARATOR`, ends a record. Without a prompt, any other model
+        starts after a newline, or with a character that is drawn from all with equal probability.
 
         Args:
-            prompt: the text to continue. For a list of prompts, a list of texts is returned: those of
-                `generate_many(1, prompts)`.
+            prompt: the text to continue. Several are continued in one batch: `generate_many(1, prompts)`.
             length: the exact number of characters (not tokens), including separators between records; at most 10^9.
-                None means 1,000, or no limit if `records` is given. For a model of binary data (trained with
-                `binary=True`), a byte that is not UTF-8 is one character, a surrogate escape.
-                `text.encode("utf-8", "surrogateescape")` gives the bytes. Prompts and stop strings may contain such
-                escapes.
+                None means 1,000, or no limit if `records` is given. A byte of binary data that is not UTF-8 is one
+                character, a surrogate escape; prompts and stop strings may contain such escapes.
 
         Options:
             temperature: below 1 is more predictable, above 1 more varied; by default 0.8.
-            top_k: choose from this number of the most probable tokens only.
-            top_p: choose from the fewest tokens that together have this probability.
+            top_k, top_p: choose from the k most probable tokens; from the fewest that have probability p together.
             min_p: choose from tokens at least this many times as probable as the most probable one.
             greedy: always choose the most probable token.
             repetition_penalty: above 1 makes the last `repetition_window` tokens less probable.
             no_repeat_ngram_size: never repeat this number of tokens in the same order.
-            seed: the same seed gives the same text, alone, streamed or in a batch; by default it is random.
-            index: selects another text for the same seed.
+            seed, index: the same pair gives the same text, alone or in a batch; by default a random seed, and index 0.
             stop: a string or a list of strings; the text ends before the first of them.
-            records: the text ends after this number of complete records. The text between two records is a newline, a
-                space for sentences, or a blank line for paragraphs and files. Each record begins from the zero state,
-                or continues from the one before, as in training (`keep_order`).
-            unknown: what happens to characters of the prompt that the model does not know: `error`, `skip` (they are
-                left out) or `replace`.
-            precision: `fp32`, or `bf16` or `int8`, which are faster and give another text; `auto` is
-                `charloom.inference.backend.AUTO`.
+            records: the text ends after this number of complete records. Between two of them is a newline, a space for
+                sentences, or a blank line for paragraphs and files.
+            unknown: `error`, `skip` or `replace` characters of the prompt that the model does not know.
+            precision: `auto` (`fp32`), or `bf16` or `int8`, which are faster and give another text.
             threads: the largest number of threads; it does not change the text.
 
         Raises:

@@ -30,8 +30,7 @@ def graceful_interrupt(report: EventHandler) -> Iterator[tuple[EventHandler, Cal
 
     Raises:
         Interrupted: for the second SIGINT, if the run has a checkpoint.
-        KeyboardInterrupt: for a signal that ends the process otherwise. An interrupt may break a write, which then
-            fails with another error; so every error after it counts as the interrupt.
+        KeyboardInterrupt: for any other signal that ends the process. Errors after it are caused by it.
     """
     training, asked, quitting = threading.Event(), threading.Event(), threading.Event()
     run: Path | None = None

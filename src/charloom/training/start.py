@@ -49,8 +49,7 @@ def start(
         values: settings by their flat names; all others have their defaults.
         out: the run folder; by default `runs/<corpus>-<n>`.
         base_model: the folder of a model to fine-tune.
-        report: called with every event.
-        stop: called after every step; if it returns true, the run saves everything and ends.
+        report, stop: called with every event; called after every step: true saves everything and ends the run.
 
     Raises:
         CharloomError: for every mistake that a person can make.
