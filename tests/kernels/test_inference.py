@@ -129,6 +129,18 @@ def test_a_wide_network(variant):
     np.testing.assert_allclose(logits, network.sequence(ids_BT, random_state(network, 7))[0], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_a_wide_network_computes_each_row_as_alone(variant, precision):
+    """Catches sums of several rows that are added piece by piece in another order than those of one row."""
+    weights = random_weights(architecture("lstm", layers=1, hidden=700, vocabulary_size=300))
+    ids_BT, state = np.random.default_rng(2).integers(0, 300, (7, 3)), random_state(network_of(weights), 7)
+    native = NativeBackend(variant, weights, precision, 1)
+    logits, _ = native.logits(ids_BT, state)
+    for row in range(7):
+        alone = State(state.h_LBH[:, row : row + 1], state.c_LBH[:, row : row + 1])
+        np.testing.assert_array_equal(native.logits(ids_BT[row : row + 1], alone)[0], logits[row : row + 1])
+
+
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("vocabulary_size", [1, 2, 16, 17, 129])
 @pytest.mark.parametrize("input_kind", ["embedding", "onehot", "scalar"])

@@ -81,9 +81,40 @@ namespace {
 
 // The strips of one group for BATCH_ROWS rows of a batch.
 template <class Format, int BATCH_ROWS, int STRIPS = GROUP_STRIPS>
-void across(const PanelView& group, int strips, const BatchView& batch, float* sums, size_t sums_between) {
-    if (strips == STRIPS) return multiply<Format, 1, STRIPS, BATCH_ROWS>(group, batch, sums, sums_between);
-    if constexpr (STRIPS > 1) across<Format, BATCH_ROWS, STRIPS - 1>(group, strips, batch, sums, sums_between);
+void across(const PanelView& group, int strips, const BatchView& batch, float* sums, size_t sums_between, Piece piece) {
+    if (strips == STRIPS) return multiply<Format, 1, STRIPS, BATCH_ROWS>(group, batch, sums, sums_between, piece);
+    if constexpr (STRIPS > 1) across<Format, BATCH_ROWS, STRIPS - 1>(group, strips, batch, sums, sums_between, piece);
+}
+
+// The same for all rows.
+template <class Format>
+void down(const PanelView& group, int strips, const BatchView& batch, int count, float* sums, size_t sums_between,
+          Piece piece) {
+    int b = 0;
+    auto some = [&]<int BATCH_ROWS>(std::integral_constant<int, BATCH_ROWS>) {
+        for (; b + BATCH_ROWS <= count; b += BATCH_ROWS)
+            across<Format, BATCH_ROWS>(group, strips, {batch.words + b * batch.between, batch.between},
+                                       sums + b * sums_between, sums_between, piece);
+    };
+    constexpr int MOST = MOST_BATCH_ROWS<Format>;
+    some(std::integral_constant<int, MOST>{});
+    if constexpr (MOST > 4) some(std::integral_constant<int, 4>{});
+    some(std::integral_constant<int, 2>{});
+    some(std::integral_constant<int, 1>{});
+}
+
+// A piece of columns after the other.
+template <class Format>
+void by_pieces(const PanelView& group, int strips, const BatchView& batch, int count, float* sums,
+               size_t sums_between) {
+    int length = IN_PIECES && count > MOST_BATCH_ROWS<Format> ? PIECE_WORDS / group.between : group.columns;
+    for (int column = 0; column < group.columns; column += length) {
+        PanelView piece = group;
+        piece.words += size_t(column) * group.between;
+        piece.columns = std::min(length, group.columns - column);
+        down<Format>(piece, strips, {batch.words + column, batch.between}, count, sums, sums_between,
+                     {column == 0, column + length >= group.columns});
+    }
 }
 
 }  // namespace
@@ -107,17 +138,7 @@ void PackedMatrix::times_in(const BatchView& batch, int count, int panel, float*
         if (group_ == 3) return multiply<Format, 2, 3, 1>(rest, batch, sums, sums_between);
     }
     for (; left > 0; left -= group_) {
-        int b = 0;
-        auto some = [&]<int BATCH_ROWS>(std::integral_constant<int, BATCH_ROWS>) {
-            for (; b + BATCH_ROWS <= count; b += BATCH_ROWS)
-                across<Format, BATCH_ROWS>(rest, std::min(left, group_),
-                                           {batch.words + b * batch.between, batch.between}, sums + b * sums_between,
-                                           sums_between);
-        };
-        some(std::integral_constant<int, MOST_BATCH_ROWS>{});
-        if constexpr (MOST_BATCH_ROWS > 4) some(std::integral_constant<int, 4>{});
-        some(std::integral_constant<int, 2>{});
-        some(std::integral_constant<int, 1>{});
+        by_pieces<Format>(rest, std::min(left, group_), batch, count, sums, sums_between);
         rest.words += rest.apart;
         rest.scales += group_ * LANES;
         rest.added += group_ * LANES;

@@ -13,6 +13,7 @@
 #include "vector.h"
 
 #include <algorithm>
+#include <type_traits>
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -22,9 +23,8 @@
 
 namespace charloom::inference {
 
-constexpr int MOST_STRIPS = 8;                            // of a panel: enough chains to hide an addition's latency
-constexpr int GROUP_STRIPS = 4;                           // at most
-constexpr int MOST_BATCH_ROWS = REGISTERS == 32 ? 6 : 2;  // with 4 strips: 24 sums, values of 6 rows and a strip in 32
+constexpr int MOST_STRIPS = 8;   // of a panel: enough chains to hide an addition's latency
+constexpr int GROUP_STRIPS = 4;  // at most
 
 // The arithmetic of a precision. PER_WORD columns share a word. `add` is sum + weights * values. `total` converts a
 // finished sum to float. `put` converts LANES hidden values to the format of `add`; for Int8, each must be in [-1, 1].
@@ -104,6 +104,18 @@ struct Int8 {
     }
 };
 
+// Rows of a batch that are multiplied together. With 4 strips and 32 registers: 24 sums, values of 6 rows and a strip.
+// With 16: 12 sums, values of 3 rows and a strip. Without its own instruction, bf16 takes some to unpack its halves.
+template <class Format>
+constexpr int MOST_BATCH_ROWS = REGISTERS == 32                    ? 6
+                                : std::is_same_v<Format, Bfloat16> ? 2
+                                                                   : 3;
+
+// Many rows are multiplied by a piece of a group's columns at a time, which stays in the first-level cache for all rows.
+// With 32 registers the second-level cache is fast enough, because more rows share what is read.
+constexpr bool IN_PIECES = REGISTERS == 16;
+constexpr int PIECE_WORDS = 4 << 10;  // 16 KiB: half of a small first-level cache
+
 // What `multiply` needs from a panel and from a batch.
 struct PanelView {
     const uint32_t* words;  // the first group's
@@ -124,12 +136,25 @@ struct BatchView {
     size_t between;  // distance between two batch rows, in words
 };
 
+// Which columns a product has: the first ones, the last ones, or both.
+struct Piece {
+    bool first = true, last = true;
+};
+
 // sums[b][strip][lane] for BATCH_ROWS rows and the first STRIPS strips of each of GROUPS groups. With two groups,
-// STRIPS is all strips. The sums of two rows are `sums_between` numbers apart.
+// STRIPS is all strips. The sums of two rows are `sums_between` numbers apart. Columns may come in several pieces, one
+// after the other: `sums` holds the unfinished sums in between, so the order of the additions stays the same.
 template <class Format, int GROUPS, int STRIPS, int BATCH_ROWS>
-inline void multiply(const PanelView& panel, const BatchView& batch, float* sums, size_t sums_between) {
+inline void multiply(const PanelView& panel, const BatchView& batch, float* sums, size_t sums_between,
+                     Piece piece = {}) {
     constexpr int ALL = GROUPS * STRIPS;
     typename Format::Sum sum[BATCH_ROWS][ALL] = {};
+    if (IN_PIECES && !piece.first)
+#pragma GCC unroll 8
+        for (int b = 0; b < BATCH_ROWS; b++)
+#pragma GCC unroll 8
+            for (int strip = 0; strip < ALL; strip++)
+                std::memcpy(&sum[b][strip], sums + b * sums_between + strip * LANES, sizeof sum[b][strip]);
     const uint32_t* words = panel.words;
     for (int column = 0; column < panel.columns; column++, words += panel.between) {
         Words values[BATCH_ROWS];
@@ -145,9 +170,13 @@ inline void multiply(const PanelView& panel, const BatchView& batch, float* sums
 #pragma GCC unroll 8
     for (int b = 0; b < BATCH_ROWS; b++)
 #pragma GCC unroll 8
-        for (int strip = 0; strip < ALL; strip++)
-            store(sums + b * sums_between + strip * LANES,
-                  Format::total(sum[b][strip], panel.scales + strip * LANES, panel.added + strip * LANES));
+        for (int strip = 0; strip < ALL; strip++) {
+            float* to = sums + b * sums_between + strip * LANES;
+            if (!IN_PIECES || piece.last)
+                store(to, Format::total(sum[b][strip], panel.scales + strip * LANES, panel.added + strip * LANES));
+            else
+                std::memcpy(to, &sum[b][strip], sizeof sum[b][strip]);
+        }
 }
 
 #if defined(__AMX_INT8__)
