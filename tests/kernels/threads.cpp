@@ -32,6 +32,33 @@ void require(bool holds, const char* what) {
     std::exit(1);
 }
 
+// ---- the choice of the number of threads
+
+// One thread takes 7 ms a step. After each part of one thread, a team takes 8 ms for three parts, because the scheduler
+// still moves its threads, and then `team` ms. Returns the time of one thread for the same steps, divided by the time.
+double speed_of_choice(double team) {
+    using inference::ThreadChoice;
+    ThreadChoice choice;
+    ThreadChoice::Clock::time_point now{};
+    constexpr int PARTS = 500, STEPS = 2;
+    double time = 0;
+    for (int part = 0, teams = 0; part < PARTS; part++) {
+        int threads = choice.threads(2, now);
+        teams = threads == 2 ? teams + 1 : 0;
+        ThreadChoice::Seconds took(STEPS * (threads == 1 ? 7e-3 : teams <= 3 ? 8e-3 : team * 1e-3));
+        now += std::chrono::duration_cast<ThreadChoice::Clock::duration>(took);
+        time += took.count();
+        choice.learn(threads, threads, took, STEPS, now);
+    }
+    return PARTS * STEPS * 7e-3 / time;
+}
+
+// Catches a choice that judges two threads by their slow start, or that tries them too often where they are slower.
+void choices() {
+    require(speed_of_choice(3.5) > 1.8, "two threads must be used if they are faster after a slow start");
+    require(speed_of_choice(14) > 0.95, "one thread must be used if two are slower");
+}
+
 // ---- the pool
 
 // The caller writes, parts read it and write, the caller reads that.
@@ -233,6 +260,7 @@ int main(int count, char** words) {
         for (int n = 0; n < 100'000; n++) count_team(4, 20, false);
         return 0;
     }
+    choices();
     pool_of_one_caller();
     teams(200);
     two_callers();

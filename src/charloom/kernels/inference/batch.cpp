@@ -135,7 +135,9 @@ void DecodingBatch::prepare(int threads) {
 int DecodingBatch::advance(const Call& call, int threads, int first, int count) {
     if (each_chooses_)  // a member that was not in the last team does not know its tokens
         for (Member& member : members_) read(member, 0, members_[0].tokens[0]);
-    return run_team(threads, [&](int member, Team& team) { steps(call, member, team, first, first + count); });
+    return run_team(
+        threads, [&](int member, Team& team) { steps(call, member, team, first, first + count); },
+        thread_choice_.patience(count));
 }
 
 // Prepares the rows for the next call. A row without a token to choose cannot continue: its next token has no meaning.

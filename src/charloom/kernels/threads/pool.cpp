@@ -27,7 +27,7 @@ using Clock = std::chrono::steady_clock;
 // the members of a team are then awake together more often (LOG.md, "how long a thread spins").
 constexpr auto SPIN = std::chrono::microseconds(200);
 // A spinning thread answers in under 1 µs, a sleeping thread on an idle core in 5 to 50 µs.
-constexpr auto PATIENCE = std::chrono::microseconds(30);
+constexpr std::chrono::duration<double> LEAST_PATIENCE = std::chrono::microseconds(30);
 
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -66,7 +66,8 @@ thread_local int worker_number = CALLER;
 class ThreadPool {
 public:
     void run(int threads, int parts, const std::function<void(int)>& job);
-    int run_team(int threads, const std::function<void(int, Team&)>& job, Team& team, int& size);
+    int run_team(int threads, const std::function<void(int, Team&)>& job, Clock::duration patience, Team& team,
+                 int& size);
     void close();
 
     // Whether the pool was free. If so, the caller must release it.
@@ -102,7 +103,8 @@ void ThreadPool::run(int threads, int parts, const std::function<void(int)>& job
 // A team's parts are its memberships. Parts that no worker takes in time are withdrawn. A worker that takes one
 // registers itself and waits until the team is complete. Members are numbered in the order of the workers, not of their
 // arrival. So a thread gets the same share of the work again, which is in its core's cache.
-int ThreadPool::run_team(int threads, const std::function<void(int, Team&)>& job, Team& team, int& size) {
+int ThreadPool::run_team(int threads, const std::function<void(int, Team&)>& job, Clock::duration patience, Team& team,
+                         int& size) {
     Signal begun;
     std::atomic<uint32_t> joined{0};  // a bit for each worker
     const std::function<void(int)> join = [&](int) {
@@ -112,7 +114,7 @@ int ThreadPool::run_team(int threads, const std::function<void(int, Team&)>& job
         job(1 + std::popcount(joined.load() & (self - 1)), team);
     };
     uint32_t work = offer(threads - 1, threads - 1, join);
-    spin([&] { return (ticket_.load(std::memory_order_acquire) & REST) == 0; }, PATIENCE);
+    spin([&] { return (ticket_.load(std::memory_order_acquire) & REST) == 0; }, patience);
     int absent = static_cast<int>(ticket_.exchange(uint64_t{work} << 32) & REST);
     if (absent > 0) finished(work, absent);
     size = threads - absent;
@@ -240,11 +242,14 @@ void run_parts(int threads, int parts, const std::function<void(int)>& job) {
     for (int part = 0; part < parts; part++) job(part);
 }
 
-int run_team(int threads, const std::function<void(int, Team&)>& job) {
+int run_team(int threads, const std::function<void(int, Team&)>& job, std::chrono::duration<double> patience) {
     Team team;
     threads = std::min(threads, Team::LARGEST);
     if (threads > 1)
-        if (PoolLease pool; pool) return pool->run_team(threads, job, team, team.size_);
+        if (PoolLease pool; pool) {
+            auto longest = std::chrono::duration_cast<Clock::duration>(std::max(patience, LEAST_PATIENCE));
+            return pool->run_team(threads, job, longest, team, team.size_);
+        }
     job(0, team);
     return 1;
 }

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 
@@ -66,14 +67,14 @@ public:
     }
 
 private:
-    friend int run_team(int, const std::function<void(int, Team&)>&);
+    friend int run_team(int, const std::function<void(int, Team&)>&, std::chrono::duration<double>);
     int size_ = 1;
     Signal arrived_[LARGEST];
 };
 
 // Runs job(0, team) … job(n - 1, team) at the same time, job(0) on the caller's thread, and returns n. Members are the
-// threads that answer within PATIENCE, at most `threads`. A late thread is left out, because all members would wait for
-// it at the first barrier.
-int run_team(int threads, const std::function<void(int, Team&)>& job);
+// threads that answer within `patience`, or 30 µs if that is longer, at most `threads`. A late thread is left out, because
+// all members would wait for it at the first barrier.
+int run_team(int threads, const std::function<void(int, Team&)>& job, std::chrono::duration<double> patience = {});
 
 }  // namespace charloom
