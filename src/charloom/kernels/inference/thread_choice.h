@@ -31,10 +31,11 @@ public:
         bool team = asked > 1 && came == asked;
         double& mean = team ? together_ : alone_;
         bool trial = is_slower(team);
-        mean = mix(trial ? 0 : mean, time.count() / steps);  // a trial replaces an old mean
+        bool is_long = alone_ * steps > LONG;
+        mean = mix(trial && is_long ? 0 : mean, time.count() / steps);  // long parts are few: an old mean says little
         if (!trial && !is_slower(team)) return;
         spent_ += time;
-        if (team && is_slower(team) && ++tried_ < TEAM_TRIES) {
+        if (team && is_long && is_slower(team) && ++tried_ < TEAM_TRIES) {
             trial_ = now;
             return;
         }
@@ -48,6 +49,7 @@ public:
 
 private:
     static constexpr double TRIALS = 40;  // trials take about a fortieth of the time
+    static constexpr double LONG = 4e-3;  // seconds; short parts are tried so often that one trial at a time is enough
     static constexpr int TEAM_TRIES = 8;  // in a row, if a team stays slower
 
     bool is_slower(bool team) const { return together_ > 0 && team != (together_ < alone_); }
