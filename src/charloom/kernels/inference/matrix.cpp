@@ -107,7 +107,9 @@ void down(const PanelView& group, int strips, const BatchView& batch, int count,
 template <class Format>
 void by_pieces(const PanelView& group, int strips, const BatchView& batch, int count, float* sums,
                size_t sums_between) {
-    int length = IN_PIECES && count > MOST_BATCH_ROWS<Format> ? PIECE_WORDS / group.between : group.columns;
+    if (!IN_PIECES || count <= MOST_BATCH_ROWS<Format>)
+        return down<Format>(group, strips, batch, count, sums, sums_between, {});
+    int length = PIECE_WORDS / group.between;
     for (int column = 0; column < group.columns; column += length) {
         PanelView piece = group;
         piece.words += size_t(column) * group.between;
