@@ -20,8 +20,6 @@ from charloom.config import SECTIONS, Settings
 from charloom.data.dataset import open_dataset
 from charloom.training.keywords import ModelKeywords, SettingsKeywords, TextKeywords, TrainingKeywords
 
-pytestmark = pytest.mark.processor
-
 SMALLEST = {"steps": 2, "hidden": 8, "embedding": 4, "batch_size": 4, "seq_length": 16, "threads": 1}
 
 

@@ -9,10 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-pytestmark = pytest.mark.processor
-
 PROGRAM = Path(__file__).parents[1] / "docs" / "examples" / "python_api.py"
 ALPHABET = " abcdefgh"
 

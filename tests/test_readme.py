@@ -10,11 +10,8 @@ import tomllib
 from pathlib import Path
 
 import click
-import pytest
 
 from charloom.cli.main import cli
-
-pytestmark = pytest.mark.processor
 
 README = Path(__file__).parents[1] / "README.md"
 
