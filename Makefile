@@ -14,7 +14,7 @@
 #                  each kind, KINDS="model run", SEED=1; REPEAT=build/fuzz/... repeats one finding; minutes
 #   make check-arm   build the kernels for 64-bit ARM, and run their tests under emulation; ten to twenty minutes
 #   make bench     the programs under benchmarks/, beside their peers, which it installs in their own venv;
-#                  twenty minutes
+#                  twenty minutes; PROCESSOR=avx2 imitates a processor with AVX2 only, for all programs
 #   make results   run the trials that benchmarks/plan/results.jsonl lacks, then generate docs/results.md; some hours
 #                  for all trials; can be interrupted
 #   make docs      generate docs/cli.md, and the tables of other pages between [[[cog and [[[end]]]
@@ -35,7 +35,7 @@ PEERS := build/peers
 PIP = $(1)/bin/python -m pip install --quiet --quiet
 # What mypy and ruff check; a folder that does not exist is left out.
 SOURCES := src docs $(wildcard benchmarks)
-CPP := $(shell find src/charloom/kernels -name "*.h" -o -name "*.cpp") $(wildcard tests/kernels/*.cpp)
+CPP := $(shell find src/charloom/kernels -name "*.h" -o -name "*.cpp") $(wildcard tests/kernels/*.cpp benchmarks/*.c)
 # Pages that cog fills: the code stands in each page, before what it generated.
 PAGES := README.md CONTRIBUTING.md $(wildcard docs/*.md docs/*/*.md)
 COG = $(BIN)/cog --verbosity=1 -I docs -I benchmarks/plan
@@ -54,6 +54,9 @@ TSAN := halt_on_error=1 die_after_fork=0
 INPUTS := 2000
 SEED := 0
 KINDS :=
+# For `make bench`: the library that imitates a lesser processor.
+IMITATION = $(PROCESSOR:%=build/%_only.so)
+IMITATED = $(IMITATION:%=LD_PRELOAD="$(CURDIR)/%")
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 # Imitates a processor with fewer instructions: tests/conftest.py limits PyTorch to them as well.
 TEST_ON = echo "== tests on the kernels $(1)"; CHARLOOM_KERNELS=$(1) $(PYTEST)
@@ -146,8 +149,11 @@ fuzz: sanitized
 check-arm: $(DEVELOPMENT)
 	@tests/kernels/check_arm.sh $(VENV)
 
-bench: $(PEERS)/installed kernels
-	@set -e; for program in $(BENCHMARKS); do echo "== $$program"; $(PEERS)/bin/python $$program; done
+bench: $(PEERS)/installed kernels $(IMITATION)
+	@set -e; for program in $(BENCHMARKS); do echo "== $$program"; $(IMITATED) $(PEERS)/bin/python $$program; done
+
+build/%.so: benchmarks/%.c
+	@$(CC) -O2 -Wall -Wextra -shared -fPIC -o $@ $< -ldl
 
 results: $(DEVELOPMENT) kernels
 	@$(BIN)/python benchmarks/plan/run.py

@@ -3,7 +3,7 @@
 Every program samples at temperature 0.8 from its own softmax. In each of ROUNDS rounds, every program generates for
 some time, one after the other. The output is the median of characters/s, and of charloom's ratio to each peer. The
 peers use their best thread count. onnxruntime is optional: without it and onnx (`make bench` installs them), its lines
-are left out.
+are left out. The targets are those of processors with AVX-512, or of all others.
 
     python benchmarks/generation.py [seconds for each program and round, 1.0]
 """
@@ -32,8 +32,9 @@ from charloom.kernels import cores
 
 ROUNDS = 5
 VOCABULARY, EMBEDDING, TEMPERATURE = 83, 64, 0.8
-# layers, hidden, sequences: (charloom's precision, peer) and the target of their ratio
-SHAPES: dict[tuple[int, int, int], dict[tuple[str, str], float]] = {
+# layers, hidden, sequences: the targets of charloom's ratio to a peer in a precision. `one thread` is charloom itself.
+Targets = dict[tuple[int, int, int], dict[tuple[str, str], float]]
+WITH_AVX512: Targets = {
     (2, 128, 1): {("fp32", "PyTorch"): 40, ("fp32", "onnxruntime fp32"): 4},
     (2, 512, 1): {
         ("int8", "onnxruntime int8"): 6,
@@ -45,7 +46,20 @@ SHAPES: dict[tuple[int, int, int], dict[tuple[str, str], float]] = {
     (2, 1024, 1): {("fp32", "PyTorch"): 8},
     (2, 512, 64): {("int8", "PyTorch"): 8},
 }
-TARGETS_SET_FOR = ("amx", "avx512")  # with other kernels a ratio is printed without a target
+WITH_AVX2: Targets = {
+    (2, 128, 1): {},
+    (2, 512, 1): {("int8", "onnxruntime int8"): 5, ("fp32", "onnxruntime fp32"): 2},
+    (3, 512, 1): {("int8", "onnxruntime int8"): 4},
+    (2, 1024, 1): {("fp32", "onnxruntime fp32"): 1.05},
+    (2, 512, 64): {
+        ("fp32", "onnxruntime fp32"): 1.4,
+        ("fp32", "PyTorch"): 2.1,
+        ("fp32", "one thread"): 1.7,
+        ("int8", "onnxruntime int8"): 1.6,
+        ("int8", "PyTorch"): 3.2,
+        ("int8", "one thread"): 1.7,
+    },
+}
 Contestant = Callable[[float], float]  # seconds → characters a second
 
 
@@ -71,11 +85,11 @@ def parameters(made: Architecture) -> dict[str, Any]:
     }
 
 
-def ours(made: Architecture, weights: dict[str, Any], sequences: int, precision: str) -> Contestant:
-    """charloom's kernels, on all cores."""
+def ours(made: Architecture, weights: dict[str, Any], sequences: int, precision: str, threads: int) -> Contestant:
+    """charloom's kernels."""
     chosen = kernels.chosen()
     assert chosen.module is not None, chosen.reason
-    backend = NativeBackend(chosen.module, InferenceWeights(made, weights), precision, cores(), chosen.tiles)
+    backend = NativeBackend(chosen.module, InferenceWeights(made, weights), precision, threads, chosen.tiles)
     sampling = Sampling(temperature=TEMPERATURE)
 
     def generate(seconds: float) -> float:
@@ -222,7 +236,8 @@ def compare(layers: int, hidden: int, sequences: int, seconds: float, folder: Pa
     """Prints the medians of one shape, and charloom's ratio to each peer's best."""
     made = architecture(layers, hidden)
     weights = parameters(made)
-    contestants = {f"charloom {p}": ours(made, weights, sequences, p) for p in ("fp32", "bf16", "int8")}
+    contestants = {f"charloom {p}": ours(made, weights, sequences, p, cores()) for p in ("fp32", "bf16", "int8")}
+    contestants |= {f"charloom {p}, one thread": ours(made, weights, sequences, p, 1) for p in ("fp32", "int8")}
     contestants |= peers(made, weights, sequences, folder)
     rates: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(-1, ROUNDS):  # the first warms up
@@ -233,17 +248,22 @@ def compare(layers: int, hidden: int, sequences: int, seconds: float, folder: Pa
     medians = {name: statistics.median(found) for name, found in rates.items()}
     print(f"LSTM {layers} x {hidden}, {sequences} sequence{'s' * (sequences > 1)}, characters/s:")
     for name, rate in medians.items():
-        print(f"  {name:22} {rate:10,.0f}")
-    for (precision, peer), least in SHAPES[layers, hidden, sequences].items():
-        best = max(
-            (name for name in medians if name.startswith(f"{peer} t")), key=lambda name: medians[name], default=""
+        print(f"  {name:25} {rate:10,.0f}")
+    for (precision, peer), least in targets()[layers, hidden, sequences].items():
+        own = f"charloom {precision}"
+        names = (
+            [f"{own}, {peer}"] if peer == "one thread" else [name for name in medians if name.startswith(f"{peer} t")]
         )
-        if not best:
+        if not names:
             continue
-        ratio = statistics.median(a / b for a, b in zip(rates[f"charloom {precision}"], rates[best], strict=True))
-        verdict = f"  (at least {least:g}: {'reached' if ratio >= least else 'NOT reached'})"
-        set_here = kernels.chosen().name in TARGETS_SET_FOR
-        print(f"  charloom {precision} / {best}: {ratio:.1f}{verdict if set_here else ''}")
+        best = max(names, key=lambda name: medians[name])
+        ratio = statistics.median(a / b for a, b in zip(rates[own], rates[best], strict=True))
+        print(f"  {own} / {best}: {ratio:.2f}  (at least {least:g}: {'reached' if ratio >= least else 'NOT reached'})")
+
+
+def targets() -> Targets:
+    """The targets for processors of this kind."""
+    return WITH_AVX512 if kernels.chosen().name in ("amx", "avx512") else WITH_AVX2
 
 
 def main() -> None:
@@ -254,7 +274,7 @@ def main() -> None:
     load = f"; load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     print(f"kernels {kernels.chosen().name}, {cores()} cores{load}")
     with tempfile.TemporaryDirectory() as folder:
-        for shape in SHAPES:
+        for shape in targets():
             compare(*shape, seconds, Path(folder))
 
 

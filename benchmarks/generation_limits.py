@@ -1,9 +1,10 @@
 """What limits generation: the speed of reading weights, other processes on the cores, and the start time.
 
-The network is an LSTM 2 x 512 with one sequence. Programs take turns; results are medians of ROUNDS.
+The network is an LSTM with one sequence, 2 x 512 if nothing else is said. Programs take turns; results are medians of
+ROUNDS.
 
-1. For each precision: bytes/s of its weights, and the rate at which the cores read as many bytes (`probes.py`). If they
-   are equal, nothing else limits generation.
+1. For each precision, and for 2 x 1024 in fp32: bytes/s of the weights, and the rate at which the cores read as many
+   bytes (`probes.py`). If they are equal, nothing else limits generation.
 2. int8 alone, then with two other processes that keep the cores busy.
 3. The time of `charloom generate` for 100 characters, with process start and end, with the kernels and with NumPy.
 
@@ -26,6 +27,7 @@ from probes import Probes, without_kernels
 
 from charloom.checkpoint import ModelFolder, save_model
 from charloom.data.vocabulary import Vocabulary
+from charloom.kernels import cores
 
 ROUNDS = 7
 SHAPE = (2, 512)
@@ -48,27 +50,25 @@ def ratio(above: Iterable[float], below: Iterable[float]) -> float:
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
-def bandwidth(seconds: float) -> None:
+def bandwidth(shape: tuple[int, int], precision: str, probes: Probes, seconds: float) -> None:
     """Part 1: weights and memory bandwidth."""
-    made = architecture(*SHAPE)
+    made = architecture(*shape)
     weights = parameters(made)
     # The first layer's input product is a table of sums. Each character reads one row of it.
     read = sum(array.size for name, array in weights.items() if array.ndim == 2 and "ih_l0" not in name)
-    read -= weights["embedding.weight"].size
-    probes = Probes()
-    for precision, size in BYTES.items():
-        found = in_turns(
-            {
-                "generating": turn(ours(made, weights, 1, precision), seconds),
-                "reading": turn(probes.reading(read * size), seconds),
-            }
-        )
-        used = [rate * read * size for rate in found["generating"]]
-        ours_gb, cores_gb = (statistics.median(rates) / 1e9 for rates in (used, found["reading"]))
-        print(
-            f"{precision}: {read * size / 2**20:.1f} MiB of weights, read at {ours_gb:.0f} GB/s; "
-            f"the cores read so many at {cores_gb:.0f} GB/s: {ratio(used, found['reading']):.0%}"
-        )
+    read = (read - weights["embedding.weight"].size) * BYTES[precision]
+    found = in_turns(
+        {
+            "generating": turn(ours(made, weights, 1, precision, cores()), seconds),
+            "reading": turn(probes.reading(read), seconds),
+        }
+    )
+    used = [rate * read for rate in found["generating"]]
+    ours_gb, cores_gb = (statistics.median(rates) / 1e9 for rates in (used, found["reading"]))
+    print(
+        f"{shape[0]} x {shape[1]}, {precision}: {read / 2**20:.1f} MiB of weights, read at {ours_gb:.0f} GB/s; "
+        f"the cores read so many at {cores_gb:.0f} GB/s: {ratio(used, found['reading']):.0%}"
+    )
 
 
 def turn(run: Callable[[float], float], seconds: float) -> Callable[[], float]:
@@ -79,7 +79,7 @@ def turn(run: Callable[[float], float], seconds: float) -> Callable[[], float]:
 def busy(seconds: float) -> None:
     """Part 2: busy cores."""
     made = architecture(*SHAPE)
-    generate = ours(made, parameters(made), 1, "int8")
+    generate = ours(made, parameters(made), 1, "int8", cores())
 
     def beside() -> float:
         others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
@@ -127,7 +127,10 @@ def main() -> None:
     if without_kernels():
         return
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 0.5
-    bandwidth(seconds)
+    probes = Probes()
+    for precision in BYTES:
+        bandwidth(SHAPE, precision, probes, seconds)
+    bandwidth((2, 1024), "fp32", probes, seconds)
     busy(seconds)
     with tempfile.TemporaryDirectory() as folder:
         start(Path(folder))

@@ -16,16 +16,19 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from probes import Probes, without_kernels
 from training import ROWS, VOCABULARY, Worker, name_of
 
-from charloom.kernels import cores
+from charloom.kernels import chosen, cores
 
 ROUNDS, SECONDS = 5, 0.5
 LARGE = 1 << 26  # bytes: more than the cores' own caches; about the size of a batch's data
 CACHE = 2 << 20  # bytes of a core's own cache; only this value is assumed, not measured
+# The targets of the share of the arithmetic, in fp32, for processors without AVX-512.
+AVX2_TARGETS = {("lstm", 2, 128): 0.68, ("lstm", 1, 256): 0.68, ("lstm", 2, 512): 0.75, ("lstm", 1, 1024): 0.75}
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 SAVED = {"lstm": 6, "gru": 4, "rnn": 2}  # saved activations per unit and token
 PLACES = {
@@ -94,9 +97,16 @@ def main() -> None:
         print(
             f"{name_of(row)}, {precision}: {intensity:.0f} operations a byte, {reached / 1e9:.0f} GFLOP/s, "
             f"{reached / roof:.0%} of the roof there, {reached / speeds[precision]:.0%} of the arithmetic"
+            f"{judged(row, reached / speeds[precision])}"
         )
     if len(sys.argv) > 1:
         draw(Path(sys.argv[1]), speeds, points)
+
+
+def judged(row: Any, share: float) -> str:
+    """Whether a share of the arithmetic reaches its target; empty without a target."""
+    least = 0 if chosen().name in ("amx", "avx512") else AVX2_TARGETS.get(row[:3], 0)
+    return f" (at least {least:.0%}: {'reached' if share >= least else 'NOT reached'})" if least else ""
 
 
 def draw(picture: Path, speeds: dict[str, float], points: dict[str, list[tuple[float, float, str]]]) -> None:

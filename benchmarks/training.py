@@ -34,7 +34,7 @@ from charloom.kernels import chosen
 
 VOCABULARY = 83
 Targets = dict[tuple[str, str], float]
-# cell, layers, hidden, batch, steps, embedding (0: one-hot), targets of the ratios to peers; see TARGETS_SET_FOR
+# cell, layers, hidden, batch, steps, embedding (0: one-hot), targets of the ratios to peers with AVX-512
 ROWS: list[tuple[str, int, int, int, int, int, Targets]] = [
     ("lstm", 2, 128, 64, 50, 0, {("bf16", "torch-fp32"): 5, ("bf16", "torch-bf16"): 3, ("fp32", "torch-fp32"): 2}),
     (
@@ -60,8 +60,17 @@ ROWS: list[tuple[str, int, int, int, int, int, Targets]] = [
     ("gru", 1, 256, 32, 64, 0, {("best", "torch-best"): 2}),
     ("rnn", 1, 256, 32, 64, 0, {("best", "torch-best"): 2}),
 ]
-# For each precision, the kernels with targets; on other kernels only the ratio is printed.
+# For each precision, the kernels with these targets; on other kernels only the ratio is printed.
 TARGETS_SET_FOR = {"bf16": ("amx",), "fp32": ("amx", "avx512"), "best": ("amx", "avx512")}
+# The targets of fp32 compared with PyTorch, for processors without AVX-512.
+AVX2_TARGETS = {
+    ("lstm", 2, 128): 1.6,
+    ("lstm", 1, 256): 1.85,
+    ("lstm", 2, 512): 1.55,
+    ("lstm", 1, 1024): 1.55,
+    ("gru", 1, 256): 3.3,
+    ("rnn", 1, 256): 3.3,
+}
 KERAS_ROW = ("lstm", 2, 512, 128, 100, 0)
 KERAS_TARGET = 5
 
@@ -121,13 +130,23 @@ def compare(row: Any, rounds: int, seconds: float, keras: bool) -> None:
         kind: max((p for p in programs if p.startswith(kind)), key=lambda p: median(found[p]))
         for kind in ("kernels", "torch")
     }
-    targets = dict(row[6]) | ({("best", "keras"): KERAS_TARGET} if keras else {})
-    for (ours, peer), least in targets.items():
+    for (ours, peer), least in targets(row, keras).items():
         one = best["kernels"] if ours == "best" else f"kernels-{ours}"
         other = best["torch"] if peer == "torch-best" else peer
         if one in found and other in found:
             ratio = median(a / b for a, b in zip(found[one], found[other], strict=True))
-            print(f"  {one} / {other}: {ratio:.2f}{judged(ratio, least, ours)}")
+            verdict = f"  (at least {least:g}: {'reached' if ratio >= least else 'NOT reached'})" if least else ""
+            print(f"  {one} / {other}: {ratio:.2f}{verdict}")
+
+
+def targets(row: Any, keras: bool) -> Targets:
+    """The ratios to print, with their targets for these kernels. Without a target: 0."""
+    kernels = chosen().name
+    if kernels in ("amx", "avx512"):
+        all_targets = dict(row[6]) | ({("best", "keras"): KERAS_TARGET} if keras else {})
+        return {key: least if kernels in TARGETS_SET_FOR[key[0]] else 0 for key, least in all_targets.items()}
+    found: Targets = {("fp32", "torch-best"): AVX2_TARGETS.get(row[:3], 0)}
+    return found | ({("fp32", "keras"): 0} if keras else {})
 
 
 def missing(cell: str) -> dict[str, str]:
@@ -142,13 +161,6 @@ def missing(cell: str) -> dict[str, str]:
     if not trains_in_bf16("cpu", cell):
         found["torch-bf16"] = f"PyTorch has no bf16 {cell} for this processor"
     return found
-
-
-def judged(ratio: float, least: float, ours: str) -> str:
-    """Whether a ratio reaches its target; empty if these kernels have no target."""
-    if chosen().name not in TARGETS_SET_FOR[ours]:
-        return ""
-    return f"  (at least {least:g}: {'reached' if ratio >= least else 'NOT reached'})"
 
 
 class Worker:
