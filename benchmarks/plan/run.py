@@ -46,7 +46,7 @@ throughput.jsonl stores it.
 DROPOUT = "--dropout 0.3 --weight-drop 0.3 --dropout-mask locked"
 """Dropout for timing, like the plan's choice."""
 
-PROGRAMS = {"prototypes", "nanogpt"}
+PROGRAMS = {"prototypes", "nanogpt", "pytorch"}
 """Names of programs in this folder that train instead of charloom. The flags are theirs."""
 
 
