@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -67,10 +67,14 @@ CHARLOOM_INLINE Floats from_bits(Words x) { return (Floats)x; }
 
 // ---- arithmetic
 
-// If `a` is NaN, the result is NaN: a limit in `b` does not hide that training diverged.
+// If `a` is NaN, the result is NaN: a limit in `b` does not hide that training diverged. In some places
+// GCC 12 makes two instructions of the plain code, a comparison and a choice.
 #if defined(__AVX512F__)
 CHARLOOM_INLINE Floats smaller(Floats a, Floats b) { return (Floats)_mm512_min_ps((__m512)b, (__m512)a); }
 CHARLOOM_INLINE Floats larger(Floats a, Floats b) { return (Floats)_mm512_max_ps((__m512)b, (__m512)a); }
+#elif defined(__AVX2__)
+CHARLOOM_INLINE Floats smaller(Floats a, Floats b) { return (Floats)_mm256_min_ps((__m256)b, (__m256)a); }
+CHARLOOM_INLINE Floats larger(Floats a, Floats b) { return (Floats)_mm256_max_ps((__m256)b, (__m256)a); }
 #else
 CHARLOOM_INLINE Floats smaller(Floats a, Floats b) { return b < a ? b : a; }
 CHARLOOM_INLINE Floats larger(Floats a, Floats b) { return b > a ? b : a; }
