@@ -40,7 +40,7 @@ void enlarge(Buffer<Number>& buffer, size_t used, size_t capacity) {
 
 DecodingBatch::DecodingBatch(const PackedNetwork& network)
     : network_(network), stride_(network.width + APART),
-      word_stride_(network.width / values_per_word(network.precision) + APART), values_(2 * network.layers.size()),
+      word_stride_(row_words(network.precision, network.width) + APART), values_(2 * network.layers.size()),
       memory_(network.layers.size()) {}
 
 void DecodingBatch::grow(int rows) {

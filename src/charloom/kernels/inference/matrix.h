@@ -65,4 +65,10 @@ constexpr int values_per_word(Precision precision) {
     return precision == Precision::int8 ? 4 : precision == Precision::bf16 ? 2 : 1;
 }
 
+// The words of a batch row with `width` hidden values.
+constexpr int row_words(Precision precision, int width) {
+    int columns = width / values_per_word(precision);
+    return precision == Precision::int8 ? Int8::word(columns) : columns;
+}
+
 }  // namespace charloom::inference

@@ -2,114 +2,22 @@
 //
 // The speed of reading weights from memory limits the generation of one sequence, so weights are stored in reading
 // order. A strip is LANES rows of weights side by side. A group has the strips that are multiplied by several batch
-// rows together. A panel is one group or two. If both groups are full, a single batch row is multiplied by both
-// together. A word is 32 bits: one float, two bfloat16 or four bytes, so a strip's next columns are always one vector
-// of words. Lanes are rows of weights: nothing is summed across lanes, and each sum is one chain over the columns in
-// their order. So a batch row is bit for bit the same alone and in any batch, at any number of threads.
+// rows together. A panel is a few groups. Few batch rows are multiplied by several full groups together. A word is 32
+// bits: one float, two bfloat16 or four bytes, so a strip's next columns are always one vector of words. Lanes are rows
+// of weights: nothing is summed across lanes, and each sum is one chain over the columns in their order. So a batch row
+// is bit for bit the same alone and in any batch, at any number of threads.
 
 #pragma once
 
+#include "inference/formats.h"
 #include "products/tiles.h"
-#include "vector.h"
 
 #include <algorithm>
 #include <type_traits>
 
-#if defined(__AVX2__)
-#include <immintrin.h>
-#elif defined(CHARLOOM_NEON)
-#include <arm_neon.h>
-#endif
-
 namespace charloom::inference {
 
-constexpr int MOST_STRIPS = 8;   // of a panel: enough chains to hide an addition's latency
-constexpr int GROUP_STRIPS = 4;  // at most
-
-// The arithmetic of a precision. PER_WORD columns share a word. `add` is sum + weights * values. `total` converts a
-// finished sum to float. `put` converts LANES hidden values to the format of `add`; for Int8, each must be in [-1, 1].
-struct Fp32 {
-    using Sum = Floats;
-    static constexpr int PER_WORD = 1;
-
-    static CHARLOOM_INLINE Floats add(Floats sum, Words weights, Words values) {
-        return from_bits(weights) * from_bits(values) + sum;
-    }
-    static CHARLOOM_INLINE Floats total(Floats sum, const float*, const int32_t*) { return sum; }
-    static CHARLOOM_INLINE void put(uint32_t* to, int unit, Floats h) { store(to + unit, bits(h)); }
-};
-
-struct Bfloat16 {
-    using Sum = Floats;
-    static constexpr int PER_WORD = 2;
-
-    static CHARLOOM_INLINE Floats add(Floats sum, Words weights, Words values) {
-#if defined(__AVX512BF16__)
-        return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)weights, (__m512bh)values);
-#else
-        sum = low_half(weights) * low_half(values) + sum;
-        return high_half(weights) * high_half(values) + sum;
-#endif
-    }
-    static CHARLOOM_INLINE Floats total(Floats sum, const float*, const int32_t*) { return sum; }
-    static CHARLOOM_INLINE void put(uint32_t* to, int unit, Floats h) { store(reinterpret_cast<Bf16*>(to) + unit, h); }
-};
-
-// A weight is an integer of at most ±127 times its row's scale. A hidden value is an integer of at most ±127 times
-// 1/127. Sums of products are exact, so they are the same on every processor.
-struct Int8 {
-    using Sum = Ints;
-    static constexpr int PER_WORD = 4;
-    static constexpr float VALUE = 1.0f / 127;  // |h| ≤ 1 in every bounded cell, so a fixed scale is enough
-#if defined(__AVX512VNNI__)
-    // VPDPBUSD needs one unsigned factor: 128 is added to the values, and `total` subtracts what that added.
-    static constexpr int32_t OFFSET = 128;
-#else
-    static constexpr int32_t OFFSET = 0;
-#endif
-
-    static CHARLOOM_INLINE Ints add(Ints sum, Words weights, Words values) {
-#if defined(__AVX512VNNI__)
-        return (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)values, (__m512i)weights);
-#elif defined(__AVX2__)
-        // VPMADDWD on the even bytes and on the odd bytes, widened, because VPMADDUBSW saturates
-        __m256i w = (__m256i)weights, v = (__m256i)values;
-        __m256i even = _mm256_madd_epi16(_mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8),
-                                         _mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8));
-        __m256i odd = _mm256_madd_epi16(_mm256_srai_epi16(w, 8), _mm256_srai_epi16(v, 8));
-        return sum + (Ints)_mm256_add_epi32(even, odd);
-#elif defined(CHARLOOM_NEON)
-        // SMULL of eight bytes each, to 16 bits. Pairs are added to 32 bits, and two neighbours are a word's sum.
-        int8x16_t w = (int8x16_t)weights, v = (int8x16_t)values;
-        int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(w), vget_low_s8(v)));
-        int32x4_t high = vpaddlq_s16(vmull_high_s8(w, v));
-        return sum + (Ints)vpaddq_s32(low, high);
-#else
-        Ints w = (Ints)weights, v = (Ints)values;
-        for (int shift = 24; shift >= 0; shift -= 8) sum += ((w << shift) >> 24) * ((v << shift) >> 24);
-        return sum;
-#endif
-    }
-    static CHARLOOM_INLINE Floats total(Ints sum, const float* scales, const int32_t* added) {
-        Ints offset;
-        std::memcpy(&offset, added, sizeof offset);
-        return __builtin_convertvector(sum - offset, Floats) * load(scales);
-    }
-    static CHARLOOM_INLINE void put(uint32_t* to, int unit, Floats h) {
-        using Bytes = int8_t __attribute__((vector_size(LANES)));
-        constexpr float ROUNDER = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer
-        Ints whole = (Ints)bits(h * 127.0f + ROUNDER) - (Ints)bits(splat(ROUNDER)) + OFFSET;
-        Bytes bytes = __builtin_convertvector(whole, Bytes);
-        std::memcpy(reinterpret_cast<int8_t*>(to) + unit, &bytes, sizeof bytes);
-    }
-};
-
-// Rows of a batch that are multiplied together. With 4 strips and 32 registers: 24 sums, values of 6 rows and a strip.
-// With 16: 12 sums, values of 3 rows and a strip. Without its own instruction, bf16 takes some to unpack its halves.
-template <class Format>
-constexpr int MOST_BATCH_ROWS = REGISTERS == 32                    ? 6
-                                : std::is_same_v<Format, Bfloat16> ? 2
-                                                                   : 3;
+constexpr int MOST_STRIPS = 8;  // of a panel: enough chains to hide an addition's latency
 
 // Many rows are multiplied by a piece of a group's columns at a time, which stays in the first-level cache for all rows.
 // With 32 registers the second-level cache is fast enough, because more rows share what is read.
@@ -129,6 +37,10 @@ struct PanelView {
         int group = between / LANES;
         return words + number / group * apart + number % group * LANES;
     }
+    // Without the first groups.
+    PanelView after(int groups) const {
+        return {words + groups * apart, apart, between, columns, scales + groups * between, added + groups * between};
+    }
 };
 
 struct BatchView {
@@ -141,12 +53,32 @@ struct Piece {
     bool first = true, last = true;
 };
 
-// sums[b][strip][lane] for BATCH_ROWS rows and the first STRIPS strips of each of GROUPS groups. With two groups,
-// STRIPS is all strips. The sums of two rows are `sums_between` numbers apart. Columns may come in several pieces, one
-// after the other: `sums` holds the unfinished sums in between, so the order of the additions stays the same.
+// Adds a column's products: sum[b][strip] for BATCH_ROWS rows and the first STRIPS strips of each of GROUPS groups.
+template <class Format, int GROUPS, int STRIPS, int BATCH_ROWS, class Sum>
+CHARLOOM_INLINE void add_column(const PanelView& panel, const uint32_t* words, const uint32_t* values, size_t between,
+                                Sum (&sum)[BATCH_ROWS][GROUPS * STRIPS]) {
+#pragma GCC unroll 8
+    for (int group = 0; group < GROUPS; group++, words += panel.apart) {
+        Words weights[STRIPS];
+#pragma GCC unroll 8
+        for (int strip = 0; strip < STRIPS; strip++) weights[strip] = load(words + strip * LANES);
+#pragma GCC unroll 8
+        for (int b = 0; b < BATCH_ROWS; b++) {
+            Words value = values[b * between] - Words{};
+#pragma GCC unroll 8
+            for (int strip = 0; strip < STRIPS; strip++) {
+                Sum& to = sum[b][group * STRIPS + strip];
+                to = Format::add(to, weights[strip], value);
+            }
+        }
+    }
+}
+
+// sums[b][strip][lane], with the strips of several groups side by side. With several groups, STRIPS is all strips of
+// each. The sums of two rows are `sums_between` numbers apart. Columns may come in several pieces, one after the other:
+// `sums` holds the unfinished sums in between, so the order of the additions stays the same.
 template <class Format, int GROUPS, int STRIPS, int BATCH_ROWS>
-inline void multiply(const PanelView& panel, const BatchView& batch, float* sums, size_t sums_between,
-                     Piece piece = {}) {
+inline void multiply(const PanelView& panel, const BatchView& batch, float* sums, size_t sums_between, Piece piece) {
     constexpr int ALL = GROUPS * STRIPS;
     typename Format::Sum sum[BATCH_ROWS][ALL] = {};
     if (IN_PIECES && !piece.first)
@@ -156,17 +88,8 @@ inline void multiply(const PanelView& panel, const BatchView& batch, float* sums
             for (int strip = 0; strip < ALL; strip++)
                 std::memcpy(&sum[b][strip], sums + b * sums_between + strip * LANES, sizeof sum[b][strip]);
     const uint32_t* words = panel.words;
-    for (int column = 0; column < panel.columns; column++, words += panel.between) {
-        Words values[BATCH_ROWS];
-#pragma GCC unroll 8
-        for (int b = 0; b < BATCH_ROWS; b++) values[b] = batch.words[b * batch.between + column] - Words{};
-#pragma GCC unroll 8
-        for (int strip = 0; strip < ALL; strip++) {
-            Words weights = load(words + strip / STRIPS * panel.apart + strip % STRIPS * LANES);
-#pragma GCC unroll 8
-            for (int b = 0; b < BATCH_ROWS; b++) sum[b][strip] = Format::add(sum[b][strip], weights, values[b]);
-        }
-    }
+    for (int column = 0; column < panel.columns; column++, words += panel.between)
+        add_column<Format, GROUPS, STRIPS, BATCH_ROWS>(panel, words, batch.words + column, batch.between, sum);
 #pragma GCC unroll 8
     for (int b = 0; b < BATCH_ROWS; b++)
 #pragma GCC unroll 8
@@ -177,6 +100,38 @@ inline void multiply(const PanelView& panel, const BatchView& batch, float* sums
             else
                 std::memcpy(to, &sum[b][strip], sizeof sum[b][strip]);
         }
+}
+
+// The same with partial sums of each stage in the registers. The whole sums are in `sums`.
+template <class Format, int GROUPS, int STRIPS, int BATCH_ROWS>
+inline void multiply_in_stages(const PanelView& panel, const BatchView& batch, float* sums, size_t sums_between,
+                               Piece piece) {
+    constexpr int ALL = GROUPS * STRIPS, STAGE = Format::STAGE;
+    const uint32_t *words = panel.words, *values = batch.words;
+    for (int column = 0; column < panel.columns; column += STAGE, values += STAGE + 1) {
+        typename Format::Partial partial[BATCH_ROWS][ALL];
+#pragma GCC unroll 8
+        for (int b = 0; b < BATCH_ROWS; b++)
+#pragma GCC unroll 8
+            for (int strip = 0; strip < ALL; strip++)
+                partial[b][strip] = (typename Format::Partial)(values[b * batch.between + STAGE] - Words{});
+#pragma GCC unroll 8
+        for (int n = 0; n < STAGE; n++, words += panel.between)
+            add_column<Format, GROUPS, STRIPS, BATCH_ROWS>(panel, words, values + n, batch.between, partial);
+        const bool first = piece.first && column == 0, last = piece.last && column + STAGE >= panel.columns;
+#pragma GCC unroll 8
+        for (int b = 0; b < BATCH_ROWS; b++)
+#pragma GCC unroll 8
+            for (int strip = 0; strip < ALL; strip++) {
+                float* to = sums + b * sums_between + strip * LANES;
+                typename Format::Sum sum = Format::widened(partial[b][strip]);
+                if (!first) sum += (typename Format::Sum)bits(load(to));
+                if (last)
+                    store(to, Format::total(sum, panel.scales + strip * LANES, panel.added + strip * LANES));
+                else
+                    store(to, from_bits((Words)sum));
+            }
+    }
 }
 
 #if defined(__AMX_INT8__)
