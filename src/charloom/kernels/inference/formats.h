@@ -27,6 +27,15 @@ namespace charloom::inference {
 constexpr int SUMS = REGISTERS == 32 ? 24 : 12;
 constexpr int GROUP_STRIPS = REGISTERS == 32 || LANES < 8 ? 4 : 2;  // at most
 
+// A word of values in all lanes.
+CHARLOOM_INLINE Words in_all_lanes(uint32_t values) {
+    Words all = values - Words{};
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    asm("" : "+x"(all));  // else GCC takes the halves of bf16 first, and needs two shuffles to copy each to all lanes
+#endif
+    return all;
+}
+
 struct Fp32 {
     using Sum = Floats;
     static constexpr int PER_WORD = 1;

@@ -64,7 +64,7 @@ CHARLOOM_INLINE void add_column(const PanelView& panel, const uint32_t* words, c
         for (int strip = 0; strip < STRIPS; strip++) weights[strip] = load(words + strip * LANES);
 #pragma GCC unroll 8
         for (int b = 0; b < BATCH_ROWS; b++) {
-            Words value = values[b * between] - Words{};
+            Words value = in_all_lanes(values[b * between]);
 #pragma GCC unroll 8
             for (int strip = 0; strip < STRIPS; strip++) {
                 Sum& to = sum[b][group * STRIPS + strip];
