@@ -19,7 +19,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # With CHARLOOM_KERNELS a lesser processor is imitated: oneDNN and PyTorch too then use no newer instructions than the
 # kernels of that name. `off` is this processor itself, with nothing but NumPy and PyTorch.
 KERNELS = os.environ.get("CHARLOOM_KERNELS", "")
-INSTRUCTIONS = {"avx512": ("AVX512_CORE_BF16", "avx512"), "avx2": ("AVX2", "avx2"), "portable": ("SSE41", "default")}
+INSTRUCTIONS = {
+    "avx512": ("AVX512_CORE_BF16", "avx512"),
+    "avxvnni": ("AVX2_VNNI", "avx2"),
+    "avx2": ("AVX2", "avx2"),
+    "portable": ("SSE41", "default"),
+}
 if KERNELS in INSTRUCTIONS:
     os.environ["ONEDNN_MAX_CPU_ISA"], os.environ["ATEN_CPU_CAPABILITY"] = INSTRUCTIONS[KERNELS]
 elif KERNELS == "off":

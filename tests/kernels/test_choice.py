@@ -21,9 +21,10 @@ BUILT = importlib.util.find_spec("charloom.kernels._portable") is not None
 needs_kernels = pytest.mark.skipif(not BUILT, reason="no kernels are built here")
 # The CPUID features of some processors, by their names in /proc/cpuinfo.
 HASWELL = {"avx2", "fma", "f16c"}
+ALDER_LAKE = {*HASWELL, "avx_vnni"}
 SKYLAKE_X = {*HASWELL, "avx512f", "avx512bw", "avx512vl", "avx512dq"}
 ZEN_4 = {*SKYLAKE_X, "avx512_vnni", "avx512_bf16"}
-SAPPHIRE_RAPIDS = {*ZEN_4, "amx_tile", "amx_bf16", "amx_int8"}
+SAPPHIRE_RAPIDS = {*ZEN_4, "avx_vnni", "amx_tile", "amx_bf16", "amx_int8"}
 ARM = {"asimd"}
 
 
@@ -53,9 +54,10 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     ("features", "name"),
     [
         (SAPPHIRE_RAPIDS, "amx"),
-        (SAPPHIRE_RAPIDS - {"avx512f"}, "avx2"),  # as a virtual machine may mask it
+        (SAPPHIRE_RAPIDS - {"avx512f"}, "avxvnni"),  # as a virtual machine may mask it
         (ZEN_4, "avx512"),
         (SKYLAKE_X, "avx2"),
+        (ALDER_LAKE, "avxvnni"),
         (HASWELL, "avx2"),
         (HASWELL - {"fma"}, "portable"),
         (ARM, "neon"),
@@ -76,7 +78,10 @@ def test_the_fastest_that_the_processor_runs(machine, features, name):
 def test_it_says_which_faster_one_is_not_built(machine):
     """Catches a processor at half of its speed without a notice."""
     machine(SAPPHIRE_RAPIDS, built=("portable", "avx2"))
-    assert kernels.chosen().reason == "the fastest kernels for this processor that are built; not built: amx, avx512"
+    assert (
+        kernels.chosen().reason
+        == "the fastest kernels for this processor that are built; not built: amx, avx512, avxvnni"
+    )
     kernels.chosen.cache_clear()
     machine(SKYLAKE_X, built=("portable", "avx2"))
     assert kernels.chosen().reason == "the fastest kernels for this processor"
@@ -100,7 +105,11 @@ def test_off(machine, monkeypatch):
 @pytest.mark.parametrize(
     ("forced", "error", "message"),
     [
-        ("axv2", SettingsError, "CHARLOOM_KERNELS must be one of amx, avx512, avx2, neon, portable, off; got 'axv2'"),
+        (
+            "axv2",
+            SettingsError,
+            "CHARLOOM_KERNELS must be one of amx, avx512, avxvnni, avx2, neon, portable, off; got 'axv2'",
+        ),
         ("avx512", DeviceError, "this processor lacks avx512_bf16, avx512_vnni; this machine runs: avx2, portable"),
     ],
 )
@@ -160,7 +169,7 @@ def test_the_processor_is_read_as_the_kernel_reads_it():
 def test_each_variant_has_the_lanes_it_was_built_for(variant):
     """Catches a module that was built with the flags of another."""
     name = variant.__name__.rpartition("_")[2]
-    assert {"avx512": 16, "avx2": 8, "neon": 4, "portable": 4}[name] == variant.LANES
+    assert {"avx512": 16, "avxvnni": 8, "avx2": 8, "neon": 4, "portable": 4}[name] == variant.LANES
 
 
 @needs_kernels

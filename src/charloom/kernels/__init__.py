@@ -1,9 +1,9 @@
 """The kernels: optional C++ for this processor, and the choice of one of its variants.
 
-Each instruction set has its own extension module: `_portable`, `_avx2`, `_avx512` or `_neon`. All are compiled from the
-same sources with different flags, and have the same functions. `amx` is `_avx512` with permission to use AMX's tiles. A
-variant whose instructions the processor lacks is never loaded, because loading runs code. NumPy can do everything that
-a kernel does, but slower.
+Each instruction set has its own extension module: `_portable`, `_avx2`, `_avxvnni`, `_avx512` or `_neon`. All are
+compiled from the same sources with different flags, and have the same functions. `amx` is `_avx512` with permission to
+use AMX's tiles. A variant whose instructions the processor lacks is never loaded, because loading runs code. NumPy can
+do everything that a kernel does, but slower.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from types import ModuleType
 
 from charloom.errors import DeviceError, SettingsError
 
+_AVX2 = ("avx2", "fma", "f16c")
 _AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx512_bf16", "fma")
 
 # The fastest first. The values are the processor features that each needs, as /proc/cpuinfo names them: the flags of
@@ -24,7 +25,8 @@ _AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx512
 VARIANTS = {
     "amx": (*_AVX512, "amx_tile", "amx_bf16", "amx_int8"),
     "avx512": _AVX512,
-    "avx2": ("avx2", "fma", "f16c"),
+    "avxvnni": (*_AVX2, "avx_vnni"),
+    "avx2": _AVX2,
     "neon": ("asimd",),
     "portable": (),
 }

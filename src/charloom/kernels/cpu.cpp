@@ -60,6 +60,7 @@ std::vector<std::string> cpu_features() {
     add("avx2", ymm && has(extended.ebx, 5));
     add("fma", ymm && has(basic.ecx, 12));
     add("f16c", ymm && has(basic.ecx, 29));
+    add("avx_vnni", ymm && has(more.eax, 4));
     add("avx512f", zmm && has(extended.ebx, 16));
     add("avx512dq", zmm && has(extended.ebx, 17));
     add("avx512bw", zmm && has(extended.ebx, 30));

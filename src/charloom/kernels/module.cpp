@@ -1,4 +1,4 @@
-// The entry point of one module: `_portable`, `_avx2`, `_avx512` or `_neon`.
+// The entry point of one module: `_portable`, `_avx2`, `_avxvnni`, `_avx512` or `_neon`.
 
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>

@@ -114,7 +114,7 @@ struct Integers {
     static CHARLOOM_INLINE void put(uint32_t* to, int unit, Floats h) { put_bytes(to, unit, bytes(whole(h))); }
 };
 
-#if defined(__AVX512VNNI__)
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
 
 // VPDPBUSD needs one unsigned factor: 128 is added to the values, and `total` subtracts what that added.
 struct Int8 : Integers {
@@ -122,7 +122,11 @@ struct Int8 : Integers {
     static constexpr int OFFSET = 128;
 
     static CHARLOOM_INLINE Ints add(Ints sum, Words weights, Words values) {
+#if defined(__AVX512VNNI__)
         return (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)values, (__m512i)weights);
+#else
+        return (Ints)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)values, (__m256i)weights);
+#endif
     }
     static CHARLOOM_INLINE void put(uint32_t* to, int unit, Floats h) { put_bytes(to, unit, bytes(whole(h) + OFFSET)); }
 };
