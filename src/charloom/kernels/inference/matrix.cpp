@@ -133,13 +133,26 @@ void together(const PanelView& group, int strips, const BatchView& batch, int co
         together<Format, BATCH_ROWS - 1>(group, strips, batch, count, sums, sums_between, piece);
 }
 
-// All rows, in blocks of nearly equal size.
+// The least number of blocks that share the prefetch of a piece. With 8, each asks for 32 lines; with 3 blocks of 85 lines
+// each, generation of 16 sequences took 1.13 times as long.
+constexpr int PREFETCH_BLOCKS = 8;
+
+// Asks for weights from the third-level cache. The processor itself looks ahead only to the end of a page.
+void prefetch(const uint32_t* from, Range words) {
+    constexpr int LINE_WORDS = 16, INTO_SECOND_LEVEL = 2;
+    for (int word = words.first; word < words.last; word += LINE_WORDS)
+        __builtin_prefetch(from + word, 0, INTO_SECOND_LEVEL);
+}
+
+// All rows, in blocks of nearly equal size. Each of many blocks asks for a share of the next piece, which follows this one
+// in memory.
 template <class Format>
 void down(const PanelView& group, int strips, const BatchView& batch, int count, float* sums, size_t sums_between,
           Piece piece) {
-    int blocks = (count + Format::BATCH_ROWS - 1) / Format::BATCH_ROWS;
+    int blocks = (count + Format::BATCH_ROWS - 1) / Format::BATCH_ROWS, words = group.columns * group.between;
     for (int n = 0; n < blocks; n++) {
         Range rows = Range::of(count, n, blocks);
+        if (IN_PIECES && blocks >= PREFETCH_BLOCKS) prefetch(group.words + words, Range::of(words, n, blocks));
         together<Format>(group, strips, {batch.words + rows.first * batch.between, batch.between}, rows.count(),
                          sums + rows.first * sums_between, sums_between, piece);
     }
