@@ -82,48 +82,32 @@ CHARLOOM_INLINE void deinterleave(Words low, Words high, float* to) {
           from_bits(__builtin_shufflevector(low, high, 8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31)));
 }
 
-// Σ d[n] x[k] over all rows, as a product of blocks. Depth is the rows; row r of two panels is pair r. `Tiles`
+// Weight gradients (`outer.h`), as products of blocks. Depth is the rows; row r of two panels is pair r. `Tiles`
 // multiplies the packed blocks, with x on the left: packing the left side costs more, and x is usually narrower. So the
 // sums are those of the transposed result, and are transposed at the end.
 template <class Tiles, int ROWS>
 struct HalfPrecisionOuter {
-    static constexpr int DEPTH = HalfPrecisionLayout::DEPTH, SQUARE = HalfPrecisionLayout::SQUARE;
-    static constexpr int LEFT = 8, RIGHT = 16;  // blocks that are multiplied together
-    static constexpr int PAIRS = 16;            // pairs of panels: packed, they fit the L2 cache
+    using Number = Bf16;
+    static constexpr int DEPTH = HalfPrecisionLayout::DEPTH, STRIP = DEPTH, SQUARE = HalfPrecisionLayout::SQUARE;
+    static constexpr int BLOCKS = 16, STRIPS = 8, PAIRS = 16, PANELS = 2 * PAIRS;
+    static constexpr int PACKED_D = 2 * PAIRS * SQUARE, PACKED_X = PACKED_D, SUMS = 4 * TILE;
 
-    template <class View, class Rows>
-    static void run(View d, Range ds, View x, Range xs, int panels, int rows, Buffer<float>& scratch, Rows&& to,
-                    int stride) {
-        constexpr size_t SUMS = size_t(LEFT) * RIGHT * 4 * TILE, A = size_t(LEFT) * 2 * PAIRS * SQUARE,
-                         B = size_t(RIGHT) * 2 * PAIRS * SQUARE;
-        scratch.reserve(SUMS + (A + B) / 2);
-        Bf16* packed_left = reinterpret_cast<Bf16*>(scratch + SUMS);
-        Bf16* packed_right = packed_left + A;
-        int pairs = (panels + 1) / 2;
-        if (pairs == 0) std::memset(scratch, 0, SUMS * sizeof(float));  // otherwise the first products start the sums
-        for (int d0 = ds.first; d0 < ds.last; d0 += RIGHT)
-            for (int x0 = xs.first; x0 < xs.last; x0 += LEFT) {
-                int x1 = std::min(x0 + LEFT, xs.last), d1 = std::min(d0 + RIGHT, ds.last);
-                for (int m = 0; m < pairs; m += PAIRS) {
-                    int count = std::min(PAIRS, pairs - m);
-                    pack<true>(x, x0, x1, m, count, panels, rows, packed_left);
-                    pack<false>(d, d0, d1, m, count, panels, rows, packed_right);
-                    for (int right = 0; right < d1 - d0; right++)
-                        for (int left = 0; left < x1 - x0; left++)
-                            Tiles::accumulate(packed_left + size_t(left) * 2 * PAIRS * SQUARE,
-                                              packed_right + size_t(right) * 2 * PAIRS * SQUARE, PAIRS * SQUARE, count,
-                                              scratch + size_t(left * RIGHT + right) * 4 * TILE, m == 0);
-                }
-                for (int right = 0; right < d1 - d0; right++)
-                    for (int left = 0; left < x1 - x0; left++)
-                        transpose_sums(scratch + size_t(left * RIGHT + right) * 4 * TILE,
-                                       to(d0 + right) + (x0 + left) * DEPTH, stride);
-            }
+    template <class View>
+    static int pack_d(View d, Range blocks, int m, int count, Heights heights, Bf16* to) {
+        return pack<false>(d, blocks, m, count, heights, to);
     }
 
-private:
+    template <class View>
+    static int pack_x(View x, Range strips, int m, int count, Heights heights, Bf16* to) {
+        return pack<true>(x, strips, m, count, heights, to);
+    }
+
+    static void accumulate(const Bf16* d, const Bf16* x, int pairs, float* sums, bool fresh) {
+        Tiles::accumulate(x, d, PAIRS * SQUARE, pairs, sums, fresh);
+    }
+
     // From sums[half of x][half of d][16 of x][16 of d] to rows of d.
-    static void transpose_sums(const float* sums, float* to, int stride) {
+    static void unpack(const float* sums, float* to, int stride) {
         for (int half = 0; half < 2; half++) {
             Words low[LANES], high[LANES];
             for (int n = 0; n < LANES; n++) {
@@ -137,35 +121,38 @@ private:
         }
     }
 
-    // [block][half of its columns][pair of panels][16 rows of 16 pairs]
+private:
+    // [block][half of its columns][pair of panels][16 rows of 16 pairs]. Returns the number of pairs.
     template <bool LEFT_SIDE, class View>
-    static void pack(View matrix, int first, int last, int pair, int count, int panels, int rows, Bf16* to) {
+    static int pack(View matrix, Range blocks, int m, int count, Heights heights, Bf16* to) {
         size_t stride = matrix.stride(matrix.blocks);
-        for (int p = 0; p < count; p++) {
-            int m = 2 * (pair + p);
-            for (int block = first; block < last; block++) {
-                const Bf16* upper = matrix.panel(m) + size_t(block) * ROWS * DEPTH;
-                Bf16* place = to + (size_t(block - first) * 2 * PAIRS + p) * SQUARE;
-                if (rows == ROWS && m + 1 < panels)
-                    pack_block<LEFT_SIDE>(upper, upper + stride, ROWS, 2 * stride, place);
+        int pairs = (count + 1) / 2;
+        for (int p = 0; p < pairs; p++) {
+            int panel = m + 2 * p, rows = heights(panel), rows_below = 2 * p + 1 < count ? heights(panel + 1) : 0;
+            for (int block = blocks.first; block < blocks.last; block++) {
+                const Bf16* upper = matrix.panel(panel) + size_t(block) * ROWS * DEPTH;
+                Bf16* place = to + (size_t(block - blocks.first) * 2 * PAIRS + p) * SQUARE;
+                if (rows == ROWS && rows_below == ROWS)
+                    pack_block<LEFT_SIDE>(upper, upper + stride, ROWS, ROWS, 2 * stride, place);
                 else
-                    pack_block<LEFT_SIDE>(upper, m + 1 < panels ? upper + stride : nullptr, rows, 0, place);
+                    pack_block<LEFT_SIDE>(upper, upper + stride, rows, rows_below, 0, place);
             }
         }
+        return pairs;
     }
 
     // ahead: distance to the next block to pack.
     template <bool LEFT_SIDE>
-    static CHARLOOM_INLINE void pack_block(const Bf16* upper, const Bf16* lower, int rows, size_t ahead, Bf16* to) {
+    static CHARLOOM_INLINE void pack_block(const Bf16* upper, const Bf16* lower, int rows, int rows_below, size_t ahead,
+                                           Bf16* to) {
         Words low[16], high[16];
 #pragma GCC unroll 16
         for (int row = 0; row < 16; row++) {
-            low[row] = high[row] = Words{};
-            if (row >= rows) continue;
-            Words below = lower ? load_words(lower + row * DEPTH) : Words{};
-            interleave(load_words(upper + row * DEPTH), below, low[row], high[row]);
-            __builtin_prefetch(upper + ahead + row * DEPTH);
-            if (lower) __builtin_prefetch(lower + ahead + row * DEPTH);
+            Words above = row < rows ? load_words(upper + row * DEPTH) : Words{};
+            Words below = row < rows_below ? load_words(lower + row * DEPTH) : Words{};
+            interleave(above, below, low[row], high[row]);
+            if (row < rows) __builtin_prefetch(upper + ahead + row * DEPTH);
+            if (row < rows_below) __builtin_prefetch(lower + ahead + row * DEPTH);
         }
         if constexpr (LEFT_SIDE && Tiles::TRANSPOSED) {
             transpose(low);
@@ -220,13 +207,14 @@ struct AmxTiles {
 struct TileProduct : HalfPrecisionLayout {
     static constexpr int ROWS = 16;
     static constexpr bool VECTORS_FREE = true;
+    using Outer = HalfPrecisionOuter<AmxTiles, ROWS>;
 
     using ThreadSetup = Tiles;
 
     // `between` is called once for each block and column pair: the vector units are free while tiles multiply.
     template <class Between>
     static CHARLOOM_INLINE void multiply(const Bf16* panel0, const Bf16* panel1, const Bf16* weights, int blocks, int,
-                                         float* scratch0, float* scratch1, Between&& between) {
+                                         int, float* scratch0, float* scratch1, Between&& between) {
         asm volatile("" ::: "memory");
         _tile_zero(0);
         _tile_zero(1);
@@ -259,12 +247,6 @@ struct TileProduct : HalfPrecisionLayout {
         _tile_stored(0, scratch0, 64);
         _tile_stored(1, scratch0 + TILE, 64);
         asm volatile("" ::: "memory");
-    }
-
-    template <class View, class Rows>
-    static void outer(View d, Range ds, View x, Range xs, int panels, int rows, Buffer<float>& scratch, Rows&& to,
-                      int stride) {
-        HalfPrecisionOuter<AmxTiles, ROWS>::run(d, ds, x, xs, panels, rows, scratch, to, stride);
     }
 };
 
@@ -317,16 +299,17 @@ struct DotTiles {
 struct DotProduct : HalfPrecisionLayout {
     static constexpr int ROWS = 12;
     static constexpr bool VECTORS_FREE = false;
+    using Outer = HalfPrecisionOuter<DotTiles, ROWS>;
 
     struct ThreadSetup {
         explicit ThreadSetup(int) {}
     };
 
     template <class Between>
-    static void multiply(const Bf16* panel0, const Bf16* panel1, const Bf16* weights, int blocks, int rows,
+    static void multiply(const Bf16* panel0, const Bf16* panel1, const Bf16* weights, int blocks, int rows0, int rows1,
                          float* scratch0, float* scratch1, Between&& between) {
-        multiply_panel(panel0, weights, blocks, rows, scratch0, between);
-        if (panel1) multiply_panel(panel1, weights, blocks, rows, scratch1, between);
+        multiply_panel(panel0, weights, blocks, rows0, scratch0, between);
+        if (panel1) multiply_panel(panel1, weights, blocks, rows1, scratch1, between);
     }
 
     template <class Between>
@@ -357,12 +340,6 @@ struct DotProduct : HalfPrecisionLayout {
             store(scratch + row * LANES, sums[row][0]);
             store(scratch + TILE + row * LANES, sums[row][1]);
         }
-    }
-
-    template <class View, class Rows>
-    static void outer(View d, Range ds, View x, Range xs, int panels, int rows, Buffer<float>& scratch, Rows&& to,
-                      int stride) {
-        HalfPrecisionOuter<DotTiles, ROWS>::run(d, ds, x, xs, panels, rows, scratch, to, stride);
     }
 };
 

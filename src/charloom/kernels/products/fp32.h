@@ -2,11 +2,88 @@
 
 #pragma once
 
-#include "buffer.h"
-#include "products/panels.h"
+#include "products/outer.h"
 #include "products/transpose.h"
 
 namespace charloom {
+
+// Weight gradients (`outer.h`). Packed rows follow one another: [row][DEPTH] of a block, [row][STRIP] of a strip.
+template <int ROWS, int BLOCK_DEPTH>
+struct SinglePrecisionOuter {
+    using Number = float;
+    static constexpr int DEPTH = BLOCK_DEPTH, STRIP = 2 * LANES;
+    static constexpr int BLOCKS = 16, STRIPS = BLOCKS * DEPTH / STRIP, PANELS = 96 / ROWS;
+    static constexpr int PACKED_D = PANELS * ROWS * DEPTH, PACKED_X = PANELS * ROWS * STRIP, SUMS = DEPTH * STRIP;
+
+    template <class View>
+    static int pack_d(View d, Range blocks, int m, int count, Heights heights, float* to) {
+        int depth = 0;
+        for (int panel = m; panel < m + count; panel++) {
+            int rows = heights(panel);
+            for (int block = blocks.first; block < blocks.last; block++)
+                std::memcpy(to + (block - blocks.first) * PACKED_D + depth * DEPTH, d.at(panel, 0, block * DEPTH),
+                            rows * DEPTH * sizeof(float));
+            depth += rows;
+        }
+        return depth;
+    }
+
+    template <class View>
+    static int pack_x(View x, Range strips, int m, int count, Heights heights, float* to) {
+        int depth = 0;
+        for (int panel = m; panel < m + count; panel++) {
+            int rows = heights(panel);
+            for (int strip = strips.first; strip < strips.last; strip++) {
+                const float *left = x.at(panel, 0, strip * STRIP), *right = x.at(panel, 0, strip * STRIP + LANES);
+                float* place = to + (strip - strips.first) * PACKED_X + depth * STRIP;
+                for (int row = 0; row < rows; row++) {
+                    store(place + row * STRIP, load(left + row * DEPTH));
+                    store(place + row * STRIP + LANES, load(right + row * DEPTH));
+                }
+            }
+            depth += rows;
+        }
+        return depth;
+    }
+
+    // Groups of rows whose sums and operands fill the registers.
+    static void accumulate(const float* d, const float* x, int depth, float* sums, bool fresh) {
+        constexpr int MOST = REGISTERS == 32 ? 8 : 6;
+        for (int n = 0; n + MOST <= DEPTH; n += MOST) add_rows<MOST>(d + n, x, depth, sums + n * STRIP, fresh);
+        constexpr int REST = DEPTH % MOST, DONE = DEPTH - REST;
+        if constexpr (REST > 0) add_rows<REST>(d + DONE, x, depth, sums + DONE * STRIP, fresh);
+    }
+
+    static void unpack(const float* sums, float* to, int stride) {
+        for (int n = 0; n < DEPTH; n++) std::memcpy(to + size_t(n) * stride, sums + n * STRIP, STRIP * sizeof(float));
+    }
+
+private:
+    // Not inlined: GCC 12 would keep some sums in memory.
+    template <int N>
+    static __attribute__((noinline)) void add_rows(const float* d, const float* x, int depth, float* to, bool fresh) {
+        Floats sums[N][2];
+#pragma GCC unroll 8
+        for (int n = 0; n < N; n++) {
+            sums[n][0] = fresh ? Floats{} : load(to + n * STRIP);
+            sums[n][1] = fresh ? Floats{} : load(to + n * STRIP + LANES);
+        }
+        for (int row = 0; row < depth; row++, d += DEPTH, x += STRIP) {
+            Floats x0 = load(x), x1 = load(x + LANES);
+#pragma GCC unroll 8
+            for (int n = 0; n < N; n++) {
+                Floats of_d = splat(d[n]);
+                sums[n][0] += of_d * x0;
+                sums[n][1] += of_d * x1;
+            }
+        }
+#pragma GCC unroll 8
+        for (int n = 0; n < N; n++) {
+            store(to + n * STRIP, sums[n][0]);
+            store(to + n * STRIP + LANES, sums[n][1]);
+        }
+    }
+};
 
 // The interface of a product; the products of `bf16.h` have the same members.
 //
@@ -17,8 +94,8 @@ namespace charloom {
 //   pack_rows, pack_columns    pack a column vector of a weight matrix
 //   multiply               panels times two column vectors, over all blocks; calls `between` once for each block
 //   VECTORS_FREE           whether the vector units are free while it runs
-//   outer                  a weight gradient: the sum over all rows of all panels of left times right
-//   ThreadSetup            an object that sets up its thread for panels of this number of rows (`outer`: TILE_ROWS)
+//   Outer                  how weight gradients are summed (`outer.h`)
+//   ThreadSetup            an object that sets up its thread for panels of this number of rows (Outer: TILE_ROWS)
 struct SinglePrecision {
     using Number = float;
     using Saved = float;
@@ -28,6 +105,8 @@ struct SinglePrecision {
     static constexpr int ROWS = REGISTERS == 32 ? 12 : 6;  // of 32 registers, 24 are sums and two are weights
     static constexpr int PAIR = 2 * LANES;
     static constexpr int PACKED_PAIR = DEPTH * 2 * LANES;
+
+    using Outer = SinglePrecisionOuter<ROWS, DEPTH>;
 
     struct ThreadSetup {
         explicit ThreadSetup(int) {}
@@ -61,9 +140,9 @@ struct SinglePrecision {
     // scratch[v][row][lane] = Σ_k panel[row][k] weights[k][v][lane], for one or two panels.
     template <class Between>
     static CHARLOOM_INLINE void multiply(const float* panel0, const float* panel1, const float* weights, int blocks,
-                                         int rows, float* scratch0, float* scratch1, Between&& between) {
-        multiply_panel(panel0, weights, blocks, rows, scratch0, between);
-        if (panel1) multiply_panel(panel1, weights, blocks, rows, scratch1, between);
+                                         int rows0, int rows1, float* scratch0, float* scratch1, Between&& between) {
+        multiply_panel(panel0, weights, blocks, rows0, scratch0, between);
+        if (panel1) multiply_panel(panel1, weights, blocks, rows1, scratch1, between);
     }
 
     template <class Between>
@@ -96,78 +175,6 @@ struct SinglePrecision {
         for (int row = 0; row < R; row++) {
             store(scratch + row * LANES, sums[row][0]);
             store(scratch + TILE + row * LANES, sums[row][1]);
-        }
-    }
-
-    // to[n][k] = Σ over the rows of all panels of d[n] x[k], for the blocks in the ranges. A block of `d` has DEPTH
-    // rows of the result. to(block) is the address of the first.
-    template <class Rows>
-    static void outer(Panels<SinglePrecision> d, Range ds, Panels<SinglePrecision> x, Range xs, int panels, int rows,
-                      Buffer<float>& scratch, Rows&& to, int stride) {
-        constexpr int MOST = 16, CHUNK = 16;  // blocks of each, and panels: they and the sums fit the L2 cache
-        constexpr int SQUARE = DEPTH * DEPTH;
-        scratch.reserve(MOST * MOST * SQUARE);
-        for (int d0 = ds.first; d0 < ds.last; d0 += MOST)
-            for (int x0 = xs.first; x0 < xs.last; x0 += MOST) {
-                int d1 = std::min(d0 + MOST, ds.last), x1 = std::min(x0 + MOST, xs.last);
-                std::memset(scratch, 0, MOST * MOST * SQUARE * sizeof(float));
-                for (int m = 0; m < panels; m += CHUNK)
-                    for (int right = x0; right < x1; right += OUTER_BLOCKS)
-                        for (int left = d0; left < d1; left++)
-                            add_outer(d.from(m).panel(0) + size_t(left) * ROWS * DEPTH, d.stride(d.blocks),
-                                      x.from(m).panel(0) + size_t(right) * ROWS * DEPTH, x.stride(x.blocks),
-                                      std::min(CHUNK, panels - m), rows,
-                                      scratch + size_t(left - d0) * MOST * SQUARE + (right - x0) * DEPTH, MOST * DEPTH);
-                for (int left = d0; left < d1; left++)
-                    for (int n = 0; n < DEPTH; n++)
-                        std::memcpy(to(left) + size_t(n) * stride + x0 * DEPTH,
-                                    scratch + size_t(left - d0) * MOST * SQUARE + n * MOST * DEPTH,
-                                    (x1 - x0) * DEPTH * sizeof(float));
-            }
-    }
-
-private:
-    static constexpr int OUTER_ROWS = LANES == 16 ? 8 : 4;  // rows of the result: with two vectors each, 16 or 8 sums
-    static constexpr int OUTER_BLOCKS = LANES == 16 ? 2 : 1;
-
-    static void add_outer(const float* left, size_t left_stride, const float* right, size_t right_stride, int panels,
-                          int rows, float* to, int stride) {
-        for (int n = 0; n < DEPTH; n += OUTER_ROWS)
-            for (int k = 0; k < OUTER_BLOCKS * DEPTH; k += 2 * LANES) {
-                // the second vector is the next block's if a vector is as wide as a block
-                const float* x = right + (LANES == DEPTH ? 0 : k);
-                constexpr int next = LANES == DEPTH ? ROWS * DEPTH : LANES;
-                add_outer_rows(left + n, left_stride, x, right_stride, next, panels, rows, to + n * stride + k, stride);
-            }
-    }
-
-    static void add_outer_rows(const float* left, size_t left_stride, const float* right, size_t right_stride, int next,
-                               int panels, int rows, float* to, int stride) {
-        Floats sums[OUTER_ROWS][2];
-#pragma GCC unroll 8
-        for (int n = 0; n < OUTER_ROWS; n++) {
-            sums[n][0] = load(to + n * stride);
-            sums[n][1] = load(to + n * stride + LANES);
-        }
-        for (int m = 0; m < panels; m++, left += left_stride, right += right_stride)
-            for (int row = 0; row < rows; row++) {
-                Floats x0 = load(right + row * DEPTH), x1 = load(right + row * DEPTH + next);
-                if (LANES == 16) {  // of the next panel: hardware prefetch does not cross panels
-                    __builtin_prefetch(left + left_stride + row * DEPTH);
-                    __builtin_prefetch(right + right_stride + row * DEPTH);
-                    __builtin_prefetch(right + right_stride + row * DEPTH + next);
-                }
-#pragma GCC unroll 8
-                for (int n = 0; n < OUTER_ROWS; n++) {
-                    Floats d = splat(left[row * DEPTH + n]);
-                    sums[n][0] += d * x0;
-                    sums[n][1] += d * x1;
-                }
-            }
-#pragma GCC unroll 8
-        for (int n = 0; n < OUTER_ROWS; n++) {
-            store(to + n * stride, sums[n][0]);
-            store(to + n * stride + LANES, sums[n][1]);
         }
     }
 };

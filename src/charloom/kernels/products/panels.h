@@ -31,24 +31,34 @@ CHARLOOM_INLINE void with_rows(int rows, Work&& work) {
     work.template operator()<MOST>();
 }
 
-// The distribution of B sequences over panels: even, with the same number of panels for each part of the work.
+// The distribution of B sequences over the panels of a step: even, with the same number of panels for each part of the
+// work. No row is padding, so panels may differ by one row.
 struct Layout {
-    int sequences = 0, panels = 0, rows = 0;
+    int sequences = 0, panels = 0;
 
     static Layout of(int sequences, int most_rows, int parts) {
         int panels = (sequences + most_rows - 1) / most_rows;
-        panels = std::min(sequences, up_to_multiple(panels, parts));
-        return {sequences, panels, (sequences + panels - 1) / panels};
+        return {sequences, std::min(sequences, up_to_multiple(panels, parts))};
     }
 
-    Range of_panels(Range range) const {
-        return {std::min(range.first * rows, sequences), std::min(range.last * rows, sequences)};
-    }
-    int panel(int sequence) const { return sequence / rows; }
-    int row(int sequence) const { return sequence % rows; }
+    int first(int panel) const { return Range::of(sequences, panel, panels).first; }
+    Range of_panels(Range range) const { return {first(range.first), first(range.last)}; }
+    int panel(int sequence) const { return int(((sequence + int64_t(1)) * panels - 1) / sequences); }
+    int row(int sequence) const { return sequence - first(panel(sequence)); }
+    int rows(int m) const { return Range::of(sequences, m % panels, panels).count(); }  // of a panel of any step
+    int most_rows() const { return (sequences + panels - 1) / panels; }
     size_t index(int step, int sequence, int most_rows) const {  // into an array with one element per step and sequence
         return (size_t(step) * panels + panel(sequence)) * most_rows + row(sequence);
     }
+};
+
+// The number of rows of each panel that a product reads: of the panels of all steps, or of those with these numbers.
+struct Heights {
+    Layout layout;
+    const int* numbers = nullptr;
+
+    int operator()(int i) const { return layout.rows(numbers ? numbers[i] : i); }
+    int most() const { return layout.most_rows(); }
 };
 
 // Addresses in a matrix in panels, with `blocks` blocks for each row.

@@ -61,7 +61,7 @@ private:
 template <class P, int VECTORS, class Finish>
 class Pipeline {
 public:
-    Pipeline(int rows, Buffer<float>& scratch, Finish& finish) : finish_(finish), rows_(rows), row_(rows) {
+    Pipeline(Heights heights, Buffer<float>& scratch, Finish& finish) : finish_(finish), heights_(heights) {
         static_assert(VECTORS % 2 == 0);
         scratch.reserve(4 * VECTORS * TILE);
         now_ = scratch;
@@ -71,15 +71,16 @@ public:
     // panel1 may be null. `weights` are those of the item: VECTORS / 2 packed pairs of `blocks` blocks.
     void multiply(const typename P::Number* panel0, const typename P::Number* panel1, const typename P::Number* weights,
                   int blocks, int panel, int item) {
+        int rows0 = heights_(panel), rows1 = panel1 ? heights_(panel + 1) : 0;
         if constexpr (!P::VECTORS_FREE) {
             prefetches_.clear();
-            finish_.prefetch(panel, item, rows_, prefetches_);
-            if (panel1) finish_.prefetch(panel + 1, item, rows_, prefetches_);
+            finish_.prefetch(panel, item, rows0, prefetches_);
+            if (panel1) finish_.prefetch(panel + 1, item, rows1, prefetches_);
         }
         int calls = VECTORS / 2 * blocks * (!P::VECTORS_FREE && panel1 ? 2 : 1);
         int each = ((P::VECTORS_FREE ? rows_left() : prefetches_.lines()) + calls - 1) / calls;
         for (int pair = 0; pair < VECTORS / 2; pair++)
-            P::multiply(panel0, panel1, weights + size_t(pair) * blocks * P::PACKED_PAIR, blocks, rows_,
+            P::multiply(panel0, panel1, weights + size_t(pair) * blocks * P::PACKED_PAIR, blocks, rows0, rows1,
                         now_ + 2 * pair * TILE, now_ + (VECTORS + 2 * pair) * TILE, [&] {
                             if constexpr (P::VECTORS_FREE)
                                 finish_some(each);
@@ -90,7 +91,8 @@ public:
         std::swap(now_, last_);
         panel_ = panel;
         item_ = item;
-        second_panel_ = panel1;
+        rows_ = rows0;
+        second_rows_ = rows1;
         row_ = 0;
         z_ = last_;
         finish_.begin(panel, item);
@@ -100,14 +102,14 @@ public:
     void flush() { finish_some(rows_left()); }
 
 private:
-    int rows_left() const { return rows_ - row_ + (second_panel_ ? rows_ : 0); }
+    int rows_left() const { return rows_ - row_ + second_rows_; }
 
     CHARLOOM_INLINE void finish_some(int count) {
         while (count > 0) {
             if (row_ == rows_) {
-                if (!second_panel_) return;
-                second_panel_ = false;
-                row_ = 0;
+                if (second_rows_ == 0) return;
+                rows_ = second_rows_;
+                second_rows_ = row_ = 0;
                 z_ += VECTORS * TILE;
                 finish_.begin(panel_ + 1, item_);
             }
@@ -119,8 +121,9 @@ private:
     }
 
     Finish& finish_;
-    int rows_, row_, panel_ = 0, item_ = 0;
-    bool second_panel_ = false;  // whether a second panel follows
+    const Heights heights_;
+    int rows_ = 0, row_ = 0, panel_ = 0, item_ = 0;
+    int second_rows_ = 0;  // of the panel that follows; 0 if none does
     float *now_, *last_, *z_ = nullptr;
     PrefetchList prefetches_;
 };

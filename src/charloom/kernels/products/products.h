@@ -82,12 +82,12 @@ struct InputSums {
 
 // The input sums of the panels in the range, with product `Q`.
 template <class P, class Q, class CellType>
-void input_product(Panels<Q> x, int rows, const typename Q::Number* weights, const float* bias, int unit_blocks,
+void input_product(Panels<Q> x, Heights heights, const typename Q::Number* weights, const float* bias, int unit_blocks,
                    typename P::Saved* out, Range range, Buffer<float>& scratch) {
     constexpr int UNITS = unit_blocks_of(CellType::GATES), VECTORS = CellType::GATES * UNITS;
-    typename Q::ThreadSetup setup(rows);
+    typename Q::ThreadSetup setup(heights.most());
     InputSums<P, CellType, Q::ROWS> finish{bias, unit_blocks, out};
-    Pipeline<Q, VECTORS, decltype(finish)> pipeline(rows, scratch, finish);
+    Pipeline<Q, VECTORS, decltype(finish)> pipeline(heights, scratch, finish);
     constexpr int TOGETHER = 16;  // panels that stay in the cache while all weights are read
     for (int m0 = range.first; m0 < range.last; m0 += TOGETHER)
         for (int item = 0; item < unit_blocks / UNITS; item++)
@@ -100,10 +100,10 @@ void input_product(Panels<Q> x, int rows, const typename Q::Number* weights, con
 // The gradient with respect to the layer below: all columns of Wᵀ d. Passes a pair of column vectors at a time to
 // `finish`.
 template <class P, class Finish>
-void gradient_below(Panels<P> d, int rows, const typename P::Number* weights, int pairs, Range range,
+void gradient_below(Panels<P> d, Heights heights, const typename P::Number* weights, int pairs, Range range,
                     Buffer<float>& scratch, Finish& finish) {
-    typename P::ThreadSetup setup(rows);
-    Pipeline<P, 2, Finish> pipeline(rows, scratch, finish);
+    typename P::ThreadSetup setup(heights.most());
+    Pipeline<P, 2, Finish> pipeline(heights, scratch, finish);
     constexpr int TOGETHER = 8;
     for (int m0 = range.first; m0 < range.last; m0 += TOGETHER)
         for (int pair = 0; pair < pairs; pair++)
@@ -115,7 +115,7 @@ void gradient_below(Panels<P> d, int rows, const typename P::Number* weights, in
 
 // One part's share of a weight matrix's gradient: some rows; for the head, which usually has few rows, some columns.
 template <class P>
-void weight_gradient(Panels<P> d, Panels<P> x, int panels, int rows, const Gradient& to, int part, int parts,
+void weight_gradient(Panels<P> d, Panels<P> x, int panels, Heights heights, const Gradient& to, int part, int parts,
                      Buffer<float>& scratch) {
     typename P::ThreadSetup setup(TILE_ROWS);
     Range ds{0, d.blocks}, xs{0, x.blocks};
@@ -123,8 +123,8 @@ void weight_gradient(Panels<P> d, Panels<P> x, int panels, int rows, const Gradi
         ds = Range::of(d.blocks, part, parts, GRAIN / P::DEPTH);
     else
         xs = Range::of(x.blocks, part, parts, GRAIN / P::DEPTH);
-    P::outer(
-        d, ds, x, xs, panels, rows, scratch,
+    packed_outer<typename P::Outer>(
+        d, ds, x, xs, panels, heights, scratch,
         [&](int block) { return to.row(block % to.gates, block / to.gates * P::DEPTH); }, to.columns);
 }
 

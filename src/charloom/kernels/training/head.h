@@ -54,9 +54,9 @@ public:
 
     // For the panels in the range: the loss of each target, to `nats`, and whether it had the highest logit, to
     // `correct`. If a backward pass follows, also the gradient of the sum of losses with respect to the logits.
-    void forward(Panels<P> x, int rows, Targets targets, double* nats, bool* correct, Range range, bool for_backward,
-                 int part) {
-        typename P::ThreadSetup setup(rows);
+    void forward(Panels<P> x, Heights heights, Targets targets, double* nats, bool* correct, Range range,
+                 bool for_backward, int part) {
+        typename P::ThreadSetup setup(heights.most());
         HeadPart& mine = parts_[part];
         std::memset(mine.d_bias, 0, padded_ * sizeof(float));
         int pairs = padded_ / (2 * LANES);
@@ -65,10 +65,10 @@ public:
             bool two = m + 1 < range.last;
             for (int pair = 0; pair < pairs; pair++)
                 P::multiply(x.panel(m), two ? x.panel(m + 1) : nullptr,
-                            weights_ + size_t(pair) * x.blocks * P::PACKED_PAIR, x.blocks, rows,
-                            mine.logits + 2 * pair * TILE, second + 2 * pair * TILE, [] {});
-            for (int row = 0; row < rows; row++)
-                for (int panel = m; panel < m + 1 + two; panel++) {
+                            weights_ + size_t(pair) * x.blocks * P::PACKED_PAIR, x.blocks, heights(m),
+                            two ? heights(m + 1) : 0, mine.logits + 2 * pair * TILE, second + 2 * pair * TILE, [] {});
+            for (int panel = m; panel < m + 1 + two; panel++)
+                for (int row = 0; row < heights(panel); row++) {
                     float* z = (panel == m ? mine.logits.get() : second) + row * LANES;
                     size_t at = size_t(panel) * P::ROWS + row;
                     int32_t target = targets.ids[at], place = targets.places[at];

@@ -28,9 +28,6 @@ public:
                 }
                 tokens_[layout.index(t, sequence, P::ROWS)] = token_offset(number_of_[id], unit_blocks());
             }
-        for (int t = 0; t < batch.steps; t++)
-            for (int sequence = batch.sequences; sequence < layout.panels * layout.rows; sequence++)
-                tokens_[layout.index(t, sequence, P::ROWS)] = 0;
         panels_ = (int(distinct_.size()) + TOKEN_ROWS - 1) / TOKEN_ROWS;
     }
 
@@ -52,7 +49,7 @@ public:
         weights_transposed_.reserve(size_t(layer.gates) * hidden_ * width());
         pack_for_gates<Product>(weights, weights_, 0, 1);
         pack_for_gradients<Product>(weights, weights_transposed_, 0, 1);
-        layer.sum_tokens(x(), weights_, sums_, {0, panels_}, scratch_);
+        layer.sum_tokens(x(), heights(), weights_, sums_, {0, panels_}, scratch_);
     }
 
     Inputs<P> inputs() const { return {sums_, tokens_, TOKEN_ROWS}; }
@@ -70,7 +67,7 @@ public:
                     store(d.at(s / Product::ROWS, s % Product::ROWS, j * LANES, gate, layer.gates),
                           s < int(distinct_.size()) ? layer.token_gradient(s, j, gate) : Floats{});
         Gradient weights(gradients[a_.has_table()], layer.gates, a_.hidden, a_.input_size, padding_back_);
-        weight_gradient<Product>(d, x(), panels_, Product::ROWS, weights, 0, 1, scratch_);
+        weight_gradient<Product>(d, x(), panels_, heights(), weights, 0, 1, scratch_);
         weights.copy_out(0, 1);
         if (a_.has_table()) table_gradient(gradients[0], d);
     }
@@ -79,6 +76,7 @@ private:
     using Product = SinglePrecision;  // the product is small, so bf16 would save little
 
     int unit_blocks() const { return hidden_ / LANES; }
+    Heights heights() const { return {{tokens(), panels_}}; }
     int width() const { return up_to_multiple(a_.input_size, GRAIN); }
     Range unit_range(int part, int parts) const { return Range::of(unit_blocks(), part, parts); }
     Panels<Product> x() const { return {x_, width() / Product::DEPTH}; }
@@ -129,7 +127,7 @@ private:
     void table_gradient(float* gradient, Panels<Product> d) {
         std::fill_n(gradient, size_t(a_.vocabulary_size) * a_.input_size, 0.0f);
         TableRows finish{gradient, distinct_, a_.input_size};
-        gradient_below<Product>(d, Product::ROWS, weights_transposed_, width() / (2 * LANES), {0, panels_}, scratch_,
+        gradient_below<Product>(d, heights(), weights_transposed_, width() / (2 * LANES), {0, panels_}, scratch_,
                                 finish);
     }
 

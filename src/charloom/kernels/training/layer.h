@@ -181,29 +181,32 @@ public:
     // The state before the first step, from row-major [B][units]; null is zero.
     void set_state(State given, int units, Range panels) {
         const float *h = given.h, *carry = carried == Carried::h ? given.h : given.c;
-        for (int sequence = panels.first * layout_.rows; sequence < panels.last * layout_.rows; sequence++)
+        Range sequences = layout_.of_panels(panels);
+        for (int sequence = sequences.first; sequence < sequences.last; sequence++) {
+            int panel = layout_.panel(sequence), row = layout_.row(sequence);
             for (int unit = 0; unit < hidden_; unit += LANES) {
-                bool there = sequence < layout_.sequences;
-                size_t offset = carry_offset(layout_.panel(sequence), unit / LANES, layout_.row(sequence));
-                store(states().at(layout_.panel(sequence), layout_.row(sequence), unit),
-                      there && h ? load_partial(h + size_t(sequence) * units, unit, units) : Floats{});
-                Floats start = there && carry ? load_partial(carry + size_t(sequence) * units, unit, units) : Floats{};
+                size_t offset = carry_offset(panel, unit / LANES, row);
+                store(states().at(panel, row, unit),
+                      h ? load_partial(h + size_t(sequence) * units, unit, units) : Floats{});
+                Floats start = carry ? load_partial(carry + size_t(sequence) * units, unit, units) : Floats{};
                 store(carry_ + offset, start);
                 store(first_carry_ + offset, start);
             }
+        }
     }
 
     // The state after the last step.
     void get_state(State to, int units, Range panels) const {
         Range sequences = layout_.of_panels(panels);
-        for (int sequence = sequences.first; sequence < sequences.last; sequence++)
+        for (int sequence = sequences.first; sequence < sequences.last; sequence++) {
+            int panel = layout_.panel(sequence), row = layout_.row(sequence);
             for (int unit = 0; unit < units; unit += LANES) {
-                int panel = layout_.panel(sequence), row = layout_.row(sequence);
                 Floats carry = load(carry_ + carry_offset(panel, unit / LANES, row));
                 Floats state = load(outputs().at((steps_ - 1) * layout_.panels + panel, row, unit));
                 store_partial(carried == Carried::h ? carry : state, to.h + size_t(sequence) * units, unit, units);
                 if (to.c) store_partial(carry, to.c + size_t(sequence) * units, unit, units);
             }
+        }
     }
 
     // Memory for the backward pass, shared by the layers. inputs, products: gradients of the gates' sums.
@@ -222,8 +225,8 @@ public:
     };
 
     // The input sums, W x + b, of the panels in the range: from the layer below, or from tokens.
-    virtual void sum_inputs(Panels<P> x, int rows, Saved* out, Range range, Buffer<float>& scratch) const = 0;
-    virtual void sum_tokens(Panels<SinglePrecision> x, const float* weights, Saved* out, Range range,
+    virtual void sum_inputs(Panels<P> x, Saved* out, Range range, Buffer<float>& scratch) const = 0;
+    virtual void sum_tokens(Panels<SinglePrecision> x, Heights heights, const float* weights, Saved* out, Range range,
                             Buffer<float>& scratch) const = 0;
 
     // All steps, for the panels of sequences in the range. masked: receives the outputs times the mask, if there is a
@@ -238,7 +241,7 @@ public:
 
     // The same for few sequences, which are in one panel. The weights are read without packing. A team shares the units
     // of each step. In work whose steps are independent, each part has some units.
-    virtual void sum_inputs_few(GateRows weights, Panels<P> x, int rows, Saved* out, int part, int parts) const = 0;
+    virtual void sum_inputs_few(GateRows weights, Panels<P> x, Saved* out, int part, int parts) const = 0;
     virtual void forward_few(GateRows weights, Inputs<P> inputs, Mask mask, Panels<P> masked, bool save, int member,
                              Team& team) = 0;
     virtual void backward_few(GateRows weights, BackwardBuffers& buffers, Inputs<P> inputs, State d_before, int units,
@@ -258,15 +261,17 @@ public:
 
     // The gradient of the state after the last step, from row-major [B][units].
     void set_d_state(BackwardBuffers& buffers, State d, int units, Range panels) {
-        for (int sequence = panels.first * layout_.rows; sequence < panels.last * layout_.rows; sequence++)
+        Range sequences = layout_.of_panels(panels);
+        for (int sequence = sequences.first; sequence < sequences.last; sequence++) {
+            int panel = layout_.panel(sequence), row = layout_.row(sequence);
             for (int unit = 0; unit < hidden_; unit += LANES) {
-                size_t offset = carry_offset(layout_.panel(sequence), unit / LANES, layout_.row(sequence));
-                bool there = sequence < layout_.sequences;
+                size_t offset = carry_offset(panel, unit / LANES, row);
                 store(buffers.state + offset,
-                      there && d.h ? load_partial(d.h + size_t(sequence) * units, unit, units) : Floats{});
+                      d.h ? load_partial(d.h + size_t(sequence) * units, unit, units) : Floats{});
                 store(buffers.carry + offset,
-                      there && d.c ? load_partial(d.c + size_t(sequence) * units, unit, units) : Floats{});
+                      d.c ? load_partial(d.c + size_t(sequence) * units, unit, units) : Floats{});
             }
+        }
     }
 
     // The gradients of b and b' for the unit blocks in the range: the sums of all parts and tokens. Not padded.

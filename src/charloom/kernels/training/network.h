@@ -42,7 +42,7 @@ public:
         for (int n = 0; n < a_.layers; n++) run_layer(n, save);
         gather_targets();
         each_part([&](int part) {
-            head_.forward(top_, layout_.rows, {targets_, places_}, batch_.nats, batch_.correct, active_panels(part),
+            head_.forward(top_, active_heights(), {targets_, places_}, batch_.nats, batch_.correct, active_panels(part),
                           save, part);
         });
     }
@@ -75,6 +75,8 @@ private:
     Range step_panels(int part) const { return Range::of(layout_.panels, part, threads_); }
     Range all_panels(int part) const { return Range::of(total_panels(), part, threads_, 2); }
     Range active_panels(int part) const { return Range::of(int(active_.size()), part, threads_, 2); }
+
+    Heights active_heights() const { return {layout_, active_.data()}; }
 
     State of_layer(State all, int n) const { return all.from(size_t(n) * layout_.sequences * a_.hidden); }
 
@@ -121,7 +123,7 @@ private:
             }
         active_.clear();
         for (int m = 0; m < total_panels(); m++)
-            for (int row = 0; row < layout_.rows; row++)
+            for (int row = 0; row < layout_.rows(m); row++)
                 if (all_targets_[size_t(m) * P::ROWS + row] >= 0) {
                     active_.push_back(m);
                     break;
@@ -167,11 +169,9 @@ private:
         if (n > 0)
             each_part([&](int part) {
                 if (few())
-                    layers_[n]->sum_inputs_few(rows_of(weight(n)), layer_output(n - 1), layout_.rows, sums_[n], part,
-                                               threads_);
+                    layers_[n]->sum_inputs_few(rows_of(weight(n)), layer_output(n - 1), sums_[n], part, threads_);
                 else
-                    layers_[n]->sum_inputs(layer_output(n - 1), layout_.rows, sums_[n], all_panels(part),
-                                           scratch_[part]);
+                    layers_[n]->sum_inputs(layer_output(n - 1), sums_[n], all_panels(part), scratch_[part]);
             });
         if (few())
             team([&](int member, Team& team) {
@@ -228,9 +228,9 @@ private:
         Gradient to(gradients[head_weight()], 1, a_.vocabulary_size, a_.hidden, gradient_padding_[0]);
         each_part([&](int part) {
             OutputGradient<P> below{buffers_.outputs, hidden_ / LANES, mask(a_.layers - 1), active_.data()};
-            gradient_below<P>(head_.d_logits(), layout_.rows, head_.weights_transposed(), hidden_ / (2 * LANES),
+            gradient_below<P>(head_.d_logits(), active_heights(), head_.weights_transposed(), hidden_ / (2 * LANES),
                               active_panels(part), scratch_[part], below);
-            weight_gradient<P>(head_.d_logits(), top_, int(active_.size()), layout_.rows, to, part, threads_,
+            weight_gradient<P>(head_.d_logits(), top_, int(active_.size()), active_heights(), to, part, threads_,
                                scratch_[part]);
         });
         if (to.copied()) each_part([&](int part) { to.copy_out(part, threads_); });
@@ -249,14 +249,14 @@ private:
                 if (few())
                     layer.gradient_below_few(rows_of(w), buffers_, below, part, threads_, scratch_[part]);
                 else
-                    gradient_below<P>(layer.d_inputs(buffers_), layout_.rows, layer.input_transposed(),
+                    gradient_below<P>(layer.d_inputs(buffers_), {layout_}, layer.input_transposed(),
                                       hidden_ / (2 * LANES), all_panels(part), scratch_[part], below);
             }
-            weight_gradient<P>(layer.d_products(buffers_), layer.states(), m, layout_.rows, recurrent, part, threads_,
+            weight_gradient<P>(layer.d_products(buffers_), layer.states(), m, {layout_}, recurrent, part, threads_,
                                scratch_[part]);
             if (n)
-                weight_gradient<P>(layer.d_inputs(buffers_), layer_output(n - 1), m, layout_.rows, input, part,
-                                   threads_, scratch_[part]);
+                weight_gradient<P>(layer.d_inputs(buffers_), layer_output(n - 1), m, {layout_}, input, part, threads_,
+                                   scratch_[part]);
         });
         each_part([&](int part) {
             recurrent.copy_out(part, threads_);

@@ -20,22 +20,22 @@ public:
 
     Recurrence() : RecurrentLayer<P>(CellType()) {}
 
-    void sum_inputs(Panels<P> x, int rows, Saved* out, Range range, Buffer<float>& scratch) const override {
-        input_product<P, P, CellType>(x, rows, this->input_, this->bias_, unit_blocks_, out, range, scratch);
+    void sum_inputs(Panels<P> x, Saved* out, Range range, Buffer<float>& scratch) const override {
+        input_product<P, P, CellType>(x, {layout_}, this->input_, this->bias_, unit_blocks_, out, range, scratch);
     }
 
-    void sum_tokens(Panels<SinglePrecision> x, const float* weights, Saved* out, Range range,
+    void sum_tokens(Panels<SinglePrecision> x, Heights heights, const float* weights, Saved* out, Range range,
                     Buffer<float>& scratch) const override {
-        input_product<P, SinglePrecision, CellType>(x, TOKEN_ROWS, weights, this->bias_, unit_blocks_, out, range,
+        input_product<P, SinglePrecision, CellType>(x, heights, weights, this->bias_, unit_blocks_, out, range,
                                                     scratch);
     }
 
     void forward(Inputs<P> inputs, Mask mask, Panels<P> masked, Range range, bool save,
                  Buffer<float>& scratch) override {
         constexpr int VECTORS = GATES * UNITS;
-        typename P::ThreadSetup setup(layout_.rows);
+        typename P::ThreadSetup setup(layout_.most_rows());
         Forward finish{*this, inputs, mask, masked, save};
-        Pipeline<P, VECTORS, Forward> pipeline(layout_.rows, scratch, finish);
+        Pipeline<P, VECTORS, Forward> pipeline({layout_}, scratch, finish);
         Panels<P> before = states();
         for (int& step = finish.step; step < steps_; step++) {
             Panels<P> h = before.from(step * layout_.panels);
@@ -50,12 +50,12 @@ public:
 
     void backward(BackwardBuffers& buffers, Inputs<P> inputs, Range range, int part, State d_before, int units,
                   Buffer<float>& scratch) override {
-        typename P::ThreadSetup setup(layout_.rows);
+        typename P::ThreadSetup setup(layout_.most_rows());
         this->clear_sums(part);
         Backward finish{*this, buffers, inputs, sums_[part], steps_ - 1};
         for (int panel = range.first; panel < range.last; panel++)
             start_backward(buffers, panel, {0, unit_blocks_ / 2}, finish);
-        Pipeline<P, 2, Backward> pipeline(layout_.rows, scratch, finish);
+        Pipeline<P, 2, Backward> pipeline({layout_}, scratch, finish);
         Panels<P> d_products = this->d_products(buffers);
         int& step = finish.step;
         for (step = steps_ - 2; step >= (d_before.h ? -1 : 0); step--) {
@@ -70,7 +70,7 @@ public:
         if (d_before.h) get_d_state(buffers, range, d_before, units);
     }
 
-    void sum_inputs_few(GateRows weights, Panels<P> x, int rows, Saved* out, int part, int parts) const override {
+    void sum_inputs_few(GateRows weights, Panels<P> x, Saved* out, int part, int parts) const override {
         if constexpr (READS_ROWS) {
             constexpr int VECTORS = GATES * UNITS;
             InputSums<P, CellType, P::ROWS> finish{this->bias_, unit_blocks_, out};
@@ -79,10 +79,10 @@ public:
             for (int item = items.first; item < items.last; item++)
                 for (int m = 0; m < steps_; m++) {
                     for (int v = 0; v < VECTORS; v++)
-                        multiply_rows(weights.template vector<GATES, UNITS>(item, v), hidden_, x.panel(m), rows,
-                                      z + v * TILE);
+                        multiply_rows(weights.template vector<GATES, UNITS>(item, v), hidden_, x.panel(m),
+                                      layout_.sequences, z + v * TILE);
                     finish.begin(m, item);
-                    finish.rows(z, 0, rows);
+                    finish.rows(z, 0, layout_.sequences);
                 }
         }
     }
@@ -99,10 +99,10 @@ public:
                 for (int n = 0; n < items.count(); n++) {
                     int item = alternating_order(n, items, step);
                     for (int v = 0; v < VECTORS; v++)
-                        multiply_rows(weights.template vector<GATES, UNITS>(item, v), hidden_, h, layout_.rows,
+                        multiply_rows(weights.template vector<GATES, UNITS>(item, v), hidden_, h, layout_.sequences,
                                       z + v * TILE);
                     finish.begin(0, item);
-                    finish.rows(z, 0, layout_.rows);
+                    finish.rows(z, 0, layout_.sequences);
                 }
                 team.barrier(member);
             }
@@ -146,22 +146,22 @@ private:
     template <class Finish>
     void below_few(GateRows weights, Panels<P> d, int panels, Range pairs, int step, Buffer<float>& scratch,
                    Finish& finish) const {
-        size_t size = size_t(layout_.rows) * hidden_;
+        size_t size = size_t(layout_.sequences) * hidden_;
         scratch.reserve(panels * size);
         std::memset(scratch, 0, panels * size * sizeof(float));
         Range columns{pairs.first * 2 * LANES, pairs.last * 2 * LANES};
         for (int n = 0; n < d.blocks; n++) {
             int block = alternating_order(n, {0, d.blocks}, step);
             for (int m = 0; m < panels; m++)
-                add_columns(weights.block(GATES, block), d.panel(m) + block * Panels<P>::BLOCK, layout_.rows, columns,
-                            scratch + m * size, hidden_);
+                add_columns(weights.block(GATES, block), d.panel(m) + block * Panels<P>::BLOCK, layout_.sequences,
+                            columns, scratch + m * size, hidden_);
         }
         float z[2 * TILE];
         for (int m = 0; m < panels; m++)
             for (int pair = pairs.first; pair < pairs.last; pair++) {
-                copy_pair(scratch + m * size, hidden_, layout_.rows, pair, z);
+                copy_pair(scratch + m * size, hidden_, layout_.sequences, pair, z);
                 finish.begin(m, pair);
-                finish.rows(z, 0, layout_.rows);
+                finish.rows(z, 0, layout_.sequences);
             }
     }
 
@@ -360,13 +360,14 @@ private:
 
     // The last step. It has no product with a later step's gradient.
     void start_backward(BackwardBuffers& buffers, int panel, Range pairs, Backward& finish) {
+        int rows = layout_.rows(panel);
         for (int pair = pairs.first; pair < pairs.last; pair++) {
             float z[2 * TILE];
             for (int side = 0; side < 2; side++)
                 std::memcpy(z + side * TILE, buffers.state + carry_offset(panel, 2 * pair + side, 0),
-                            layout_.rows * LANES * sizeof(float));
+                            rows * LANES * sizeof(float));
             finish.begin(panel, pair);
-            finish.rows(z, 0, layout_.rows);
+            finish.rows(z, 0, rows);
         }
     }
 
