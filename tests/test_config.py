@@ -76,6 +76,7 @@ def through_toml(settings: Settings) -> Settings:
         ("validate_every", 0, "a whole number of at least 1, or 'epoch'"),
         ("validate_every", "2.5", "a whole number of at least 1, or 'epoch'"),
         ("keep", "all", "a whole number of at least 1, or 'best'"),
+        ("beta1", 1, "below 1"),
         ("beta2", 1, "below 1"),
         ("clip_value", -1, "at least 0"),
         ("sample_length", -1, "at least 0"),

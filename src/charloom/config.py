@@ -185,6 +185,9 @@ class TrainingSettings(Section):
         0.9, ge=0, lt=1, description="momentum, with `optimizer='sgd'`; 0 is plain gradient descent"
     )
     nesterov: bool = Field(False, description="Nesterov momentum, with `optimizer='sgd'`")
+    beta1: float = Field(
+        0.9, ge=0, lt=1, description="decay of the mean gradient at each step, for adamw and adam; 0 takes no mean"
+    )
     beta2: float = Field(
         0.99, ge=0, lt=1, description="decay of the mean squared gradient at each step, for adamw, adam and rmsprop"
     )

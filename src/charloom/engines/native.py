@@ -180,7 +180,8 @@ class NativeArithmetic:
     ) -> None:
         for memory in memories.values():
             memory["step"] += 1
-        unbiased_rate, epsilon = optimizers.adam_corrections(rate, settings.beta2, float(memory["step"]))
+        t = float(memory["step"])
+        unbiased_rate, epsilon = optimizers.adam_corrections(rate, settings.beta1, settings.beta2, t)
         arrays = [
             (value, of_value, memory["exp_avg"], memory["exp_avg_sq"], optimizers.decay(value, settings))
             for value, of_value, memory in zip(self._parameters.values(), sums, memories.values(), strict=True)
@@ -188,7 +189,7 @@ class NativeArithmetic:
         step = self._module.AdamStep(
             rate=unbiased_rate,
             decay_rate=rate,
-            beta1=optimizers.BETA1,
+            beta1=settings.beta1,
             beta2=settings.beta2,
             epsilon=epsilon,
             decoupled=settings.optimizer == "adamw",

@@ -58,6 +58,7 @@ class TrainingKeywords(Budget, total=False):
     optimizer: Literal["adamw", "adam", "rmsprop", "adagrad", "sgd"]
     momentum: float
     nesterov: bool
+    beta1: float
     beta2: float
     weight_decay: float
     lr: float

@@ -20,6 +20,7 @@ V = 5
 KINDS = [
     {"optimizer": "adamw"},
     {"optimizer": "adam"},
+    {"optimizer": "adamw", "beta1": 0.0},
     {"optimizer": "rmsprop"},
     {"optimizer": "adagrad"},
     {"optimizer": "sgd"},

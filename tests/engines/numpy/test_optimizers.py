@@ -32,9 +32,11 @@ def test_two_steps_of_each():
     assert after([1.0, 3.0], optimizer="rmsprop", beta2=0.75) == pytest.approx(
         2 - 0.1 * 1 / 0.25**0.5 - 0.1 * 3 / (0.75 * 0.25 + 0.25 * 9) ** 0.5
     )
-    m, v = (0.9 * 0.1 * 1 + 0.1 * 3) / (1 - 0.81), (0.75 * 0.25 * 1 + 0.25 * 9) / (1 - 0.75**2)
-    for optimizer in ("adam", "adamw"):
-        assert after([1.0, 3.0], optimizer=optimizer, beta2=0.75) == pytest.approx(2 - 0.1 * 1 - 0.1 * m / v**0.5)
+    v = (0.75 * 0.25 * 1 + 0.25 * 9) / (1 - 0.75**2)
+    for beta1, m in ((0.9, (0.9 * 0.1 * 1 + 0.1 * 3) / (1 - 0.81)), (0.5, (0.5 * 0.5 * 1 + 0.5 * 3) / 0.75), (0, 3)):
+        for optimizer in ("adam", "adamw"):
+            found = after([1.0, 3.0], optimizer=optimizer, beta1=beta1, beta2=0.75)
+            assert found == pytest.approx(2 - 0.1 * 1 - 0.1 * m / v**0.5)
 
 
 def test_epsilon_is_added_to_the_root_of_the_unbiased_square():

@@ -16,7 +16,6 @@ from charloom.config import TrainingSettings
 Memory = dict[str, Floats]
 Update = Callable[[Floats, Floats, Memory, float], None]
 
-BETA1 = 0.9  # Adam's decay of the mean gradient in a step (Kingma & Ba 2015)
 EPSILON, ADAGRAD_EPSILON = 1e-8, 1e-10  # PyTorch's: they keep a step finite if all gradients were zero
 
 
@@ -73,21 +72,21 @@ def rmsprop(p: Floats, d: Floats, memory: Memory, rate: float, beta2: float) -> 
     p -= _quotient(rate * d, memory["square_avg"], EPSILON)
 
 
-def adam(p: Floats, d: Floats, memory: Memory, rate: float, beta2: float) -> None:
+def adam(p: Floats, d: Floats, memory: Memory, rate: float, beta1: float, beta2: float) -> None:
     """m ← β₁ m + (1 - β₁) d; v ← β₂ v + (1 - β₂) d²; p ← p - rate m̂ / (√v̂ + ε) (Kingma & Ba 2015).
 
     m̂ = m / (1 - β₁ᵗ) and v̂ = v / (1 - β₂ᵗ) correct for the start at 0, t steps ago.
     """
     t = float(memory["step"])
-    _average(memory["exp_avg"], d, BETA1)
+    _average(memory["exp_avg"], d, beta1)
     _average(memory["exp_avg_sq"], d * d, beta2)
-    unbiased_rate, epsilon = adam_corrections(rate, beta2, t)
+    unbiased_rate, epsilon = adam_corrections(rate, beta1, beta2, t)
     p -= _quotient(unbiased_rate * memory["exp_avg"], memory["exp_avg_sq"], epsilon)
 
 
-def adam_corrections(rate: float, beta2: float, t: float) -> tuple[float, float]:
+def adam_corrections(rate: float, beta1: float, beta2: float, t: float) -> tuple[float, float]:
     """(rate', ε') such that rate' m / (√v + ε') = rate m̂ / (√v̂ + ε)."""
-    return rate * (1 - beta2**t) ** 0.5 / (1 - BETA1**t), EPSILON * (1 - beta2**t) ** 0.5
+    return rate * (1 - beta2**t) ** 0.5 / (1 - beta1**t), EPSILON * (1 - beta2**t) ** 0.5
 
 
 def _average(mean: Floats, value: Floats, kept: float) -> None:
@@ -110,4 +109,6 @@ def _update(settings: TrainingSettings) -> Update:
         return partial(sgd, momentum=settings.momentum, nesterov=settings.nesterov)
     if settings.optimizer == "adagrad":
         return adagrad
-    return partial(rmsprop if settings.optimizer == "rmsprop" else adam, beta2=settings.beta2)
+    if settings.optimizer == "rmsprop":
+        return partial(rmsprop, beta2=settings.beta2)
+    return partial(adam, beta1=settings.beta1, beta2=settings.beta2)

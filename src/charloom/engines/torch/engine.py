@@ -199,4 +199,4 @@ def _optimizer(network: TorchNetwork, settings: TrainingSettings, device: torch.
     if settings.optimizer == "rmsprop":
         return torch.optim.RMSprop(groups, lr, settings.beta2)
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr, betas=(0.9, settings.beta2), fused=device.type != "mps")
+    return kind(groups, lr, betas=(settings.beta1, settings.beta2), fused=device.type != "mps")
