@@ -12,7 +12,8 @@ template <int ROWS, int BLOCK_DEPTH>
 struct SinglePrecisionOuter {
     using Number = float;
     static constexpr int DEPTH = BLOCK_DEPTH, STRIP = 2 * LANES;
-    static constexpr int BLOCKS = 16, STRIPS = BLOCKS * DEPTH / STRIP, PANELS = 96 / ROWS;
+    // Processors with 32 registers have 1 MiB or more of second-level cache; others have 512 KiB.
+    static constexpr int BLOCKS = REGISTERS, STRIPS = 16 * DEPTH / STRIP, PANELS = 6 * REGISTERS / ROWS;
     static constexpr int PACKED_D = PANELS * ROWS * DEPTH, PACKED_X = PANELS * ROWS * STRIP, SUMS = DEPTH * STRIP;
 
     template <class View>

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <algorithm>
+#include <vector>
 
 #include "threads/range.h"
 #include "vector.h"
@@ -35,17 +36,25 @@ CHARLOOM_INLINE void with_rows(int rows, Work&& work) {
 // work. No row is padding, so panels may differ by one row.
 struct Layout {
     int sequences = 0, panels = 0;
+    std::vector<int> first;  // the first sequence of each panel, then the end: divisions cost time in every product
+
+    Layout() = default;
+    Layout(int sequences, int panels) : sequences(sequences), panels(panels) {
+        for (int panel = 0; panel <= panels; panel++) first.push_back(int(int64_t(sequences) * panel / panels));
+    }
 
     static Layout of(int sequences, int most_rows, int parts) {
         int panels = (sequences + most_rows - 1) / most_rows;
         return {sequences, std::min(sequences, up_to_multiple(panels, parts))};
     }
 
-    int first(int panel) const { return Range::of(sequences, panel, panels).first; }
-    Range of_panels(Range range) const { return {first(range.first), first(range.last)}; }
+    Range of_panels(Range range) const { return {first[range.first], first[range.last]}; }
     int panel(int sequence) const { return int(((sequence + int64_t(1)) * panels - 1) / sequences); }
-    int row(int sequence) const { return sequence - first(panel(sequence)); }
-    int rows(int m) const { return Range::of(sequences, m % panels, panels).count(); }  // of a panel of any step
+    int row(int sequence) const { return sequence - first[panel(sequence)]; }
+    int rows(int m) const {  // of a panel of any step
+        int panel = m < panels ? m : m % panels;
+        return first[panel + 1] - first[panel];
+    }
     int most_rows() const { return (sequences + panels - 1) / panels; }
     size_t index(int step, int sequence, int most_rows) const {  // into an array with one element per step and sequence
         return (size_t(step) * panels + panel(sequence)) * most_rows + row(sequence);

@@ -76,7 +76,7 @@ private:
     using Product = SinglePrecision;  // the product is small, so bf16 would save little
 
     int unit_blocks() const { return hidden_ / LANES; }
-    Heights heights() const { return {{tokens(), panels_}}; }
+    Heights heights() const { return {Layout(tokens(), panels_)}; }
     int width() const { return up_to_multiple(a_.input_size, GRAIN); }
     Range unit_range(int part, int parts) const { return Range::of(unit_blocks(), part, parts); }
     Panels<Product> x() const { return {x_, width() / Product::DEPTH}; }
