@@ -58,7 +58,8 @@ def use(folder, out):
     if what == "refused":
         raise CharloomError("one line")
 
-worker.HANG = worker.BUSY = float(sys.argv[1])
+worker.BUSY = float(sys.argv[1])
+worker.HANG = 3 * worker.BUSY  # both at once would write one report into the other
 kinds.KINDS["bad"] = kinds.Kind(dict, use)
 if __name__ == "__main__":
     with fuzz.Trial("bad") as trial:
