@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from charloom.architecture import GATES, Architecture
-from charloom.cells import gru_step, input_features, lstm_step, merged_biases, rnn_step, sigmoid
+from charloom.cells import cap, gru_step, input_features, lstm_step, merged_biases, rnn_step, sigmoid
 
 H = 3
 
@@ -21,6 +21,20 @@ def test_sigmoid_is_exact_and_saturates_without_a_warning():
     found = np.tanh(x / 2)
     sigmoid(found)
     np.testing.assert_allclose(found, [0, 1 / (1 + np.e), 0.5, 1 / (1 + np.exp(-2)), 1], rtol=1e-15)
+
+
+def test_a_capped_cell_stays_within_one():
+    """Catches a cap that takes the wrong gate's place, and one that changes an input gate below it."""
+    random = np.random.default_rng(0)
+    i, f = random.random((2, 1000))
+    before = i.copy()
+    cap(i, f)
+    assert np.all(i + f <= 1 + 1e-15)
+    np.testing.assert_array_equal(i[before + f <= 1], before[before + f <= 1])
+    c, h, ones = np.ones((1, 1000)), np.empty((1, 1000)), np.ones((1, 1000))
+    for _ in range(50):
+        lstm_step((i[None], f[None], ones, ones), c, c, h, h)
+        assert np.all(c <= 1 + 1e-12)
 
 
 @pytest.mark.parametrize("cell", sorted(GATES))

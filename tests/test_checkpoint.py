@@ -538,6 +538,7 @@ def test_formats_1_and_2_are_read_by_their_own_names(tmp_path):
     now = load_model(tmp_path / "model")
 
     def earlier(config):
+        del config["architecture"]["input_gate"]
         made = {("symbols" if name == "vocabulary_size" else name): x for name, x in config.pop("architecture").items()}
         del config["sha256"]
         return config | {"format": 2, "architecture": made, "provenance": config.pop("metadata")}

@@ -23,6 +23,7 @@ class Architecture(Section):
 
     cell: Literal["rnn", "lstm", "gru"]
     nonlinearity: Literal["tanh", "relu"]
+    input_gate: Literal["free", "capped"] = "free"
     layers: int = Field(ge=1, le=64)
     hidden: int = Field(ge=1, le=65536)
     input: Literal["embedding", "onehot", "scalar"]
@@ -34,6 +35,16 @@ class Architecture(Section):
         """The architecture for these settings and this vocabulary size (V)."""
         chosen = {name: getattr(settings, name) for name in cls.model_fields if name != "vocabulary_size"}
         return cls(**chosen, vocabulary_size=vocabulary_size)
+
+    @property
+    def variant(self) -> str:
+        """Which equations of the cell: an LSTM's input gate, or an RNN's nonlinearity; a GRU has one form."""
+        return {"lstm": self.input_gate, "gru": "", "rnn": self.nonlinearity}[self.cell]
+
+    @property
+    def cell_name(self) -> str:
+        """The cell for people."""
+        return "lstm with capped input gates" if self.variant == "capped" else self.cell
 
     @property
     def input_size(self) -> int:

@@ -35,6 +35,14 @@ def sigmoid(tanh: Floats) -> None:
     tanh += 0.5
 
 
+def cap(i_BH: Floats, f_BH: Floats) -> None:
+    """The capped input gate, in place: min(i, 1 - f), so that |c_t| ≤ max(|c_{t-1}|, 1). Any shape.
+
+    Source: the code of Melis, Dyer and Blunsom 2018, "On the State of the Art of Evaluation in Neural Language Models".
+    """
+    np.minimum(i_BH, 1 - f_BH, out=i_BH)
+
+
 def rnn_step(sums_BH: Floats, nonlinearity: Nonlinearity, h_out: Floats) -> None:
     """The simple recurrent cell (Elman 1990): h_t = tanh(a) or, with relu, max(0, a). h_out may be sums_BH itself."""
     if nonlinearity == "tanh":

@@ -321,8 +321,8 @@ tags: [char-rnn, {a.cell}]
 ---
 # A {model.vocabulary.kind[:-1]}-level {a.cell.upper()}
 
-{a.layers} x {a.hidden} units, {a.size:,} parameters, {a.vocabulary_size} tokens. {_trained_or_imported(made)} with
-[charloom](https://pypi.org/project/charloom/) {version("charloom")}.
+{a.layers} x {a.hidden} units, {a.cell_name}, {a.size:,} parameters, {a.vocabulary_size} tokens.
+{_trained_or_imported(made)} with [charloom](https://pypi.org/project/charloom/) {version("charloom")}.
 
 - Text: {made.get("corpus", "unknown")}, {length} characters
 - SHA-256 of the text: `{made.get("sha256", "unknown")}`

@@ -148,6 +148,9 @@ class ModelSettings(Section):
 
     cell: Literal["rnn", "lstm", "gru"] = Field("lstm", description="the recurrent cell")
     nonlinearity: Literal["tanh", "relu"] = Field("tanh", description="activation function, with `cell='rnn'`")
+    input_gate: Literal["free", "capped"] = Field(
+        "free", description="of an LSTM; capped: at most 1 minus the forget gate, which keeps the cell state within ±1"
+    )
     layers: int = Field(1, ge=1, le=64, description="number of recurrent layers")
     hidden: int = Field(256, ge=1, le=65536, description="units in each layer")
     input: Literal["embedding", "onehot", "scalar"] = Field(

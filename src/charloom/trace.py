@@ -46,7 +46,8 @@ class RnnTrace(NamedTuple):
 class LstmTrace(NamedTuple):
     """An LSTM layer: i, f, g, o, c and h of every step (equations: `charloom.cells.lstm_step`).
 
-    Gates are from 0 to 1, the candidate and h from -1 to 1. The cell state is not bounded.
+    Gates are from 0 to 1, the candidate and h from -1 to 1. The cell state is not bounded, except with a capped input
+    gate, whose values after the cap are here: it then moves to ±1 or stays within.
     """
 
     input_gate_TH: Floats

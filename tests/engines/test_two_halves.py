@@ -15,7 +15,7 @@ from charloom.kernels import chosen
 
 pytestmark = pytest.mark.processor
 
-CELLS = [("lstm", "tanh"), ("gru", "tanh"), ("rnn", "tanh"), ("rnn", "relu")]
+CELLS = [("lstm", "tanh"), ("lstm", "capped"), ("gru", "tanh"), ("rnn", "tanh"), ("rnn", "relu")]
 ENGINES = [("numpy", "fp32"), ("native", "fp32"), ("native", "bf16"), ("torch", "fp32"), ("torch", "bf16")]
 FLOAT32, BFLOAT16 = 5e-6, 3e-2
 """The largest differences, as a part of the largest value of an array. Measured: 8e-7, and 1.1e-2 if PyTorch rounds
@@ -40,9 +40,16 @@ def skip_what_is_not_here(engine, precision, cell):
 
 def made(engine, precision, cell, **values):
     """An engine with small random weights."""
-    kind, nonlinearity = cell
+    kind, variant = cell
     shape = Architecture(
-        cell=kind, nonlinearity=nonlinearity, layers=2, hidden=48, input="embedding", embedding=9, vocabulary_size=30
+        cell=kind,
+        nonlinearity="relu" if variant == "relu" else "tanh",
+        input_gate="capped" if variant == "capped" else "free",
+        layers=2,
+        hidden=48,
+        input="embedding",
+        embedding=9,
+        vocabulary_size=30,
     )
     asked = TrainingSettings(steps=9, engine=engine, threads=2, dropout=0.0, device="cpu", **values)
     found = open_engine(EngineChoice(engine, precision=precision), shape, asked)

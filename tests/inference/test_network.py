@@ -13,14 +13,15 @@ from charloom.inference import weights as weights_module
 from charloom.inference.network import InferenceNetwork
 from charloom.inference.weights import InferenceWeights
 
-CELLS = [("lstm", "tanh"), ("gru", "tanh"), ("rnn", "tanh"), ("rnn", "relu")]
+CELLS = [("lstm", "tanh"), ("lstm", "capped"), ("gru", "tanh"), ("rnn", "tanh"), ("rnn", "relu")]
 INPUTS = ["embedding", "onehot", "scalar"]
 
 
-def architecture(cell="lstm", nonlinearity="tanh", layers=1, hidden=7, input_kind="embedding", vocabulary_size=5):
+def architecture(cell="lstm", variant="tanh", layers=1, hidden=7, input_kind="embedding", vocabulary_size=5):
     return Architecture(
         cell=cell,
-        nonlinearity=nonlinearity,
+        nonlinearity="relu" if variant == "relu" else "tanh",
+        input_gate="capped" if variant == "capped" else "free",
         layers=layers,
         hidden=hidden,
         input=input_kind,
@@ -64,18 +65,37 @@ def torch_logits(made, weights, ids_BT, state):
         "scalar": lambda: (ids.to(h.dtype) / made.vocabulary_size)[..., None],
     }[made.input]()
     with torch.no_grad():
-        out, after = stock.rnn(x, h if state.c_LBH is None else (h, torch.tensor(state.c_LBH)))
+        if made.input_gate == "capped":
+            out, after = capped_lstm(stock.rnn, x, h, torch.tensor(state.c_LBH))
+        else:
+            out, after = stock.rnn(x, h if state.c_LBH is None else (h, torch.tensor(state.c_LBH)))
         return stock.head(out).numpy(), after
+
+
+def capped_lstm(rnn, x_BTX, h_LBH, c_LBH):
+    """The reference for a capped input gate: PyTorch's equations, with min(i, 1 - f) for i."""
+    torch = pytest.importorskip("torch")
+    for n in range(rnn.num_layers):
+        w, u, b, d = (getattr(rnn, f"{name}_l{n}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+        outputs = []
+        for x_BX in x_BTX.unbind(1):
+            i, f, g, o = (x_BX @ w.T + b + h_LBH[n] @ u.T + d).chunk(4, 1)
+            f = f.sigmoid()
+            c_LBH[n] = f * c_LBH[n] + (1 - f).minimum(i.sigmoid()) * g.tanh()
+            h_LBH[n] = o.sigmoid() * c_LBH[n].tanh()
+            outputs.append(h_LBH[n].clone())
+        x_BTX = torch.stack(outputs, 1)
+    return x_BTX, (h_LBH, c_LBH)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("input_kind", INPUTS)
-@pytest.mark.parametrize(("cell", "nonlinearity"), CELLS)
+@pytest.mark.parametrize(("cell", "variant"), CELLS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float64, 1e-12)])
-def test_logits_equal_torch(cell, nonlinearity, input_kind, layers, batch, dtype, tolerance):
+def test_logits_equal_torch(cell, variant, input_kind, layers, batch, dtype, tolerance):
     """Catches a swapped gate, a bias on the wrong side of GRU's reset gate, a state taken from the wrong layer."""
-    made = architecture(cell, nonlinearity, layers, input_kind=input_kind)
+    made = architecture(cell, variant, layers, input_kind=input_kind)
     weights = parameters(made, dtype=dtype)
     network = InferenceNetwork(InferenceWeights(made, weights))
     state = random_state(network, batch)
@@ -91,10 +111,10 @@ def test_logits_equal_torch(cell, nonlinearity, input_kind, layers, batch, dtype
 
 
 @pytest.mark.parametrize("input_kind", INPUTS)
-@pytest.mark.parametrize(("cell", "nonlinearity"), CELLS)
-def test_steps_blocks_and_states_equal_the_sequence(cell, nonlinearity, input_kind, monkeypatch):
+@pytest.mark.parametrize(("cell", "variant"), CELLS)
+def test_steps_blocks_and_states_equal_the_sequence(cell, variant, input_kind, monkeypatch):
     """Catches a state that is lost between blocks, and a step that differs from the batched pass."""
-    made = architecture(cell, nonlinearity, layers=2, input_kind=input_kind)
+    made = architecture(cell, variant, layers=2, input_kind=input_kind)
     network = InferenceNetwork(InferenceWeights(made, parameters(made, dtype=np.float64)))
     state = random_state(network, 3)
     ids_BT = np.random.default_rng(3).integers(0, made.vocabulary_size, (3, 10))
@@ -167,13 +187,13 @@ def test_huge_weights_saturate_without_a_warning(cell):
     assert np.isfinite(logits_BTV).all()
 
 
-@pytest.mark.parametrize(("cell", "nonlinearity"), CELLS)
+@pytest.mark.parametrize(("cell", "variant"), CELLS)
 @pytest.mark.parametrize("batch", [1, 3])
-def test_the_reset_token_is_read_from_the_zero_state(cell, nonlinearity, batch, monkeypatch):
+def test_the_reset_token_is_read_from_the_zero_state(cell, variant, batch, monkeypatch):
     """Catches a record that continues the state of the last one: alone, in a batch, in a step, in a block, at its
     edges.
     """
-    made = architecture(cell, nonlinearity, layers=2)
+    made = architecture(cell, variant, layers=2)
     weights = parameters(made)
     plain, resetting = (
         InferenceNetwork(InferenceWeights(made, weights)),

@@ -32,15 +32,16 @@ from charloom.inference.sampling import (
 from charloom.inference.weights import InferenceWeights
 from charloom.model import Model
 
-CELLS = [("lstm", "tanh"), ("gru", "tanh"), ("rnn", "tanh"), ("rnn", "relu")]
-BOUNDED = CELLS[:3]
+CELLS = [("lstm", "tanh"), ("lstm", "capped"), ("gru", "tanh"), ("rnn", "tanh"), ("rnn", "relu")]
+BOUNDED = CELLS[:4]
 PLAIN = Sampling()
 
 
-def architecture(cell="lstm", nonlinearity="tanh", layers=2, hidden=50, input_kind="embedding", vocabulary_size=37):
+def architecture(cell="lstm", form="tanh", layers=2, hidden=50, input_kind="embedding", vocabulary_size=37):
     return Architecture(
         cell=cell,
-        nonlinearity=nonlinearity,
+        nonlinearity="relu" if form == "relu" else "tanh",
+        input_gate="capped" if form == "capped" else "free",
         layers=layers,
         hidden=hidden,
         input=input_kind,
@@ -100,10 +101,10 @@ def states_equal(a, b):
 
 
 @pytest.mark.parametrize("hidden", [1, 7, 50, 64, 100, 256])
-@pytest.mark.parametrize(("cell", "nonlinearity"), CELLS)
-def test_logits_equal_numpys(variant, cell, nonlinearity, hidden):
+@pytest.mark.parametrize(("cell", "form"), CELLS)
+def test_logits_equal_numpys(variant, cell, form, hidden):
     """Catches a swapped gate, a bias on the wrong side of GRU's reset gate, padding that takes part, a lost block."""
-    made = architecture(cell, nonlinearity, hidden=hidden)
+    made = architecture(cell, form, hidden=hidden)
     weights = random_weights(made)
     network, native = network_of(weights), NativeBackend(variant, weights, "fp32", 2)
     for batch in (1, 2, 9):
@@ -182,11 +183,11 @@ def quantised(weights, states):
     return values_BH @ rows_VH.T + weights.parameters["head.bias"]
 
 
-@pytest.mark.parametrize(("cell", "nonlinearity"), BOUNDED)
+@pytest.mark.parametrize(("cell", "form"), BOUNDED)
 @pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.03), ("int8", 0.08)])
-def test_smaller_precisions_are_near(variant, cell, nonlinearity, precision, tolerance):
+def test_smaller_precisions_are_near(variant, cell, form, precision, tolerance):
     """Catches the scale of another row, an offset that is not subtracted, and pairs in the wrong order."""
-    weights = random_weights(architecture(cell, nonlinearity, hidden=100))
+    weights = random_weights(architecture(cell, form, hidden=100))
     network = network_of(weights)
     ids_BT = np.random.default_rng(2).integers(0, 37, (5, 20))
     native = NativeBackend(variant, weights, precision, 1)
@@ -252,14 +253,12 @@ def test_what_enters_the_first_layer_stays_exact(variant, precision, monkeypatch
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
-@pytest.mark.parametrize(("cell", "nonlinearity"), BOUNDED)
+@pytest.mark.parametrize(("cell", "form"), BOUNDED)
 @pytest.mark.parametrize("hidden", [7, 100])
-def test_a_text_is_the_same_however_it_is_made(variant, cell, nonlinearity, hidden, precision):
+def test_a_text_is_the_same_however_it_is_made(variant, cell, form, hidden, precision):
     """Catches sums whose order depends on the batch or the threads, and a state that is lost between two chunks."""
     vocabulary_size = 129 if hidden == 100 else 37  # nine strips, and three
-    weights = random_weights(
-        architecture(cell, nonlinearity, hidden=hidden, vocabulary_size=vocabulary_size), scale=2.0
-    )
+    weights = random_weights(architecture(cell, form, hidden=hidden, vocabulary_size=vocabulary_size), scale=2.0)
     one, two, five = (NativeBackend(variant, weights, precision, threads) for threads in (1, 2, 5))
     expected = decoded(one, rows_of(13), 60)
     assert len({tuple(row) for row in expected}) == 13
@@ -278,10 +277,10 @@ def test_a_text_is_the_same_however_it_is_made(variant, cell, nonlinearity, hidd
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
-@pytest.mark.parametrize(("cell", "nonlinearity"), BOUNDED)
-def test_rows_join_and_leave(variant, cell, nonlinearity, precision):
+@pytest.mark.parametrize(("cell", "form"), BOUNDED)
+def test_rows_join_and_leave(variant, cell, form, precision):
     """Catches a row that takes the state, the parameters or the place of the one that left or that moved."""
-    weights = random_weights(architecture(cell, nonlinearity, hidden=40), scale=2.0)
+    weights = random_weights(architecture(cell, form, hidden=40), scale=2.0)
     backend, generator = NativeBackend(variant, weights, precision, 2), np.random.default_rng(0)
     rows = [Row(Sampling(temperature=0.5 + k / 40, top_k=k + 1), k % 3, k) for k in range(40)]
     expected = [decoded(backend, [row], 60)[0].tolist() for row in rows]
@@ -566,10 +565,10 @@ def test_precisions_and_threads_are_options():
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
 @pytest.mark.parametrize("batch", [1, 3, 40])
-@pytest.mark.parametrize(("cell", "nonlinearity"), BOUNDED)
-def test_the_reset_token_is_read_from_the_zero_state(variant, cell, nonlinearity, batch, precision):
+@pytest.mark.parametrize(("cell", "form"), BOUNDED)
+def test_the_reset_token_is_read_from_the_zero_state(variant, cell, form, batch, precision):
     """Catches recurrent sums, hidden values or an LSTM's c from the last record, also in sums computed in advance."""
-    made = architecture(cell, nonlinearity, hidden=40, vocabulary_size=6)
+    made = architecture(cell, form, hidden=40, vocabulary_size=6)
     weights = random_parameters(made)
     plain = NativeBackend(variant, InferenceWeights(made, weights), precision)
     resetting = NativeBackend(variant, InferenceWeights(made, weights, reset_id=2), precision)
@@ -585,10 +584,10 @@ def test_the_reset_token_is_read_from_the_zero_state(variant, cell, nonlinearity
 
 
 @pytest.mark.parametrize("batch", [1, 2, 30])
-@pytest.mark.parametrize(("cell", "nonlinearity"), CELLS)
-def test_generated_records_begin_anew(variant, cell, nonlinearity, batch):
+@pytest.mark.parametrize(("cell", "form"), CELLS)
+def test_generated_records_begin_anew(variant, cell, form, batch):
     """The same for generated records: the tokens after a separator are those of a separate text."""
-    weights = random_weights(architecture(cell, nonlinearity, hidden=40, vocabulary_size=6), reset_id=2)
+    weights = random_weights(architecture(cell, form, hidden=40, vocabulary_size=6), reset_id=2)
     slow, fast = NumpyBackend(weights), NativeBackend(variant, weights, "fp32")
     for chunks in ((10**9,), (1,), (5, 2)):
         expected = decoded(slow, rows_of(batch), 60, chunks, start=2)

@@ -177,7 +177,7 @@ void train(const Sizes& s, int threads) {
     FloatVector h(size_t(s.layers) * s.sequences * s.hidden), c(h.size()), h_after(h.size()), c_after(h.size());
     std::vector<double> nats(targets.size());
     auto correct = std::make_unique<bool[]>(targets.size());
-    bool lstm = s.cell == Cell::lstm;
+    bool lstm = carried_by(s.cell) == Carried::c;
     Batch batch{s.sequences,
                 s.steps,
                 ids.data(),

@@ -51,7 +51,7 @@ def _model(path: str) -> dict[str, Any]:
     special = [name for name in ("unknown", "separator") if getattr(v, name)]
     return {
         "folder": str(find_model(path)),
-        "network": f"{a.cell}, {a.layers} x {a.hidden}, {a.input} input",
+        "network": f"{a.cell_name}, {a.layers} x {a.hidden}, {a.input} input",
         "parameters": a.size,
         "vocabulary": f"{v.plain} {v.kind}"
         + " (binary)" * v.binary

@@ -18,7 +18,7 @@ from functools import cached_property
 import numpy as np
 
 from charloom.architecture import Architecture
-from charloom.cells import Floats, gru_step, lstm_step, merged_biases, rnn_step, sigmoid
+from charloom.cells import Floats, cap, gru_step, lstm_step, merged_biases, rnn_step, sigmoid
 
 
 class Layer:
@@ -32,7 +32,7 @@ class Layer:
 
     def __init__(self, architecture: Architecture, parameters: Mapping[str, Floats], number: int) -> None:
         self.cell, self.hidden = architecture.cell, architecture.hidden
-        self.nonlinearity = architecture.nonlinearity
+        self.variant = architecture.variant
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         self.weight_GX, self.recurrent_GH, *self._given = (parameters[f"rnn.{name}_l{number}"] for name in names)
 
@@ -88,7 +88,7 @@ class RnnLayer(Layer):
         """See `Layer.advance`."""
         sums_BH = rows_times(h_BH, self.recurrent_HG)
         sums_BH += inputs_BG
-        rnn_step(sums_BH, self.nonlinearity, h_out)
+        rnn_step(sums_BH, "relu" if self.variant == "relu" else "tanh", h_out)
 
 
 class LstmLayer(Layer):
@@ -105,6 +105,8 @@ class LstmLayer(Layer):
         np.tanh(gates_BG, gates_BG)
         sigmoid(gates_BG[:, : 3 * H])
         gates = gates_BG[:, :H], gates_BG[:, H : 2 * H], gates_BG[:, 3 * H :], gates_BG[:, 2 * H : 3 * H]
+        if self.variant == "capped":
+            cap(*gates[:2])
         lstm_step(gates, c_BH, c_out, h_out, h_out)
 
 

@@ -53,7 +53,7 @@ class NativeBackend:
         self._module, self._architecture, self._threads = module, weights.architecture, thread_count(threads)
         sizes = weights.architecture
         self._packed = module.PackedNetwork(
-            cell=(sizes.cell, sizes.nonlinearity),
+            cell=(sizes.cell, sizes.variant),
             precision=precision,
             tiles=tiles,
             layers=[_layer(weights, number) for number in range(sizes.layers)],

@@ -34,11 +34,14 @@
 
 namespace charloom {
 
-enum class Cell { tanh, relu, gru, lstm };
+enum class Cell { tanh, relu, gru, lstm, capped_lstm };
 enum class Carried { nothing, h, c };
 
 constexpr int MOST_GATES = 4;
 
+// CAPPED: the input gate is min(i, 1 - f). The saved i is the one before the minimum: rounded to bfloat16, the other one
+// and 1 - f could not be compared.
+template <bool CAPPED>
 struct Lstm {
     static constexpr int GATES = 4, INPUT_PAIRS = 2, SAVED_PAIRS = 3;
     static constexpr Carried CARRIED = Carried::c;
@@ -49,7 +52,7 @@ struct Lstm {
         // f comes first: the compiler fuses the first of the two products with the sum, in all callers the same one.
         Floats f = At::sigmoid(at.sum(1)), remembered = f * carry;
         Floats i = At::sigmoid(at.sum(0)), g = At::tanh(at.sum(2));
-        carry = remembered + i * g;
+        carry = remembered + input_gate(i, f) * g;
         Floats o = At::sigmoid(at.sum(3));
         Floats tanh_c = At::tanh(carry);
         at.save(0, i, f);
@@ -73,11 +76,19 @@ struct Lstm {
         Floats d_c = d_carry + d_tanh_c * (1.0f - tanh_c * tanh_c);
         d_carry = d_c * f;
         d_inputs[0] = d_c * g * i * (1.0f - i);
+        if (CAPPED) {  // where i is not used, c_t = f c_{t-1} + (1 - f) g
+            auto capped = i > 1.0f - f;
+            d_inputs[0] = capped ? Floats{} : d_inputs[0];
+            before -= capped ? g : Floats{};
+        }
         d_inputs[1] = d_c * before * f * (1.0f - f);
-        d_inputs[2] = d_c * i * (1.0f - g * g);
+        d_inputs[2] = d_c * input_gate(i, f) * (1.0f - g * g);
         d_inputs[3] = d_tanh_c * tanh_c * (1.0f - o);
         for (int gate = 0; gate < GATES; gate++) d_products[gate] = d_inputs[gate];
     }
+
+private:
+    static CHARLOOM_INLINE Floats input_gate(Floats i, Floats f) { return CAPPED ? smaller(i, 1.0f - f) : i; }
 };
 
 struct Gru {
@@ -132,10 +143,11 @@ struct Rnn {
     }
 };
 
-// work(Lstm()), or the same with another cell.
+// work(Gru()), or the same with another cell.
 template <class Work>
 CHARLOOM_INLINE decltype(auto) with_cell(Cell cell, Work&& work) {
-    if (cell == Cell::lstm) return work(Lstm());
+    if (cell == Cell::lstm) return work(Lstm<false>());
+    if (cell == Cell::capped_lstm) return work(Lstm<true>());
     if (cell == Cell::gru) return work(Gru());
     if (cell == Cell::relu) return work(Rnn<true>());
     return work(Rnn<false>());
@@ -145,13 +157,20 @@ inline int gates_of(Cell cell) {
     return with_cell(cell, [](auto equations) { return equations.GATES; });
 }
 
-// nonlinearity: of an RNN.
-inline Cell cell_named(const std::string& cell, const std::string& nonlinearity) {
-    if (cell == "lstm") return Cell::lstm;
+inline Carried carried_by(Cell cell) {
+    return with_cell(cell, [](auto equations) { return equations.CARRIED; });
+}
+
+// variant: the input gate of an LSTM, the nonlinearity of an RNN.
+inline Cell cell_named(const std::string& cell, const std::string& variant) {
     if (cell == "gru") return Cell::gru;
+    if (cell == "lstm") {
+        require(variant == "free" || variant == "capped", "input_gate must be free or capped");
+        return variant == "capped" ? Cell::capped_lstm : Cell::lstm;
+    }
     require(cell == "rnn", "cell must be lstm, gru or rnn");
-    require(nonlinearity == "tanh" || nonlinearity == "relu", "nonlinearity must be tanh or relu");
-    return nonlinearity == "relu" ? Cell::relu : Cell::tanh;
+    require(variant == "tanh" || variant == "relu", "nonlinearity must be tanh or relu");
+    return variant == "relu" ? Cell::relu : Cell::tanh;
 }
 
 }  // namespace charloom

@@ -32,6 +32,7 @@ class ModelKeywords(TypedDict, total=False):
 
     cell: Literal["rnn", "lstm", "gru"]
     nonlinearity: Literal["tanh", "relu"]
+    input_gate: Literal["free", "capped"]
     layers: int
     hidden: int
     input: Literal["embedding", "onehot", "scalar"]

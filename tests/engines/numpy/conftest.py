@@ -10,7 +10,7 @@ import pytest
 
 from charloom.architecture import Architecture
 
-CELLS = [("lstm", "tanh"), ("gru", "tanh"), ("rnn", "tanh"), ("rnn", "relu")]
+CELLS = [("lstm", "tanh"), ("lstm", "capped"), ("gru", "tanh"), ("rnn", "tanh"), ("rnn", "relu")]
 WIDTH = 1e-5  # of a central difference: its error and that of rounding are both about 1e-10 for a loss near 1
 
 
@@ -38,10 +38,11 @@ def architecture() -> Callable[..., Architecture]:
     """A small network."""
 
     def make(cell=("lstm", "tanh"), layers=1, input_kind="embedding", hidden=2, vocabulary_size=5):
-        kind, nonlinearity = cell
+        kind, variant = cell
         return Architecture(
             cell=kind,
-            nonlinearity=nonlinearity,
+            nonlinearity="relu" if variant == "relu" else "tanh",
+            input_gate="capped" if variant == "capped" else "free",
             layers=layers,
             hidden=hidden,
             input=input_kind,

@@ -24,15 +24,16 @@ from charloom.score import cross_entropy  # noqa: E402
 
 pytestmark = pytest.mark.processor
 
-CELLS = [("lstm", "tanh"), ("gru", "tanh"), ("rnn", "tanh"), ("rnn", "relu")]
+CELLS = [("lstm", "tanh"), ("lstm", "capped"), ("gru", "tanh"), ("rnn", "tanh"), ("rnn", "relu")]
 OPTIMIZERS = ["adamw", "adam", "rmsprop", "adagrad", "sgd"]
 V, H, NOTHING = 5, 3, -1
 
 
-def architecture(cell="lstm", nonlinearity="tanh", layers=1, input_kind="embedding", hidden=H):
+def architecture(cell="lstm", variant="tanh", layers=1, input_kind="embedding", hidden=H):
     return Architecture(
         cell=cell,
-        nonlinearity=nonlinearity,
+        nonlinearity="relu" if variant == "relu" else "tanh",
+        input_gate="capped" if variant == "capped" else "free",
         layers=layers,
         hidden=hidden,
         input=input_kind,
@@ -135,7 +136,7 @@ def stock(shape, weights):
     return network
 
 
-@pytest.mark.parametrize(("cell", "layers"), [*product(CELLS, [1, 2])])
+@pytest.mark.parametrize(("cell", "layers"), [*product([cell for cell in CELLS if "capped" not in cell], [1, 2])])
 def test_three_steps_are_those_of_a_stock_loop(cell, layers):
     """Catches a lost state, a gradient that reaches into the batch before, a rate one step late, and wrong clipping."""
     shape = architecture(*cell, layers=layers)

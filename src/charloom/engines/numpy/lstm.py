@@ -36,10 +36,11 @@ class LstmActivations(NamedTuple):
     cell: Floats
     squashed_TBH: Floats
     weight_GH: Floats
+    capped: bool
 
 
 def forward(
-    inputs_TBG: Floats, state: CpuState, weight_GH: Floats, bias_G: Floats
+    inputs_TBG: Floats, state: CpuState, weight_GH: Floats, bias_G: Floats, capped: bool = False
 ) -> tuple[Floats, CpuState, LstmActivations]:
     """All steps: (h_TBH, state after the last, saved activations). One product serves all four gates of a step.
 
@@ -48,6 +49,7 @@ def forward(
         state: (h_BH, c_BH) before the first step.
         weight_GH: U.
         bias_G: b'.
+        capped: whether the input gate is capped (`cells.cap`).
     """
     hidden, cell = (unrolled(part_BH, len(inputs_TBG)) for part_BH in state)
     gates_T4BH = np.empty((len(inputs_TBG), 4, *state[0].shape), inputs_TBG.dtype)
@@ -58,8 +60,10 @@ def forward(
         sum_BG += bias_G
         sum_BG += inputs_BG
         _activate(sum_BG, gates_T4BH[t])
+        if capped:
+            cells.cap(*gates_T4BH[t, :2])
         cells.lstm_step(gates_T4BH[t], cell[t], cell[t + 1], squashed_TBH[t], hidden[t + 1])
-    saved = LstmActivations(gates_T4BH, hidden, cell, squashed_TBH, weight_GH)
+    saved = LstmActivations(gates_T4BH, hidden, cell, squashed_TBH, weight_GH, capped)
     return hidden[1:], (hidden[-1], cell[-1]), saved
 
 
@@ -83,12 +87,14 @@ def backward(d_out_TBH: Floats, d_state: CpuState | None, saved: LstmActivations
         d_a = d_gate gate (1 - gate) for i, f and o;    d_a = d_g (1 - g²) for g
         d_h_{t-1} = Uᵀ d_a + the gradient from above with respect to h_{t-1}
 
+    Where a capped i is 1 - f, the gradient d_i belongs to f: d_f = d_c_t (c_{t-1} - g), and then d_i = 0.
+
     Args:
         d_out_TBH: the gradient from above with respect to each h_t.
         d_state: with respect to the state after the last step; None for zero (truncated BPTT).
         saved: the result of `forward`.
     """
-    gates_T4BH, hidden, cell, squashed_TBH, weight_GH = saved
+    gates_T4BH, hidden, cell, squashed_TBH, weight_GH, capped = saved
     d_next_BH, d_next_c_BH = zeros_or(d_state, (hidden[0], cell[0]))
     d_inputs_TBG = np.empty((*d_out_TBH.shape[:2], len(weight_GH)), d_out_TBH.dtype)
     d_hidden_TBH, d_cell_TBH = np.empty_like(d_out_TBH), np.empty_like(d_out_TBH)
@@ -105,6 +111,10 @@ def backward(d_out_TBH: Floats, d_state: CpuState | None, saved: LstmActivations
         np.multiply(d_c_BH, cell[t], out=d_f_BH)
         np.multiply(d_c_BH, i_BH, out=d_g_BH)
         np.multiply(d_c_BH, f_BH, out=d_next_c_BH)
+        if capped:
+            at_cap_BH = i_BH >= 1 - f_BH
+            d_f_BH -= np.where(at_cap_BH, d_i_BH, 0)
+            d_i_BH[at_cap_BH] = 0
         through_sigmoid(d_gates_4BH[:2], gates_T4BH[t, :2])
         through_tanh(d_g_BH, g_BH)
         through_sigmoid(d_o_BH, o_BH)

@@ -205,7 +205,7 @@ def _recurrence(
 ]:
     """forward and backward of the architecture's cell."""
     if architecture.cell == "lstm":
-        return lstm.forward, lstm.backward
+        return partial(lstm.forward, capped=architecture.variant == "capped"), lstm.backward
     if architecture.cell == "gru":
         return gru.forward, gru.backward
     return partial(rnn.forward, nonlinearity=architecture.nonlinearity), rnn.backward

@@ -100,7 +100,8 @@ class TorchNetwork(nn.Module):
         return (inputs_BT.to(self.head.weight.dtype) / self.architecture.vocabulary_size).unsqueeze(-1)
 
     def _unroll(self, x_BTE: Tensor, state: TorchState | None) -> tuple[Tensor, TorchState]:
-        if self.training and (self.weight_drop or (self.dropout.locked and self.rnn.dropout)):
+        dropped = self.training and (self.weight_drop or (self.dropout.locked and self.rnn.dropout))
+        if dropped or self.architecture.variant == "capped":
             return self._layer_by_layer(x_BTE, state)
         if self.architecture.cell == "lstm":
             out_BTH, (h_LBH, c_LBH) = self.rnn(x_BTE, state)
@@ -109,21 +110,42 @@ class TorchNetwork(nn.Module):
         return out_BTH, (h_LBH,)
 
     def _layer_by_layer(self, x_BTX: Tensor, state: TorchState | None) -> tuple[Tensor, TorchState]:
-        """Like `_unroll`, with what PyTorch's layers lack: weight drop, and locked masks between two layers."""
+        """Like `_unroll`, with what PyTorch's layers lack: weight drop, masks between layers, capped input gates."""
         layers = [_weights_of(self.rnn, n) for n in range(self.architecture.layers)]
-        for weights in layers if self.weight_drop else []:
+        for weights in layers if self.weight_drop and self.training else []:
             past_GH = weights["weight_hh_l0"]
             weights["weight_hh_l0"] = past_GH * self.dropout.mask(past_GH.shape, self.weight_drop, past_GH)
         states: list[TorchState] = []
         for n, weights in enumerate(layers):
             before = None if state is None else tuple(part_LBH[n : n + 1] for part_LBH in state)
-            if before is not None and self.architecture.cell != "lstm":
-                before = before[0]  # type: ignore[assignment]
-            x_BTX, after = functional_call(self._shells[n], weights, (x_BTX, before))
-            states.append(after if self.architecture.cell == "lstm" else (after,))
+            if self.architecture.variant == "capped":
+                x_BTX, after = _capped_lstm(weights, x_BTX, before)
+            elif self.architecture.cell == "lstm":
+                x_BTX, after = functional_call(self._shells[n], weights, (x_BTX, before))
+            else:
+                x_BTX, h_1BH = functional_call(self._shells[n], weights, (x_BTX, None if before is None else before[0]))
+                after = (h_1BH,)
+            states.append(after)
             if n + 1 < len(layers):
                 x_BTX = self.dropout(x_BTX)
         return x_BTX, tuple(torch.cat(parts) for parts in zip(*states, strict=True))
+
+
+def _capped_lstm(weights: dict[str, Tensor], x_BTX: Tensor, before: TorchState | None) -> tuple[Tensor, TorchState]:
+    """A layer of LSTM cells with capped input gates (`charloom.cells.cap`), step by step: (h_BTH, state)."""
+    weight_GH, bias_G = weights["weight_hh_l0"], weights["bias_hh_l0"]
+    sums_BTG = nn.functional.linear(x_BTX, weights["weight_ih_l0"], weights["bias_ih_l0"])
+    start_BH = x_BTX.new_zeros(len(x_BTX), weight_GH.shape[1])
+    h_BH, c_BH = (start_BH, start_BH) if before is None else (part_1BH[0] for part_1BH in before)
+    steps: list[Tensor] = []
+    for sum_BG in sums_BTG.unbind(1):
+        a_BG = (sum_BG + nn.functional.linear(h_BH, weight_GH, bias_G)).to(c_BH.dtype)
+        i_BH, f_BH, g_BH, o_BH = a_BG.chunk(4, 1)
+        f_BH = f_BH.sigmoid()
+        c_BH = f_BH * c_BH + torch.minimum(i_BH.sigmoid(), 1 - f_BH) * g_BH.tanh()
+        h_BH = o_BH.sigmoid() * c_BH.tanh()
+        steps.append(h_BH)
+    return torch.stack(steps, 1), (h_BH[None], c_BH[None])
 
 
 def _weights_of(rnn: nn.RNNBase, layer: int) -> dict[str, Tensor]:

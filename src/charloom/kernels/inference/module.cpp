@@ -21,7 +21,7 @@ template <class Number, class... Shape>
 using Array = nb::ndarray<Number, Shape..., nb::c_contig, nb::device::cpu>;
 using Array1D = Array<const float, nb::ndim<1>>;
 using Array2D = Array<const float, nb::ndim<2>>;
-using CellName = std::pair<std::string, std::string>;  // and the nonlinearity of a plain RNN
+using CellName = std::pair<std::string, std::string>;  // and its variant
 using LayerArrays = std::tuple<std::optional<Array2D>, Array2D, Array2D, std::optional<Array1D>>;
 
 Precision precision_named(const std::string& name) {
@@ -162,7 +162,7 @@ private:
             return part.shape(0) == network_.layers.size() && part.shape(1) == size_t(network_.hidden);
         };
         require(fits(h), "h must be [L, H]");
-        require(network_.cell != Cell::lstm || fits(c), "c must be [L, H]");
+        require(carried_by(network_.cell) != Carried::c || fits(c), "c must be [L, H]");
     }
 
     const PackedNetwork& network_;

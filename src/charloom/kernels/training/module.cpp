@@ -56,7 +56,7 @@ Input input_named(const std::string& name) {
 Architecture architecture_of(nb::handle python) {
     auto name_of = [&](const char* name) { return nb::cast<std::string>(python.attr(name)); };
     auto size_of = [&](const char* name) { return nb::cast<int>(python.attr(name)); };
-    Architecture a{cell_named(name_of("cell"), name_of("nonlinearity")),
+    Architecture a{cell_named(name_of("cell"), name_of("variant")),
                    size_of("layers"),
                    size_of("hidden"),
                    size_of("vocabulary_size"),
@@ -176,7 +176,7 @@ private:
     }
 
     bool is_state(const Arrays& state) const {
-        return have_shapes(state, std::vector<Shape>(a_.cell == Cell::lstm ? 2 : 1, state_));
+        return have_shapes(state, std::vector<Shape>(carried_by(a_.cell) == Carried::c ? 2 : 1, state_));
     }
 
     std::vector<Shape> mask_shapes(size_t steps, size_t count, bool locked) const {
