@@ -332,8 +332,8 @@ def with_current_names(values: Mapping[str, Any], notice: Callable[[str], None])
 BUDGETS = ("minutes", "epochs", "steps")
 ADAM = ("adam", "adamw")
 """Optimizers whose update the kernels have, and whose learning rate can be planned."""
-PLANNED = ("hidden", "dropout", "dropout_mask", "weight_drop", "lr", "weight_decay")
-"""Settings that `training/planning.py` plans if the budget is in minutes and the user did not set them: `lr` only for
-Adam and AdamW, `weight_decay` only for AdamW.
+PLANNED = ("hidden", "input_gate", "dropout", "dropout_mask", "weight_drop", "lr", "beta1", "weight_decay")
+"""Settings that `training/planning.py` plans if the budget is in minutes and the user did not set them: `input_gate`
+only for an LSTM, `lr` and `beta1` only for Adam and AdamW, `weight_decay` only for AdamW.
 """
 SECTIONS: dict[str, type[Section]] = {"text": TextSettings, "model": ModelSettings, "training": TrainingSettings}

@@ -112,7 +112,7 @@ def test_fine_tuning_is_planned_around_the_model(charloom, corpus_file, tiny):
     shown = json.loads(charloom(*arguments, "--plan-only", "--json").out)
     settings = {choice["setting"] for choice in shown["choices"]}
     assert {"dropout", "weight_drop", "dropout_mask", "lr"} < settings
-    assert not settings & {"cell", "layers", "hidden"}
+    assert not settings & {"cell", "input_gate", "layers", "hidden"}
     ended = charloom(*arguments, "--json")
     events = [json.loads(line) for line in ended.out.splitlines()]
     assert settings == {
@@ -237,8 +237,8 @@ def test_the_plan_alone(charloom, corpus_file, tmp_path):
     assert (ended.status, ended.err) == (0, "")
     assert ended.out.startswith("plan for 0.05 minutes: 15,444 tokens")
     rows = [line.split()[0] for line in ended.out.splitlines()[1:]]
-    assert rows[:5] == ["cell", "layers", "batch_size", "seq_length", "weight_decay"]
-    assert {"weight_drop", "dropout_mask", "lr"} < set(rows)
+    assert rows[:5] == ["cell", "input_gate", "layers", "batch_size", "seq_length"]
+    assert {"weight_drop", "dropout_mask", "lr", "beta1", "weight_decay"} < set(rows)
     found = json.loads(charloom(*arguments, "--lr", "0.1", "--json").out)
     assert [choice["setting"] for choice in found["choices"]] == [row for row in rows if row != "lr"]
     assert [path.name for path in tmp_path.iterdir()] == ["corpus.txt"]

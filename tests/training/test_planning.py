@@ -130,7 +130,7 @@ def test_what_was_chosen_is_kept_and_the_rest_planned_around_it(dataset, machine
     timed = machine(100_000)
     choices, settings = planned(dataset("abc " * 5000), minutes=1, hidden=100, dropout=0.05, lr=0.001, cell="gru")
     assert timed == [100]
-    assert choices.keys() == {"weight_drop", "dropout_mask", "weight_decay", *planning.USUAL} - {"cell"}
+    assert choices.keys() == {"weight_drop", "dropout_mask", "beta1", "weight_decay", *planning.USUAL} - {"cell"}
     model = settings.model
     assert (model.hidden, model.cell) == (100, "gru")
     assert (settings.training.dropout, settings.training.lr) == (0.05, 0.001)
@@ -210,13 +210,17 @@ def test_what_is_dropped_is_for_new_text_and_the_size(dataset, machine):
 
 
 def test_the_rate_is_planned_for_adam_alone(dataset, machine):
-    """Catches Adam's rate for plain descent, and a plan without any setting."""
+    """Catches Adam's rate for plain descent, one cell's value for another, and a plan without any setting."""
     machine(100_000)
     by_adam, _ = planned(dataset("abc " * 5000), minutes=1, optimizer="adam")
-    assert "lr" in by_adam
+    assert {"lr", "beta1"} <= by_adam.keys()
+    of_gru, _ = planned(dataset("abc " * 5000), minutes=1, cell="gru")
+    assert (by_adam["beta1"], of_gru["beta1"]) == (0, 0.9), (
+        "a mean of gradients hurts the LSTM; the others were not tried"
+    )
     assert "weight_decay" not in by_adam, "there it is a part of the gradient, and a tenth is far too much"
     choices, settings = planned(dataset("abc " * 5000), minutes=1, optimizer="sgd")
-    assert not choices.keys() & {"lr", "weight_decay"}
+    assert not choices.keys() & {"lr", "beta1", "weight_decay"}
     assert planning.why_no_plan({}, settings) is None
     assert "all that can be planned are given" in planning.why_no_plan(choices, settings)
 
