@@ -29,9 +29,9 @@ from charloom.inference.backend import Precision, open_backend
 from charloom.inference.next_token import next_token
 from charloom.inference.options import GenerationOptions, Options, RequestOptions
 from charloom.inference.request import Request
-from charloom.inference.requests import RequestBuilder, check_memory
+from charloom.inference.requests import Prompt, RequestBuilder, check_memory
 from charloom.inference.rows import Backend
-from charloom.inference.scheduler import SLOTS, Scheduler
+from charloom.inference.scheduler import SLOTS, WAITING, Scheduler
 from charloom.inference.sequence import Output
 from charloom.inference.weights import InferenceWeights
 from charloom.score import Score
@@ -243,14 +243,21 @@ class Model:
         return next_token(self._backend("auto"), self.vocabulary, self.tokenizer.prompt(prefix, unknown))
 
     def requests(
-        self, count: int, prompt: str | Iterable[str] = "", length: int | None = None, **options: Unpack[RequestOptions]
+        self,
+        count: int,
+        prompt: Prompt | Iterable[Prompt] = "",
+        length: int | None = None,
+        logprobs: int | None = None,
+        **options: Unpack[RequestOptions],
     ) -> list[Request]:
-        """The requests of `generate_many`, in its order."""
-        return self._requests.many(count, prompt, self._requests.options(length, options))
+        """The requests of `generate_many`, in its order. A prompt may be a list of token ids, inside a list of prompts.
+        `logprobs` is that of `request`.
+        """
+        return self._requests.many(count, prompt, self._requests.options(length, options), logprobs)
 
     def request(
         self,
-        prompt: str = "",
+        prompt: Prompt = "",
         length: int | None = None,
         logprobs: int | None = None,
         **options: Unpack[RequestOptions],
@@ -258,7 +265,7 @@ class Model:
         """A request for `run` or a scheduler. Arguments and errors are those of `generate`.
 
         Args:
-            prompt: the text to continue.
+            prompt: the text to continue, or its token ids.
             length: characters.
             logprobs: the number of tokens whose log-probabilities are given beside that of each generated token, at
                 most 100 and at most the vocabulary size. None: no log-probabilities.
@@ -277,14 +284,16 @@ class Model:
         """
         return self.scheduler(precision, threads, slots).run(iter(requests))
 
-    def scheduler(self, precision: Precision = "auto", threads: int | None = None, slots: int = SLOTS) -> Scheduler:
+    def scheduler(
+        self, precision: Precision = "auto", threads: int | None = None, slots: int = SLOTS, waiting: int = WAITING
+    ) -> Scheduler:
         """A new scheduler for requests to this model.
 
         Raises:
-            SettingsError: if this model or machine does not have the precision.
+            SettingsError: if this model or machine does not have the precision, or a limit is below 1.
         """
         asked = validated(GenerationOptions, {"precision": precision, "threads": threads})
-        return Scheduler(self._backend(asked.precision, asked.threads), self.vocabulary, slots)
+        return Scheduler(self._backend(asked.precision, asked.threads), self.vocabulary, slots, waiting)
 
     def score(self, text: str, unknown: UnknownPolicy = "error") -> Score:
         """The loss of the model on a text. `evaluate(paths="my.txt")` scores a file.

@@ -85,6 +85,8 @@ OPTIONS = st.fixed_dictionaries(
         "logprobs": st.integers(0, 6),
     },
 )
+LIMITS = st.fixed_dictionaries({}, optional={"tokens": st.integers(0, 40), "prompt_logprobs": st.integers(0, 3)})
+"""Fields of a request that `Model.request` does not set."""
 PROMPTS = st.text("abcd", max_size=4) | st.integers(1, 400).map(lambda n: ("abcdcab" * n)[:n])
 
 
@@ -108,12 +110,13 @@ def machine(precision, made, batch_of=None):  # noqa: C901 - a class of small me
             number=st.integers(0, len(made) - 1),
             prompt=PROMPTS,
             options=OPTIONS,
+            limits=LIMITS,
             slots=st.integers(1, 9),
             threads=st.integers(1, 2),
         )
-        def submit(self, number, prompt, options, slots, threads):
+        def submit(self, number, prompt, options, limits, slots, threads):
             scheduler, sequences = self.scheduler_of(number, slots, threads)
-            request = made[number].request(prompt, **{"length": 30, **options})
+            request = replace(made[number].request(prompt, **{"length": 30, **options}), **limits)
             sequences[scheduler.submit(request)] = []
 
         @rule(data=st.data(), moment=st.sampled_from([0.0, 0.02]), reading=st.sampled_from([0.0, 0.02]))
@@ -142,13 +145,15 @@ def machine(precision, made, batch_of=None):  # noqa: C901 - a class of small me
             alone = [output for _, output in outputs_of(made[number], sequence.request, precision)]
             text, whole = ("".join(output.text for output in each) for each in (outputs, alone))
             logprobs, expected = (sum((output.logprobs for output in each), ()) for each in (outputs, alone))
+            prompt, alike = (sum((output.prompt_logprobs for output in each), ()) for each in (outputs, alone))
             assert [output.finish_reason for output in outputs[:-1]] == [None] * (len(outputs) - 1)
             if outputs[-1].finish_reason == "cancelled":
                 assert whole.startswith(text)
                 assert expected[: len(logprobs)] == logprobs
+                assert prompt in (alike, ())
             else:
                 assert outputs[-1].finish_reason == alone[-1].finish_reason
-                assert (text, logprobs) == (whole, expected)
+                assert (text, logprobs, prompt) == (whole, expected, alike)
 
     return Requests
 
@@ -316,6 +321,113 @@ def test_log_probabilities(precision):
     logits, _ = backend.logits(LETTERS.encode("abc")[None], backend.initial_state())
     own = logits[0, -1].astype(float)[found[0].token] - np.log(np.exp(logits[0, -1].astype(float)).sum())
     assert found[0].logprob == pytest.approx(own, abs=1e-5)
+
+
+def test_log_probabilities_of_a_prompt(precision):
+    """Catches figures of a token beside the right one, and a text that differs when its prompt is scored."""
+    for model, prompt in zip(models(), ("abcdhg" * 30, "abcd\n" * 30, "Zoë\n" * 30), strict=True):
+        plain = model.request(prompt, 20, seed=1)
+        request = replace(plain, prompt_logprobs=2)
+        outputs = [output for _, output in outputs_of(model, request, precision)]
+        assert "".join(output.text for output in outputs) == model.generate(prompt, 20, seed=1, precision=precision)
+        found = [each for output in outputs for each in output.prompt_logprobs]
+        assert [each.token for each in found] == request.prompt_T[1:].tolist()
+        backend = model._backend(precision)
+        logits_BTV, _ = backend.logits(request.prompt_T[None, :-1], backend.initial_state())
+        own_TV = logits_BTV[0].astype(float)
+        own_TV -= np.log(np.exp(own_TV).sum(axis=1, keepdims=True))
+        assert [each.logprob for each in found] == pytest.approx(
+            own_TV[range(len(found)), request.prompt_T[1:]], abs=1e-4
+        )
+        assert [each.top[0][1] for each in found] == pytest.approx(own_TV.max(axis=1), abs=1e-4)
+        assert all(len(each.top) == 2 for each in found)
+
+
+def test_one_prompt_with_and_without_its_log_probabilities(precision):
+    """Catches a reading that two requests share although only one asks for log-probabilities."""
+    model = random_model()
+    plain = model.request("abcabc", 5, seed=1)
+    requests = [plain, *(replace(plain, prompt_logprobs=top) for top in (0, 2)), plain]
+    found = dict.fromkeys(range(4), ())
+    for number, output in model.run(requests, precision):
+        found[number] += output.prompt_logprobs
+    assert [[len(each.top) for each in found[number]] for number in range(4)] == [[], [0] * 5, [2] * 5, []]
+
+
+def test_a_prompt_is_scored_without_a_text(precision):
+    """Catches a request for no tokens that ends before its prompt is read, or that generates one."""
+    model = random_model()
+    request = replace(model.request("abcabc", seed=1), tokens=0, prompt_logprobs=0)
+    outputs = [output for _, output in outputs_of(model, request, precision)]
+    assert [(output.text, output.tokens, output.finish_reason) for output in outputs] == [("", 0, "length")]
+    assert len(outputs[0].prompt_logprobs) == 5
+    [(_, nothing)] = model.run([replace(request, prompt_T=request.prompt_T[:0])], precision)
+    assert (nothing.prompt_logprobs, nothing.finish_reason) == ((), "length")
+
+
+def test_scoring_can_be_cancelled(precision, monkeypatch):
+    """Catches a scored prompt that is read to its end although nobody waits, because its text has ended already."""
+    monkeypatch.setattr(scheduler, "READ_SECONDS", 0.0)
+    model = random_model()
+    work = model.scheduler(precision)
+    sequence = work.submit(replace(model.request("abc" * 1000), tokens=0, prompt_logprobs=0))
+    assert work.update() == []
+    sequence.cancel()
+    assert [output.finish_reason for output in work.update()] == ["cancelled"]
+    assert work.idle
+
+
+def test_a_prompt_that_cannot_be_scored_ends_alone():
+    """Catches NaN as a log-probability, and an error that ends the other sequences."""
+    model, broken = random_model(), random_model()
+    broken.folder.parameters["head.bias"][:] = np.nan
+    [(_, output)] = outputs_of(broken, replace(broken.request("abc"), tokens=0, prompt_logprobs=0), "fp32")
+    assert (output.finish_reason, output.prompt_logprobs) == ("error", ())
+    assert model.generate("abc", 5, seed=1)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_limit_in_tokens(precision, number):
+    """Catches a limit that counts characters: a character of a byte-level model is several tokens."""
+    model = models()[number]
+    for tokens in (1, 7, 40):
+        request = replace(model.request("abc", 10**6, seed=3, temperature=1.5, stop=["a" * 50]), tokens=tokens)
+        outputs = [output for _, output in outputs_of(model, request, precision)]
+        assert sum(output.tokens for output in outputs) == tokens
+        assert outputs[-1].finish_reason == "length"
+        text = "".join(output.text for output in outputs)
+        whole = model.generate("abc", 200, seed=3, temperature=1.5, precision=precision)
+        assert text == (whole[:tokens] if number < 2 else whole[: len(text)])
+
+
+def test_requests_that_belong_together_are_taken_together():
+    """Catches half of the texts of a call that wait in a full queue."""
+    model = random_model()
+    work = model.scheduler(slots=1, waiting=3)
+    work.submit_all(model.requests(2, "a", 5))
+    with pytest.raises(QueueFullError, match="at most 3 requests may wait; 2 wait, and 2 more do not fit"):
+        work.submit_all(model.requests(2, "b", 5))
+    assert (work.waiting, work.running) == (2, 0)
+    work.submit(model.request("b", 10**6))
+    work.update()
+    assert work.waiting + work.running <= 3
+    while work.waiting:
+        work.update()
+    assert work.running == 1
+
+
+def test_a_prompt_of_token_ids(precision):
+    """Catches ids that are not checked, and ids that do not give the text of the prompt that they came from."""
+    for model, prompt in zip(models(), ("abc", "abcd", "Zoë"), strict=True):
+        ids = model.tokenizer.tokens(prompt).tolist()
+        assert model.request(ids).prompt_T.tolist() == model.request(prompt).prompt_T.tolist()
+        assert model.request([]).prompt_T.tolist() == model.request("").prompt_T.tolist()
+        assert [each.prompt_T.tolist() for each in model.requests(1, [ids, prompt])] == [
+            model.request(ids).prompt_T.tolist()
+        ] * 2
+        for wrong in (-1, model.vocabulary.size, True, 1.0, "a", 2**70):
+            with pytest.raises(SettingsError, match="the prompt must be a string or token ids from 0 to"):
+                model.request([0, wrong])
 
 
 def test_log_probabilities_of_a_first_token_that_is_drawn_evenly(precision):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import reprlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,14 +40,34 @@ class Tokenizer:
         """The text, cleaned like the training text; for a model of characters, with LF at each line end."""
         return clean(text, self.cleaning, newlines="keep" if self.vocabulary.kind == "bytes" else "lf")
 
-    def prompt(self, prompt: str, unknown: UnknownPolicy) -> IdArray:
-        """The tokens to read before generation; empty if the first token is to be sampled.
+    def tokens(self, prompt: str | Sequence[int], unknown: UnknownPolicy = "error") -> IdArray:
+        """The tokens of a prompt itself, from text or from token ids.
 
         Raises:
-            SettingsError: if the prompt is not a string.
+            SettingsError: if the prompt is neither a string nor a list of token ids of this model.
             UnknownCharacterError: for a character that the model does not know.
         """
-        prompt_T = self._encode(prompt, unknown, "the prompt")
+        if not isinstance(prompt, list | tuple):
+            return self._encode(prompt, unknown, "the prompt")
+        size = self.vocabulary.size
+        for token in prompt:
+            if type(token) is not int or not 0 <= token < size:
+                found = reprlib.repr(token)
+                raise SettingsError(
+                    f"the prompt must be a string or token ids from 0 to {size - 1}; got {found} in a list"
+                )
+        return np.array(prompt, self.vocabulary.dtype)
+
+    def prompt(self, prompt: str | Sequence[int], unknown: UnknownPolicy) -> IdArray:
+        """The tokens to read before generation; empty if the first token is to be sampled.
+
+        They are the tokens of the prompt. A model of records first reads a separator. Without a prompt, any other model
+        first reads a newline, if it has one.
+
+        Raises:
+            SettingsError, UnknownCharacterError: as in `tokens`.
+        """
+        prompt_T = self.tokens(prompt, unknown)
         if self.vocabulary.separator_id is not None:
             return self._after_separator(prompt_T)
         if len(prompt_T) == 0 and (self.vocabulary.kind == "bytes" or "\n" in self.vocabulary.characters):
@@ -86,7 +107,7 @@ class Tokenizer:
             return ids_T
         return np.concatenate([np.array([separator], self.vocabulary.dtype), ids_T])
 
-    def _encode(self, text: str, unknown: UnknownPolicy, what: str) -> IdArray:
+    def _encode(self, text: object, unknown: UnknownPolicy, what: str) -> IdArray:
         if not isinstance(text, str):
             raise SettingsError(f"{what} must be a string; got {reprlib.repr(text)}")
         text = self.clean(text)

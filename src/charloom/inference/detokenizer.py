@@ -32,6 +32,7 @@ class Detokenizer:
         vocabulary: gives the meaning of the tokens. Bytes are stored until their character is complete.
         separator_text: replaces the separator between two records; its characters count.
         length: the text ends after this number of characters; None sets no limit.
+        tokens: the text ends after this number of tokens; None sets no limit. It then holds whole characters only.
         records: the text ends after this number of records, without a separator after the last; None sets no limit.
         stop: the text ends before any of these strings.
     """
@@ -41,13 +42,15 @@ class Detokenizer:
         vocabulary: Vocabulary,
         separator_text: str = "\n",
         length: int | None = None,
+        tokens: int | None = None,
         records: int | None = None,
         stop: StopStrings | None = None,
     ) -> None:
-        self.finish_reason: FinishReason | None = "length" if length == 0 else None
+        self.finish_reason: FinishReason | None = "length" if 0 in (length, tokens) else None
         self._decoder = Decoder(vocabulary)
         self._separator_text = separator_text
         self._left = sys.maxsize if length is None else length
+        self._tokens_left = sys.maxsize if tokens is None else tokens
         self._records = records
         self._ended_records = 0
         self._gate = StopGate(stop or StopStrings(()))
@@ -56,10 +59,10 @@ class Detokenizer:
 
     @property
     def left(self) -> int:
-        """The number of characters that may still come. The text needs at least as many tokens. Very large without a
-        `length`.
+        """The least number of tokens that the text still needs, if no stop string or record ends it. Very large without
+        a limit.
         """
-        return 0 if self.finish_reason else self._left
+        return 0 if self.finish_reason else min(self._left, self._tokens_left)
 
     def take(self, tokens: list[int]) -> tuple[str, int]:
         """(the text that these tokens make final, up to the end of the text; how many of them were used).
@@ -68,7 +71,7 @@ class Detokenizer:
         """
         if self._is_plain and self._separator_id not in tokens:
             tokens = tokens[: self.left]
-            return self._cut("".join(map(self._decoder.push, tokens))), len(tokens)
+            return self._cut("".join(map(self._decoder.push, tokens))) + self._count(len(tokens)), len(tokens)
         text = ""
         for taken, token in enumerate(tokens):
             if self.finish_reason:
@@ -85,6 +88,15 @@ class Detokenizer:
             text += self._cut(self._end_record() if character == RECORD_SEPARATOR else self._gate.push(character))
             if self._gate.stopped:
                 self.finish_reason = "stop"
+        return text + self._count(1)
+
+    def _count(self, tokens: int) -> str:
+        """Counts tokens. After the last one, returns the text that the gate delayed: nothing can complete it."""
+        self._tokens_left -= tokens
+        if self._tokens_left > 0 or self.finish_reason:
+            return ""
+        text = self._cut(self._gate.release())
+        self.finish_reason = "length"
         return text
 
     def _end_record(self) -> str:

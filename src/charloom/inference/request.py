@@ -23,10 +23,13 @@ class Request:
         sampling: how each token is chosen.
         seed, index: of the random stream.
         length: the text ends after this number of characters; None sets no limit.
+        tokens: the text ends after this number of tokens, without the bytes of a character that is not complete; None
+            sets no limit.
         records: the text ends after this number of whole records; None sets no limit.
         stop: the text ends before any of these strings.
         separator_text: the text between two records; its characters count.
         logprobs: the number of log-probabilities for each token beside its own; None for none.
+        prompt_logprobs: the same for each token of the prompt but the first, which nothing predicts.
     """
 
     prompt_T: Integers
@@ -34,7 +37,9 @@ class Request:
     seed: int
     index: int = 0
     length: int | None = None
+    tokens: int | None = None
     records: int | None = None
     stop: StopStrings = NO_STOP
     separator_text: str = "\n"
     logprobs: int | None = None
+    prompt_logprobs: int | None = None

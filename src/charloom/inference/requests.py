@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,10 @@ MOST_LOGPROBS = 100
 """Most log-probabilities for each token."""
 
 
+Prompt = str | Sequence[int]
+"""A prompt: text, or token ids."""
+
+
 @dataclass(frozen=True)
 class RequestBuilder:
     """Makes the requests to one model. tokenizer: the model's; records: the kind of record that it was trained on."""
@@ -48,11 +52,11 @@ class RequestBuilder:
             )
         return asked.model_copy(update={"seed": secrets.randbits(63) if asked.seed is None else asked.seed})
 
-    def one(self, prompt: str, asked: GenerationOptions, logprobs: int | None = None) -> Request:
+    def one(self, prompt: Prompt, asked: GenerationOptions, logprobs: int | None = None) -> Request:
         """The request for one text. `logprobs` may exceed the vocabulary size.
 
         Raises:
-            SettingsError: if `logprobs` is out of range.
+            SettingsError: if `logprobs` is out of range, or the prompt is neither a string nor token ids.
             UnknownCharacterError: if the prompt has a character that the model does not know.
         """
         assert asked.seed is not None
@@ -70,7 +74,9 @@ class RequestBuilder:
             logprobs=None if logprobs is None else min(logprobs, self.tokenizer.vocabulary.size),
         )
 
-    def many(self, count: int, prompt: str | Iterable[str], asked: GenerationOptions) -> list[Request]:
+    def many(
+        self, count: int, prompt: Prompt | Iterable[Prompt], asked: GenerationOptions, logprobs: int | None = None
+    ) -> list[Request]:
         """`count` requests for each prompt, in the order of the prompts. Each request has its own index.
 
         Raises:
@@ -89,7 +95,7 @@ class RequestBuilder:
             raise SettingsError(
                 f"`index` must be below 2^63 for each of {count * len(prompts)} texts; got {asked.index} for the first"
             )
-        first = self.one(prompts[0], asked)
+        first = self.one(prompts[0], asked, logprobs)
         prompts_T = [self.tokenizer.prompt(each, asked.unknown) for each in prompts]
         return [
             replace(first, prompt_T=prompts_T[k // count], index=asked.index + k) for k in range(count * len(prompts))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
+from collections.abc import Sequence as AnySequence
 
 import numpy as np
 from pydantic import Field
@@ -20,6 +21,7 @@ from charloom.data.vocabulary import Vocabulary
 from charloom.errors import ModelError, QueueFullError, SettingsError
 from charloom.inference.request import Request
 from charloom.inference.rows import Backend, Decoded, State
+from charloom.inference.sampling import log_probabilities
 from charloom.inference.sequence import Output, Sequence, TokenLogprobs
 from charloom.validation import validated
 
@@ -36,6 +38,11 @@ CHUNK_TOKENS = 2**12
 
 READ_SECONDS = 0.02
 """Seconds for which prompts are read in an update."""
+
+SCORED_TOKENS = 32
+"""Tokens of a prompt that are scored in one call. The NumPy backend reads prompts in blocks of this size, so a prompt
+that is scored gives the same state, bit for bit.
+"""
 
 SLOTS = 64
 """Default number of sequences that are in progress at the same time."""
@@ -108,19 +115,38 @@ class Scheduler:
         """Whether the queue is full, so that `submit` raises an error."""
         return len(self._waiting) >= self._most_waiting
 
+    @property
+    def waiting(self) -> int:
+        """The number of requests that wait for a slot."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """The number of slots in use: sequences that generate or whose prompt is read."""
+        return len(self._running) + sum(len(prompt.sequences) for prompt in self._prompts)
+
     def submit(self, request: Request) -> Sequence:
         """Takes a request. Later updates return its output.
 
         Raises:
             QueueFullError: if the queue is full.
         """
-        if self.full:
+        return self.submit_all([request])[0]
+
+    def submit_all(self, requests: AnySequence[Request]) -> list[Sequence]:
+        """Takes all of these requests, or none of them.
+
+        Raises:
+            QueueFullError: if the queue has no room for all.
+        """
+        if len(self._waiting) + len(requests) > self._most_waiting:
             raise QueueFullError(
-                f"at most {self._most_waiting:,} requests may wait; found as many; ask again once one has ended"
+                f"at most {self._most_waiting:,} requests may wait; {len(self._waiting):,} wait, and {len(requests):,} "
+                "more do not fit; ask again once some have ended"
             )
-        sequence = Sequence(_checked(request), self._vocabulary)
-        self._waiting.append(sequence)
-        return sequence
+        sequences = [Sequence(_checked(request), self._vocabulary) for request in requests]
+        self._waiting.extend(sequences)
+        return sequences
 
     def update(self) -> list[Output]:
         """Does a moment's work. Returns an output for each sequence that has new tokens or ended."""
@@ -161,12 +187,15 @@ class Scheduler:
         return [Output(each, finish_reason="cancelled") for each in ended]
 
     def _admit(self) -> list[Output]:
-        """Gives free slots to waiting requests in their order. A request for an empty text ends here."""
+        """Gives free slots to waiting requests in their order.
+
+        A request for an empty text ends here, unless its prompt is to be scored.
+        """
         ended = []
-        used = len(self._running) + sum(len(prompt.sequences) for prompt in self._prompts)
+        used = self.running
         while self._waiting and used < self._slots:
             sequence = self._waiting.popleft()
-            if sequence.finish_reason:
+            if sequence.finish_reason and sequence.request.prompt_logprobs is None:
                 ended.append(Output(sequence, finish_reason=sequence.finish_reason))
                 continue
             self._prompt_of(sequence.request).sequences.append(sequence)
@@ -177,10 +206,10 @@ class Scheduler:
         """The request's prompt in the list of prompts to read. Sequences with equal prompts share one reading."""
         known = [*self._prompts, *filter(None, [self._last_prompt])]
         for prompt in known:
-            if prompt.tokens_T is request.prompt_T or np.array_equal(prompt.tokens_T, request.prompt_T):
+            if prompt.fits(request):
                 break
         else:
-            prompt = _Prompt(request.prompt_T, self._backend.initial_state())
+            prompt = _Prompt(request.prompt_T, self._backend.initial_state(), request.prompt_logprobs)
         if prompt not in self._prompts:
             self._prompts.append(prompt)
         return prompt
@@ -197,7 +226,7 @@ class Scheduler:
             else:
                 outputs += [output for sequence in prompt.sequences for output in self._join(sequence, prompt)]
                 prompt.sequences = []
-                self._last_prompt = prompt
+                self._last_prompt = prompt if prompt.top is None else None  # log-probabilities take much memory
             if time.monotonic() >= end:
                 break
         return outputs
@@ -205,7 +234,13 @@ class Scheduler:
     def _join(self, sequence: Sequence, prompt: _Prompt) -> list[Output]:
         """Puts a sequence into the batch. If it has no prompt, its first token is drawn here."""
         tokens_T, outputs = prompt.tokens_T, list[Output]()
-        if len(tokens_T) == 0:
+        if prompt.failed:
+            sequence.fail()
+        if prompt.top is not None:
+            outputs.append(
+                Output(sequence, prompt_logprobs=tuple(prompt.logprobs), finish_reason=sequence.finish_reason)
+            )
+        if len(tokens_T) == 0 and sequence.finish_reason is None:
             token = sequence.draw_first()
             tokens_T = np.array([token])
             outputs.append(sequence.take([token], sequence.even_logprobs(token)))
@@ -238,12 +273,23 @@ class Scheduler:
 
 
 class _Prompt:
-    """A prompt that is being read, without its last token, which the first step reads; and its waiting sequences."""
+    """A prompt that is being read, without its last token, which the first step reads; and its waiting sequences.
 
-    def __init__(self, tokens_T: Integers, state: State) -> None:
-        self.tokens_T, self.state = tokens_T, state
+    tokens_T: the prompt; state: after the tokens that were read; top: the number of log-probabilities for each token
+    beside its own; None for none.
+    """
+
+    def __init__(self, tokens_T: Integers, state: State, top: int | None) -> None:
+        self.tokens_T, self.state, self.top = tokens_T, state, top
         self.sequences: list[Sequence] = []
+        self.logprobs: list[TokenLogprobs] = []
+        self.failed = False  # whether the network's output was not finite
         self._read = 0
+
+    def fits(self, request: Request) -> bool:
+        """Whether this is the prompt of a request."""
+        same = self.tokens_T is request.prompt_T or np.array_equal(self.tokens_T, request.prompt_T)
+        return same and self.top == request.prompt_logprobs
 
     @property
     def left(self) -> int:
@@ -252,9 +298,25 @@ class _Prompt:
 
     def read(self, backend: Backend, seconds: float) -> None:
         """Reads a chunk."""
-        if self.left:
+        if self.left and self.top is not None:
+            self._score(backend, self.top)
+        elif self.left:
             count, self.state = backend.read(self.tokens_T[self._read : -1], self.state, seconds)
             self._read += count
+
+    def _score(self, backend: Backend, top: int) -> None:
+        """Reads a chunk with the logits of every position: the log-probabilities of the token after each."""
+        chunk_T = self.tokens_T[self._read : -1][:SCORED_TOKENS]
+        logits_BTV, self.state = backend.logits(chunk_T[None], self.state)
+        self._read += len(chunk_T)
+        if not np.isfinite(logits_BTV).all():
+            self.failed, self._read = True, len(self.tokens_T)
+            return
+        following = self.tokens_T[self._read - len(chunk_T) + 1 : self._read + 1].tolist()
+        for token, logits_V in zip(following, logits_BTV[0], strict=True):
+            (own, *most), ids = log_probabilities(logits_V, token, top)
+            pairs = zip(ids.tolist(), map(float, most), strict=True)
+            self.logprobs.append(TokenLogprobs(token, float(own), tuple(pairs)))
 
 
 def _checked(request: object) -> Request:

@@ -30,13 +30,15 @@ class Output(NamedTuple):
     """The output of one sequence in one update of the scheduler.
 
     text: text that is final, which may be empty; tokens: the number of tokens generated; logprobs: of each of these
-    tokens, if asked for; finish_reason: None until the sequence ends.
+    tokens, if asked for; prompt_logprobs: of each token of the prompt but the first, once, if asked for; finish_reason:
+    None until the sequence ends.
     """
 
     sequence: Sequence
     text: str = ""
     tokens: int = 0
     logprobs: tuple[TokenLogprobs, ...] = ()
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     finish_reason: FinishReason | None = None
 
 
@@ -53,7 +55,7 @@ class Sequence:
         self.started = False  # whether it has had an output
         self._vocabulary = vocabulary
         self._detokenizer = Detokenizer(
-            vocabulary, request.separator_text, request.length, request.records, request.stop
+            vocabulary, request.separator_text, request.length, request.tokens, request.records, request.stop
         )
         self._cancelled = False
 
@@ -72,11 +74,14 @@ class Sequence:
         self._cancelled = True
 
     def heed_cancel(self) -> bool:
-        """Ends the sequence if it was cancelled. Returns False if it was not cancelled or has already ended."""
-        if not self._cancelled or self.finish_reason:
-            return False
-        self._detokenizer.finish_reason = "cancelled"
-        return True
+        """Ends the sequence if it was cancelled. Returns whether it was. Called only while it is in progress."""
+        if self._cancelled:
+            self._detokenizer.finish_reason = "cancelled"
+        return self._cancelled
+
+    def fail(self) -> None:
+        """Ends the sequence with an error: no token can be chosen."""
+        self._detokenizer.finish_reason = "error"
 
     def draw_first(self) -> int:
         """The first token without a prompt: drawn uniformly from all tokens that stand for text, by random number 0."""
@@ -114,5 +119,6 @@ class Sequence:
         failed = bool(tokens) and tokens[-1] < 0
         text, taken = self._detokenizer.take(tokens[:-1] if failed else tokens)
         if failed and self.finish_reason is None:
-            self._detokenizer.finish_reason = "error"
-        return Output(self, text, taken, tuple(logprobs[:taken]) if logprobs else (), self.finish_reason)
+            self.fail()
+        ready = tuple(logprobs[:taken]) if logprobs else ()
+        return Output(self, text, taken, ready, finish_reason=self.finish_reason)
