@@ -26,6 +26,7 @@ from charloom.data.vocabulary import UnknownPolicy, Vocabulary
 from charloom.errors import ModelError
 from charloom.files import AnyPath, checked_path
 from charloom.inference.backend import Precision, open_backend
+from charloom.inference.detokenizer import SEPARATOR_TEXTS
 from charloom.inference.next_token import next_token
 from charloom.inference.options import GenerationOptions, Options, RequestOptions
 from charloom.inference.request import Request
@@ -241,6 +242,29 @@ class Model:
             ModelError: if the model's output is not finite.
         """
         return next_token(self._backend("auto"), self.vocabulary, self.tokenizer.prompt(prefix, unknown))
+
+    def tokenize(self, text: str, unknown: UnknownPolicy = "error") -> list[int]:
+        """The token ids of a prompt. `request` and `requests` accept them in place of the text.
+
+        Raises:
+            SettingsError: if the text is not a string.
+            UnknownCharacterError: if the model does not know a character.
+        """
+        ids: list[int] = self.tokenizer.tokens(text, unknown).tolist()
+        return ids
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """The text of these token ids. Between two records is the text that `generate` puts there.
+
+        Raises:
+            SettingsError: if an id is not a token of this model.
+        """
+        return self.vocabulary.decode(self.tokenizer.tokens([*tokens]), self.separator_text)
+
+    @property
+    def separator_text(self) -> str:
+        """The text between two generated records."""
+        return SEPARATOR_TEXTS[self.folder.records]
 
     def requests(
         self,

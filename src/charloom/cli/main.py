@@ -30,6 +30,7 @@ TRACEBACK = "CHARLOOM_TRACEBACK"
 COMMANDS = {
     "train": "Train a model on any text, resume a run, or fine-tune a model.",
     "generate": "Generate text with a model.",
+    "serve": "Serve models by HTTP, with the protocol of OpenAI's completions.",
     "eval": "Measure how well a model predicts a text.",
     "info": "Show a model, or what this installation can do.",
     "import": "Turn an old PyTorch or Keras checkpoint into a model folder.",

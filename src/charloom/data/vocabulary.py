@@ -234,6 +234,11 @@ class Decoder:
             return self._utf8.decode(bytes([token]))
         return self.finish() + (self._separator_text if token == self.vocabulary.separator_id else "\ufffd")
 
+    @property
+    def incomplete(self) -> bool:
+        """Whether bytes are held back until their character is complete."""
+        return bool(self._utf8.getstate()[0])
+
     def finish(self) -> str:
         """The text for an incomplete character at the end: U+FFFD, surrogate escapes, or empty."""
         return self._utf8.decode(b"", final=True)

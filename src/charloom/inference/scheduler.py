@@ -47,6 +47,9 @@ that is scored gives the same state, bit for bit.
 SLOTS = 64
 """Default number of sequences that are in progress at the same time."""
 
+MOST_SLOTS = 2**16
+"""A text advances by one token a step, so more slots only make each slower."""
+
 WAITING = 1024
 """Default number of requests that may wait for a slot."""
 
@@ -61,8 +64,8 @@ NOTHING_TO_CHOOSE = (
 class Limits(Section):
     """Limits of a scheduler, in sequences."""
 
-    slots: int = Field(SLOTS, ge=1)
-    waiting: int = Field(WAITING, ge=1)
+    slots: int = Field(SLOTS, ge=1, le=MOST_SLOTS, description="sequences in progress at the same time")
+    waiting: int = Field(WAITING, ge=1, description="sequences that may wait for a slot")
 
 
 class Scheduler:

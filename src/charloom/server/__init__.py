@@ -1,0 +1,1 @@
+"""The HTTP server: OpenAI's protocol for completions, over one scheduler for each model."""

@@ -1,0 +1,202 @@
+"""Runs the server in this process, until a signal stops it."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+
+from charloom.errors import CharloomError, SettingsError
+from charloom.inference.backend import Precision
+from charloom.inference.scheduler import SLOTS, WAITING
+from charloom.server.app import create_app
+from charloom.server.connection import connection_class
+from charloom.server.errors import ApiError
+from charloom.server.guard import Access
+from charloom.server.limits import ServerLimits
+from charloom.server.metrics import Metrics
+from charloom.server.served_models import ModelSource, ServedModels
+
+log = logging.getLogger("charloom.server")
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """How to serve. sources: the models; host, port: where; port 0 is any free port; insecure: also without a key on an
+    address that other machines reach; the others: see `ServedModels`, `Access` and `ServerLimits`.
+    """
+
+    sources: Sequence[ModelSource]
+    host: str = "127.0.0.1"
+    port: int = 8000
+    slots: int = SLOTS
+    waiting: int = WAITING
+    precision: Precision = "auto"
+    access: Access = field(default_factory=Access)
+    insecure: bool = False
+    limits: ServerLimits = field(default_factory=ServerLimits)
+
+
+def serve(options: ServerOptions, tell: Callable[[str], None]) -> None:
+    """Serves until SIGINT or SIGTERM. SIGHUP loads the models again.
+
+    Args:
+        options: what and how.
+        tell: called with one line when the server is ready, and for each reload.
+
+    Raises:
+        SettingsError: if the address needs a key, or cannot be used.
+        CharloomError: if a model cannot be loaded.
+    """
+    check_names(options.sources)
+    check_address(options)
+    with bound(options.host, options.port) as listener:
+        Running(options, listener, tell).run()
+
+
+def check_names(sources: Sequence[ModelSource]) -> None:
+    """Checks that the models have different names.
+
+    Raises:
+        SettingsError: if two have one name.
+    """
+    names = [source.name for source in sources]
+    for name in names:
+        if names.count(name) > 1:
+            raise SettingsError(f"each model must have a name of its own; two are called {name!r}; give NAME=MODEL")
+
+
+def check_address(options: ServerOptions) -> None:
+    """Checks that an open server is reached from this machine only.
+
+    Raises:
+        SettingsError: if it is not.
+    """
+    if options.access.key is None and not options.insecure and not _is_loopback(options.host):
+        raise SettingsError(
+            f"`host` must be 127.0.0.1 or localhost without a key; got {options.host!r}; pass `api_key_file`, set "
+            "CHARLOOM_API_KEY, or pass `insecure=True` if everyone who reaches this machine may use it"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        SettingsError: if the address cannot be used.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SettingsError(
+            f"`host` and `port` must be a free address of this machine; {host} port {port}: {reason}; choose another"
+        ) from None
+
+
+class Running(uvicorn.Server):
+    """A server that runs: it loads its models after it has bound its port, and stops in an orderly way."""
+
+    def __init__(self, options: ServerOptions, listener: socket.socket, tell: Callable[[str], None]) -> None:
+        limits = options.limits
+        super().__init__(
+            uvicorn.Config(
+                app=self._create,
+                factory=True,
+                http=connection_class(limits),
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=int(limits.grace_seconds) + 5,
+            )
+        )
+        self._options, self._listener, self._tell = options, listener, tell
+        self._models: ServedModels | None = None
+        self._failure: CharloomError | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Runs until a signal.
+
+        Raises:
+            CharloomError: if a model cannot be loaded.
+        """
+        super().run([self._listener])
+        if self._failure:
+            raise self._failure
+
+    def _create(self) -> Any:
+        options, metrics = self._options, Metrics()
+        self._models = ServedModels(options.sources, metrics, options.precision, options.slots, options.waiting)
+        return create_app(self._models, metrics, options.limits, options.access)
+
+    @property
+    def models(self) -> ServedModels:
+        """The models; they exist once the server runs."""
+        assert self._models is not None
+        return self._models
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to answer, then loads the models."""
+        await super().startup(sockets)
+        self._later(self._load())
+        if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGHUP, lambda: self._later(self._reload()))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Refuses new requests. Running ones get the grace time, then an error."""
+        self.models.refuse()
+        self._later(self._end_requests())
+        await super().shutdown(sockets)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.to_thread(self.models.stop)
+
+    async def _load(self) -> None:
+        try:
+            await self.models.load()
+        except CharloomError as error:
+            self._failure, self.should_exit = error, True
+            return
+        host, port = self._listener.getsockname()[:2]
+        names = ", ".join(self.models.models)
+        self._tell(f"serving {names} at http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C stops)")
+
+    async def _reload(self) -> None:
+        try:
+            self._tell(f"loaded again: {', '.join(await self.models.reload(None))}")
+        except (ApiError, CharloomError) as error:
+            self._tell(f"not loaded again: {error}")
+
+    async def _end_requests(self) -> None:
+        """Ends requests after the grace time, then the connections of clients that do not read."""
+        await asyncio.sleep(self._options.limits.grace_seconds)
+        self.models.fail_all()
+        await asyncio.sleep(1)
+        for connection in [*self.server_state.connections]:
+            connection.transport.abort()
+
+    def _later(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
