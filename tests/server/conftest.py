@@ -1,62 +1,25 @@
-"""A server on a free port of loopback, in a thread of the test's process, with three small models."""
+"""One server that most tests of a process share, and the models that it serves."""
 
 from __future__ import annotations
 
-import threading
+import importlib.util
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import numpy as np
 import pytest
 
-pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
-
-from charloom.architecture import Architecture
-from charloom.checkpoint import ModelFolder, save_model
-from charloom.data.vocabulary import Vocabulary
 from charloom.inference import scheduler
-from charloom.model import Model
-from charloom.server.limits import ServerLimits
-from charloom.server.run import Running, ServerOptions, bound
-from charloom.server.served_models import ModelSource
-from charloom.server.worker import Worker
 
-LETTERS = Vocabulary("characters", tuple("\n abcdefgh\u2028"))
-RECORDS = Vocabulary("characters", tuple("abcd"), unknown=True, separator=True)
-SHAPES = {
-    "letters": (LETTERS, "lstm", 2, {}),
-    "records": (RECORDS, "gru", 2, {"records": "paragraph", "keep_order": False}),
-    "bytes": (Vocabulary("bytes"), "rnn", 1, {}),
-}
-"""One model of characters, with U+2028, where some clients end a line; one of records, whose separator is two
-characters; and one of bytes, which generates half characters."""
+if importlib.util.find_spec("fastapi") is None:
+    collect_ignore_glob = ["test_*.py"]  # the extra `serve` is not installed
+else:
+    from servers import SHAPES, Served, eventually, make_folder, running, sources
 
-PATIENCE = 60
-"""Seconds after which something that must happen counts as missing."""
-
-
-def make_folder(name: str, seed: int = 0) -> ModelFolder:
-    """A model with random weights: large enough that its texts differ, and with no time to train."""
-    vocabulary, cell, layers, options = SHAPES[name]
-    made = Architecture(
-        cell=cell,
-        nonlinearity="tanh",
-        layers=layers,
-        hidden=20,
-        input="embedding",
-        embedding=4,
-        vocabulary_size=vocabulary.size,
-    )
-    generator = np.random.default_rng(seed)
-    parameters = {
-        name: (2 * generator.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
-        for name, shape in made.shapes.items()
-    }
-    return ModelFolder(made, vocabulary, parameters, **options)
+    from charloom.checkpoint import save_model
+    from charloom.model import Model
+    from charloom.server.worker import Worker
 
 
 @pytest.fixture(scope="session")
@@ -72,59 +35,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def models(folders: dict[str, Path]) -> dict[str, Model]:
     """The same models, alone: what they generate is what the server must send."""
     return {name: Model.load(folder) for name, folder in folders.items()}
-
-
-@dataclass
-class Served:
-    """A server that runs. said: the lines that it told."""
-
-    running: Running
-    url: str
-    said: list[str] = field(default_factory=list)
-
-    def client(self, **options: object) -> httpx.Client:
-        """A client that waits long enough."""
-        return httpx.Client(base_url=self.url, timeout=PATIENCE, **options)  # type: ignore[arg-type]
-
-    def sum(self, name: str) -> int:
-        """The number of sequences of all models that are `running` or `waiting`."""
-        return sum(model.worker._sum(name) for model in self.running.models.models.values())
-
-    def idle(self) -> bool:
-        """Whether no slot is in use and nothing waits."""
-        return self.sum("running") == self.sum("waiting") == 0
-
-
-def eventually(condition: Callable[[], object], what: str = "it") -> None:
-    """Waits until a condition holds."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not happen"
-        time.sleep(0.005)
-
-
-@contextmanager
-def running(sources: list[ModelSource], ready: bool = True, **options: object) -> Iterator[Served]:
-    """A server with these options, in a thread."""
-    asked = ServerOptions(sources, port=0, **options)  # type: ignore[arg-type]
-    said: list[str] = []
-    with bound(asked.host, 0) as listener:
-        server = Running(asked, listener, said.append)
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        served = Served(server, f"http://127.0.0.1:{listener.getsockname()[1]}", said)
-        try:
-            eventually(lambda: said if ready else server.started, "the start of the server")
-            yield served
-        finally:
-            server.should_exit = True
-            thread.join(PATIENCE)
-            assert not thread.is_alive(), "the server must end"
-
-
-def sources(folders: dict[str, Path]) -> list[ModelSource]:
-    """All models under their names."""
-    return [ModelSource(name, str(folder)) for name, folder in folders.items()]
 
 
 @pytest.fixture(scope="session")
@@ -148,20 +58,3 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     update = Worker._update
     monkeypatch.setattr(scheduler, "CHUNK_TOKENS", 1)
     monkeypatch.setattr(Worker, "_update", lambda self: (update(self), time.sleep(0.001))[0])
-
-
-@pytest.fixture
-def small() -> ServerLimits:
-    """Limits that a test reaches soon."""
-    return ServerLimits(
-        body_bytes=2000,
-        prompt_tokens=100,
-        sequences=4,
-        generated_tokens=10**6,
-        logprobs=50,
-        trace_numbers=2000,
-        connections=8,
-        request_seconds=0.3,
-        send_seconds=0.3,
-        grace_seconds=0.3,
-    )

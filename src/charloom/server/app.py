@@ -58,6 +58,7 @@ def create_app(models: ServedModels, metrics: Metrics, limits: ServerLimits, acc
     _get(app, "/", routes.page, None)
     _get(app, "/openapi.json", document, None)
     _get(app, "/health", routes.health, schemas.Health, errors={503: {"model": schemas.Health}})
+    app.add_api_route("/health", routes.health, methods=["HEAD"], include_in_schema=False)  # for load balancers
     _get(app, "/metrics", routes.metrics, None, content={"text/plain": {}})
     _get(app, "/v1/models", routes.list_models, schemas.ModelList, errors=_errors(503))
     _get(app, "/v1/models/{name:path}", routes.get_model, schemas.ModelCard, errors=_errors(404, 503))
@@ -85,7 +86,7 @@ def _get(
     app.add_api_route(
         path,
         function,
-        methods=["GET", "HEAD"] if path in ("/", "/health") else ["GET"],
+        methods=["GET"],
         responses=responses,
         response_class=Response,
         include_in_schema=bool(answer or content),

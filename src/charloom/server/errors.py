@@ -12,6 +12,9 @@ from charloom.server.wire import to_json, without_surrogates
 LONGEST = 1000
 """Characters of a message: it may quote what the client sent."""
 
+RETRY_SECONDS = 1
+"""After which a client may ask again, if the queue is full: as long as many texts take."""
+
 KINDS = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -40,7 +43,7 @@ def api_error(error: Exception) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, QueueFullError):
-        return ApiError(429, str(error), "queue_full", retry_seconds=1)
+        return ApiError(429, str(error), "queue_full", retry_seconds=RETRY_SECONDS)
     if isinstance(error, SettingsError | TextError):
         return ApiError(400, str(error))
     if isinstance(error, ModelError):

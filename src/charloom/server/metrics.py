@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 SLOTS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -45,6 +45,10 @@ class Metrics:
     def text(self) -> bytes:
         """All values in Prometheus's text format."""
         return generate_latest(self._registry)
+
+    def families(self) -> Iterable[Metric]:
+        """All values, for programs."""
+        return self._registry.collect()
 
     def _gauge(self, name: str, says: str) -> Gauge:
         return Gauge(name, says, ["model"], registry=self._registry)

@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import uvicorn
@@ -147,7 +147,9 @@ class Running(uvicorn.Server):
     def _create(self) -> Any:
         options, metrics = self._options, Metrics()
         self._models = ServedModels(options.sources, metrics, options.precision, options.slots, options.waiting)
-        return create_app(self._models, metrics, options.limits, options.access)
+        # A request that never fits into the queue would be told to come again for ever.
+        limits = replace(options.limits, sequences=min(options.limits.sequences, options.waiting))
+        return create_app(self._models, metrics, limits, options.access)
 
     @property
     def models(self) -> ServedModels:

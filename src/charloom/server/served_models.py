@@ -145,10 +145,10 @@ class ServedModels:
         slots: int = SLOTS,
         waiting: int = WAITING,
     ) -> None:
-        loop = asyncio.get_running_loop()
+        self.loop, self.metrics, self.waiting = asyncio.get_running_loop(), metrics, waiting
         self.is_stopping = False
         self.models = {
-            source.name: ServedModel(source, Worker(source.name, metrics, loop), precision, slots, waiting)
+            source.name: ServedModel(source, Worker(source.name, metrics, self.loop), precision, slots, waiting)
             for source in sources
         }
 

@@ -1,0 +1,122 @@
+"""Servers for tests: on a free port of loopback, in a thread of the test's process, with small models."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+from charloom.architecture import Architecture
+from charloom.checkpoint import ModelFolder
+from charloom.data.vocabulary import Vocabulary
+from charloom.server.limits import ServerLimits
+from charloom.server.run import Running, ServerOptions, bound
+from charloom.server.served_models import ModelSource
+
+LETTERS = Vocabulary("characters", tuple("\n abcdefgh\u2028"))
+RECORDS = Vocabulary("characters", tuple("abcd"), unknown=True, separator=True)
+SHAPES = {
+    "letters": (LETTERS, "lstm", 2, {}),
+    "records": (RECORDS, "gru", 2, {"records": "paragraph", "keep_order": False}),
+    "bytes": (Vocabulary("bytes"), "rnn", 1, {}),
+}
+"""One model of characters, with U+2028, where some clients end a line; one of records, whose separator is two
+characters; and one of bytes, which generates half characters."""
+
+PATIENCE = 60
+"""Seconds after which something that must happen counts as missing."""
+
+
+def make_folder(name: str, seed: int = 0) -> ModelFolder:
+    """A model with random weights: large enough that its texts differ, and with no time to train."""
+    vocabulary, cell, layers, options = SHAPES[name]
+    made = Architecture(
+        cell=cell,
+        nonlinearity="tanh",
+        layers=layers,
+        hidden=20,
+        input="embedding",
+        embedding=4,
+        vocabulary_size=vocabulary.size,
+    )
+    generator = np.random.default_rng(seed)
+    parameters = {
+        name: (2 * generator.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
+        for name, shape in made.shapes.items()
+    }
+    return ModelFolder(made, vocabulary, parameters, **options)
+
+
+@dataclass
+class Served:
+    """A server that runs. said: the lines that it told."""
+
+    running: Running
+    url: str
+    said: list[str] = field(default_factory=list)
+
+    def client(self, **options: object) -> httpx.Client:
+        """A client that waits long enough."""
+        return httpx.Client(base_url=self.url, timeout=PATIENCE, **options)  # type: ignore[arg-type]
+
+    def sum(self, name: str) -> int:
+        """The number of sequences of all models that are `running` or `waiting`."""
+        return sum(model.worker._sum(name) for model in self.running.models.models.values())
+
+    def idle(self) -> bool:
+        """Whether no slot is in use and nothing waits."""
+        return self.sum("running") == self.sum("waiting") == 0
+
+
+def eventually(condition: Callable[[], object], what: str = "it") -> None:
+    """Waits until a condition holds."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not happen"
+        time.sleep(0.005)
+
+
+@contextmanager
+def running(sources: list[ModelSource], ready: bool = True, **options: object) -> Iterator[Served]:
+    """A server with these options, in a thread."""
+    asked = ServerOptions(sources, port=0, **options)  # type: ignore[arg-type]
+    said: list[str] = []
+    with bound(asked.host, 0) as listener:
+        server = Running(asked, listener, said.append)
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        served = Served(server, f"http://127.0.0.1:{listener.getsockname()[1]}", said)
+        try:
+            eventually(lambda: said if ready else server.started, "the start of the server")
+            yield served
+        finally:
+            server.should_exit = True
+            thread.join(PATIENCE)
+            assert not thread.is_alive(), "the server must end"
+
+
+def sources(folders: dict[str, Path]) -> list[ModelSource]:
+    """All models under their names."""
+    return [ModelSource(name, str(folder)) for name, folder in folders.items()]
+
+
+def small_limits() -> ServerLimits:
+    """Limits that a test reaches soon."""
+    return ServerLimits(
+        body_bytes=2000,
+        prompt_tokens=100,
+        sequences=4,
+        generated_tokens=10**6,
+        logprobs=50,
+        trace_numbers=2000,
+        connections=8,
+        request_seconds=0.3,
+        send_seconds=0.3,
+        grace_seconds=0.3,
+    )
