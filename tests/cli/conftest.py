@@ -29,6 +29,8 @@ import charloom.cli.train, charloom.training.start, charloom.cli.main
 import importlib.util
 if importlib.util.find_spec("torch"):
     import torch._dynamo, charloom.engines.torch.engine
+if importlib.util.find_spec("fastapi"):
+    import charloom.server.run
 
 def child(job):
     os.chdir(job["cwd"])

@@ -60,7 +60,7 @@ def test_a_client_that_leaves_while_it_waits(folders, slow):
         assert http.post("/v1/completions", json={"prompt": "a"}).status_code == 200
 
 
-def test_a_client_that_leaves_while_its_prompt_is_scored(served, monkeypatch):
+def test_a_client_that_leaves_while_its_prompt_is_scored(served, slow, monkeypatch):
     """Catches a prompt that is read to its end for nobody."""
     from charloom.inference import scheduler
 

@@ -150,5 +150,6 @@ def test_retries_while_the_queue_is_full(folders):
         patch.setattr("charloom.server.errors.RETRY_SECONDS", 0)
         found = asyncio.run(ask(served))
         assert len({*found}) == 12
-        refused = served.client().get("/metrics").text
+        with served.client() as http:
+            refused = http.get("/metrics").text
         assert 'charloom_refusals_total{model="letters",status="429"}' in refused

@@ -136,7 +136,7 @@ def _handle_errors(app: FastAPI, metrics: Metrics) -> None:
 
     async def refused(request: Request, error: Exception) -> Response:
         known = _of_route(request, error) if isinstance(error, HTTPException) else api_error(error)
-        if known.status == 500:
+        if known.status == 500 and known is not error:
             log.error("%s %s failed", request.method, request.url.path, exc_info=error)
         metrics.refuse(known.status, getattr(request.state, "model", ""))
         return error_response(known)

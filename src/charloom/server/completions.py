@@ -13,14 +13,14 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 
 from charloom.config import Section
 from charloom.data.vocabulary import UnknownPolicy
-from charloom.errors import SettingsError
+from charloom.errors import CharloomError, SettingsError
 from charloom.inference.request import Request
 from charloom.inference.sampling import Sampling
 from charloom.inference.sequence import TokenLogprobs
 from charloom.inference.token_texts import TokenPlaces
 from charloom.server.bodies import Body
 from charloom.server.call import Call, News
-from charloom.server.errors import api_error, body_of
+from charloom.server.errors import ApiError, api_error, body_of
 from charloom.server.limits import ServerLimits
 from charloom.server.served_models import LoadedModel
 from charloom.server.wire import to_json, without_surrogates
@@ -303,11 +303,8 @@ class Answer:
                         observe(now - last)
                     last = now
                     yield events
-        except Exception as error:
-            known = api_error(error)
-            if known.status == 500:
-                raise
-            yield _event(body_of(known))
+        except (ApiError, CharloomError) as error:
+            yield _event(body_of(api_error(error)))
         else:
             if usage:
                 yield _event({**head, "choices": [], "usage": self._usage()})

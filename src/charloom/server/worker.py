@@ -16,7 +16,7 @@ from charloom.inference.request import Request
 from charloom.inference.scheduler import Scheduler
 from charloom.inference.sequence import Output, Sequence
 from charloom.server.call import Call
-from charloom.server.errors import ApiError
+from charloom.server.errors import ApiError, api_error
 from charloom.server.metrics import Metrics
 
 log = logging.getLogger("charloom.server")
@@ -102,7 +102,7 @@ class Worker:
             log.exception("the scheduler of %s failed", self._name)
             with self._wake:
                 self.failed = True
-            self._on_loop(self.fail_all, error)
+            self._on_loop(self.fail_all, api_error(error))
 
     def _take_jobs(self) -> bool:
         """Submits the requests that came. Waits for one if there is nothing to do. False: the server stops."""

@@ -1,0 +1,174 @@
+"""`charloom serve` as a process: its start, its signals, its mistakes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from servers import PATIENCE, eventually
+
+from charloom.errors import SettingsError
+from charloom.server.guard import Access
+from charloom.server.run import ServerOptions, check_address
+
+QUICK = """
+import sys
+from dataclasses import replace
+import charloom.server.run as run
+limits = run.ServerLimits(grace_seconds=float(sys.argv.pop(1)))
+serve = run.serve
+run.serve = lambda options, tell: serve(replace(options, limits=limits), tell)
+from charloom.inference import scheduler
+scheduler.CHUNK_TOKENS = 1
+from charloom.cli.main import main
+main()
+"""
+"""The command with a shorter grace time, and texts that take longer."""
+
+
+class Command:
+    """The command in a process, with what it printed so far."""
+
+    def __init__(self, *arguments, grace="20", env=None):
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", QUICK, grace, "serve", *map(str, arguments), "--port", "0"],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **(env or {})},
+        )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self):
+        assert self.process.stderr is not None
+        self.lines.extend(self.process.stderr)
+
+    @property
+    def err(self) -> str:
+        return "".join(self.lines)
+
+    @property
+    def url(self) -> str:
+        eventually(lambda: "(Ctrl-C stops)" in self.err or self.process.poll() is not None, "the start")
+        return self.err.partition(" at ")[2].split()[0]
+
+    def ended(self) -> tuple[int, str]:
+        """The exit status and everything that it printed."""
+        status = self.process.wait(PATIENCE)
+        self._reader.join()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        return status, self.err
+
+
+@contextlib.contextmanager
+def command(*arguments, **options) -> Iterator[Command]:
+    made = Command(*arguments, **options)
+    try:
+        yield made
+    finally:
+        made.process.kill()
+        made.ended()
+
+
+def test_a_server_from_start_to_end(folders):
+    """Catches a command that does not serve, a reload by SIGHUP that ends it, an exit status other than 0, and other
+    defaults than those of `charloom generate`.
+    """
+    with command(f"one={folders['letters']}", folders["bytes"]) as served:
+        with httpx.Client(base_url=served.url, timeout=PATIENCE) as http:
+            assert [card["id"] for card in http.get("/v1/models").json()["data"]] == ["one", "bytes"]
+            served.process.send_signal(signal.SIGHUP)
+            eventually(lambda: "charloom: loaded again: one, bytes\n" in served.err)
+            assert http.get("/health").json() == {"status": "ok"}
+            body = {"prompt": "abc", "max_tokens": 40, "seed": 5, "echo": True}
+            text = http.post("/v1/completions", json=body).json()["choices"][0]["text"]
+        generate = [
+            sys.executable,
+            "-m",
+            "charloom",
+            "generate",
+            folders["letters"],
+            "--prompt",
+            "abc",
+            "--length",
+            "40",
+        ]
+        assert subprocess.run([*generate, "--seed", "5"], capture_output=True, text=True).stdout == text + "\n"
+        served.process.send_signal(signal.SIGTERM)
+        status, err = served.ended()
+        assert status == 0
+        assert err.splitlines()[-1] == "charloom: stopped"
+        assert "Traceback" not in err
+
+
+def test_sigterm_lets_requests_end(folders):
+    """Catches a text that is cut off although there was time, and a new request that is taken."""
+    with command(folders["letters"]) as served, httpx.Client(base_url=served.url, timeout=PATIENCE) as http:
+        body = {"prompt": "abc", "max_tokens": 3000, "stream": True, "stream_options": {"include_usage": True}}
+        with http.stream("POST", "/v1/completions", json=body) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            served.process.send_signal(signal.SIGTERM)
+            events = [line for line in lines if line]
+        assert json.loads(events[-2][6:])["usage"]["completion_tokens"] == 3000
+        assert events[-1] == "data: [DONE]"
+        assert served.ended()[0] == 0
+
+
+def test_sigterm_ends_requests_after_the_grace_time(folders):
+    """Catches a server that never ends, and a text that ends as if it were whole."""
+    with (
+        command(folders["letters"], grace="0.2") as served,
+        httpx.Client(base_url=served.url, timeout=PATIENCE) as http,
+    ):
+        found = {}
+
+        def ask(stream):
+            body = {"prompt": "abc", "max_tokens": 250_000, "stream": stream}
+            answer = http.post("/v1/completions", json=body)
+            found[stream] = (answer.status_code, answer.text)
+
+        asking = [threading.Thread(target=ask, args=[stream]) for stream in (True, False)]
+        for each in asking:
+            each.start()
+        running = 'charloom_requests_running{model="letters"} 2.0'
+        eventually(lambda: running in http.get("/metrics").text)
+        served.process.send_signal(signal.SIGTERM)
+        for each in asking:
+            each.join(PATIENCE)
+        status, err = served.ended()
+        assert (found[True][0], found[False][0]) == (200, 503)
+        assert all(
+            "the server stopped before this text was complete; ask another one" in text for _, text in found.values()
+        )
+        assert (status, err.splitlines()[1:]) == (0, ["charloom: stopped"])
+
+
+@pytest.mark.parametrize(
+    ("host", "key", "insecure", "allowed"),
+    [
+        ("127.0.0.1", None, False, True),
+        ("localhost", None, False, True),
+        ("::1", None, False, True),
+        ("0.0.0.0", None, False, False),
+        ("::", None, False, False),
+        ("example.org", None, False, False),
+        ("0.0.0.0", "sk-1", False, True),
+        ("0.0.0.0", None, True, True),
+    ],
+)
+def test_an_open_server_is_for_this_machine_only(host, key, insecure, allowed):
+    """Catches a server without a key that the whole network reaches."""
+    options = ServerOptions([], host=host, access=Access(key=key), insecure=insecure)
+    with contextlib.nullcontext() if allowed else pytest.raises(SettingsError, match="must be 127"):
+        check_address(options)
