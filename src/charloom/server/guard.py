@@ -61,7 +61,7 @@ class Guard:
         if not self._is_own(_name(host)):
             raise ApiError(
                 403,
-                f"the Host header must name this server; got {host!r}; start it with --allowed-host to add a name",
+                f"the Host header must name this server; got {host!r}; its operator can add a name",
                 "host_not_allowed",
             )
         self._check_key(path, headers)
@@ -71,8 +71,8 @@ class Guard:
         if origin is not None and origin not in self._access.origins and origin.partition("://")[2] != host:
             raise ApiError(
                 403,
-                f"a web page may use this server only if it is its own; got one of {origin!r}; start it with "
-                "--cors-origin to allow more",
+                f"a web page may use this server only if it is its own; got one of {origin!r}; its operator "
+                "can allow more",
                 "origin_not_allowed",
             )
         kind = headers.get("content-type", "")
