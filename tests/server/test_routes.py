@@ -76,6 +76,7 @@ def test_what_does_not_exist(http):
         405,
         "/v1/models does not answer PUT; /openapi.json lists what it answers",
     )
+    assert http.delete("/v1/models").status_code == 405
     answer = http.post("/v1/chat/completions", json={"messages": []})
     assert answer.status_code == 404
     assert (

@@ -76,7 +76,7 @@ class Guard:
                 "origin_not_allowed",
             )
         kind = headers.get("content-type", "")
-        if kind.partition(";")[0].strip().lower() != "application/json":
+        if method == "POST" and kind.partition(";")[0].strip().lower() != "application/json":
             raise ApiError(415, f"the Content-Type must be application/json; got {kind!r}")
 
     def _check_key(self, path: str, headers: Headers) -> None:

@@ -123,6 +123,7 @@ class Running(uvicorn.Server):
                 ws="none",
                 lifespan="off",
                 log_config=None,
+                log_level="error",  # a client could fill the log with warnings about its own requests
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
