@@ -81,8 +81,11 @@ async def one(client, fields, before, until):
     if until is None:
         return await asking
     await turns(until)
-    asking.cancel()
-    return (await asyncio.gather(asking, return_exceptions=True))[0]
+    if asking.done():
+        return await asking
+    asking.cancel()  # the client may end with an error of its own: it has left
+    await asyncio.gather(asking, return_exceptions=True)
+    return None
 
 
 async def crowd(served: Served, clients):
@@ -125,13 +128,15 @@ def test_every_text_is_that_of_the_model_alone(crowded, models, monkeypatch, tok
     @given(clients=CLIENTS)
     def check(clients):
         for (fields, _, _), texts in zip(clients, asyncio.run(crowd(crowded, clients)), strict=True):
-            if isinstance(texts, asyncio.CancelledError):
+            if texts is None:
                 continue
-            assert isinstance(texts, list), texts
             model = models[fields["model"]]
             for text, short, whole in zip(texts, exactly(model, fields), alone(model, fields), strict=True):
                 assert text == (fields["prompt"] if fields.get("echo") else "") + short, fields
-                assert whole.startswith(short), fields
+                # At its limit, a text keeps the beginning of a stop string that a longer text would complete.
+                rest = short.removeprefix(whole) if short.startswith(whole) else None
+                begun = rest is not None and any(stop.startswith(rest) for stop in fields.get("stop", []))
+                assert whole.startswith(short) or begun, fields
         eventually(crowded.idle)
 
     check()
