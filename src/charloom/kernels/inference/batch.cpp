@@ -62,7 +62,8 @@ void DecodingBatch::join(Row row, const float* h, const float* c) {
         std::copy_n(h + layer * hidden, hidden, padded.begin());
         for (int unit = 0; unit < network_.width; unit += LANES)
             put(layer, 1 - first_parity_, number, unit, load(padded.data() + unit));
-        if (carried_by(network_.cell) == Carried::c) std::copy_n(c + layer * hidden, hidden, memory_[layer] + number * stride_);
+        if (carried_by(network_.cell) == Carried::c)
+            std::copy_n(c + layer * hidden, hidden, memory_[layer] + number * stride_);
     }
     rows_.push_back(std::move(row));
 }
@@ -83,7 +84,8 @@ void DecodingBatch::copy_state(int row, float* h, float* c) const {
     int hidden = network_.hidden;
     for (size_t layer = 0; layer < network_.layers.size(); layer++) {
         std::copy_n(values(layer, 1 - first_parity_).floats + row * stride_, hidden, h + layer * hidden);
-        if (carried_by(network_.cell) == Carried::c) std::copy_n(memory_[layer] + row * stride_, hidden, c + layer * hidden);
+        if (carried_by(network_.cell) == Carried::c)
+            std::copy_n(memory_[layer] + row * stride_, hidden, c + layer * hidden);
     }
 }
 

@@ -137,8 +137,7 @@ struct Int8 : Integers {
 // ends with the sum of the signed weights, it starts with -64 times the sum of the values, which is a word after those of
 // the stage. On the way, a sum may exceed 16 bits: it wraps around, and back.
 struct Int8 : Integers {
-    using Partial =
-        uint16_t __attribute__((vector_size(4 * LANES)));  // of int16: unsigned, so that wrapping is defined
+    using Partial = uint16_t __attribute__((vector_size(4 * LANES)));  // unsigned, so that C++ defines wrapping
     static constexpr int BATCH_ROWS = 5;  // five are faster than six, which need one register more for products
     static constexpr bool IN_STAGES = true;
     static constexpr int WEIGHT_OFFSET = MOST_WEIGHT + 1;
