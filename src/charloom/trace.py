@@ -150,7 +150,7 @@ def _finite(array: NDArray[Any]) -> NDArray[Any]:
 
 def trace(folder: ModelFolder, ids_T: Integers, gradients_of: int | None = None, window: int | None = None) -> Trace:
     """The trace of a whole text: see `charloom.model.Model.trace`."""
-    most = most_steps(folder.architecture)
+    most = most_steps(folder.architecture, MOST_NUMBERS)
     if not 1 <= len(ids_T) <= most:
         raise TextError(
             f"a text to trace must hold from 1 to {most:,} tokens with this model; found {len(ids_T):,}"
@@ -163,13 +163,13 @@ def trace(folder: ModelFolder, ids_T: Integers, gradients_of: int | None = None,
 
 def trace_chunks(folder: ModelFolder, ids_T: Integers, chunk: int) -> Iterator[Trace]:
     """The trace of a whole text in chunks of `chunk` steps: see `charloom.model.Model.trace_chunks`."""
-    most = most_steps(folder.architecture)
+    most = most_steps(folder.architecture, MOST_NUMBERS)
     if not (type(chunk) is int and 1 <= chunk <= most):
         raise SettingsError(f"`chunk` must be from 1 to {most:,} steps with this model; got {chunk!r}")
     return _chunks(folder, ids_T, chunk)
 
 
-def most_steps(architecture: Architecture, numbers: int = MOST_NUMBERS) -> int:
+def most_steps(architecture: Architecture, numbers: int) -> int:
     """The number of steps whose arrays have at most this many numbers; at least 1."""
     of_layers = architecture.layers * len(LAYERS[architecture.cell]._fields) * architecture.hidden
     return max(1, numbers // (of_layers + 2 * architecture.vocabulary_size))
