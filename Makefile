@@ -90,7 +90,7 @@ ifdef KERNELS
 	@$(call TEST_ON,$(KERNELS))
 else
 	@$(PYTEST)
-	@set -e; for kernels in $$($(LESSER)); do case $$kernels in avx2|off) $(call TEST_ON,$$kernels) -m processor; esac; done
+	@set -e; for kernels in $$($(LESSER)); do case $$kernels in avx2|off) $(call TEST_ON,$$kernels) -m "processor and not once"; esac; done
 endif
 
 test-all: ready

@@ -381,6 +381,7 @@ def test_a_vocabulary_of_another_model():
         Model(ModelFolder(model.architecture, FOLDED, {}))
 
 
+@pytest.mark.once
 def test_memory_does_not_grow_with_the_length():
     """Catches a value that is stored for each character: a list of chunks, of states, of random numbers."""
     chunks = random_model(BYTES, hidden=8, layers=1).stream(length=10**9, seed=0, stop=["never this"])

@@ -134,6 +134,7 @@ def _wait_for(path: Path) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.once
 def test_ctrl_c_saves_and_prints_the_command_that_goes_on(charloom, tmp_path, corpus_file):
     """Catches a traceback, a lost run, status 1, and a printed command that does not work."""
     flags = ["--hidden", "8", "--steps", "1000000", "--validate-every", "5", "--out", "my run"]
@@ -189,6 +190,7 @@ class Terminal:
         os.close(self._leader)
 
 
+@pytest.mark.once
 def test_the_live_display_and_ctrl_c_in_it(tmp_path, corpus_file):
     """Catches a cursor that stays hidden, and a progress bar that stays, after training is stopped."""
     terminal = Terminal(
@@ -203,6 +205,7 @@ def test_the_live_display_and_ctrl_c_in_it(tmp_path, corpus_file):
     assert terminal.seen.rstrip().endswith(b"resume the run: charloom train --resume run")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("full", [False, True], ids=["closed-pipe", "full-disk"])
 def test_a_run_outlives_the_reader_of_its_stderr(tmp_path, corpus_file, smallest, full):
     """Catches training that ends silently with status 0 when its stderr is closed: `2> >(head -3)`."""
@@ -219,6 +222,7 @@ def test_a_run_outlives_the_reader_of_its_stderr(tmp_path, corpus_file, smallest
     assert logged[-1] == "finished"
 
 
+@pytest.mark.once
 def test_a_run_outlives_its_terminal(tmp_path, corpus_file):
     """Catches a lost checkpoint and a traceback when the terminal closes during the live display."""
     flags = ["--hidden", "8", "--steps", "3000", "--validate-every", "100", "--sample-length", "9", "--out", "run"]

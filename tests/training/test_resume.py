@@ -142,6 +142,7 @@ def wait_for_step(process, run, step):
         time.sleep(0.002)
 
 
+@pytest.mark.once
 def test_killed_at_random_moments_a_run_ends_as_the_straight_one(tmp_path, corpus_file):
     """Catches an incomplete checkpoint after a kill, an incomplete line in the log, and a missing best model."""
     moments = random.Random(6)
@@ -162,6 +163,7 @@ def test_killed_at_random_moments_a_run_ends_as_the_straight_one(tmp_path, corpu
     assert_same_end(run, tmp_path / "straight")
 
 
+@pytest.mark.once
 def test_ctrl_c_saves_and_the_command_that_it_prints_goes_on(tmp_path, corpus_file):
     """Catches a wrong exit status, a command that a shell cannot read, and a number of steps that differs."""
     values = {"steps": 200, "checkpoint_every": 100, "validate_every": 50}
@@ -181,6 +183,7 @@ def test_ctrl_c_saves_and_the_command_that_it_prints_goes_on(tmp_path, corpus_fi
     assert_same_end(run, tmp_path / "straight")
 
 
+@pytest.mark.once
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays_whole(tmp_path, corpus_file):
     """Catches a traceback, an incomplete file in place of the old one, and a run that cannot be resumed later."""
     values = {"steps": 12, "checkpoint_every": 2}
