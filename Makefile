@@ -14,7 +14,7 @@
 #                  each kind, KINDS="model run", SEED=1; REPEAT=build/fuzz/... repeats one finding; minutes
 #   make check-arm   build the kernels for 64-bit ARM, and run their tests under emulation; ten to twenty minutes
 #   make bench     the programs under benchmarks/, beside their peers, which it installs in their own venv;
-#                  twenty minutes; PROCESSOR=avx2 imitates a processor with AVX2 only, for all programs
+#                  half an hour; PROCESSOR=avx2 imitates a processor with AVX2 only, for all programs
 #   make results   run the trials that benchmarks/plan/results.jsonl lacks, then generate docs/results.md; some hours
 #                  for all trials; can be interrupted
 #   make docs      generate docs/cli.md, and the tables of other pages between [[[cog and [[[end]]]
@@ -189,7 +189,7 @@ $(PEERS)/installed: benchmarks/peers.txt $(INSTALLED)
 	@grep -v '^h5py==' requirements.lock > $(PEERS)/constraints.txt
 	@$(call PIP,$(PEERS)) --constraint $(PEERS)/constraints.txt cmake nanobind ninja scikit-build-core
 	@$(call PIP,$(PEERS)) --constraint $(PEERS)/constraints.txt --requirement benchmarks/peers.txt
-	@$(call PIP,$(PEERS)) --constraint $(PEERS)/constraints.txt --no-build-isolation --editable '.[torch]'
+	@$(call PIP,$(PEERS)) --constraint $(PEERS)/constraints.txt --no-build-isolation --editable '.[torch,serve]'
 	@touch $@
 
 # In its own venv, so it works after a change of the build backend, and with a lock that no longer installs.
