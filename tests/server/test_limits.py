@@ -212,3 +212,33 @@ def test_the_queue_must_hold_one_request(folders):
     with running(sources(folders)[:1], limits=limits, waiting=3) as served, served.client() as http:
         error = http.post("/v1/completions", json={"n": 4}).json()["error"]
         assert error["message"] == "`n` must give at most 3 texts in one request; got 4"
+
+
+def test_half_bodies_that_fill_the_memory(folders):
+    """Catches bodies that take gigabytes together, and small requests that are refused because of large ones."""
+    limits = replace(small_limits(), body_bytes=2**21, memory_bytes=2**20, request_seconds=60)
+    large = {"prompt": "a" * 2**17}
+    with running(sources(folders), limits=limits) as served, served.client() as http:
+        assert http.post("/tokenize", json=large).status_code == 429  # 16 times its bytes
+        assert http.post("/tokenize", json={"prompt": "a" * 2**15}).status_code == 200
+        address = ("127.0.0.1", int(served.url.rpartition(":")[2]))
+        with socket.create_connection(address) as half:
+            half.sendall(HEAD + b"content-length: 2000000\r\n\r\n" + b" " * (2**18 + 2**20 - 2**16))
+            eventually(lambda: http.post("/tokenize", json={"prompt": "a" * 2**15}).status_code == 429)
+            answer = http.post("/tokenize", json={"prompt": "a" * 2**15})
+            assert answer.headers["retry-after"] == "1"
+            assert answer.json()["error"]["message"].startswith("the requests in progress may take 1,048,576 bytes")
+            assert http.post("/v1/completions", json={"prompt": "a"}).status_code == 200
+        eventually(lambda: http.post("/tokenize", json={"prompt": "a" * 2**15}).status_code == 200)
+
+
+def test_answers_that_wait_for_their_readers_count(folders, slow):
+    """Catches an answer in progress that gives its memory back too early."""
+    limits = replace(small_limits(), memory_bytes=2**19, logprobs=10**6, prompt_tokens=1000)
+    large = {"prompt": "a", "max_tokens": 2000, "logprobs": 2}
+    with running(sources(folders)[:1], limits=limits) as served, served.client() as http:
+        with http.stream("POST", "/v1/completions", json=large | {"stream": True}):
+            eventually(lambda: served.sum("running") == 1)
+            assert http.post("/v1/completions", json=large).json()["error"]["code"] == "memory_full"
+        eventually(served.idle)
+        eventually(lambda: http.post("/v1/completions", json=large).status_code == 200)

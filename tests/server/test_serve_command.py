@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -176,3 +177,20 @@ def test_an_open_server_is_for_this_machine_only(host, key, insecure, allowed):
     options = ServerOptions([], host=host, access=Access(key=key), insecure=insecure)
     with contextlib.nullcontext() if allowed else pytest.raises(SettingsError, match="must be 127"):
         check_address(options)
+
+
+def test_more_connections_than_files(folders):
+    """Catches a usual limit of 1,024 files that lets idle connections lock out everyone, and take a whole core."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))  # the command has this limit too
+    try:
+        with command(folders["letters"]) as made:
+            url = made.url
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            address = ("127.0.0.1", int(url.rpartition(":")[2]))
+            with contextlib.ExitStack() as stack:
+                for _ in range(150):
+                    stack.enter_context(socket.create_connection(address))
+                assert httpx.post(f"{url}/tokenize", json={"prompt": "a"}, timeout=10).status_code == 200
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

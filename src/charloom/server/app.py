@@ -22,6 +22,7 @@ from charloom.server.completions import CompletionRequest
 from charloom.server.errors import ApiError, api_error, error_response
 from charloom.server.guard import Access, Guard
 from charloom.server.limits import ServerLimits
+from charloom.server.memory import Memory, Sharing
 from charloom.server.metrics import Metrics
 from charloom.server.routes import STATIC, Routes, as_json
 from charloom.server.served_models import ServedModels
@@ -38,16 +39,21 @@ ERRORS = {
     413: "The body is too large.",
     415: "The body is not JSON.",
     422: "The model has no token to choose.",
-    429: "The queue is full. The header Retry-After says when to try again.",
+    429: "The queue or the memory is full. The header Retry-After says when to try again.",
     503: "The server is loading or stopping.",
 }
-POSTED = (400, 404, 408, 413, 415, 503)
+POSTED = (400, 404, 408, 413, 415, 429, 503)
 """Errors of every route that takes a body."""
 
 
 def create_app(models: ServedModels, metrics: Metrics, limits: ServerLimits, access: Access) -> FastAPI:
     """The ASGI application. The caller loads the models."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, middleware=_middleware(access, metrics))
+    app = FastAPI(
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        middleware=_middleware(access, metrics, Memory(limits.memory_bytes)),
+    )
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     _handle_errors(app, metrics)
     routes = Routes(models, metrics, limits)
@@ -63,7 +69,7 @@ def create_app(models: ServedModels, metrics: Metrics, limits: ServerLimits, acc
     _get(app, "/v1/models", routes.list_models, schemas.ModelList, errors=_errors(503))
     _get(app, "/v1/models/{name:path}", routes.get_model, schemas.ModelCard, errors=_errors(404, 503))
     stream: dict[str, Any] = {"text/event-stream": {}}
-    _post(app, "/v1/completions", routes.completions, CompletionRequest, schemas.Completion, (422, 429), stream)
+    _post(app, "/v1/completions", routes.completions, CompletionRequest, schemas.Completion, (422,), stream)
     _post(app, "/tokenize", routes.tokenize, schemas.Tokenize, schemas.Tokens)
     _post(app, "/detokenize", routes.detokenize, schemas.Detokenize, schemas.Text)
     _post(app, "/v1/trace", routes.trace, schemas.TraceRequest, schemas.Traced)
@@ -118,17 +124,17 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": schemas.Error, "description": ERRORS[status]} for status in (401, 403, *statuses)}
 
 
-def _middleware(access: Access, metrics: Metrics) -> list[Middleware]:
-    guard = Middleware(Guard, access, metrics.refuse)
+def _middleware(access: Access, metrics: Metrics, memory: Memory) -> list[Middleware]:
+    inner = [Middleware(Guard, access, metrics.refuse), Middleware(Sharing, memory)]
     if not access.origins:
-        return [guard]
+        return inner
     cors = Middleware(
         CORSMiddleware,
         allow_origins=[*access.origins],
         allow_methods=["GET", "POST"],
         allow_headers=["authorization", "content-type"],
     )
-    return [cors, guard]
+    return [cors, *inner]
 
 
 def _handle_errors(app: FastAPI, metrics: Metrics) -> None:

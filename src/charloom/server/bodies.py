@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from charloom.config import Section
 from charloom.server.errors import ApiError
+from charloom.server.memory import PER_BODY_BYTE, share_of
 from charloom.validation import validated
 
 B = TypeVar("B", bound="Body")
@@ -25,29 +26,41 @@ async def body(request: Request, kind: type[B], most_bytes: int) -> B:
     """The checked body of a request.
 
     Raises:
-        ApiError: if it has more than `most_bytes`, or is not a JSON object.
+        ApiError: if it has more than `most_bytes`, if there is no memory for it, or if it is not a JSON object.
         SettingsError: for the first field that is unknown or out of range.
     """
-    values = _parsed(await _read(request, most_bytes))
+    data = await _read(request, most_bytes)
+    share_of(request).take((PER_BODY_BYTE - 1) * len(data))
+    values = _parsed(data)
     if not isinstance(values, dict):
         raise ApiError(400, f"the body must be a JSON object; found {_name(values)}")
     return validated(kind, values)
 
 
 async def _read(request: Request, most_bytes: int) -> bytes:
-    """The bytes of the body. The rest of one that is too large is dropped, so that the client reads the answer."""
-    data, size = bytearray(), 0
+    """The bytes of the body. One that is refused is dropped, but read to its end, so that the client reads the answer."""
+    data, size, share = bytearray(), 0, share_of(request)
+    refusal: ApiError | None = None
     try:
         async for chunk in request.stream():
             size += len(chunk)
-            if size <= most_bytes:
-                data += chunk
+            try:
+                if size <= most_bytes and refusal is None:
+                    share.take(len(chunk))
+                    data += chunk
+            except ApiError as error:
+                refusal = error
+            if size > most_bytes or refusal:
+                data.clear()
+                share.give_back()
     except ClientDisconnect:
         raise ApiError(400, "the client closed the connection before the body was complete") from None
     if size > most_bytes:
         raise ApiError(
             413, f"the body must have at most {most_bytes:,} bytes; found {size:,}; send less in one request"
         )
+    if refusal:
+        raise refusal
     return bytes(data)
 
 

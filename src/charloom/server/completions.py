@@ -128,11 +128,15 @@ class CompletionRequest(Body):
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a call needs. prompts: token ids of each prompt; requests: of each choice, in the order of the choices."""
+    """What a call needs. prompts: token ids of each prompt; requests: of each choice, in the order of the choices;
+    tokens, logprobs: the most tokens and log-probabilities of its answer.
+    """
 
     loaded: LoadedModel
     prompts: list[list[int]]
     requests: list[Request]
+    tokens: int
+    logprobs: int
 
 
 def prepared(asked: CompletionRequest, loaded: LoadedModel, limits: ServerLimits) -> Prepared:
@@ -147,9 +151,10 @@ def prepared(asked: CompletionRequest, loaded: LoadedModel, limits: ServerLimits
     unknown = asked.unknown or "error"
     prompts = [one if isinstance(one, list) else model.tokenize(one, unknown) for one in asked.prompts]
     _at_most("`prompt`", "tokens", sum(map(len, prompts)), limits.prompt_tokens)
+    tokens, numbers = len(prompts) * count * asked.tokens, 0
     if asked.logprobs is not None:
         read = sum(map(len, prompts)) * count if asked.echo else 0
-        numbers = (read + len(prompts) * count * asked.tokens) * (1 + asked.logprobs)
+        numbers = (read + tokens) * (1 + asked.logprobs)
         _at_most("`logprobs`", "log-probabilities in one answer", numbers, limits.logprobs)
     names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "records", "seed")
     options = {name: value for name in names if (value := getattr(asked, name)) is not None}
@@ -159,6 +164,8 @@ def prepared(asked: CompletionRequest, loaded: LoadedModel, limits: ServerLimits
         loaded,
         prompts,
         [replace(each, length=None, tokens=asked.tokens, prompt_logprobs=scored) for each in requests],
+        tokens,
+        numbers,
     )
 
 

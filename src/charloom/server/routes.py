@@ -19,6 +19,7 @@ from charloom.server.call import Call
 from charloom.server.completions import Answer, CompletionRequest, prepared
 from charloom.server.errors import ApiError
 from charloom.server.limits import ServerLimits
+from charloom.server.memory import PER_LOGPROB, PER_TOKEN, share_of
 from charloom.server.metrics import Metrics
 from charloom.server.served_models import LoadedModel, ServedModel, ServedModels
 from charloom.server.wire import to_json, without_surrogates
@@ -61,6 +62,7 @@ class Routes:
         served = self._models.find(asked.model)
         request.state.model = served.name  # for the count of refusals
         made = await asyncio.to_thread(prepared, asked, served.current, self._limits)
+        share_of(request).take(PER_TOKEN * made.tokens + PER_LOGPROB * made.logprobs)
         call = await served.submit(made.loaded, made.requests)
         self._metrics.prompt_tokens.labels(served.name).inc(sum(map(len, made.prompts)))
         answer = Answer(asked, served.name, made, call)

@@ -27,6 +27,12 @@ from charloom.server.served_models import ModelSource, ServedModels
 
 log = logging.getLogger("charloom.server")
 
+BACKLOG = 1024
+"""Connections that wait until they are accepted."""
+
+OWN_FILES = 64
+"""Files that the server needs beside its connections."""
+
 
 @dataclass(frozen=True)
 class ServerOptions:
@@ -58,8 +64,30 @@ def serve(options: ServerOptions, tell: Callable[[str], None]) -> None:
     """
     check_names(options.sources)
     check_address(options)
+    options = replace(options, limits=replace(options.limits, connections=allowed(options.limits.connections)))
     with bound(options.host, options.port) as listener:
         Running(options, listener, tell).run()
+
+
+def allowed(connections: int) -> int:
+    """Raises the limit of open files of this process, which is often 1,024, for so many connections.
+
+    Returns:
+        The connections that the limit allows. asyncio accepts all that wait before one too many can be refused. If it
+        has no file for one, it accepts none for a second, and uses a whole core.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return connections
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = BACKLOG + OWN_FILES
+    if soft == resource.RLIM_INFINITY:
+        return connections
+    if soft < connections + spare:
+        soft = connections + spare if hard == resource.RLIM_INFINITY else min(connections + spare, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(1, min(connections, max(soft - spare, soft // 2)))
 
 
 def check_names(sources: Sequence[ModelSource]) -> None:
@@ -102,7 +130,7 @@ def bound(host: str, port: int) -> socket.socket:
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (OSError, OverflowError, UnicodeError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).partition(" (while")[0]
         raise SettingsError(
@@ -121,6 +149,7 @@ class Running(uvicorn.Server):
                 factory=True,
                 http=connection_class(limits),
                 ws="none",
+                backlog=BACKLOG,
                 lifespan="off",
                 log_config=None,
                 log_level="error",  # a client could fill the log with warnings about its own requests
