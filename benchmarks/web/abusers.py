@@ -17,7 +17,7 @@ COMPLETIONS = "/v1/completions"
 READERS, READING_SECONDS = 100, 20
 HALF_SENT, DISCONNECTS, QUEUED = 500, 1000, 10_000
 BODY_BYTES, PROMPT_BYTES = 100_000_000, 5_000_000
-MOST_BODY_BYTES = 4 << 20  # the limit of the server
+MOST_BODY_BYTES, PROMPT_TOKENS = 4 << 20, 2**18  # the limits of the server
 KILLS, RETRYING, TEXTS_EACH = 3, 20, 40  # kills of the server; clients that retry, and the texts that each wants
 RETRY_SECONDS = 0.2
 Outcomes = Counter[str]
@@ -105,6 +105,26 @@ async def long_prompts(port: int, count: int = 8) -> Outcomes:
     return await all_at_once(port, [post(COMPLETIONS, {"prompt": "a" * length}) for length in lengths[:count]])
 
 
+async def longest_prompts(port: int, count: int = 1000) -> Outcomes:
+    """As many prompts of the longest length as may wait."""
+    return await all_at_once(port, [post(COMPLETIONS, {"prompt": "a" * PROMPT_TOKENS, "max_tokens": 1})] * count)
+
+
+async def half_bodies(port: int, count: int = 1000, seconds: float = 5) -> Outcomes:
+    """Clients that send all of the largest body but its end, wait, and leave."""
+    part = head(COMPLETIONS, MOST_BODY_BYTES) + b" " * (MOST_BODY_BYTES - 1)
+
+    async def wait() -> str:
+        _, writer = await asyncio.open_connection(HOST, port)
+        writer.write(part)
+        await writer.drain()
+        await asyncio.sleep(seconds)
+        writer.close()
+        return "left"
+
+    return Counter(await asyncio.gather(*(wait() for _ in range(count))))
+
+
 async def retrying(port: int) -> Outcomes:
     """Clients that ask again until they have all their texts. The same request must always give the same text."""
     wanted: dict[int, str] = {}
@@ -180,6 +200,8 @@ KINDS: dict[str, tuple[str, Kind, set[str]]] = {
     "bodies": ("8 bodies of 100 MB, 4 at the same time", large_bodies, {"status 413"}),
     "queue": (f"{QUEUED:,} requests at the same time", long_queue, {"status 200", "status 429", "status 503"}),
     "prompts": ("4 prompts of 5 MB and 4 of 4.2 MB", long_prompts, {"status 413", "status 400"}),
+    "longest": ("1,000 prompts of 262,144 characters", longest_prompts, {"status 200", "status 429"}),
+    "halves": ("1,000 half-sent bodies of 4 MiB", half_bodies, {"left"}),
     "kills": (f"{KILLS} kills while {RETRYING} clients retry", retrying, {"texts", "retries"}),
 }
 """By name: what it is, the clients, and the outcomes that are right."""
