@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from dataclasses import replace
 
 import pytest
@@ -242,3 +243,14 @@ def test_answers_that_wait_for_their_readers_count(folders, slow):
             assert http.post("/v1/completions", json=large).json()["error"]["code"] == "memory_full"
         eventually(served.idle)
         eventually(lambda: http.post("/v1/completions", json=large).status_code == 200)
+
+
+def test_short_prompts_do_not_wait_for_long_ones(served):
+    """Catches a short prompt that waits for a thread while all threads check long prompts."""
+    loop, done = served.running.models.loop, threading.Event()
+    loop.call_soon_threadsafe(lambda: [loop.run_in_executor(None, done.wait) for _ in range(40)])
+    try:
+        with served.client() as http:
+            assert http.post("/v1/completions", json={"prompt": "a"}, timeout=10).status_code == 200
+    finally:
+        done.set()

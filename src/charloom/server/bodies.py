@@ -38,7 +38,7 @@ async def body(request: Request, kind: type[B], most_bytes: int) -> B:
 
 
 async def _read(request: Request, most_bytes: int) -> bytes:
-    """The bytes of the body. One that is refused is dropped, but read to its end, so that the client reads the answer."""
+    """The bytes of the body. One that is refused is read to its end too, so that the client reads the answer."""
     data, size, share = bytearray(), 0, share_of(request)
     refusal: ApiError | None = None
     try:

@@ -28,6 +28,9 @@ from charloom.server.wire import to_json, without_surrogates
 LOWEST_LOGPROB = -9999.0
 """In place of -inf, which JSON lacks; vLLM sends the same number."""
 
+SHORT = 1000
+"""Characters or tokens of prompts that are checked in less than a millisecond, so the event loop does it."""
+
 Prompt = str | list[int]
 
 
@@ -114,6 +117,11 @@ class CompletionRequest(Body):
         if _is_ids(self.prompt) and self.prompt:
             return [[token for token in self.prompt if isinstance(token, int)]]
         return [*self.prompt]
+
+    @property
+    def is_short(self) -> bool:
+        """Whether its prompts take so little time that no thread is needed, where it would wait for long prompts."""
+        return sum(map(len, self.prompts)) <= SHORT
 
     @property
     def tokens(self) -> int:

@@ -61,7 +61,10 @@ class Routes:
         asked = await body(request, CompletionRequest, self._limits.body_bytes)
         served = self._models.find(asked.model)
         request.state.model = served.name  # for the count of refusals
-        made = await asyncio.to_thread(prepared, asked, served.current, self._limits)
+        if asked.is_short:
+            made = prepared(asked, served.current, self._limits)
+        else:
+            made = await asyncio.to_thread(prepared, asked, served.current, self._limits)
         share_of(request).take(PER_TOKEN * made.tokens + PER_LOGPROB * made.logprobs)
         call = await served.submit(made.loaded, made.requests)
         self._metrics.prompt_tokens.labels(served.name).inc(sum(map(len, made.prompts)))
