@@ -33,6 +33,7 @@ from charloom.checkpoint import ModelFolder, save_model
 from charloom.data.vocabulary import Vocabulary
 from charloom.inference.backend import Precision
 from charloom.model import Model
+from charloom.server.limits import ServerLimits
 
 ROUNDS = 5
 PROMPT = "a"
@@ -42,6 +43,7 @@ CLIENTS = {1: 0.6, 8: 0.8, 64: 0.85}  # the target of charloom serve ÷ generate
 CROWD = max(CLIENTS)
 BY_HAND = {"by hand, one at a time": 20.0, "by hand, batched": 1.2}  # the target of charloom serve ÷ a server by hand
 BATCHED = "by hand, batched"
+LONGEST = ServerLimits().generated_tokens
 SHORTEST = 16  # characters of a text of a server by hand
 
 
@@ -133,7 +135,7 @@ def rounds(contestants: dict[str, Contestant], clients: int, lengths: dict[str, 
 def length_for(generate: Contestant, clients: int, seconds: float, shortest: int) -> int:
     """The characters for each client that take a contestant about so many seconds."""
     generate(clients, shortest)  # warms up
-    return max(shortest, round(generate(clients, shortest).rate * seconds / clients))
+    return min(LONGEST, max(shortest, round(generate(clients, shortest).rate * seconds / clients)))
 
 
 def compare(layers: int, hidden: int, precision: Precision, seconds: float, folder: Path) -> None:
