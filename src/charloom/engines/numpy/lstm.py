@@ -78,6 +78,13 @@ def _activate(sum_BG: Floats, gates_4BH: Floats) -> None:
     cells.sigmoid(output_BH)
 
 
+def _through_cap(i_BH: Floats, f_BH: Floats, d_i_BH: Floats, d_f_BH: Floats) -> None:
+    """Where i is 1 - f, its gradient belongs to f, with the opposite sign: d_f = d_c_t (c_{t-1} - g), d_i = 0."""
+    at_cap_BH = i_BH >= 1 - f_BH
+    d_f_BH -= np.where(at_cap_BH, d_i_BH, 0)
+    d_i_BH[at_cap_BH] = 0
+
+
 def backward(d_out_TBH: Floats, d_state: CpuState | None, saved: LstmActivations) -> LayerGradients:
     """All steps, the last first. s_t = tanh(c_t), and a is the sum inside each gate:
 
@@ -86,8 +93,6 @@ def backward(d_out_TBH: Floats, d_state: CpuState | None, saved: LstmActivations
         d_i = d_c_t g;    d_f = d_c_t c_{t-1};    d_g = d_c_t i
         d_a = d_gate gate (1 - gate) for i, f and o;    d_a = d_g (1 - g²) for g
         d_h_{t-1} = Uᵀ d_a + the gradient from above with respect to h_{t-1}
-
-    Where a capped i is 1 - f, the gradient d_i belongs to f: d_f = d_c_t (c_{t-1} - g), and then d_i = 0.
 
     Args:
         d_out_TBH: the gradient from above with respect to each h_t.
@@ -112,9 +117,7 @@ def backward(d_out_TBH: Floats, d_state: CpuState | None, saved: LstmActivations
         np.multiply(d_c_BH, i_BH, out=d_g_BH)
         np.multiply(d_c_BH, f_BH, out=d_next_c_BH)
         if capped:
-            at_cap_BH = i_BH >= 1 - f_BH
-            d_f_BH -= np.where(at_cap_BH, d_i_BH, 0)
-            d_i_BH[at_cap_BH] = 0
+            _through_cap(i_BH, f_BH, d_i_BH, d_f_BH)
         through_sigmoid(d_gates_4BH[:2], gates_T4BH[t, :2])
         through_tanh(d_g_BH, g_BH)
         through_sigmoid(d_o_BH, o_BH)
