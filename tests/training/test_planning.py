@@ -225,6 +225,19 @@ def test_the_rate_is_planned_for_adam_alone(dataset, machine):
     assert "all that can be planned are given" in planning.why_no_plan(choices, settings)
 
 
+def test_an_input_gate_is_capped_where_that_is_fast(dataset, machine):
+    """Catches a loop over steps in PyTorch, the rate of one input gate for the other, and a gate for other cells."""
+    machine(100_000)
+    text = dataset("abc " * 5000)
+    by_engine = {name: planned(text, minutes=1, hidden=256, engine=name)[0] for name in ("native", "numpy", "torch")}
+    found = {name: (choices["input_gate"], choices["lr"]) for name, choices in by_engine.items()}
+    assert found == {"native": ("capped", 0.022), "numpy": ("capped", 0.022), "torch": ("free", 0.016)}
+    asked, _ = planned(text, minutes=1, hidden=256, input_gate="free")
+    assert "input_gate" not in asked
+    assert asked["lr"] == 0.016
+    assert "input_gate" not in planned(text, minutes=1, cell="gru")[0]
+
+
 def test_every_number_is_there_at_the_edges():
     """Catches a logarithm of 0, for a text of two characters or of only repeated lines."""
     for text in (CorpusStatistics(1, 1, 0, 0.0, 8.0), CorpusStatistics(100, 2, 0, 1.0, 0.1)):

@@ -44,8 +44,8 @@ TIMED_DROPS = 0.3
 """Dropout and weight drop while a size is timed."""
 
 FASTEST, FASTEST_AT = {"capped lstm": 0.022, "lstm": 0.016, "gru": 0.006, "rnn": 0.006}, 256
-"""The highest learning rate of each cell, and the number of units for which it holds. Those of the LSTM are good in
-1,500 and in 24,000 steps (LOG.md, "a higher rate, no mean of gradients, a capped input gate"). Those of GRU and RNN are
+"""The highest learning rate of each cell, and the number of units for which it holds. Those of the LSTM also
+hold in 24,000 steps (LOG.md, "a higher rate, no mean of gradients, a capped input gate"). Those of GRU and RNN are
 three quarters of the best one, because longer runs fail there (LOG.md, "how fast each cell may learn").
 """
 
