@@ -48,12 +48,9 @@ POSTED = (400, 404, 408, 413, 415, 429, 503)
 
 def create_app(models: ServedModels, metrics: Metrics, limits: ServerLimits, access: Access) -> FastAPI:
     """The ASGI application. The caller loads the models."""
-    app = FastAPI(
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-        middleware=_middleware(access, metrics, Memory(limits.memory_bytes)),
-    )
+    memory = Memory(limits.memory_bytes)
+    metrics.watch_memory(lambda: memory.used)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, middleware=_middleware(access, metrics, memory))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     _handle_errors(app, metrics)
     routes = Routes(models, metrics, limits)

@@ -11,12 +11,13 @@ SLOTS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """The counters of a server. Every one has the label `model`. Threads may share it."""
+    """The counters of a server. All but the memory have the label `model`. Threads may share it."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._running = self._gauge("charloom_requests_running", "Sequences in a slot")
         self._waiting = self._gauge("charloom_requests_waiting", "Sequences that wait for a slot")
+        self._memory = Gauge("charloom_request_memory_bytes", "Memory of requests in progress", registry=self._registry)
         self.prompt_tokens = self._counter("charloom_prompt_tokens", "Tokens of prompts that were accepted")
         self.generated_tokens = self._counter("charloom_generated_tokens", "Tokens that were generated")
         self.ended = self._counter("charloom_sequences", "Sequences that ended, by finish reason", "reason")
@@ -37,6 +38,10 @@ class Metrics:
         self._waiting.labels(model).set_function(waiting)
         for counter in (self.prompt_tokens, self.generated_tokens):
             counter.labels(model)  # shown as 0 from the start
+
+    def watch_memory(self, used: Callable[[], int]) -> None:
+        """Reads the memory of requests from this function."""
+        self._memory.set_function(used)
 
     def refuse(self, status: int, model: str = "") -> None:
         """Counts a refusal. model: if the request got as far as naming one."""
