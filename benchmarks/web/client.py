@@ -73,10 +73,10 @@ class Exchange(asyncio.Protocol):
 
     def text(self) -> str | None:
         """The text of a streamed completion; None if it is not complete."""
-        *events, last, rest = self.body.split(b"\n\n") if self.status == 200 else [b"", b""]
-        if last != b"data: [DONE]" or rest:
+        *events, rest = self.body.split(b"\n\n")
+        if self.status != 200 or rest or events[-1:] != [b"data: [DONE]"]:
             return None
-        found = [json.loads(event.removeprefix(b"data: ")) for event in events]
+        found = [json.loads(event.removeprefix(b"data: ")) for event in events[:-1]]
         if any("error" in each for each in found):
             return None
         return "".join(each["choices"][0]["text"] for each in found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,8 +30,15 @@ SHAPES = {
 """One model of characters, with U+2028, where some clients end a line; one of records, whose separator is two
 characters; and one of bytes, which generates half characters."""
 
+PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+
 PATIENCE = 60
 """Seconds after which something that must happen counts as missing."""
+
+
+def block(language: str, number: int = 0) -> str:
+    """A block of code of docs/serving.md."""
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)[number]
 
 
 def make_folder(name: str, seed: int = 0) -> ModelFolder:

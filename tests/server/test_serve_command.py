@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -157,6 +158,30 @@ def test_sigterm_ends_requests_after_the_grace_time(folders):
             "the server stopped before this text was complete; ask another one" in text for _, text in found.values()
         )
         assert (status, err.splitlines()[1:]) == (0, ["charloom: stopped"])
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists() or os.confstr("CS_GNU_LIBC_VERSION") is None, reason="glibc")
+def test_memory_goes_back_to_the_system(folders):
+    """Catches a server that keeps the memory of a flood of large bodies for ever."""
+
+    def resident():
+        pages = Path(f"/proc/{served.process.pid}/statm").read_text(encoding="ascii").split()[1]
+        return int(pages) * resource.getpagesize() >> 20
+
+    head = b"POST /tokenize HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+    head += b"content-length: 4000000\r\n\r\n"
+    with command(folders["letters"]) as served:
+        address = ("127.0.0.1", httpx.URL(served.url).port)
+        before = resident()
+        with contextlib.ExitStack() as stack:
+            halves = [stack.enter_context(socket.create_connection(address)) for _ in range(80)]
+            for half in halves:
+                half.sendall(head)
+            for _ in range(39):  # in turns, so that their blocks lie side by side
+                for half in halves:
+                    half.sendall(b" " * 100_000)
+            eventually(lambda: resident() > before + 250)
+        eventually(lambda: resident() < before + 60)
 
 
 @pytest.mark.parametrize(

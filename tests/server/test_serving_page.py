@@ -7,10 +7,9 @@ import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from servers import eventually, running
+from servers import PAGE, block, eventually, running
 
 from charloom.data.vocabulary import Vocabulary
 from charloom.model import Model
@@ -19,12 +18,6 @@ from charloom.server.errors import KINDS
 from charloom.server.limits import ServerLimits
 from charloom.server.metrics import Metrics
 from charloom.server.served_models import ModelSource
-
-PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
-
-
-def block(language: str, number: int = 0) -> str:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)[number]
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import ctypes
+import sys
+
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -19,12 +23,52 @@ PER_LOGPROB = 110
 PER_TOKEN = 8
 """Bytes of memory for a generated token, until the client has read it."""
 
+LARGE = 2**18
+"""Bytes of a block that is returned to the system when it is freed."""
+
+M_MMAP_THRESHOLD = -3
+"""The number of this setting in glibc's malloc.h."""
+
+MUCH = 2**26
+"""Bytes that requests took together at most, from which on it is worth a moment to return memory to the system."""
+
 
 class Memory:
-    """Bytes that requests share. Only the event loop may use it. most: the bytes beside what is free for each."""
+    """Bytes that requests share. Only the event loop may use it. most: the bytes beside what is free for each.
+
+    used: of these; taken: with what is free for each.
+    """
 
     def __init__(self, most: int) -> None:
-        self.most, self.used = most, 0
+        self.most, self.used, self.taken = most, 0, 0
+        self._highest = 0
+
+    def change(self, used: int, taken: int) -> None:
+        """Adds to both numbers."""
+        self.used, self.taken = self.used + used, self.taken + taken
+        self._highest = max(self._highest, self.taken)
+        if self._highest > MUCH and self.taken < self._highest // 4:
+            self._highest = self.taken
+            asyncio.get_running_loop().run_in_executor(None, return_memory)
+
+
+def release_large_blocks() -> None:
+    """From now on, this process returns a block of memory to the system when it frees it, if it is a large one.
+
+    glibc does so only for blocks larger than any that was freed before, and bodies of requests grow in steps.
+    """
+    _malloc("mallopt", M_MMAP_THRESHOLD, LARGE)
+
+
+def return_memory() -> None:
+    """Returns all free memory of this process to the system."""
+    _malloc("malloc_trim", 0)
+
+
+def _malloc(name: str, *arguments: int) -> None:
+    """Calls a function of glibc's allocator; other systems lack it."""
+    if sys.platform == "linux" and (function := getattr(ctypes.CDLL(None), name, None)):
+        function(*arguments)
 
 
 class Share:
@@ -48,12 +92,12 @@ class Share:
                 "memory_full",
                 retry_seconds=RETRY_SECONDS,
             )
-        self._memory.used += counted - self._counted
+        self._memory.change(counted - self._counted, count)
         self._taken, self._counted = self._taken + count, counted
 
     def give_back(self) -> None:
         """Gives back everything."""
-        self._memory.used -= self._counted
+        self._memory.change(-self._counted, -self._taken)
         self._taken = self._counted = 0
 
 

@@ -7,6 +7,7 @@ import ipaddress
 import logging
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,7 @@ from charloom.server.connection import connection_class
 from charloom.server.errors import ApiError
 from charloom.server.guard import Access
 from charloom.server.limits import ServerLimits
+from charloom.server.memory import release_large_blocks
 from charloom.server.metrics import Metrics
 from charloom.server.served_models import ModelSource, ServedModels
 
@@ -32,6 +34,11 @@ BACKLOG = 1024
 
 OWN_FILES = 64
 """Files that the server needs beside its connections."""
+
+SWITCH_SECONDS = 0.0005
+"""Seconds for which a thread may go on in Python while another one waits: the event loop, or the thread of a model.
+With Python's default, ten times as long, 64 streams of a fast model get about 5% fewer characters (LOG.md).
+"""
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,8 @@ def serve(options: ServerOptions, tell: Callable[[str], None]) -> None:
     check_names(options.sources)
     check_address(options)
     options = replace(options, limits=replace(options.limits, connections=allowed(options.limits.connections)))
+    release_large_blocks()
+    sys.setswitchinterval(SWITCH_SECONDS)
     with bound(options.host, options.port) as listener:
         Running(options, listener, tell).run()
 
