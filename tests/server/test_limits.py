@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -9,6 +10,8 @@ from dataclasses import replace
 
 import pytest
 from servers import eventually, running, small_limits, sources
+
+from charloom.server import memory
 
 HEAD = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
 
@@ -238,6 +241,25 @@ def test_half_bodies_that_fill_the_memory(folders):
             assert answer.json()["error"]["message"].startswith("the requests in progress may take 1,048,576 bytes")
             assert http.post("/v1/completions", json={"prompt": "a"}).status_code == 200
         eventually(lambda: http.post("/tokenize", json={"prompt": "a" * 2**15}).status_code == 200)
+
+
+def test_when_memory_is_returned(monkeypatch):
+    """Catches memory that is returned at each request, or never."""
+    returned = []
+    monkeypatch.setattr(memory, "return_memory", lambda: returned.append(1))
+
+    async def change(*counts):
+        shared = memory.Memory(0)
+        for count in counts:
+            shared.change(0, count)
+        await asyncio.get_running_loop().shutdown_default_executor()
+        return len(returned)
+
+    much = memory.MUCH
+    assert asyncio.run(change(much, -much)) == 0
+    assert asyncio.run(change(2 * much, -much)) == 0
+    assert asyncio.run(change(4 * much, -2 * much, -2 * much + 1, -1, 10, -10)) == 1
+    assert asyncio.run(change(4 * much, -4 * much, 4 * much, -4 * much)) == 3
 
 
 def test_answers_that_wait_for_their_readers_count(folders, slow):
