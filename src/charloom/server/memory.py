@@ -30,7 +30,7 @@ M_MMAP_THRESHOLD = -3
 """The number of this setting in glibc's malloc.h."""
 
 MUCH = 2**26
-"""Bytes that requests took together at most, from which on it is worth a moment to return memory to the system."""
+"""If requests together took more bytes than this, free memory is returned to the system when most have ended."""
 
 
 class Memory:
@@ -44,7 +44,7 @@ class Memory:
         self._highest = 0
 
     def change(self, used: int, taken: int) -> None:
-        """Adds to both numbers."""
+        """Adds to both numbers. After much use, returns free memory to the system."""
         self.used, self.taken = self.used + used, self.taken + taken
         self._highest = max(self._highest, self.taken)
         if self._highest > MUCH and self.taken < self._highest // 4:
