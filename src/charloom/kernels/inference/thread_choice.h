@@ -54,9 +54,9 @@ private:
 
     bool is_slower(bool team) const { return together_ > 0 && team != (together_ < alone_); }
 
-    // A running mean. A time that a scheduler's time slice interrupted counts as four times the mean at most.
+    // A running mean. A time that a scheduler's time slice interrupted counts as twice the mean at most.
     static double mix(double mean, double a_step) {
-        return mean == 0 ? a_step : 0.7 * mean + 0.3 * std::min(a_step, 4 * mean);
+        return mean == 0 ? a_step : 0.7 * mean + 0.3 * std::min(a_step, 2 * mean);
     }
 
     double alone_ = 0, together_ = 0;  // seconds for each step; 0 is unknown
