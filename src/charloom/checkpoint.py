@@ -305,6 +305,20 @@ def _json(data: dict[str, Any]) -> bytes:
     return (json.dumps(data, indent=1, allow_nan=False) + "\n").encode()
 
 
+def facts(model: ModelFolder) -> dict[str, Any]:
+    """What a model is, for people: its network, its vocabulary and how text is prepared for it."""
+    a, v = model.architecture, model.vocabulary
+    special = [name for name in ("unknown", "separator") if getattr(v, name)]
+    binary, further = " (binary)" * v.binary, f" and {', '.join(special)}" if special else ""
+    return {
+        "network": f"{a.cell_name}, {a.layers} x {a.hidden}, {a.input} input",
+        "parameters": a.size,
+        "vocabulary": f"{v.plain} {v.kind}{binary}{further}",
+        "records": model.records,
+        "cleaning": ", ".join(f"{k}={x!r}" for k, x in model.cleaning.model_dump().items() if x) or "none",
+    }
+
+
 def model_card(model: ModelFolder) -> str:
     """A Hugging Face model card."""
     made, a = model.metadata, model.architecture

@@ -44,22 +44,10 @@ def _readable(name: str, value: Any) -> str:
 
 
 def _model(path: str) -> dict[str, Any]:
-    from charloom.checkpoint import find_model, load_model
+    from charloom.checkpoint import facts, find_model, load_model
 
     folder = load_model(path)
-    a, v = folder.architecture, folder.vocabulary
-    special = [name for name in ("unknown", "separator") if getattr(v, name)]
-    return {
-        "folder": str(find_model(path)),
-        "network": f"{a.cell_name}, {a.layers} x {a.hidden}, {a.input} input",
-        "parameters": a.size,
-        "vocabulary": f"{v.plain} {v.kind}"
-        + " (binary)" * v.binary
-        + (f" and {', '.join(special)}" if special else ""),
-        "records": folder.records,
-        "cleaning": ", ".join(f"{k}={x!r}" for k, x in folder.cleaning.model_dump().items() if x) or "none",
-        "metadata": folder.metadata,
-    }
+    return {"folder": str(find_model(path)), **facts(folder), "metadata": folder.metadata}
 
 
 def _installation(details: bool) -> dict[str, Any]:

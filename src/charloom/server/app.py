@@ -24,7 +24,8 @@ from charloom.server.guard import Access, Guard
 from charloom.server.limits import ServerLimits
 from charloom.server.memory import Memory, Sharing
 from charloom.server.metrics import Metrics
-from charloom.server.routes import STATIC, Routes, as_json
+from charloom.server.page_routes import STATIC, PageRoutes
+from charloom.server.routes import Routes, as_json
 from charloom.server.served_models import ServedModels
 
 log = logging.getLogger("charloom.server")
@@ -58,7 +59,6 @@ def create_app(models: ServedModels, metrics: Metrics, limits: ServerLimits, acc
     async def document() -> Response:
         return as_json(openapi(app))
 
-    _get(app, "/", routes.page, None)
     _get(app, "/openapi.json", document, None)
     _get(app, "/health", routes.health, schemas.Health, errors={503: {"model": schemas.Health}})
     app.add_api_route("/health", routes.health, methods=["HEAD"], include_in_schema=False)  # for load balancers
@@ -71,8 +71,23 @@ def create_app(models: ServedModels, metrics: Metrics, limits: ServerLimits, acc
     _post(app, "/detokenize", routes.detokenize, schemas.Detokenize, schemas.Text)
     _post(app, "/v1/trace", routes.trace, schemas.TraceRequest, schemas.Traced)
     _post(app, "/admin/reload", routes.reload, schemas.Reload, schemas.Reloaded, (409,))
+    _add_page(app, PageRoutes(models, limits))
     app.add_api_route("/v1/chat/completions", routes.chat, methods=["GET", "POST"], include_in_schema=False)
     return app
+
+
+def _add_page(app: FastAPI, page: PageRoutes) -> None:
+    """Adds the page and its own routes. They may change with the page, so the document leaves them out."""
+    app.add_api_route("/", page.page, methods=["GET", "HEAD"], include_in_schema=False)
+    for path, function, method in (
+        ("/app/state", page.state, "GET"),
+        ("/app/models/{name:path}/compressors", page.compressors, "GET"),
+        ("/app/models/{name:path}/download", page.download, "GET"),
+        ("/app/models/{name:path}", page.model, "GET"),
+        ("/app/look", page.look, "POST"),
+        ("/app/unit", page.unit, "POST"),
+    ):
+        app.add_api_route(path, function, methods=[method], include_in_schema=False)
 
 
 def _get(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
-from pathlib import Path
 from typing import Any, TypeVar
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from charloom import trace
@@ -24,7 +23,6 @@ from charloom.server.metrics import Metrics
 from charloom.server.served_models import LoadedModel, ServedModel, ServedModels
 from charloom.server.wire import to_json, without_surrogates
 
-STATIC = Path(__file__).parent / "static"
 T = TypeVar("T")
 
 
@@ -34,10 +32,6 @@ class Routes:
     def __init__(self, models: ServedModels, metrics: Metrics, limits: ServerLimits) -> None:
         self._models, self._metrics, self._limits = models, metrics, limits
         self._tracing = asyncio.Lock()  # one trace at a time: it takes much memory
-
-    async def page(self) -> Response:
-        """A page that says what this server is."""
-        return FileResponse(STATIC / "index.html")
 
     async def health(self) -> Response:
         """Whether the server answers requests."""
