@@ -6,7 +6,14 @@ import re
 
 from starlette.responses import Response
 
-from charloom.errors import CharloomError, ModelError, QueueFullError, SettingsError, TextError
+from charloom.errors import (
+    CharloomError,
+    ModelError,
+    QueueFullError,
+    SettingsError,
+    TextError,
+    UnknownCharacterError,
+)
 from charloom.server.wire import to_json, without_surrogates
 
 LONGEST = 1000
@@ -44,6 +51,8 @@ def api_error(error: Exception) -> ApiError:
         return error
     if isinstance(error, QueueFullError):
         return ApiError(429, str(error), "queue_full", retry_seconds=RETRY_SECONDS)
+    if isinstance(error, UnknownCharacterError):
+        return ApiError(400, str(error), "unknown_character")
     if isinstance(error, SettingsError | TextError):
         return ApiError(400, str(error))
     if isinstance(error, ModelError):
