@@ -26,6 +26,7 @@ function draw() {
     $(tab).hidden = tab !== chosen;
   }
   $("model-row").hidden = chosen === "train" || !state.models.length;
+  $("unknown-row").hidden = chosen === "about";
   $("no-model").hidden = chosen === "train" || state.models.length > 0 || !state.training;
   DRAWN[chosen]?.();
 }

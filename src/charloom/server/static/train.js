@@ -153,7 +153,7 @@ async function poll() {
     $("train-go").disabled = $("plan").disabled = current !== null;
     if (ended) {
       forget();
-      await refresh();
+      await refresh(followed.run);
     }
     offerModel();
   } catch (error) {
