@@ -31,6 +31,7 @@ COMMANDS = {
     "train": "Train a model on any text, resume a run, or fine-tune a model.",
     "generate": "Generate text with a model.",
     "serve": "Serve models by HTTP, with the protocol of OpenAI's completions.",
+    "app": "Open a web page to train models on your texts and to generate with them.",
     "eval": "Measure how well a model predicts a text.",
     "info": "Show a model, or what this installation can do.",
     "import": "Turn an old PyTorch or Keras checkpoint into a model folder.",

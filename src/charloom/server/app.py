@@ -27,6 +27,8 @@ from charloom.server.metrics import Metrics
 from charloom.server.page_routes import STATIC, PageRoutes
 from charloom.server.routes import Routes, as_json
 from charloom.server.served_models import ServedModels
+from charloom.server.training import Training
+from charloom.server.training_routes import TrainingRoutes
 
 log = logging.getLogger("charloom.server")
 
@@ -47,8 +49,10 @@ POSTED = (400, 404, 408, 413, 415, 429, 503)
 """Errors of every route that takes a body."""
 
 
-def create_app(models: ServedModels, metrics: Metrics, limits: ServerLimits, access: Access) -> FastAPI:
-    """The ASGI application. The caller loads the models."""
+def create_app(
+    models: ServedModels, metrics: Metrics, limits: ServerLimits, access: Access, training: Training | None = None
+) -> FastAPI:
+    """The ASGI application. The caller loads the models. With `training`, clients can train."""
     memory = Memory(limits.memory_bytes)
     metrics.watch_memory(lambda: memory.used)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, middleware=_middleware(access, metrics, memory))
@@ -71,7 +75,9 @@ def create_app(models: ServedModels, metrics: Metrics, limits: ServerLimits, acc
     _post(app, "/detokenize", routes.detokenize, schemas.Detokenize, schemas.Text)
     _post(app, "/v1/trace", routes.trace, schemas.TraceRequest, schemas.Traced)
     _post(app, "/admin/reload", routes.reload, schemas.Reload, schemas.Reloaded, (409,))
-    _add_page(app, PageRoutes(models, limits))
+    _add_page(app, PageRoutes(models, limits, training and training.folder.path))
+    if training is not None:
+        TrainingRoutes(training, limits).add(app)
     app.add_api_route("/v1/chat/completions", routes.chat, methods=["GET", "POST"], include_in_schema=False)
     return app
 

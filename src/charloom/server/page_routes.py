@@ -97,7 +97,7 @@ class PageRoutes:
         return as_json(
             {
                 "training": self._folder is not None,
-                "folder": self._folder and str(self._folder),
+                "folder": without_surrogates(str(self._folder)) if self._folder else None,
                 "models": models,
                 "colours": [heat.colours(level) for level in range(heat.LEVELS)],
             }

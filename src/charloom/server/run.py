@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import signal
@@ -11,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -19,6 +21,7 @@ from charloom.errors import CharloomError, SettingsError
 from charloom.inference.backend import Precision
 from charloom.inference.scheduler import SLOTS, WAITING
 from charloom.server.app import create_app
+from charloom.server.app_folder import AppFolder
 from charloom.server.connection import connection_class
 from charloom.server.errors import ApiError
 from charloom.server.guard import Access
@@ -26,6 +29,8 @@ from charloom.server.limits import ServerLimits
 from charloom.server.memory import release_large_blocks
 from charloom.server.metrics import Metrics
 from charloom.server.served_models import ModelSource, ServedModels
+from charloom.server.training import Training
+from charloom.server.uploads import UploadLimits
 
 log = logging.getLogger("charloom.server")
 
@@ -44,7 +49,8 @@ With Python's default, ten times as long, 64 streams of a fast model get about 5
 @dataclass(frozen=True)
 class ServerOptions:
     """How to serve. sources: the models; host, port: where; port 0 is any free port; insecure: also without a key on an
-    address that other machines reach; the others: see `ServedModels`, `Access` and `ServerLimits`.
+    address that other machines reach; app_folder: of the web app, with which clients can train; any_port: take a free
+    port if `port` is in use; the others: see `ServedModels`, `Access`, `ServerLimits` and `UploadLimits`.
     """
 
     sources: Sequence[ModelSource]
@@ -56,14 +62,18 @@ class ServerOptions:
     access: Access = field(default_factory=Access)
     insecure: bool = False
     limits: ServerLimits = field(default_factory=ServerLimits)
+    app_folder: Path | None = None
+    any_port: bool = False
+    upload_limits: UploadLimits = field(default_factory=UploadLimits)
 
 
-def serve(options: ServerOptions, tell: Callable[[str], None]) -> None:
+def serve(options: ServerOptions, tell: Callable[[str], None], ready: Callable[[str], None] | None = None) -> None:
     """Serves until SIGINT or SIGTERM. SIGHUP loads the models again.
 
     Args:
         options: what and how.
         tell: called with one line when the server is ready, and for each reload.
+        ready: called with the server's URL after that line.
 
     Raises:
         SettingsError: if the address needs a key, or cannot be used.
@@ -74,8 +84,8 @@ def serve(options: ServerOptions, tell: Callable[[str], None]) -> None:
     options = replace(options, limits=replace(options.limits, connections=allowed(options.limits.connections)))
     release_large_blocks()
     sys.setswitchinterval(SWITCH_SECONDS)
-    with bound(options.host, options.port) as listener:
-        Running(options, listener, tell).run()
+    with _listener(options) as listener:
+        Running(options, listener, tell, ready).run()
 
 
 def allowed(connections: int) -> int:
@@ -147,10 +157,25 @@ def bound(host: str, port: int) -> socket.socket:
         ) from None
 
 
+def _listener(options: ServerOptions) -> socket.socket:
+    try:
+        return bound(options.host, options.port)
+    except SettingsError:
+        if not options.any_port:
+            raise
+        return bound(options.host, 0)
+
+
 class Running(uvicorn.Server):
     """A server that runs: it loads its models after it has bound its port, and stops in an orderly way."""
 
-    def __init__(self, options: ServerOptions, listener: socket.socket, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        options: ServerOptions,
+        listener: socket.socket,
+        tell: Callable[[str], None],
+        ready: Callable[[str], None] | None = None,
+    ) -> None:
         limits = options.limits
         super().__init__(
             uvicorn.Config(
@@ -168,7 +193,9 @@ class Running(uvicorn.Server):
                 timeout_graceful_shutdown=int(limits.grace_seconds) + 5,
             )
         )
-        self._options, self._listener, self._tell = options, listener, tell
+        self._options, self._listener, self._tell, self._ready = options, listener, tell, ready
+        self._folder: AppFolder | None = None
+        self._training: Training | None = None
         self._models: ServedModels | None = None
         self._failure: CharloomError | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -177,9 +204,12 @@ class Running(uvicorn.Server):
         """Runs until a signal.
 
         Raises:
-            CharloomError: if a model cannot be loaded.
+            CharloomError: if a model cannot be loaded, or the folder of the app cannot be used.
         """
-        super().run([self._listener])
+        with contextlib.ExitStack() as stack:
+            if self._options.app_folder is not None:
+                self._folder = stack.enter_context(AppFolder(self._options.app_folder, self._options.upload_limits))
+            super().run([self._listener])
         if self._failure:
             raise self._failure
 
@@ -188,7 +218,9 @@ class Running(uvicorn.Server):
         self._models = ServedModels(options.sources, metrics, options.precision, options.slots, options.waiting)
         # A request that never fits into the queue would be told to come again for ever.
         limits = replace(options.limits, sequences=min(options.limits.sequences, options.waiting))
-        return create_app(self._models, metrics, limits, options.access)
+        if self._folder is not None:
+            self._training = Training(self._folder, self._models)
+        return create_app(self._models, metrics, limits, options.access, self._training)
 
     @property
     def models(self) -> ServedModels:
@@ -205,10 +237,14 @@ class Running(uvicorn.Server):
             loop.add_signal_handler(signal.SIGHUP, lambda: self._later(self._reload()))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Refuses new requests. Running ones get the grace time, then an error."""
+        """Refuses new requests. Running ones get the grace time, then an error. A run that trains saves everything."""
         self.models.refuse()
+        if self._training is not None:
+            self._training.ask_to_stop()
         self._later(self._end_requests())
         await super().shutdown(sockets)
+        if self._training is not None:
+            await self._training.ended(lambda: self.force_exit)
         for task in self._tasks:
             task.cancel()
         await asyncio.to_thread(self.models.stop)
@@ -219,9 +255,21 @@ class Running(uvicorn.Server):
         except CharloomError as error:
             self._failure, self.should_exit = error, True
             return
-        host, port = self._listener.getsockname()[:2]
         names = ", ".join(self.models.models)
-        self._tell(f"serving {names} at http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C stops)")
+        await self._load_runs()
+        host, port = self._listener.getsockname()[:2]
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self._tell(f"serving {names + ' ' if names else ''}at {url} (Ctrl-C stops)")
+        if self._ready is not None:
+            self._ready(url)
+
+    async def _load_runs(self) -> None:
+        """Loads the models of earlier runs. One that cannot be loaded is left out."""
+        if self._training is None:
+            return
+        for name in self._training.folder.with_models():
+            if failure := await self._training.serve(name):
+                self._tell(f"the run {name} is left out: {failure}")
 
     async def _reload(self) -> None:
         try:

@@ -129,7 +129,7 @@ class ServedModels:
     """All models of a server. Made on its event loop.
 
     Args:
-        sources: at least one; the first answers requests that name none.
+        sources: the first answers requests that name none. Without any, `add` brings the first one.
         metrics: what is counted goes here.
         precision, slots, waiting: of each scheduler.
 
@@ -147,10 +147,12 @@ class ServedModels:
     ) -> None:
         self.loop, self.metrics, self.waiting = asyncio.get_running_loop(), metrics, waiting
         self.is_stopping = False
-        self.models = {
-            source.name: ServedModel(source, Worker(source.name, metrics, self.loop), precision, slots, waiting)
-            for source in sources
-        }
+        self._precision, self._slots = precision, slots
+        self.models = {source.name: self._made(source) for source in sources}
+
+    def _made(self, source: ModelSource) -> ServedModel:
+        worker = Worker(source.name, self.metrics, self.loop)
+        return ServedModel(source, worker, self._precision, self._slots, self.waiting)
 
     @property
     def status(self) -> str:
@@ -169,6 +171,8 @@ class ServedModels:
         """
         if self.is_stopping:
             raise ApiError(503, "the server is stopping; ask another one", retry_seconds=1)
+        if not self.models:
+            raise ApiError(404, "there is no model yet; train one", "model_not_found")
         if name is None:
             return next(iter(self.models.values()))
         if name not in self.models:
@@ -182,11 +186,32 @@ class ServedModels:
         Raises:
             CharloomError: for the first one that cannot be loaded.
         """
-        for model in self.models.values():
+        for model in [*self.models.values()]:
             try:
                 await model.load()
             except CharloomError as error:
                 raise type(error)(f"{model.name}: {error}") from None
+
+    async def add(self, source: ModelSource) -> None:
+        """Loads one model more; one that is there is loaded again.
+
+        Raises:
+            ApiError: if requests still run on weights of two loads ago.
+            CharloomError: if it cannot be loaded.
+        """
+        if source.name in self.models:
+            await self.models[source.name].load()
+            return
+        model = self._made(source)
+        try:
+            await model.load()
+        except BaseException:
+            model.worker.stop()
+            raise
+        if self.is_stopping:
+            model.worker.stop()
+        else:
+            self.models[source.name] = model
 
     async def reload(self, name: str | None) -> list[str]:
         """Loads one model again, or all of them; returns their names.

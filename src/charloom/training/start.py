@@ -7,7 +7,7 @@ trainer. A resumed run reads the same parts from its folder.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,6 +41,7 @@ def start(
     base_model: str | None,
     report: EventHandler,
     stop: Stop,
+    name: str | None = None,
 ) -> Finished:
     """Trains a new run on a text, to the end of its budget.
 
@@ -50,6 +51,7 @@ def start(
         out: the run folder; by default `runs/<corpus>-<n>`.
         base_model: the folder of a model to fine-tune.
         report, stop: called with every event; called after every step: true saves everything and ends the run.
+        name: of the text, for the model's metadata and the default of `out`; by default that of the first path.
 
     Raises:
         CharloomError: for every mistake that a person can make.
@@ -64,6 +66,7 @@ def start(
 
     request = _run_request(values, base_model, tell)
     corpus = open_corpus(source, request.settings.text, lambda text: tell(Notice(text)))
+    corpus = replace(corpus, name=name or corpus.name)
     about = _about(source, base_model)
     with RunFolder.create(out, corpus.name, request.settings, about) as run, run.abandoned_on_error():
         with run.writing():
