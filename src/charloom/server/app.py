@@ -75,7 +75,7 @@ def create_app(
     _post(app, "/detokenize", routes.detokenize, schemas.Detokenize, schemas.Text)
     _post(app, "/v1/trace", routes.trace, schemas.TraceRequest, schemas.Traced)
     _post(app, "/admin/reload", routes.reload, schemas.Reload, schemas.Reloaded, (409,))
-    _add_page(app, PageRoutes(models, limits, training and training.folder.path))
+    _add_page(app, PageRoutes(models, limits, training.folder.path if training else None))
     if training is not None:
         TrainingRoutes(training, limits).add(app)
     app.add_api_route("/v1/chat/completions", routes.chat, methods=["GET", "POST"], include_in_schema=False)
