@@ -94,27 +94,40 @@ async function plan() {
 }
 
 function drawPlan(found) {
-  const p = found.planned;
-  const records = p.records ? ` in ${count(p.records)} records` : "";
-  const facts = `${count(found.characters)} characters${records}, ${count(p.distinct)} different tokens; xz packs a sample into ${p.xz_bits_per_token.toFixed(2)} bits/token`;
-  const rows = p.choices.map((choice) =>
-    make("tr", {}, ...[choice.setting.replaceAll("_", " "), String(choice.value), choice.reason].map((text) => make("td", { textContent: text }))));
-  const head = make("tr", {}, ...["setting", "value", "reason"].map((textContent) => make("th", { textContent })));
-  const scroll = make("div", { className: "scroll", tabIndex: 0, ariaLabel: "The plan" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)));
-  scroll.setAttribute("role", "region");
-  $("planned").replaceChildren(
-    make("p", { textContent: facts }),
+  const preview = make("pre", { className: "preview", tabIndex: 0, textContent: found.preview });
+  preview.setAttribute("role", "region");
+  preview.setAttribute("aria-label", "The beginning of the text");
+  $("planned").lastElementChild.replaceChildren(
+    make("p", { textContent: `${count(found.characters)} characters, ${statistics(found.planned)}` }),
     ...found.notices.map((textContent) => make("p", { textContent })),
-    make("pre", { className: "text", tabIndex: 0, textContent: found.preview }),
-    scroll,
+    preview,
+    choices(found.planned),
   );
+  $("planned").open = true;
   $("planned").hidden = false;
+}
+
+function statistics(planned) {
+  const records = planned.records ? `${count(planned.records)} records, ` : "";
+  const repeated = planned.repeated >= 0.01 ? `, ${Math.round(100 * planned.repeated)}% in repeated lines` : "";
+  return `${records}${count(planned.distinct)} different tokens${repeated}; xz packs a sample into ${planned.xz_bits_per_token.toFixed(2)} bits/token`;
+}
+
+// The settings that charloom chose, with their reasons.
+function choices(planned) {
+  const cells = (name, texts) => make("tr", {}, ...texts.map((textContent) => make(name, { textContent })));
+  const rows = planned.choices.map((choice) => cells("td", [choice.setting.replaceAll("_", " "), String(choice.value), choice.reason]));
+  const table = make("table", {}, make("thead", {}, cells("th", ["setting", "value", "reason"])), make("tbody", {}, ...rows));
+  const scroll = make("div", { className: "scroll", tabIndex: 0, ariaLabel: "Settings of the plan" }, table);
+  scroll.setAttribute("role", "region");
+  return scroll;
 }
 
 async function train() {
   try {
     $("train-go").disabled = true;
     const { run } = await post("/app/train", await request());
+    $("planned").open = false;
     follow(run);
     await poll();
   } catch (error) {
@@ -188,7 +201,10 @@ function drawRun() {
   $("chart").replaceChildren(chart(points, loss(validations, "validation_bits")));
   $("verdict").textContent = running ? "" : (finished?.verdict ?? "");
   $("samples").replaceChildren(...samples.slice(-SAMPLES).reverse().map((sample) =>
-    make("article", {}, make("h4", { textContent: `step ${count(sample.step)}` }), make("div", { className: "text", textContent: sample.text }))));
+    make("div", {}, make("h4", { textContent: `step ${count(sample.step)}` }), make("div", { className: "text", textContent: sample.text.replace(/^\s*\n/, "") }))));
+  const planned = of("planned").at(-1);
+  $("run-plan").hidden = !planned;
+  if (planned) $("run-plan").lastElementChild.replaceChildren(make("p", { textContent: statistics(planned) }), choices(planned));
   $("notices").replaceChildren(...of("notice").map((notice) => make("li", { textContent: notice.text })));
 }
 
