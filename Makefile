@@ -1,6 +1,7 @@
-# `make demo` and `make test` need Python 3.11 or newer. They install everything else into .venv.
+# `make demo`, `make app` and `make test` need Python 3.11 or newer. They install everything else into .venv.
 #
 #   make demo      train a small model for a minute on text that Python carries, and generate text from it
+#   make app       open the web app in the browser
 #   make test      the checks, then the tests; tests that depend on the processor run on slower kernels as well
 #   make test KERNELS=avx2   all tests on these kernels only: another variant that runs here, or `off`
 #   make test-all  all tests on every variant that runs here, and without kernels
@@ -70,7 +71,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo ready test test-all check format kernels sanitized check-kernels check-threads fuzz check-arm bench results docs notebook lock clean
+.PHONY: help demo app ready test test-all check format kernels sanitized check-kernels check-threads fuzz check-arm bench results docs notebook lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -79,6 +80,10 @@ help:
 demo: $(INSTALLED)
 	@$(MAKE) --no-print-directory kernels || echo "the kernels do not compile here; NumPy takes their place" >&2
 	@$(BIN)/charloom demo
+
+app: $(INSTALLED)
+	@$(MAKE) --no-print-directory kernels || echo "the kernels do not compile here; NumPy takes their place" >&2
+	@$(BIN)/charloom app
 
 # The kernels compile while the other packages are downloaded.
 ready:
@@ -173,7 +178,7 @@ $(INSTALLED): pyproject.toml requirements.lock
 	@echo "installing charloom into $(VENV) (once; a minute)" >&2
 	@test -f $@ || $(PYTHON) -m venv --clear $(VENV)
 	@$(call PIP,$(VENV)) --constraint requirements.lock cmake nanobind ninja scikit-build-core
-	@$(call PIP,$(VENV)) --constraint requirements.lock --no-build-isolation --editable .
+	@$(call PIP,$(VENV)) --constraint requirements.lock --no-build-isolation --editable '.[serve]'
 	@touch $@
 
 # Everything else that tests, checks and benchmarks need.
