@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from charloom.errors import CharloomError
-from charloom.server.app_folder import ABOUT, AppFolder, RunOnDisk, stem_of
+from charloom.server.app_folder import AppFolder, stem_of
 from charloom.server.errors import ApiError
+from charloom.server.run_on_disk import ABOUT, RunOnDisk
 from charloom.server.served_models import ModelSource, ServedModels
+from charloom.server.training_answers import named, plan_answer, with_names
 from charloom.server.training_process import TrainingProcess
 from charloom.server.uploads import Uploaded
-from charloom.server.wire import without_surrogates
 
 log = logging.getLogger("charloom.server")
 
@@ -144,7 +145,7 @@ class Training:
             process.ask_to_stop()
             raise
         shown = {str(file.path): file.name for file in files}
-        return _plan(last, shown)
+        return plan_answer(last, shown)
 
     async def all(self) -> list[RunOnDisk]:
         """Every run, the newest first."""
@@ -165,7 +166,7 @@ class Training:
             events = await asyncio.to_thread(self.folder.events, name)
             run, names = await asyncio.to_thread(self.folder.read, name), self.folder.texts(name)
         since = min(since, len(events))
-        chosen = [_with_names(event, names) for event in events[since : since + EVENTS_AT_ONCE]]
+        chosen = [with_names(event, names) for event in events[since : since + EVENTS_AT_ONCE]]
         known = {"run": name, "state": run.state, "error": run.error}
         return {**known, "next": since + len(chosen), "events": chosen}
 
@@ -234,7 +235,7 @@ class Training:
         """The process has ended: its model is served, then its state changes."""
         name = current.run.run
         state = {"ended": "finished", "stopped": "stopped"}.get(last["event"], "failed")
-        error = _named(last["text"], current.names) if state == "failed" else None
+        error = named(last["text"], current.names) if state == "failed" else None
         if self.folder.has_model(name) and not self._models.is_stopping:
             failure = await self.serve(name)
             error = error or failure
@@ -270,28 +271,3 @@ def _with_current(runs: Sequence[RunOnDisk], current: RunOnDisk) -> list[RunOnDi
     if current.state in ("reading", "training", "failed") or (on_disk and current.error):
         return [*others, current]
     return [*runs]
-
-
-def _plan(last: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """The answer for the last line of a process that planned."""
-    if last["event"] == "failed":
-        raise ApiError(400, _named(last["text"], names))
-    if last["event"] != "plan":
-        raise ApiError(503, "the server stopped before the plan was made; ask another one")
-    notices = [_named(notice, names) for notice in last["notices"]]
-    known = {name: last[name] for name in ("planned", "characters")}
-    return {**known, "preview": without_surrogates(last["preview"]), "notices": notices}
-
-
-def _with_names(event: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """The event with the shown names of the texts in place of their paths."""
-    text = event.get("text")
-    if not isinstance(text, str):
-        return {**event}
-    return {**event, "text": _named(text, names) if event["event"] == "notice" else without_surrogates(text)}
-
-
-def _named(text: str, names: Mapping[str, str]) -> str:
-    for path, name in names.items():
-        text = text.replace(path, name)
-    return without_surrogates(text)

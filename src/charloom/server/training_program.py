@@ -110,6 +110,8 @@ def _outcome(asked: Mapping[str, Any], exchange: Exchange) -> dict[str, Any]:
     except Exception as error:
         traceback.print_exception(error)
         return {"event": "failed", "text": f"this is a bug in charloom, {type(error).__name__}: {error}"}
+    finally:
+        exchange.trains()  # nothing interrupts the last line
 
 
 def _done(asked: Mapping[str, Any], exchange: Exchange) -> dict[str, Any]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import secrets
-import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -15,6 +15,7 @@ from charloom.data.sources import COMPRESSIONS
 from charloom.server.errors import ApiError
 
 ID = re.compile("[0-9a-f]{8,32}")
+OWN = re.compile(r"[0-9]{4}\.")
 NUMBER = re.compile("[0-9]{1,3}")
 LONGEST_NAME = 100
 
@@ -55,10 +56,10 @@ class Upload:
 
 
 class Uploads:
-    """All uploads. Those of an earlier process are removed. Only the event loop may use it.
+    """All uploads. Those of an earlier process are removed, and no other file. Only the event loop may use it.
 
     Args:
-        folder: is made here, and holds nothing else.
+        folder: is made here.
         limits: of the files.
         clock: in seconds.
     """
@@ -68,10 +69,10 @@ class Uploads:
     ) -> None:
         self.folder, self.limits, self._clock = folder, limits or UploadLimits(), clock
         self._uploads: dict[str, Upload] = {}
-        if folder.is_symlink():
-            folder.unlink()
-        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
+        for each in folder.iterdir():
+            if ID.fullmatch(each.name) and not each.is_symlink():
+                _remove(each)
 
     def begin(self, upload: str, number: str, name: str, size: int | None) -> Arriving:
         """A file that arrives.
@@ -133,7 +134,7 @@ class Uploads:
         for name, upload in [*self._uploads.items()]:
             if not upload.arriving and self._clock() - upload.used > self.limits.seconds:
                 del self._uploads[name]
-                shutil.rmtree(self.folder / name, ignore_errors=True)
+                _remove(self.folder / name)
 
 
 class Arriving:
@@ -185,6 +186,15 @@ class Arriving:
         whole = Uploaded(self._file.name, self._path, self._file.size)
         self._upload.files[self._number] = whole
         return whole
+
+
+def _remove(folder: Path) -> None:
+    """Removes the files of an upload and its folder. A folder with other files stays: they are the user's."""
+    with suppress(OSError):
+        for file in folder.iterdir():
+            if OWN.match(file.name):
+                file.unlink()
+        folder.rmdir()
 
 
 def shown_name(name: str) -> str:
