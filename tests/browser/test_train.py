@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from apps import app_command, client_of
 from axe_playwright_python.sync_playwright import Axe
-from conftest import App, Problems
+from pages import App, Problems
 from playwright.sync_api import Page, expect
 from servers import Served, eventually, running
 
 from charloom.model import Model
 
-TEXT = "\n".join(pydoc_data.topics.topics.values()).encode()[:100_000]
+TEXT = "\n".join(pydoc_data.topics.topics.values())[:100_000].encode()
 MINUTES = "0.34"
 """Twenty seconds."""
 
@@ -109,7 +109,7 @@ def test_from_a_dropped_file_to_a_text_by_mouse(app: App, tmp_path: Path):
     begin(app, MINUTES)
     expect(app.at("left")).to_contain_text("left")
     expect(app.at("run-title")).to_have_text(FINISHED, timeout=TRAINED)
-    assert len(app.page.locator("#chart .training").get_attribute("points").split()) > 2
+    assert len(app.page.locator("#chart polyline.training").get_attribute("points").split()) > 2
     assert app.page.locator("#chart .dot").count() >= 2
     assert app.page.locator("#samples .text").count() >= 2
     expect(app.at("verdict")).to_contain_text("nats/char")
@@ -164,7 +164,7 @@ def test_the_plan(app: App):
     choose(app)
     app.at("plan").click()
     plan = app.at("planned")
-    expect(plan).to_contain_text(f"{len(TEXT):,} characters", timeout=TRAINED)
+    expect(plan).to_contain_text(f"{len(TEXT.decode()):,} characters", timeout=TRAINED)
     expect(plan.locator("pre")).to_contain_text(TEXT.decode()[:50].strip())
     expect(plan.get_by_role("row", name="weight decay")).to_contain_text("best for")
     app.at("plan").click()
@@ -195,7 +195,7 @@ def test_stop_reload_and_resume(app: App, trainer: Served, tmp_path: Path):
     stop(app)
     press(app, "topics-1", "Fine-tune")
     expect(app.at("from")).to_have_value("topics-1")
-    choose(app, "other.txt", TEXT[::-1])
+    choose(app, "other.txt", TEXT.decode()[::-1].encode())
     begin(app)
     stop(app)
     expect(app.page.get_by_role("row", name="other-1")).to_contain_text("from topics-1")
@@ -217,13 +217,14 @@ def test_two_pages_press_train(app: App, trainer: Served, opened: Callable[..., 
     second = App(opened(f"{trainer.url}/"), trainer)
     choose(second, "second.txt")
     choose(app)
+    second.page.route("**/app/runs", lambda route: None)  # it does not hear of the other one
     for page in (app, second):
         page.fill(minutes=LONG)
-        page.page.route("**/app/runs", lambda route: None)  # neither hears of the other
     app.at("train-go").click()
     expect(app.at("run")).to_be_visible()
     second.at("train-go").click()
     expect(second.at("problem")).to_contain_text("one run at a time; topics-1 trains")
+    second.page.unroute_all()
     second.page.reload()
     second.tab("Train")
     expect(second.at("run-title")).to_contain_text("topics-1", timeout=TRAINED)
@@ -259,7 +260,7 @@ def test_hostile_names_and_texts(app: App, tmp_path: Path):
     choose(app, "../../<img src=x onerror=alert(3)>.txt", content)
     app.at("plan").click()
     expect(app.at("planned").locator("pre")).to_contain_text("<script>alert(1)</script>", timeout=TRAINED)
-    begin(app)
+    begin(app, "1")
     expect(app.page.locator("#samples .text").first).to_be_visible(timeout=TRAINED)
     stop(app)
     assert set(tmp_path.iterdir()) - outside <= {tmp_path / "app"}

@@ -20,13 +20,7 @@ async function send(path, options) {
   if (answer.ok) return answer;
   if (answer.status === 401) $("key-form").hidden = false;
   const found = await answer.json().catch(() => null);
-  throw new Error(found ? line(found.error) : `The server answered with status ${answer.status}.`);
-}
-
-// The line of an error. Its remedies are for programs, so the page names its own.
-function line({ message, code }) {
-  if (code !== "unknown_character") return message;
-  return `${message.split("; pass ")[0]}; change the text, or tick “leave out characters that the model does not know”`;
+  throw new Error(found?.error?.message ?? `The server answered with status ${answer.status}.`);
 }
 
 const posted = (body) => ({
@@ -58,7 +52,7 @@ export async function* stream(body, signal) {
       const data = event.replace(/^data: /, "");
       if (data === "[DONE]") return;
       const chunk = JSON.parse(data);
-      if (chunk.error) throw new Error(line(chunk.error));
+      if (chunk.error) throw new Error(chunk.error.message);
       yield chunk;
     }
   }
