@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -126,6 +127,27 @@ def test_a_plan(page: Client, corpus):
     assert page.runs()["runs"][0]["error"].startswith("a.bin looks binary")
 
 
+def test_a_page_that_leaves_during_a_plan(page: Client, corpus):
+    """Catches a plan of a page that was closed, which keeps all others from training."""
+    page.put(corpus * 500)
+    with pytest.raises(httpx.ReadTimeout):
+        page.http.post("/app/plan", json={"upload": ID, "minutes": 1}, timeout=0.2)
+    page.put("ab")
+    eventually(lambda: page.plan().status_code == 200)
+
+
+def test_a_process_that_is_killed(page: Client, corpus, tmp_path):
+    """Catches a run that counts as training for ever, because its process ended without a word."""
+    page.put(corpus)
+    page.train(LONG)
+    eventually(lambda: page.steps("text-1"))
+    os.kill(page_process(tmp_path / "app" / "runs" / "text-1"), signal.SIGKILL)
+    page.wait_for("text-1", "failed")
+    assert page.runs()["runs"][0]["error"] == "the training process ended with status -9"
+    page.post("resume", run="text-1", minutes=0.001)
+    page.wait_for("text-1", "finished")
+
+
 @pytest.mark.parametrize(
     ("body", "status", "message"),
     [
@@ -240,6 +262,15 @@ def test_the_server_ends_while_it_trains(corpus, tmp_path, how):
         assert [event["step"] for event in events if event["event"] == "step"][: len(steps)] == steps
         resumed = [event["step"] for event in events if event["event"] == "started"][-1]
         assert resumed >= steps[-1]  # nothing was lost
+
+
+def page_process(run: Path) -> int:
+    """The process that trains a run: it has locked its folder."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if str(run / "lock") in map(os.readlink, (process / "fd").iterdir()):
+                return int(process.name)
+    raise AssertionError("no process has the lock")
 
 
 def child_of(parent: int) -> int:

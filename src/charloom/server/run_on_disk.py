@@ -15,8 +15,8 @@ from charloom.files import LARGEST_TEXT, opened, read, refuse_link
 ABOUT = "app.json"
 """The file in a run folder with what the app knows of the run: its texts, its base model, and when it was made."""
 
-MOST_ABOUT = 1 << 20
-"""Bytes of `app.json`."""
+MOST_ABOUT = 4 << 20
+"""Bytes of `app.json`: it may name 1,000 texts."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,9 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+LAST = ("ended", "stopped", "failed", "plan")
+"""The events of which one is the last line of the program."""
+
 ERROR_TAIL = 2000
 """Bytes at the end of stderr that are read if a process ends without a last line."""
 
@@ -70,12 +73,14 @@ class TrainingProcess:
         last: dict[str, Any] | None = None
         for line in self._process.stdout:
             with contextlib.suppress(ValueError):  # half a line of a process that was killed
-                if last is not None:
-                    self._on_loop(self._on_event, last)
-                last = json.loads(line)
+                record = json.loads(line)
+                if record["event"] in LAST:
+                    last = record
+                else:
+                    self._on_loop(self._on_event, record)
         status = self._process.wait()
         self._process.stdout.close()
-        if last is None or last["event"] not in ("ended", "stopped", "failed", "plan"):
+        if last is None:
             last = {"event": "failed", "text": f"the training process ended with status {status}{self._tail()}"}
         self._errors.close()
         self.ask_to_stop()

@@ -3,7 +3,7 @@
 It lowers its own priority first, because generation in the server goes before training. Then it reads one line of JSON
 from stdin, and writes each event as a line of JSON to stdout. The end of stdin, or another line, asks it to stop: a run
 that trains saves everything and ends, and before that no folder stays. So training also ends in this way when the
-server is killed, on every system. The last line of stdout says how it ended: `finished`, `stopped`, `failed` or `plan`.
+server is killed, on every system. The last line of stdout says how it ended: `ended`, `stopped`, `failed` or `plan`.
 """
 
 from __future__ import annotations
