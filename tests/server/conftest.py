@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from charloom.inference import scheduler
-
 if importlib.util.find_spec("fastapi") is None:
     collect_ignore_glob = ["test_*.py"]  # the extra `serve` is not installed
 else:
-    from servers import SHAPES, Served, eventually, make_folder, running, sources
+    from servers import Served, eventually, running, save_folders, slow_down, sources
 
-    from charloom.checkpoint import save_model
     from charloom.model import Model
-    from charloom.server.worker import Worker
 
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The folders of the models. Tests only read them."""
-    place = tmp_path_factory.mktemp("models")
-    for name in SHAPES:
-        save_model(place / name, make_folder(name))
-    return {name: place / name for name in SHAPES}
+    return save_folders(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +46,5 @@ def http(served: Served) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One token in each update, and a moment between two, so that a long text never ends in a test."""
-    update = Worker._update
-    monkeypatch.setattr(scheduler, "CHUNK_TOKENS", 1)
-    monkeypatch.setattr(Worker, "_update", lambda self: (update(self), time.sleep(0.001))[0])
+    """A long text never ends in a test."""
+    slow_down(monkeypatch)

@@ -12,13 +12,16 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import pytest
 
 from charloom.architecture import Architecture
-from charloom.checkpoint import ModelFolder
+from charloom.checkpoint import ModelFolder, save_model
 from charloom.data.vocabulary import Vocabulary
+from charloom.inference import scheduler
 from charloom.server.limits import ServerLimits
 from charloom.server.run import Running, ServerOptions, bound
 from charloom.server.served_models import ModelSource
+from charloom.server.worker import Worker
 
 LETTERS = Vocabulary("characters", tuple("\n abcdefgh\u2028"))
 RECORDS = Vocabulary("characters", tuple("abcd"), unknown=True, separator=True)
@@ -59,6 +62,20 @@ def make_folder(name: str, seed: int = 0) -> ModelFolder:
         for name, shape in made.shapes.items()
     }
     return ModelFolder(made, vocabulary, parameters, **options)
+
+
+def save_folders(place: Path) -> dict[str, Path]:
+    """The folders of these models, below `place`."""
+    for name in SHAPES:
+        save_model(place / name, make_folder(name))
+    return {name: place / name for name in SHAPES}
+
+
+def slow_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One token in each update, and a moment between two, so that a long text never ends in a test."""
+    update = Worker._update
+    monkeypatch.setattr(scheduler, "CHUNK_TOKENS", 1)
+    monkeypatch.setattr(Worker, "_update", lambda self: (update(self), time.sleep(0.001))[0])
 
 
 @dataclass
