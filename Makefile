@@ -2,9 +2,12 @@
 #
 #   make demo      train a small model for a minute on text that Python carries, and generate text from it
 #   make app       open the web app in the browser
-#   make test      the checks, then the tests; tests that depend on the processor run on slower kernels as well
+#   make test      the checks, then the tests; tests that depend on the processor run on slower kernels as well;
+#                  last, the browser tests
 #   make test KERNELS=avx2   all tests on these kernels only: another variant that runs here, or `off`
 #   make test-all  all tests on every variant that runs here, and without kernels
+#   make browser-tests   the tests of the web page in Chromium; root on Debian installs it first, others without it skip
+#                  them
 #   make check     the checks only: format, lint, types, imports, generated parts of pages
 #   make format    format Python and C++ for the checks
 #   make kernels   build changed C++ in src/charloom/kernels/; demo, test and bench do so first
@@ -59,6 +62,7 @@ KINDS :=
 IMITATION = $(PROCESSOR:%=build/%_only.so)
 IMITATED = $(IMITATION:%=LD_PRELOAD="$(CURDIR)/%")
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+APT := apt-get -qq -o Acquire::Retries=0 -o Acquire::http::Timeout=20
 # Imitates a processor with fewer instructions: tests/conftest.py limits PyTorch to them as well.
 TEST_ON = echo "== tests on the kernels $(1)"; CHARLOOM_KERNELS=$(1) $(PYTEST)
 # The variants that run here, without the fastest one.
@@ -71,7 +75,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo app ready test test-all check format kernels sanitized check-kernels check-threads fuzz check-arm bench results docs notebook lock clean
+.PHONY: help demo app ready chromium test test-all browser-tests check format kernels sanitized check-kernels check-threads fuzz check-arm bench results docs notebook lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -85,9 +89,15 @@ app: $(INSTALLED)
 	@$(MAKE) --no-print-directory kernels || echo "the kernels do not compile here; NumPy takes their place" >&2
 	@$(BIN)/charloom app
 
-# The kernels compile while the other packages are downloaded.
+# The kernels compile while the other packages, and Chromium, are downloaded.
 ready:
-	@$(MAKE) --no-print-directory -j 2 $(DEVELOPMENT) kernels
+	@$(MAKE) --no-print-directory -j 3 $(DEVELOPMENT) kernels $(if $(KERNELS),,chromium)
+
+# Without Chromium, a machine can run everything but the browser tests, so a download that fails is no error.
+chromium:
+	@command -v chromium >/dev/null || test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null || { \
+		echo "installing Chromium for the browser tests (once; a minute)" >&2; export DEBIAN_FRONTEND=noninteractive; \
+		{ $(APT) update && $(APT) install -y --no-install-recommends chromium; } >/dev/null 2>&1 </dev/null || true; }
 
 test: ready
 	@$(MAKE) --no-print-directory check
@@ -96,12 +106,18 @@ ifdef KERNELS
 else
 	@$(PYTEST)
 	@set -e; for kernels in $$($(LESSER)); do case $$kernels in avx2|off) $(call TEST_ON,$$kernels) -m "processor and not once"; esac; done
+	@$(MAKE) --no-print-directory browser-tests
 endif
 
 test-all: ready
 	@$(MAKE) --no-print-directory check
 	@$(PYTEST)
 	@set -e; for kernels in $$($(LESSER)); do $(call TEST_ON,$$kernels); done
+	@$(MAKE) --no-print-directory browser-tests
+
+browser-tests: $(DEVELOPMENT) chromium
+	@if command -v chromium >/dev/null; then echo "== browser tests"; $(PYTEST) tests/browser; \
+	else echo "the browser tests are skipped: Chromium is not installed (apt-get install chromium)"; fi
 
 check: $(DEVELOPMENT)
 	@$(BIN)/ruff format --check $(SOURCES) tests

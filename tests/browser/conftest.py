@@ -84,7 +84,6 @@ def opened(browser: Browser, problems: Problems) -> Iterator[Callable[..., Page]
 
     yield open_page
     for context in contexts:
-        problems.closing = True  # requests that a closed page gives up are no problem
         context.close()
 
 

@@ -90,6 +90,7 @@ function drawn(one) {
   one.spans = one.cells.map((cell, index) => {
     // A span, because a button cannot break over lines.
     const span = make("span", { className: "ch", role: "button", tabIndex: index ? -1 : 0, textContent: face(cell.shown) });
+    span.ariaLabel = visible(cell.shown); // a space alone is no name
     span.onfocus = () => explain(one, index);
     span.onmouseover = () => kept ?? explain(one, index);
     span.onclick = () => {
