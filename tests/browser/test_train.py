@@ -136,6 +136,7 @@ def picture(app: App) -> None:
 def test_the_same_by_keyboard_alone(app: App, tmp_path: Path):
     """Catches a control that the keyboard does not reach, or that only a mouse can use."""
     keys, file = app.page.keyboard, tmp_path / "topics.txt"
+    app.page.on("filechooser", lambda chooser: None)  # Playwright takes a moment until it sees one
     file.write_bytes(TEXT)
     reach(app, "files")
     with app.page.expect_file_chooser() as chooser:

@@ -10,8 +10,10 @@ const DEEPEST = 0.6; // opacity of the largest value of a unit
 const POSITIVE = "31, 110, 190", NEGATIVE = "214, 110, 0";
 
 let colours = []; // of each level of surprise: foreground and background, or null
-let read = []; // what each model said: { model, text, cells, spans, values }
+let read = []; // what each model said: { model, text, characters, cells, spans, values }
 let kept = null; // the character whose list stays
+let explained = null; // the character of the list: what a model said, and the number of the character
+let turns = 0; // of colouring: only the last one counts
 let facts = {}; // of the model, for the choice of a unit
 
 export function useColours(found) {
@@ -54,7 +56,7 @@ async function look() {
     const text = $("look-text").value;
     const answers = await Promise.all(models.map((model) => post("/app/look", { model, text, unknown: unknown() })));
     read = answers.map((answer, index) => ({ model: models[index], text, unknown: unknown(), ...cut(answer) }));
-    kept = null;
+    kept = explained = null;
     $("detail").hidden = true;
     $("looks").replaceChildren(...read.map(drawn));
     await recolour();
@@ -69,7 +71,7 @@ function cut(answer) {
   const starts = [...new Set(answer.places)];
   const cells = starts.map((start, index) => ({
     shown: characters.slice(start, starts[index + 1]).join(""),
-    before: characters.slice(0, start),
+    start,
     tokens: [],
   }));
   const at = new Map(starts.map((start, index) => [start, index]));
@@ -80,7 +82,7 @@ function cut(answer) {
     cell.rank = answer.ranks[cell.tokens[0]];
     cell.top = answer.top[cell.tokens[0]];
   }
-  return { cells, ranks: answer.ranks, nats: answer.nats };
+  return { characters, cells, ranks: answer.ranks, nats: answer.nats };
 }
 
 function drawn(one) {
@@ -91,12 +93,14 @@ function drawn(one) {
     // A span, because a button cannot break over lines.
     const span = make("span", { className: "ch", role: "button", tabIndex: index ? -1 : 0, textContent: face(cell.shown) });
     span.ariaLabel = visible(cell.shown); // a space alone is no name
-    span.onfocus = () => explain(one, index);
+    span.onfocus = () => {
+      for (const other of one.spans) if (other.tabIndex === 0) other.tabIndex = -1;
+      span.tabIndex = 0; // one of them is in the order of the Tab key
+      kept ?? explain(one, index);
+    };
     span.onmouseover = () => kept ?? explain(one, index);
     span.onclick = () => {
-      kept?.classList.remove("kept");
-      kept = kept === span ? null : span;
-      kept?.classList.add("kept");
+      keep(kept === span ? null : span);
       explain(one, index);
     };
     return span;
@@ -104,6 +108,12 @@ function drawn(one) {
   area.append(...one.spans);
   area.onkeydown = (event) => moved(event, one);
   return make("article", {}, make("h3", { textContent: one.model }), make("p", { textContent: summary(one) }), area, histogram(one));
+}
+
+function keep(span) {
+  kept?.classList.remove("kept");
+  kept = span;
+  kept?.classList.add("kept");
 }
 
 const face = (shown) => (shown.endsWith("\n") ? "↵".repeat(shown.length) + "\n" : shown === " " ? " " : visible(shown));
@@ -114,27 +124,32 @@ function summary(one) {
   return known.length ? `${mean.toFixed(2)} bits/char for ${count(one.cells.length)} characters` : "one character: nothing to predict";
 }
 
-// Arrow keys go from character to character; one of them is in the order of the Tab key.
+// Arrow keys go from character to character. Enter keeps the list and goes there.
 function moved(event, one) {
   const here = one.spans.indexOf(document.activeElement);
   const last = one.spans.length - 1;
   const next = { ArrowRight: here + 1, ArrowLeft: here - 1, Home: 0, End: last, PageDown: here + 50, PageUp: here - 50 }[event.key];
-  if (here < 0 || next === undefined) return;
+  if (here < 0 || (next === undefined && event.key !== "Enter")) return;
   event.preventDefault();
-  one.spans[here].tabIndex = -1;
-  const there = one.spans[Math.min(last, Math.max(0, next))];
-  there.tabIndex = 0;
-  there.focus();
+  if (next === undefined) {
+    keep(one.spans[here]);
+    explain(one, here);
+    $("detail").querySelector("button:enabled")?.focus();
+  } else {
+    keep(null);
+    one.spans[Math.min(last, Math.max(0, next))].focus();
+  }
 }
 
 // What the model expected in place of a character.
 function explain(one, index) {
+  explained = [one, index];
   const cell = one.cells[index];
-  const title = make("p", { textContent: `${one.model}, character ${count(index + 1)}, ${visible(cell.shown)}: ${described(one, cell, index)}` });
+  const title = make("p", { textContent: `${one.model}, character ${count(index + 1)}, ${visible(cell.shown)}: ${described(one, cell)}` });
   const choices = (cell.top ?? []).map(([name, logprob]) => {
     const choice = make("button", { type: "button", textContent: `${visible(name)}  ${percent(Math.exp(logprob))}` });
     choice.disabled = name.startsWith("bytes:") || name === "\ufffd"; // half a character cannot be typed
-    choice.onclick = () => choose(one.model, cell.before.join("") + name);
+    choice.onclick = () => choose(one.model, one.characters.slice(0, cell.start).join("") + name);
     return choice;
   });
   const heading = make("p", { textContent: "The likeliest characters here. Choose one to continue from it:" });
@@ -142,7 +157,7 @@ function explain(one, index) {
   $("detail").hidden = false;
 }
 
-function described(one, cell, index) {
+function described(one, cell) {
   const value = one.values?.[cell.tokens.at(-1)];
   const ofUnit = value === undefined || value === null ? "" : `; ${$("array").value} of unit ${$("unit").value}: ${value.toFixed(3)}`;
   if (cell.bits === null) return `not predicted${ofUnit}`;
@@ -172,18 +187,21 @@ function histogram(one) {
 }
 
 async function recolour() {
+  const turn = ++turns;
   const byUnit = $("colour-by").value === "unit";
   $("unit-row").hidden = !byUnit;
-  for (const one of read) {
-    one.values = byUnit ? await valuesOf(one) : null;
-    const largest = byUnit ? Math.max(1, ...one.values.map(Math.abs)) : 1;
+  const values = byUnit ? await Promise.all(read.map(valuesOf)) : [];
+  if (turn !== turns) return; // a later choice has its own answer
+  read.forEach((one, number) => {
+    one.values = values[number];
+    one.largest = byUnit ? Math.max(1, ...one.values.map(Math.abs)) : 1;
     one.cells.forEach((cell, index) => {
       const style = one.spans[index].style;
-      [style.color, style.background] = byUnit ? ofValue(one.values[cell.tokens.at(-1)], largest) : ofSurprise(cell.bits);
+      [style.color, style.background] = byUnit ? ofValue(one.values[cell.tokens.at(-1)], one.largest) : ofSurprise(cell.bits);
     });
-    one.largest = largest;
-  }
+  });
   legend(byUnit);
+  if (explained) explain(...explained);
 }
 
 async function valuesOf(one) {
@@ -203,7 +221,7 @@ function ofValue(value, largest) {
 
 function legend(byUnit) {
   if (byUnit) {
-    const largest = Math.max(1, ...read.map((one) => one.largest ?? 1));
+    const largest = Math.max(1, ...read.map((one) => one.largest));
     const parts = [[1, `+${largest.toFixed(2)}`], [0.5, "positive"], [-0.5, "negative"], [-1, `−${largest.toFixed(2)}`]];
     $("legend").replaceChildren("Value after each character: ", ...parts.map(([value, text]) => swatch(text, ofValue(value, 1))));
   } else {

@@ -43,6 +43,6 @@ export function visible(character) {
   if (character.endsWith("\n")) return character.replaceAll("\n", "↵");
   if (character === "\t") return "→";
   if (character === " ") return "␣";
-  return /^\p{C}$/u.test(character) ? "·" : character;
+  return /^[\p{C}\p{Z}]$/u.test(character) ? "·" : character;
 }
 
