@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from servers import eventually
+from servers import PATIENCE, eventually
 
 from charloom.checkpoint import load_model
 
@@ -61,7 +61,7 @@ def test_a_run_is_saved(corpus_file, tmp_path, how):
             process.send_signal(getattr(signal, how))
         if how not in ("stdout", "both"):
             assert [json.loads(line) for line in process.stdout][-1] == {"event": "stopped"}
-        assert process.wait() == 0
+        assert process.wait(PATIENCE) == 0
         assert process.stderr.read() == b""
     progress = json.loads((tmp_path / "run" / "last" / "resume.json").read_text(encoding="utf-8"))
     assert progress["step"] >= step
@@ -82,7 +82,7 @@ def test_before_training_nothing_stays(tmp_path, how):
         else:
             process.send_signal(signal.SIGTERM)
         assert [json.loads(line)["event"] for line in process.stdout] == ["stopped"]
-        assert process.wait() == 0
+        assert process.wait(PATIENCE) == 0
         assert process.stderr.read() == b""
     assert not out.exists()
 
