@@ -59,9 +59,11 @@ function listen() {
   };
   $("key-form").onsubmit = (event) => {
     event.preventDefault();
-    useKey($("key").value);
-    $("key-form").hidden = true;
-    attempt(start);
+    attempt(async () => {
+      useKey($("key").value.trim());
+      $("key-form").hidden = true;
+      await start();
+    });
   };
 }
 

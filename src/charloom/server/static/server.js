@@ -35,6 +35,7 @@ export const put = async (path, body) => (await send(path, { method: "PUT", body
 export const download = async (path) => (await send(path, {})).blob();
 
 export function useKey(key) {
+  if (!/^[!-~]+$/.test(key)) throw new Error("A key has letters, digits and signs of ASCII only, without spaces.");
   sessionStorage.setItem(KEY, key);
 }
 
