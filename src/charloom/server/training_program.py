@@ -53,6 +53,8 @@ class Exchange:
         """The first line of stdin; empty if there is none. Afterwards, the next one or the end asks to stop."""
         line = self._incoming.readline()
         asked: dict[str, Any] = json.loads(line) if line.endswith(b"\n") else {}
+        if not asked:
+            return asked
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
         threading.Thread(target=self._watch, daemon=True).start()
@@ -93,15 +95,19 @@ def main() -> None:
         os.nice(NICENESS)
     exchange = Exchange(io.FileIO(0, "r", closefd=False), io.FileIO(1, "w", closefd=False))
     sys.stdout = sys.stderr  # what another package prints must not be among the events
-    exchange.write(_outcome(exchange.request(), exchange))
+    try:
+        last = _outcome(exchange)
+    except KeyboardInterrupt:  # at any moment, also while another error is handled; it comes once
+        last = {"event": "stopped"}
+    exchange.write(last)
 
 
-def _outcome(asked: Mapping[str, Any], exchange: Exchange) -> dict[str, Any]:
-    """The last line of stdout; no exception passes."""
+def _outcome(exchange: Exchange) -> dict[str, Any]:
+    """The last line of stdout; no exception but KeyboardInterrupt passes."""
     try:
         with full_memory_in_one_line():
-            return _done(asked, exchange)
-    except (Interrupted, KeyboardInterrupt):
+            return _done(exchange.request(), exchange)
+    except Interrupted:
         return {"event": "stopped"}
     except CharloomError as error:
         return {"event": "failed", "text": str(error)}
