@@ -145,10 +145,18 @@ def _train(asked: Mapping[str, Any], out: Path, report: Any, exchange: Exchange)
     try:
         start.start(asked["paths"], asked["values"], out, asked["from"], report, exchange.stop, asked["name"])
     except BaseException:
-        for folder in (out / "data", out):  # empty, if the run ended while they were made
-            with suppress(OSError):
-                folder.rmdir()
+        _remove_unused(out)
         raise
+
+
+def _remove_unused(out: Path) -> None:
+    """Removes a run folder that nothing was written into: the run ended while the folder was made and locked."""
+    with suppress(OSError):
+        if {path.name for path in out.iterdir()} <= {"data", "lock"}:
+            with suppress(FileNotFoundError):
+                (out / "data").rmdir()
+            (out / "lock").unlink(missing_ok=True)
+            out.rmdir()
 
 
 def _plan(asked: Mapping[str, Any]) -> dict[str, Any]:
