@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from servers import PATIENCE, eventually
@@ -19,7 +20,7 @@ from charloom.checkpoint import load_model
 def program():
     command = [sys.executable, "-m", "charloom.server.training_program"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes) as process:
+    with subprocess.Popen(command, start_new_session=True, **pipes) as process:  # as the server starts it
         try:
             yield process
         finally:
@@ -110,3 +111,6 @@ def test_its_priority_is_lower(corpus_file, tmp_path):
         read_until(process, "started")
         mine, found = (os.getpriority(os.PRIO_PROCESS, number) for number in (0, process.pid))
         assert found == min(19, mine + 10)
+        group = Path(f"/proc/{process.pid}/autogroup")  # of Linux, if its kernel has the feature
+        if group.exists():
+            assert group.read_text().split()[-1] == "10"

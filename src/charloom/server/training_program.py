@@ -89,10 +89,23 @@ class Exchange:
             raise KeyboardInterrupt
 
 
+def _lower_priority() -> None:
+    """Lets other programs go first, above all the server, which generates text while someone waits.
+
+    Linux compares niceness only inside a session, and this process has a session of its own. So the session as a whole
+    gets the niceness too (sched(7), "The autogroup feature").
+    """
+    if not hasattr(os, "nice"):  # Windows
+        return
+    os.nice(NICENESS)
+    if os.getsid(0) == os.getpid():
+        with suppress(OSError):  # not Linux, or a kernel without the feature
+            Path("/proc/self/autogroup").write_text(str(NICENESS), encoding="ascii")
+
+
 def main() -> None:
     """Does what the first line of stdin asks."""
-    if hasattr(os, "nice"):  # not on Windows
-        os.nice(NICENESS)
+    _lower_priority()
     exchange = Exchange(io.FileIO(0, "r", closefd=False), io.FileIO(1, "w", closefd=False))
     sys.stdout = sys.stderr  # what another package prints must not be among the events
     try:
