@@ -33,6 +33,9 @@ TRAINED = 60_000
 MOST_BYTES = 200_000
 """Of the picture in README.md."""
 
+PICTURE = os.path.abspath(os.environ.get("CHARLOOM_PICTURE", "")) if "CHARLOOM_PICTURE" in os.environ else None
+"""Where to keep it; read before the tests get an environment of their own."""
+
 
 @pytest.fixture
 def trainer(tmp_path: Path) -> Iterator[Served]:
@@ -122,15 +125,15 @@ def test_from_a_dropped_file_to_a_text_by_mouse(app: App, tmp_path: Path):
 
 
 def picture(app: App) -> None:
-    """The picture of README.md. `CHARLOOM_PICTURE` says where to keep it."""
+    """The picture of README.md."""
     app.page.set_viewport_size({"width": 960, "height": 1000})
     app.tab("Train")
     app.page.evaluate("() => { document.querySelector('#run-title').scrollIntoView(); }")
     made = app.page.screenshot()
     assert made.startswith(b"\x89PNG")
     assert len(made) < MOST_BYTES
-    if place := os.environ.get("CHARLOOM_PICTURE"):
-        Path(place).write_bytes(made)
+    if PICTURE:
+        Path(PICTURE).write_bytes(made)
 
 
 def test_the_same_by_keyboard_alone(app: App, tmp_path: Path):

@@ -198,7 +198,7 @@ function drawRun() {
   $("run-line").textContent = followed.error ?? line(started, step);
   const loss = (events, name) => events.filter((event) => event[name] != null).map((event) => [event.step, event[name]]);
   const points = steps.length ? loss(steps, "train_bits") : loss(validations, "train_bits");
-  $("chart").replaceChildren(chart(points, loss(validations, "validation_bits")));
+  $("chart").replaceChildren(chart(points, loss(validations, "validation_bits"), $("chart").clientWidth));
   $("verdict").textContent = running ? "" : (finished?.verdict ?? "");
   $("samples").replaceChildren(...samples.slice(-SAMPLES).reverse().map((sample) =>
     make("div", {}, make("h4", { textContent: `step ${count(sample.step)}` }), make("div", { className: "text", textContent: sample.text.replace(/^\s*\n/, "") }))));
@@ -240,11 +240,15 @@ function drawRuns(runs) {
 }
 
 function row(run) {
-  const cell = (text, className = "") => make("td", { textContent: text, className });
+  const cell = (text, label, className = "") => {
+    const made = make("td", { textContent: text, className });
+    made.dataset.label = text ? label : "";
+    return made;
+  };
   const state = run.state + (run.error ? `: ${run.error}` : "");
   const trained = run.seconds == null ? "" : `${duration(run.seconds)}${run.minutes ? ` of ${run.minutes} min` : ""}`;
   const texts = run.texts.join(", ") + (run.from ? ` (from ${run.from})` : "");
-  return make("tr", {}, cell(run.run), cell(state), cell(trained), cell(run.best_bits?.toFixed(2) ?? "", "number"), cell(texts), make("td", {}, ...actions(run)));
+  return make("tr", {}, cell(run.run, "run"), cell(state, "state"), cell(trained, "trained"), cell(run.best_bits?.toFixed(2) ?? "", "bits/char", "number"), cell(texts, "texts"), make("td", {}, ...actions(run)));
 }
 
 function actions(run) {
