@@ -201,15 +201,56 @@ def test_unknown_characters(app, models, problems):
 
 
 @pytest.mark.parametrize(
-    "fields", [{"temperature": 101}, {"length": 10**7}, {"top_k": 0}, {"stop_strings": "a\nb\nc\nd\ne"}]
+    ("label", "fields"),
+    [
+        ("Temperature", {"temperature": 101}),
+        ("Length", {"length": 10**7}),
+        ("Length", {"length": ""}),
+        ("Top-k", {"top_k": 0}),
+        ("Texts side by side", {"count": 10**9}),
+    ],
 )
-def test_a_setting_out_of_range(app, problems, fields):
-    """Catches a refusal that the page does not show, and a page that stays busy after it."""
-    problems.expect("status of 400")
+def test_a_setting_out_of_range(app, label, fields):
+    """Catches a wrong value that is sent or left out without a line, and a page that stays busy after it."""
     app.fill(**fields)
-    app.go("not complete")
-    expect(app.at("problem")).to_be_visible()
+    app.at("go").click()
+    expect(app.at("problem")).to_have_text(re.compile(f"^{label}: ."))
     expect(app.at("go")).to_be_enabled()
+    expect(app.at("generate-status")).to_have_text("")
+
+
+def test_more_stop_strings_than_the_server_takes(app, problems):
+    """Catches a refusal of the server that the page does not show."""
+    problems.expect("status of 400")
+    app.fill(stop_strings="a\nb\nc\nd\ne")
+    app.go("not complete")
+    expect(app.at("problem")).to_contain_text("`stop` must give at most 4 strings")
+    expect(app.at("go")).to_be_enabled()
+
+
+def test_a_text_from_elsewhere_ends_the_one_in_progress(app, slow, models):
+    """Catches a choice in Look that appends two texts to one another, or is never continued."""
+    app.fill(length=200_000)
+    app.at("go").click()
+    expect(app.at("stop")).to_be_enabled()
+    app.tab("Look")
+    app.look("abc")
+    app.page.evaluate("() => { document.querySelector('#length').value = 20; }")
+    app.page.locator("#looks .ch").nth(1).click()
+    app.page.locator("#detail button").first.click()
+    text = app.ended()
+    assert text[0] == "a"
+    assert len(text) == 22
+
+
+def test_escape_after_a_click(app, slow):
+    """Catches an Escape key that works only inside the text."""
+    app.fill(length=200_000)
+    app.at("go").click()
+    expect(app.at("stop")).to_be_focused()
+    app.page.keyboard.press("Escape")
+    app.ended("stopped")
+    expect(app.at("go")).to_be_focused()
 
 
 def test_a_server_that_is_gone(app, problems):

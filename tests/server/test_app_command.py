@@ -99,4 +99,5 @@ def test_the_default_folder(tmp_path):
         assert "serving at" in process.stderr.readline()
         process.terminate()
         assert process.wait() == 0
-    assert sorted(path.name for path in (tmp_path / "charloom-app").iterdir()) == ["lock", "runs", "uploads"]
+    made = {path.name for path in (tmp_path / "charloom-app").iterdir()}
+    assert made == {"lock", "runs", "temporary", "uploads"}

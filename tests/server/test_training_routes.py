@@ -7,16 +7,17 @@ import os
 import signal
 import socket
 import threading
+import time
 from pathlib import Path
 
 import httpx
 import pytest
 from apps import ID, Client, app_command, client_of
-from servers import eventually, running
+from servers import PATIENCE, eventually, running, small_limits
 
 from charloom.server.uploads import UploadLimits
 
-LONG = 60.0
+LONG = 3
 """Minutes of a run that does not end by itself in a test."""
 
 
@@ -204,6 +205,22 @@ def test_a_page_of_another_server(page: Client):
     assert {answer.status_code for answer in asked} == {403}
     assert page.http.post("/app/stop", content=b"{}", headers={"content-type": "text/plain"}).status_code == 415
     assert page.http.get("/app/runs", headers={"host": "example.org"}).status_code == 403
+
+
+def test_a_slow_upload(tmp_path):
+    """Catches a file that is cut off although it goes on arriving, and one that keeps a connection for ever."""
+    head = f"PUT /app/uploads/{ID}/0?name=a.txt HTTP/1.1\r\nhost: localhost\r\ncontent-length: 40\r\n\r\n".encode()
+    limits = small_limits()
+    with running([], app_folder=tmp_path / "app", limits=limits) as server:
+        port = int(server.url.rpartition(":")[2])
+        for parts, status in (10, b"201"), (1, b"408"):
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.settimeout(PATIENCE)
+                client.sendall(head)
+                for _ in range(parts):
+                    client.sendall(b"abcd")
+                    time.sleep(limits.request_seconds / 5)
+                assert client.recv(1000).split()[1] == status
 
 
 def test_a_server_without_training(http):

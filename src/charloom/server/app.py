@@ -56,7 +56,7 @@ def create_app(
     memory = Memory(limits.memory_bytes)
     metrics.watch_memory(lambda: memory.used)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, middleware=_middleware(access, metrics, memory))
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.mount("/static", FreshFiles(directory=STATIC), name="static")
     _handle_errors(app, metrics)
     routes = Routes(models, metrics, limits)
 
@@ -80,6 +80,16 @@ def create_app(
         TrainingRoutes(training, limits).add(app)
     app.add_api_route("/v1/chat/completions", routes.chat, methods=["GET", "POST"], include_in_schema=False)
     return app
+
+
+class FreshFiles(StaticFiles):
+    """Files that a browser asks for again each time, so that a page never meets a script of another version."""
+
+    def file_response(self, *arguments: Any, **named: Any) -> Response:
+        """The file."""
+        response = super().file_response(*arguments, **named)
+        response.headers["cache-control"] = "no-cache"
+        return response
 
 
 def _add_page(app: FastAPI, page: PageRoutes) -> None:

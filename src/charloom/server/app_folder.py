@@ -1,4 +1,4 @@
-"""The folder of the web app: `uploads/` and `runs/`. A name that a client sends never becomes a path unchecked.
+"""The folder of the web app: `uploads/`, `runs/`, `temporary/`. A name from a client never becomes a path unchecked.
 
 A run is a folder in `runs/` with a `run.toml`. A link is no run, so nothing outside the folder is read.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shutil
 import unicodedata
 from collections.abc import Collection
 from pathlib import Path
@@ -23,6 +24,11 @@ from charloom.server.run_on_disk import ABOUT, RunOnDisk, events_in, read_run, t
 from charloom.server.uploads import UploadLimits, Uploads
 
 LONGEST_STEM = 40
+
+
+def temporary(folder: Path) -> Path:
+    """The folder for temporary files inside the folder of the app. It is emptied when the app starts."""
+    return folder / "temporary"
 
 
 class AppFolder:
@@ -46,6 +52,9 @@ class AppFolder:
                 refuse_link(folder)
             self._lock.acquire()
             self.uploads = Uploads(path / "uploads", limits)
+            refuse_link(temporary(path))
+            shutil.rmtree(temporary(path), ignore_errors=True)
+            make_folder(temporary(path))
         except Timeout:
             raise SettingsError(
                 f"`folder` must be used by one app at a time; another one uses {path}; stop it, or pass another folder"

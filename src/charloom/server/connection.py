@@ -13,15 +13,16 @@ from charloom.server.limits import ServerLimits
 from charloom.server.wire import to_json
 
 
-def connection_class(limits: ServerLimits) -> type[H11Protocol]:
-    """The class of the connections of a server with these limits."""
-    return type("Connection", (Connection,), {"limits": limits})
+def connection_class(limits: ServerLimits, uploads: bool = False) -> type[H11Protocol]:
+    """The class of the connections of a server with these limits. uploads: whether it takes files."""
+    return type("Connection", (Connection,), {"limits": limits, "uploads": uploads})
 
 
 class Connection(H11Protocol):
     """A connection of uvicorn that is closed if its client is too slow, or if there are too many."""
 
     limits = ServerLimits()
+    uploads = False
     _receiving: asyncio.TimerHandle | None = None
     _sending: asyncio.TimerHandle | None = None
 
@@ -34,11 +35,11 @@ class Connection(H11Protocol):
             self._receiving = self.loop.call_later(self.limits.request_seconds, self._too_late)
 
     def data_received(self, data: bytes) -> None:
-        """Watches the time while a request is incomplete."""
+        """Watches the time while a request is incomplete. A file may take longer, as long as it goes on arriving."""
         super().data_received(data)
-        if not self._is_receiving():
+        if not self._is_receiving() or self._is_upload():
             self._stop_receiving()
-        elif self._receiving is None:
+        if self._is_receiving() and self._receiving is None:
             self._receiving = self.loop.call_later(self.limits.request_seconds, self._too_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -60,6 +61,9 @@ class Connection(H11Protocol):
     def _is_receiving(self) -> bool:
         state = self.conn.their_state
         return state is h11.SEND_BODY or (state is h11.IDLE and bool(self.conn.trailing_data[0]))
+
+    def _is_upload(self) -> bool:
+        return self.uploads and bool(self.scope) and self.scope["method"] == "PUT"
 
     def _too_late(self) -> None:
         cycle: RequestResponseCycle | None = self.cycle

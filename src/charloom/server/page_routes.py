@@ -6,16 +6,18 @@ Training has routes of its own (`training_routes.py`), which only `charloom app`
 from __future__ import annotations
 
 import asyncio
-import io
 import math
+import os
 import tempfile
 import zipfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from pydantic import Field
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
@@ -26,7 +28,9 @@ from charloom.evaluation import heat
 from charloom.inference.sequence import TokenLogprobs
 from charloom.inference.token_texts import TokenPlaces
 from charloom.model import Model
+from charloom.server.app_folder import temporary
 from charloom.server.bodies import Body, body
+from charloom.server.completions import LOWEST_LOGPROB
 from charloom.server.limits import ServerLimits
 from charloom.server.memory import PER_LOGPROB, share_of
 from charloom.server.routes import as_json, unless_gone
@@ -37,6 +41,7 @@ from charloom.trace import LAYERS
 STATIC = Path(__file__).parent / "static"
 
 POLICY = {
+    "cache-control": "no-cache",
     "content-security-policy": "; ".join(
         [
             "default-src 'none'",
@@ -85,7 +90,7 @@ class PageRoutes:
     def __init__(self, models: ServedModels, limits: ServerLimits, folder: Path | None = None) -> None:
         self._models, self._limits, self._folder = models, limits, folder
         self._working = asyncio.Lock()  # one heavy task at a time: it takes much memory
-        self._reports: dict[LoadedModel, dict[str, Any] | None] = {}
+        self._reports: WeakKeyDictionary[LoadedModel, dict[str, Any] | None] = WeakKeyDictionary()
 
     async def page(self) -> Response:
         """The page."""
@@ -107,7 +112,7 @@ class PageRoutes:
         """The facts about a model, and its card."""
         loaded = self._models.find(name).current
         folder = loaded.model.folder
-        size, cell = folder.architecture, folder.architecture.cell
+        size = folder.architecture
         return as_json(
             {
                 "name": name,
@@ -116,7 +121,7 @@ class PageRoutes:
                 "folder": without_surrogates(str(folder.place)),
                 "layers": size.layers,
                 "hidden": size.hidden,
-                "arrays": [array.removesuffix("_TH") for array in LAYERS[cell]._fields],
+                "arrays": _arrays(folder),
                 "unit": folder.vocabulary.unit,
                 "prompt": without_surrogates(str(folder.metadata.get("prompt", ""))),
             }
@@ -134,15 +139,17 @@ class PageRoutes:
         """The model folder as a .zip."""
         loaded = self._models.find(name).current
         async with self._working:
-            content = await asyncio.to_thread(_zipped, loaded.model.folder, name)
-        return Response(content, media_type="application/zip", headers={"content-disposition": "attachment"})
+            packed = await asyncio.to_thread(_zipped, loaded.model.folder, name, self._folder)
+        gone = BackgroundTask(packed.unlink, missing_ok=True)
+        headers = {"content-disposition": "attachment"}
+        return FileResponse(packed, media_type="application/zip", headers=headers, background=gone)
 
     async def look(self, request: Request) -> Response:
         """How probable each token of a text is, and what was more probable."""
         asked = await body(request, LookRequest, self._limits.body_bytes)
         served = self._models.find(asked.model)
         loaded = served.current
-        ids = self._ids(loaded, asked)
+        ids = await asyncio.to_thread(self._ids, loaded, asked)
         share_of(request).take(PER_LOGPROB * (1 + RANKED) * len(ids))
         top = min(RANKED, loaded.model.vocabulary.size)
         made = loaded.model.requests(1, [ids], seed=0)
@@ -157,7 +164,7 @@ class PageRoutes:
         """The value of one unit after each token of a text."""
         asked = await body(request, UnitRequest, self._limits.body_bytes)
         loaded = self._models.find(asked.model).current
-        ids = self._ids(loaded, asked)
+        ids = await asyncio.to_thread(self._ids, loaded, asked)
         _check_unit(loaded.model.folder, asked)
         async with self._working:
             values = await asyncio.to_thread(partial(_values, loaded, asked))
@@ -187,14 +194,22 @@ def _report(model: Model) -> dict[str, Any] | None:
         return None
 
 
-def _zipped(folder: ModelFolder, name: str) -> bytes:
-    """A .zip of what is loaded, so the files belong together even if the run goes on."""
-    content = io.BytesIO()
-    with tempfile.TemporaryDirectory(prefix="charloom-") as place, zipfile.ZipFile(content, "w") as archive:
-        save_model(Path(place) / "model", folder)
-        for file in sorted((Path(place) / "model").iterdir()):
+def _zipped(folder: ModelFolder, name: str, place: Path | None) -> Path:
+    """A temporary .zip of what is loaded, so the files belong together even if the run goes on.
+
+    place: the folder of the app; None for the system's temporary folder.
+    """
+    inside = None if place is None else temporary(place)
+    number, packed = tempfile.mkstemp(".zip", "charloom-", inside)
+    with (
+        os.fdopen(number, "wb") as content,
+        tempfile.TemporaryDirectory(prefix="charloom-", dir=inside) as model,
+        zipfile.ZipFile(content, "w") as archive,
+    ):
+        save_model(Path(model) / "model", folder)
+        for file in sorted((Path(model) / "model").iterdir()):
             archive.write(file, f"{folder_name(name)}/{file.name}")
-    return content.getvalue()
+    return Path(packed)
 
 
 def folder_name(name: str) -> str:
@@ -210,9 +225,12 @@ def _looked(loaded: LoadedModel, ids: list[int], found: list[TokenLogprobs]) -> 
     return {
         "text": without_surrogates(model.detokenize(ids)),
         "places": [places.push(token) for token in ids],
-        "nats": [*unpredicted, *(-max(each.logprob, -9999.0) for each in found)],
+        "nats": [*unpredicted, *(-max(each.logprob, LOWEST_LOGPROB) for each in found)],
         "ranks": [*unpredicted, *map(_rank, found)],
-        "top": [*unpredicted, *([(names[token], logprob) for token, logprob in each.top[:SHOWN]] for each in found)],
+        "top": [
+            *unpredicted,
+            *([(names[token], max(logprob, LOWEST_LOGPROB)) for token, logprob in each.top[:SHOWN]] for each in found),
+        ],
     }
 
 
@@ -221,9 +239,13 @@ def _rank(found: TokenLogprobs) -> int | None:
     return next((rank for rank, (token, _) in enumerate(found.top, 1) if token == found.token), None)
 
 
+def _arrays(folder: ModelFolder) -> list[str]:
+    """The names of the values of a unit."""
+    return [array.removesuffix("_TH") for array in LAYERS[folder.architecture.cell]._fields]
+
+
 def _check_unit(folder: ModelFolder, asked: UnitRequest) -> None:
-    size = folder.architecture
-    names = [array.removesuffix("_TH") for array in LAYERS[size.cell]._fields]
+    size, names = folder.architecture, _arrays(folder)
     if asked.layer >= size.layers or asked.unit >= size.hidden:
         raise SettingsError(
             f"`layer` and `unit` must be below {size.layers} and {size.hidden}; got {asked.layer} and {asked.unit}"

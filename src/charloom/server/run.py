@@ -181,7 +181,7 @@ class Running(uvicorn.Server):
             uvicorn.Config(
                 app=self._create,
                 factory=True,
-                http=connection_class(limits),
+                http=connection_class(limits, uploads=options.app_folder is not None),
                 ws="none",
                 backlog=BACKLOG,
                 lifespan="off",

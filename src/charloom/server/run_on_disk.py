@@ -32,6 +32,7 @@ class RunOnDisk:
     texts: tuple[str, ...] = ()
     created: float = 0.0
     error: str | None = None
+    unit: str = "char"
 
     def to_json(self) -> dict[str, Any]:
         """The run as a client receives it."""
@@ -40,11 +41,12 @@ class RunOnDisk:
         return fields
 
     def after(self, event: Mapping[str, Any]) -> RunOnDisk:
-        """The run with the seconds and the loss of an event, if it has them."""
+        """The run with the seconds, the loss and the unit of a token of an event, if it has them."""
         seconds, bits = _number(event.get("seconds"), self.seconds), self.best_bits
         if event["event"] == "finished" or (event["event"] == "validation" and event.get("best")):
             bits = _number(event.get("validation_bits"), bits)
-        return replace(self, seconds=seconds, best_bits=bits)
+        unit = event.get("unit") if event["event"] == "started" else None
+        return replace(self, seconds=seconds, best_bits=bits, unit=unit if isinstance(unit, str) else self.unit)
 
 
 def events_in(path: Path) -> Iterator[dict[str, Any]]:

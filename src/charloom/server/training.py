@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from charloom.errors import CharloomError
-from charloom.server.app_folder import AppFolder, stem_of
+from charloom.server.app_folder import AppFolder, stem_of, temporary
 from charloom.server.errors import ApiError
 from charloom.server.run_on_disk import ABOUT, RunOnDisk
 from charloom.server.served_models import ModelSource, ServedModels
@@ -30,17 +32,21 @@ EVENTS_AT_ONCE = 5000
 
 @dataclass
 class CurrentRun:
-    """The run of the latest process. names: of its texts, by their paths; events: that it reported, in their order."""
+    """The run of the latest process. names: of its texts, by their paths; events: that it reported, in their order;
+    edition: changes whenever events are dropped, so that a page reads the list again.
+    """
 
     run: RunOnDisk
     names: Mapping[str, str]
     events: list[dict[str, Any]] = field(default_factory=list)
+    edition: str = field(default_factory=lambda: secrets.token_hex(4))
 
     def take(self, event: dict[str, Any]) -> None:
         """Takes an event of the process."""
         if event["event"] == "started":
             self.run = replace(self.run, state="training")
             self.events = [each for each in self.events if not _is_later(each, event["step"])]
+            self.edition = secrets.token_hex(4)
         self.run = self.run.after(event)
         self.events.append(event)
 
@@ -162,12 +168,14 @@ class Training:
         """
         if self._current is not None and self._current.run.run == name:
             run, events, names = self._current.run, self._current.events, self._current.names
+            edition = self._current.edition
         else:
+            edition = "disk"
             events = await asyncio.to_thread(self.folder.events, name)
             run, names = await asyncio.to_thread(self.folder.read, name), self.folder.texts(name)
         since = min(since, len(events))
         chosen = [with_names(event, names) for event in events[since : since + EVENTS_AT_ONCE]]
-        known = {"run": name, "state": run.state, "error": run.error}
+        known = {"run": name, "state": run.state, "error": run.error, "edition": edition}
         return {**known, "next": since + len(chosen), "events": chosen}
 
     def ask_to_stop(self) -> None:
@@ -186,7 +194,7 @@ class Training:
         """Adds the model of a run to the models, or loads it again. Returns the error if that is not possible."""
         source = ModelSource(name, str(self.folder.runs / name))
         served = self._models.models.get(name)
-        if served is not None and served.source != source:
+        if served is not None and Path(served.source.path).resolve() != Path(source.path).resolve():
             return f"its name is that of another model, {served.source.path}"
         try:
             await self._models.add(source)
@@ -225,7 +233,9 @@ class Training:
 
     def _start(self, asked: Mapping[str, Any], end: Any, current: CurrentRun | None = None) -> TrainingProcess:
         try:
-            self._process = TrainingProcess(asked, current.take if current else _ignore, end)
+            self._process = TrainingProcess(
+                asked, current.take if current else _ignore, end, temporary(self.folder.path)
+            )
         except OSError as error:
             raise ApiError(503, f"a process for training cannot be started: {error.strerror}") from None
         self._free.clear()
@@ -236,13 +246,17 @@ class Training:
         name = current.run.run
         state = {"ended": "finished", "stopped": "stopped"}.get(last["event"], "failed")
         error = named(last["text"], current.names) if state == "failed" else None
-        if self.folder.has_model(name) and not self._models.is_stopping:
-            failure = await self.serve(name)
-            error = error or failure
-        elif state == "stopped" and name not in self.folder.names():
-            error = "stopped before training began; start it again"
-        current.run = replace(current.run, state=state, error=error)
-        self._set_free()
+        try:
+            if self.folder.has_model(name) and not self._models.is_stopping:
+                failure = await self.serve(name)
+                error = error or failure
+            elif state == "stopped" and name not in self.folder.names():
+                error = "stopped before training began; start it again"
+        except OSError as failed:
+            error = error or f"its folder cannot be read: {failed.strerror}"
+        finally:
+            current.run = replace(current.run, state=state, error=error)
+            self._set_free()
 
     def _set_free(self) -> None:
         self._process = None
@@ -267,7 +281,9 @@ def _is_later(event: Mapping[str, Any], step: int) -> bool:
 def _with_current(runs: Sequence[RunOnDisk], current: RunOnDisk) -> list[RunOnDisk]:
     """The runs with what only this process knows of the current one: that it trains, or why it failed."""
     others = [run for run in runs if run.run != current.run]
-    on_disk = len(others) < len(runs)
-    if current.state in ("reading", "training", "failed") or (on_disk and current.error):
+    on_disk = next((run for run in runs if run.run == current.run), None)
+    if current.state in ("reading", "training"):
         return [*others, current]
-    return [*runs]
+    if on_disk is not None:  # it can be resumed, also if its process failed
+        return [*others, replace(on_disk, error=current.error or on_disk.error)]
+    return [*others, current] if current.state == "failed" else [*runs]

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 LAST = ("ended", "stopped", "failed", "plan")
@@ -29,6 +30,7 @@ class TrainingProcess:
         asked: the line that the program reads first.
         on_event: called on the event loop with each line that the program writes, but the last.
         on_end: called on the event loop with the last line.
+        temporary: the folder for its temporary files.
 
     Raises:
         OSError: if it cannot be started.
@@ -39,14 +41,16 @@ class TrainingProcess:
         asked: Mapping[str, Any],
         on_event: Callable[[dict[str, Any]], None],
         on_end: Callable[[dict[str, Any]], None],
+        temporary: Path,
     ) -> None:
         self._loop, self._on_event, self._on_end = asyncio.get_running_loop(), on_event, on_end
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process has ended
+        self._errors = tempfile.TemporaryFile(dir=temporary)  # noqa: SIM115 - closed when the process has ended
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "charloom.server.training_program"],
             stdin=subprocess.PIPE,  # `-P`: no module of the current folder takes the place of another
             stdout=subprocess.PIPE,
             stderr=self._errors,
+            env={**os.environ, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary))},
             start_new_session=True,  # Ctrl-C in the terminal of the server must not reach it
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
         )
@@ -74,6 +78,8 @@ class TrainingProcess:
         for line in self._process.stdout:
             with contextlib.suppress(ValueError):  # half a line of a process that was killed
                 record = json.loads(line)
+                if not isinstance(record, dict) or "event" not in record:  # a library wrote it
+                    continue
                 if record["event"] in LAST:
                     last = record
                 else:

@@ -13,7 +13,6 @@ import io
 import json
 import os
 import signal
-import sys
 import threading
 import traceback
 from collections.abc import Mapping
@@ -106,8 +105,8 @@ def _lower_priority() -> None:
 def main() -> None:
     """Does what the first line of stdin asks."""
     _lower_priority()
-    exchange = Exchange(io.FileIO(0, "r", closefd=False), io.FileIO(1, "w", closefd=False))
-    sys.stdout = sys.stderr  # what another package prints must not be among the events
+    exchange = Exchange(io.FileIO(0, "r", closefd=False), io.FileIO(os.dup(1), "w"))
+    os.dup2(2, 1)  # what another package prints must not be among the events
     try:
         last = _outcome(exchange)
     except KeyboardInterrupt:  # at any moment, also while another error is handled; it comes once

@@ -150,10 +150,12 @@ class Arriving:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._stream.close()
         self._upload.arriving.remove(self._file)
         self._upload.used = self._uploads._clock()
-        self._file.path.unlink(missing_ok=True)
+        with suppress(OSError):  # a full disk fails again
+            self._stream.close()
+        with suppress(OSError):
+            self._file.path.unlink(missing_ok=True)
 
     def take(self, count: int) -> None:
         """Counts bytes that will be added. Runs on the event loop.

@@ -19,6 +19,7 @@ export function forget() {
 
 async function draw(name) {
   const found = await get(path(name));
+  if (name !== $("model").value) return; // another model was chosen meanwhile
   shown = name;
   $("about-name").textContent = name;
   const rows = { ...found.facts, folder: found.folder };
@@ -28,27 +29,36 @@ async function draw(name) {
   $("card").textContent = found.card;
   $("about-status").textContent = "";
   $("download").onclick = () => attempt(() => save(name));
+  offerComparison(name);
+}
+
+async function save(name) {
+  $("about-status").textContent = "packing …";
+  let status = "";
+  try {
+    const link = make("a", { href: URL.createObjectURL(await download(path(name, "/download"))), download: `${name}.zip` });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+    status = `${name}.zip`;
+  } finally {
+    $("about-status").textContent = status;
+  }
+}
+
+function offerComparison(name) {
   const compare = make("button", { id: "compare", textContent: "Compare with xz and PPMd" });
   compare.onclick = () => attempt(() => measure(name));
   $("compressors").replaceChildren(compare);
 }
 
-async function save(name) {
-  $("about-status").textContent = "packing …";
-  const link = make("a", { href: URL.createObjectURL(await download(path(name, "/download"))), download: `${name}.zip` });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-  $("about-status").textContent = `${name}.zip`;
-}
-
 async function measure(name) {
-  const place = $("compressors");
-  place.replaceChildren("measuring; for a large text this takes half a minute …");
-  let found = null;
+  $("compressors").replaceChildren("measuring; for a large text this takes half a minute …");
   try {
-    found = await get(path(name, "/compressors"));
-  } finally {
-    if (name === $("model").value) place.replaceChildren(found ? table(found) : "This model has no held-out text here.");
+    const found = await get(path(name, "/compressors"));
+    if (name === $("model").value) $("compressors").replaceChildren(found ? table(found) : "This model has no held-out text here.");
+  } catch (error) {
+    if (name === $("model").value) offerComparison(name);
+    throw error;
   }
 }
 

@@ -8,6 +8,7 @@ import { get, useKey } from "./server.js";
 import * as train from "./train.js";
 
 const TABS = ["generate", "look", "train", "about"];
+const RETRY = 3000; // milliseconds
 const DRAWN = { about: about.show, look: look.show };
 
 let state = { training: false, models: [] };
@@ -57,6 +58,9 @@ function listen() {
     generate.changed();
     draw();
   };
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") generate.stop();
+  });
   $("key-form").onsubmit = (event) => {
     event.preventDefault();
     attempt(async () => {
@@ -83,7 +87,17 @@ export async function refresh(chosen = $("model").value) {
   draw();
 }
 
+// Until the server answers, it is asked again.
 async function start() {
+  try {
+    await begin();
+  } catch (error) {
+    setTimeout(() => attempt(start), RETRY);
+    throw error;
+  }
+}
+
+async function begin() {
   await refresh(new URLSearchParams(location.hash.split("?")[1]).get("model") ?? undefined);
   if (!location.hash && !state.models.length && state.training) open("train");
   if (state.training) train.begin();

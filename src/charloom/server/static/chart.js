@@ -18,12 +18,12 @@ function spacing(range) {
   return power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
 }
 
-// training, validation: lists of [step, bits]; room: pixels
-export function chart(training, validation, room) {
+// training, validation: lists of [step, bits]; unit: of a token; room: pixels
+export function chart(training, validation, unit, room) {
   const width = Math.max(NARROWEST, room);
   const points = [...training, ...validation];
   const svg = shape("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img" });
-  svg.setAttribute("aria-label", described(training, validation));
+  svg.setAttribute("aria-label", described(training, validation, unit));
   if (points.length < 2) return svg;
   const high = Math.max(...points.map(([, value]) => value)), low = Math.min(...points.map(([, value]) => value));
   const gap = spacing(Math.max(high - low, 0.1));
@@ -42,12 +42,12 @@ export function chart(training, validation, room) {
     svg.append(shape("polyline", { class: name, points: data.map(([step, value]) => `${x(step)},${y(value)}`).join(" ") }));
   for (const [step, value] of validation) svg.append(shape("circle", { class: "dot", cx: x(step), cy: y(value), r: 3 }));
   const key = HEIGHT - 6, middle = width / 2;
-  for (const [name, text, x1] of [["training", "training", middle - 120], ["validation", "validation, bits/char", middle - 20]])
+  for (const [name, text, x1] of [["training", "training", middle - 120], ["validation", `validation, bits/${unit}`, middle - 20]])
     svg.append(shape("line", { class: name, x1, x2: x1 + 20, y1: key - 4, y2: key - 4 }), shape("text", { x: x1 + 26, y: key }, text));
   return svg;
 }
 
-function described(training, validation) {
-  const end = (data) => (data.length ? `${data.at(-1)[1].toFixed(2)} bits per character` : "not known yet");
+function described(training, validation, unit) {
+  const end = (data) => (data.length ? `${data.at(-1)[1].toFixed(2)} bits per ${unit}` : "not known yet");
   return `Curve of the losses. Training: ${end(training)}. Validation: ${end(validation)}.`;
 }

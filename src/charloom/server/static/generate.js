@@ -19,12 +19,15 @@ const SHOWN = 60; // characters of the beginning before each of several texts
 
 const earlier = []; // texts before each change that is not the user's typing
 let running = null; // the AbortController of the text in progress
+let ended = Promise.resolve(); // when it has ended
 let begun = { prompt: "", seed: null }; // what the address holds
 
 const stops = () => $("stop-strings").value.split("\n").filter(Boolean).map((line) => line.replaceAll("\\n", "\n"));
 
-// The settings of a request, without those that are off.
+// The settings of a request, without those that are off. A field that is wrong gets its line.
 function settings() {
+  const wrong = document.querySelector("#settings input:invalid");
+  if (wrong) throw new Error(`${wrong.labels[0].textContent.trim()}: ${wrong.validationMessage}`);
   const found = {};
   for (const [id, name] of FIELDS) if (number(id) !== null) found[name] = number(id);
   if (stops().length) found.stop = stops();
@@ -47,6 +50,11 @@ export function address() {
 export function read(hash) {
   const [tab, query] = hash.slice(1).split("?");
   if (tab !== "generate" || query === undefined || hash === address()) return;
+  if (running) {
+    stop();
+    ended.then(() => read(location.hash));
+    return;
+  }
   const held = new URLSearchParams(query);
   for (const [id, name, first] of FIELDS) $(id).value = held.get(name) ?? first;
   $("stop-strings").value = held.get("stop") ?? "";
@@ -120,47 +128,64 @@ function places(number) {
   });
 }
 
+export function stop() {
+  running?.abort();
+}
+
 export async function go() {
   if (running) return;
+  running = new AbortController();
+  show(true);
+  ended = attempt(generate);
+  await ended;
+  running = null;
+  show(false);
+}
+
+async function generate() {
   const prompt = $("text").value.slice(0, $("text").selectionEnd);
+  const chosen = settings();
   if ($("new-seed").checked || number("seed") === null) $("seed").value = crypto.getRandomValues(new Uint32Array(1))[0];
   begun = { prompt, seed: $("seed").value };
   changed();
-  const asked = { model: $("model").value, prompt, seed: number("seed"), ...settings() };
+  const asked = { model: $("model").value, prompt, seed: number("seed"), ...chosen };
   const several = asked.n ?? 1;
-  running = new AbortController();
-  show(true);
-  replace(several === 1 ? prompt : $("text").value);
+  if (several === 1) replace(prompt);
   const areas = places(several);
   const start = performance.now();
-  let length = 0, reasons = [];
-  const outcome = await attempt(async () => {
+  let length = 0, ending = "not complete";
+  try {
     for await (const chunk of stream(asked, running.signal))
       for (const choice of chunk.choices) {
         append(areas[choice.index], choice.text);
         length += [...choice.text].length;
-        if (choice.finish_reason) reasons.push(choice.finish_reason);
+        if (choice.finish_reason && ending !== "ended by a stop string") ending = choice.finish_reason === "stop" ? "ended by a stop string" : "complete";
       }
-    return "complete";
-  });
-  const seconds = (performance.now() - start) / 1000;
-  const stopped = running.signal.aborted;
-  running = null;
-  show(false);
-  if (several === 1) put($("text").value, $("text").value.length);
-  const ending = stopped ? "stopped" : outcome !== "complete" ? "not complete" : reasons.includes("stop") ? "ended by a stop string" : "complete";
-  $("generate-status").textContent = `${count(length)} characters in ${seconds.toFixed(1)} s, ${ending}`;
+  } finally {
+    if (running.signal.aborted) ending = "stopped";
+    if (several === 1) put($("text").value, $("text").value.length);
+    const seconds = (performance.now() - start) / 1000;
+    $("generate-status").textContent = `${count(length)} characters in ${seconds.toFixed(1)} s, ${ending}`;
+  }
 }
 
+// A button that is disabled loses the keyboard's focus, so the other one gets it.
 function show(busy) {
-  for (const id of ["go", "undo"]) $(id).disabled = busy || (id === "undo" && !earlier.length);
+  const [from, to] = busy ? [$("go"), $("stop")] : [$("stop"), $("go")];
+  const focused = document.activeElement === from;
+  $("go").disabled = busy;
+  $("undo").disabled = busy || !earlier.length;
   $("stop").disabled = !busy;
+  if (focused) to.focus();
   $("text").readOnly = busy;
   if (busy) $("generate-status").textContent = "generating …";
+  else if ($("generate-status").textContent === "generating …") $("generate-status").textContent = "";
 }
 
 // Continues a text that another tab hands over.
-export function continueFrom(text) {
+export async function continueFrom(text) {
+  stop();
+  await ended;
   replace(text);
   return go();
 }
@@ -170,15 +195,20 @@ async function copyLink() {
     $("copied").textContent = `The beginning has more than ${count(LONGEST_PROMPT)} characters, so the link does not hold it.`;
     return;
   }
-  await navigator.clipboard.writeText(new URL(address(), location.href).href);
-  $("copied").textContent = "Copied.";
+  const link = new URL(address(), location.href).href;
+  if (navigator.clipboard) {
+    await navigator.clipboard.writeText(link);
+    $("copied").textContent = "Copied.";
+  } else {
+    $("copied").textContent = link; // a browser copies only for pages of this machine, or with TLS
+  }
 }
 
 export function begin() {
   for (const [id, , first] of FIELDS) $(id).value = first;
   $("new-seed").checked = true;
   $("go").onclick = go;
-  $("stop").onclick = () => running?.abort();
+  $("stop").onclick = stop;
   $("undo").onclick = undo;
   $("copy-link").onclick = () => attempt(copyLink);
   $("settings").onchange = changed;
@@ -186,9 +216,8 @@ export function begin() {
   $("seed").oninput = () => ($("new-seed").checked = false);
   for (const event of ["input", "keyup", "click", "select"]) $("text").addEventListener(event, label);
   $("generate").onkeydown = (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) go();
-    else if (event.key === "Escape") running?.abort();
-    else return;
+    if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
     event.preventDefault();
+    go();
   };
 }

@@ -13,7 +13,7 @@ let colours = []; // of each level of surprise: foreground and background, or nu
 let read = []; // what each model said: { model, text, characters, cells, spans, values }
 let kept = null; // the character whose list stays
 let explained = null; // the character of the list: what a model said, and the number of the character
-let turns = 0; // of colouring: only the last one counts
+let turns = 0, looks = 0; // of colouring and of looking: only the last one counts
 let facts = {}; // of the model, for the choice of a unit
 
 export function useColours(found) {
@@ -39,7 +39,9 @@ export function show() {
 }
 
 async function offerUnits(name) {
-  facts = await get(`/app/models/${encodeURIComponent(name)}`);
+  const found = await get(`/app/models/${encodeURIComponent(name)}`);
+  if (name !== $("model").value) return;
+  facts = found;
   const before = $("array").value;
   $("array").replaceChildren(...facts.arrays.map((array) => new Option(array.replaceAll("_", " "), array)));
   $("array").value = facts.arrays.includes(before) ? before : facts.arrays.at(-1);
@@ -50,18 +52,20 @@ async function offerUnits(name) {
 const unknown = () => ($("skip-unknown").checked ? "skip" : "error");
 
 async function look() {
+  const mine = ++looks;
   $("look-status").textContent = "reading …";
   try {
     const models = [$("model").value, ...($("second").value ? [$("second").value] : [])];
     const text = $("look-text").value;
     const answers = await Promise.all(models.map((model) => post("/app/look", { model, text, unknown: unknown() })));
+    if (mine !== looks) return; // a later text has its own answer
     read = answers.map((answer, index) => ({ model: models[index], text, unknown: unknown(), ...cut(answer) }));
     kept = explained = null;
     $("detail").hidden = true;
     $("looks").replaceChildren(...read.map(drawn));
     await recolour();
   } finally {
-    $("look-status").textContent = "";
+    if (mine === looks) $("look-status").textContent = "";
   }
 }
 
@@ -129,7 +133,7 @@ function moved(event, one) {
   const here = one.spans.indexOf(document.activeElement);
   const last = one.spans.length - 1;
   const next = { ArrowRight: here + 1, ArrowLeft: here - 1, Home: 0, End: last, PageDown: here + 50, PageUp: here - 50 }[event.key];
-  if (here < 0 || (next === undefined && event.key !== "Enter")) return;
+  if (here < 0 || (next === undefined && event.key !== "Enter" && event.key !== " ")) return;
   event.preventDefault();
   if (next === undefined) {
     keep(one.spans[here]);

@@ -3,36 +3,34 @@
 import { forget } from "./about.js";
 import { open, refresh } from "./app.js";
 import { chart } from "./chart.js";
-import { $, attempt, count, duration, make, number } from "./page.js";
+import { $, attempt, count, duration, make, number, tell } from "./page.js";
 import { get, post, put } from "./server.js";
 
 const OFTEN = 500, SELDOM = 3000; // milliseconds between two questions: while a run trains, and otherwise
 const LARGEST = 256 * 2 ** 20; // bytes of all texts of a run
 const SAMPLES = 20; // shown
+const MOST_POINTS = 1000; // of a curve; more cannot be seen
 
 let files = []; // those that were chosen
-let uploaded = null; // the upload that holds them: { id, of }
+let uploaded = null; // the upload that holds them: { id, files, pasted }
+let busy = false; // whether texts are sent, or a plan is made
 let current = null; // the run that trains, by its name
-let followed = null; // the run that is shown: { run, next, events }
+let followed = null; // the run that is shown: { run, edition, next, events, state, error }
+let states = null; // of all runs, when the models were read
 let timer = 0;
+let asked = Promise.resolve(); // the last question: one at a time
+let complaint = ""; // of a question that failed
 
 const hex = () => [...crypto.getRandomValues(new Uint8Array(8))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
 export function begin() {
-  if (timer) return;
-  timer = setTimeout(poll, 0);
+  timer ||= setTimeout(poll, 0);
 }
 
 // ---- texts
 
-function texts() {
-  const pasted = $("pasted").value;
-  return pasted.trim() ? [...files, new File([pasted], "pasted.txt")] : files;
-}
-
 function choose(more) {
   files = [...files, ...more];
-  uploaded = null;
   drawFiles();
 }
 
@@ -41,7 +39,6 @@ function drawFiles() {
     const remove = make("button", { type: "button", textContent: "Remove", ariaLabel: `Remove ${file.name}` });
     remove.onclick = () => {
       files = files.filter((other) => other !== file);
-      uploaded = null;
       drawFiles();
     };
     return make("li", {}, `${file.name}, ${count(file.size)} bytes `, remove);
@@ -49,20 +46,20 @@ function drawFiles() {
   $("chosen").replaceChildren(...rows);
 }
 
-// Sends the texts to the server once, and returns the name of the upload.
+// Sends the texts to the server, unless it has them, and returns the name of the upload.
 async function upload() {
-  const all = texts();
+  const chosen = files, pasted = $("pasted").value;
+  const all = pasted.trim() ? [...chosen, new File([pasted], "pasted.txt")] : chosen;
   const size = all.reduce((sum, file) => sum + file.size, 0);
   if (!all.length) throw new Error("A run needs a text: drop a file, choose one, or paste a text.");
   if (size > LARGEST) throw new Error(`The texts may have ${count(LARGEST)} bytes together; these have ${count(size)}. \`charloom train\` in a terminal has no such limit.`);
-  const pasted = $("pasted").value;
-  if (uploaded?.pasted === pasted) return uploaded.id;
+  if (uploaded?.files === chosen && uploaded.pasted === pasted) return uploaded.id;
   const id = hex();
   for (const [index, file] of all.entries()) {
     $("train-status").textContent = `sending ${file.name} …`;
     await put(`/app/uploads/${id}/${index}?name=${encodeURIComponent(file.name)}`, file);
   }
-  uploaded = { id, pasted };
+  uploaded = { id, files: chosen, pasted };
   return id;
 }
 
@@ -80,17 +77,30 @@ async function request() {
 
 // ---- the plan and the start
 
-async function plan() {
+// Does something with the texts. Meanwhile neither a second plan nor a run can begin here.
+async function withTexts(action) {
+  busy = true;
+  enable();
   try {
-    const asked = await request();
-    $("train-status").textContent = "reading the text and measuring this machine …";
-    drawPlan(await post("/app/plan", asked));
+    await action(await request());
   } catch (error) {
     uploaded = null; // the server may have lost it
     throw error;
   } finally {
+    busy = false;
     $("train-status").textContent = "";
+    enable();
   }
+}
+
+function enable() {
+  $("train-go").disabled = $("plan").disabled = busy || current !== null;
+  $("train-stop").disabled = current === null;
+}
+
+async function plan(body) {
+  $("train-status").textContent = "reading the text and measuring this machine …";
+  drawPlan(await post("/app/plan", body));
 }
 
 function drawPlan(found) {
@@ -123,20 +133,11 @@ function choices(planned) {
   return scroll;
 }
 
-async function train() {
-  try {
-    $("train-go").disabled = true;
-    const { run } = await post("/app/train", await request());
-    $("planned").open = false;
-    follow(run);
-    await poll();
-  } catch (error) {
-    uploaded = null;
-    throw error;
-  } finally {
-    $("train-status").textContent = "";
-    $("train-go").disabled = current !== null;
-  }
+async function train(body) {
+  const { run } = await post("/app/train", body);
+  $("planned").open = false;
+  follow(run);
+  await poll();
 }
 
 async function resume(run) {
@@ -148,76 +149,115 @@ async function resume(run) {
 // ---- the run that is shown
 
 function follow(run) {
-  followed = { run, next: 0, events: [], state: "" };
+  followed = { run, edition: "", next: 0, events: [], state: "" };
+  $("samples").replaceChildren();
+  $("run-plan").hidden = true;
   $("run").hidden = false;
   $("run").scrollIntoView({ block: "nearest" });
 }
 
-async function poll() {
+// Asks the server for news, after the question before has its answer.
+function poll() {
+  asked = asked.then(ask);
+  return asked;
+}
+
+async function ask() {
   clearTimeout(timer);
   try {
     const { current: now, runs } = await get("/app/runs");
-    const ended = current !== null && now === null;
+    if (now !== null && now !== current) follow(now);
     current = now;
-    if (current && followed?.run !== current) follow(current);
-    if (followed) await update();
-    drawRuns(runs);
-    $("train-stop").disabled = current === null;
-    $("train-go").disabled = $("plan").disabled = current !== null;
-    if (ended) {
+    enable();
+    if (followed && (followed.run === current || !["finished", "stopped", "failed"].includes(followed.state))) await update(followed);
+    const found = JSON.stringify(runs.map((run) => [run.run, run.state]));
+    if (found !== states) {
       forget();
-      await refresh(followed.run);
+      await refresh(); // a run that ended has a model
+      states = found;
     }
+    drawRuns(runs);
     offerModel();
+    if (complaint && $("problem").textContent === complaint) tell();
+    complaint = "";
   } catch (error) {
-    if ($("problem").hidden) {
-      $("problem").textContent = error.message;
-      $("problem").hidden = false;
-    }
+    if ($("problem").hidden) tell((complaint = error.message));
   }
   timer = setTimeout(poll, current === null ? SELDOM : OFTEN);
 }
 
-async function update() {
-  const found = await get(`/app/runs/${encodeURIComponent(followed.run)}?since=${followed.next}`);
-  if (found.next < followed.next || (found.events.length === 0 && found.state === followed.state)) return;
-  followed.events.push(...found.events);
-  Object.assign(followed, { next: found.next, state: found.state, error: found.error });
-  drawRun();
+// Reads the new events of a run. If the server dropped some, all are read again.
+async function update(one) {
+  for (let more = true; more; ) {
+    const found = await get(`/app/runs/${encodeURIComponent(one.run)}?since=${one.next}`);
+    if (one !== followed) return;
+    if (found.edition !== one.edition && one.next > 0) {
+      Object.assign(one, { edition: found.edition, next: 0, events: [] });
+      continue;
+    }
+    one.events.push(...found.events);
+    more = found.events.length > 0;
+    Object.assign(one, { edition: found.edition, next: found.next, state: found.state, error: found.error });
+  }
+  drawRun(one);
 }
 
-const of = (kind) => followed.events.filter((event) => event.event === kind);
-
-function drawRun() {
-  const steps = of("step"), validations = of("validation"), samples = of("sample");
-  const [started, step, finished] = [of("started").at(-1), steps.at(-1), of("finished").at(-1)];
-  const running = followed.state === "training" || followed.state === "reading";
-  $("run-title").textContent = `${followed.run}: ${followed.state}`;
+function drawRun(one) {
+  const of = (kind) => one.events.filter((event) => event.event === kind);
+  const steps = of("step"), validations = of("validation");
+  const [started, step, finished, planned] = [of("started").at(-1), steps.at(-1), of("finished").at(-1), of("planned").at(-1)];
+  const unit = started?.unit ?? "char";
+  const running = one.state === "training" || one.state === "reading";
+  $("run-title").textContent = `${one.run}: ${one.state}`;
   $("progress").value = finished && !running ? 1 : (step?.fraction ?? 0);
   $("left").textContent = !running ? "" : step?.seconds_left != null ? `${duration(step.seconds_left)} left` : "reading the text and planning …";
-  $("run-line").textContent = followed.error ?? line(started, step);
-  const loss = (events, name) => events.filter((event) => event[name] != null).map((event) => [event.step, event[name]]);
+  $("run-line").textContent = one.error ?? line(started, step, unit);
+  const loss = (events, name) => thinned(events.filter((event) => event[name] != null).map((event) => [event.step, event[name]]));
   const points = steps.length ? loss(steps, "train_bits") : loss(validations, "train_bits");
-  $("chart").replaceChildren(chart(points, loss(validations, "validation_bits"), $("chart").clientWidth));
-  $("verdict").textContent = running ? "" : (finished?.verdict ?? "");
-  $("samples").replaceChildren(...samples.slice(-SAMPLES).reverse().map((sample) =>
-    make("div", {}, make("h4", { textContent: `step ${count(sample.step)}` }), make("div", { className: "text", textContent: sample.text.replace(/^\s*\n/, "") }))));
-  const planned = of("planned").at(-1);
-  $("run-plan").hidden = !planned;
-  if (planned) $("run-plan").lastElementChild.replaceChildren(make("p", { textContent: statistics(planned) }), choices(planned));
-  $("notices").replaceChildren(...of("notice").map((notice) => make("li", { textContent: notice.text })));
+  $("chart").replaceChildren(chart(points, loss(validations, "validation_bits"), unit, $("chart").clientWidth));
+  setText($("verdict"), one.state === "stopped" ? "Stopped and saved. Resume continues it." : one.state === "finished" ? (finished?.verdict ?? "") : "");
+  addSamples(of("sample"));
+  if (planned && $("run-plan").hidden) {
+    $("run-plan").lastElementChild.replaceChildren(make("p", { textContent: statistics(planned) }), choices(planned));
+    $("run-plan").hidden = false;
+  }
+  setText($("notices"), of("notice").map((notice) => notice.text).join("\n"));
 }
 
-function line(started, step) {
+// A live region speaks each time that its text is set, so it is set only if it changes.
+function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+const thinned = (points) => {
+  const each = Math.ceil(points.length / MOST_POINTS);
+  return points.filter((_, index) => index % each === 0 || index === points.length - 1);
+};
+
+// The newest first. Those that are there stay, so that a selection in them stays too.
+function addSamples(samples) {
+  const place = $("samples");
+  for (const sample of samples.slice(-SAMPLES)) {
+    const title = `step ${count(sample.step)}`;
+    if ([...place.children].some((other) => other.firstElementChild.textContent === title)) continue;
+    const text = sample.text.replace(/^\s*\n/, "");
+    place.prepend(make("div", {}, make("h4", { textContent: title }), make("div", { className: "text", textContent: text })));
+  }
+  while (place.children.length > SAMPLES) place.lastElementChild.remove();
+}
+
+function line(started, step, unit) {
   if (!started) return "";
   const network = `${started.cell.toUpperCase()}, ${started.layers} × ${started.hidden} units, ${count(started.parameters)} parameters`;
-  return step ? `${network}; step ${count(step.step)}, ${count(Math.round(step.tokens_per_second))} characters/s` : network;
+  const units = unit === "char" ? "characters" : `${unit}s`;
+  return step ? `${network}; step ${count(step.step)}, ${count(Math.round(step.tokens_per_second))} ${units}/s` : network;
 }
+
+const hasModel = (name) => [...$("model").options].some((option) => option.value === name);
 
 function offerModel() {
   const name = followed?.run;
-  const there = [...$("model").options].some((option) => option.value === name);
-  $("open-model").hidden = !there || current === name;
+  $("open-model").hidden = !hasModel(name) || current === name;
   $("open-model").onclick = () => openModel(name);
 }
 
@@ -228,40 +268,52 @@ function openModel(name) {
 
 // ---- the list of runs
 
-let drawn = "";
+const rows = new Map(); // of the table, by run
 
 function drawRuns(runs) {
-  const now = JSON.stringify([runs, current, [...$("model").options].map((option) => option.value)]);
-  if (now === drawn) return; // a list that is drawn again loses the keyboard's focus
-  drawn = now;
   $("no-runs").hidden = runs.length > 0;
   $("runs").hidden = runs.length === 0;
-  $("runs").tBodies[0].replaceChildren(...runs.map(row));
+  const drawn = runs.map((run) => {
+    if (!rows.has(run.run)) rows.set(run.run, make("tr", {}, ...Array.from({ length: 6 }, () => make("td"))));
+    fill(rows.get(run.run), run);
+    return rows.get(run.run);
+  });
+  const body = $("runs").tBodies[0]; // a row that stays keeps the keyboard's focus
+  if (drawn.length !== body.rows.length || drawn.some((row, index) => row !== body.rows[index])) body.replaceChildren(...drawn);
 }
 
-function row(run) {
-  const cell = (text, label, className = "") => {
-    const made = make("td", { textContent: text, className });
-    made.dataset.label = text ? label : "";
-    return made;
-  };
-  const state = run.state + (run.error ? `: ${run.error}` : "");
+function fill(row, run) {
   const trained = run.seconds == null ? "" : `${duration(run.seconds)}${run.minutes ? ` of ${run.minutes} min` : ""}`;
-  const texts = run.texts.join(", ") + (run.from ? ` (from ${run.from})` : "");
-  return make("tr", {}, cell(run.run, "run"), cell(state, "state"), cell(trained, "trained"), cell(run.best_bits?.toFixed(2) ?? "", "bits/char", "number"), cell(texts, "texts"), make("td", {}, ...actions(run)));
+  const texts = [
+    ["run", run.run],
+    ["state", run.state + (run.error ? `: ${run.error}` : "")],
+    ["trained", trained],
+    ["loss", run.best_bits == null ? "" : `${run.best_bits.toFixed(2)} bits/${run.unit}`],
+    ["texts", run.texts.join(", ") + (run.from ? ` (from ${run.from})` : "")],
+  ];
+  texts.forEach(([label, text], index) => {
+    setText(row.cells[index], text);
+    row.cells[index].dataset.label = text ? label : "";
+  });
+  const buttons = actions(run);
+  const names = buttons.map(([name]) => name).join();
+  if (row.dataset.actions === names) return;
+  row.dataset.actions = names;
+  row.cells[5].replaceChildren(...buttons.map(([textContent, action]) =>
+    make("button", { type: "button", textContent, ariaLabel: `${textContent} ${run.run}`, onclick: () => attempt(action) })));
 }
 
-function actions(run) {
-  const button = (textContent, onclick) => make("button", { type: "button", textContent, onclick, ariaLabel: `${textContent} ${run.run}` });
-  const there = [...$("model").options].some((option) => option.value === run.run);
-  const found = [button("Show", () => attempt(async () => (follow(run.run), await poll())))];
-  if (run.state === "stopped" && current === null) found.push(button("Resume", () => attempt(() => resume(run.run))));
-  if (there && current !== run.run)
-    found.push(button("Open", () => openModel(run.run)), button("Fine-tune", () => {
-      $("from").value = run.run;
-      $("from").focus();
-    }));
+// What can be done with a run: names and functions.
+function actions({ run, state }) {
+  const found = [["Show", () => (follow(run), poll())]];
+  if (state === "stopped" && current === null) found.push(["Resume", () => resume(run)]);
+  if (hasModel(run) && current !== run) found.push(["Open", () => openModel(run)], ["Fine-tune", () => fineTune(run)]);
   return found;
+}
+
+function fineTune(run) {
+  $("from").value = run;
+  $("from").focus();
 }
 
 // ---- what the user does
@@ -280,9 +332,6 @@ $("drop").ondrop = (event) => {
   $("drop").classList.remove("over");
   choose(event.dataTransfer.files);
 };
-$("plan").onclick = () => attempt(plan);
-$("train-go").onclick = () => attempt(train);
-$("train-stop").onclick = () => attempt(async () => {
-  await post("/app/stop", {});
-  $("train-status").textContent = "";
-});
+$("plan").onclick = () => attempt(() => withTexts(plan));
+$("train-go").onclick = () => attempt(() => withTexts(train));
+$("train-stop").onclick = () => attempt(() => post("/app/stop", {}));
