@@ -7,45 +7,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import fixtures
 import pytest
 from pages import App, Problems
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from servers import Served, eventually, running, save_folders, slow_down, sources
+from servers import Served, eventually
 
-from charloom.model import Model
+folders, models, served, slow = fixtures.folders, fixtures.models, fixtures.served, fixtures.slow
 
 CHROMIUM = shutil.which("chromium")
 PATIENCE = 15_000
 """Milliseconds after which something that must happen on the page counts as missing."""
-
-
-@pytest.fixture(scope="session")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The folders of the models. Tests only read them."""
-    return save_folders(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="session")
-def models(folders: dict[str, Path]) -> dict[str, Model]:
-    """The same models, alone: what they generate is what the page must show."""
-    return {name: Model.load(folder) for name, folder in folders.items()}
-
-
-@pytest.fixture(scope="session")
-def served(folders: dict[str, Path]) -> Iterator[Served]:
-    """The server that most tests share. Each leaves it idle."""
-    with running(sources(folders)) as server:
-        yield server
-
-
-@pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long text never ends in a test."""
-    slow_down(monkeypatch)
 
 
 @pytest.fixture(scope="session")

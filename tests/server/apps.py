@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-from servers import PATIENCE, eventually
+from servers import PATIENCE, ServerCommand, eventually
 
 ID = "0123456789abcdef"
 
@@ -69,50 +65,8 @@ def client_of(url: str) -> Iterator[Client]:
         yield Client(http)
 
 
-class AppCommand:
-    """`charloom app` in a process, with what it printed so far."""
-
-    def __init__(self, arguments: list[str], env: dict[str, str]) -> None:
-        self.lines: list[str] = []
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "charloom", "app", *arguments],
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            env={**os.environ, **env},
-        )
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        self.lines.extend(self.process.stderr)
-
-    @property
-    def err(self) -> str:
-        return "".join(self.lines)
-
-    @property
-    def url(self) -> str:
-        eventually(lambda: "(Ctrl-C stops)" in self.err or self.process.poll() is not None, "the start")
-        return self.err.partition(" at ")[2].split()[0]
-
-    def ended(self) -> tuple[int, str]:
-        """The exit status and everything that it printed."""
-        status = self.process.wait(PATIENCE)
-        self._reader.join()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
-        return status, self.err
-
-
-@contextlib.contextmanager
-def app_command(folder: Path, *arguments: object, port: int | None = 0, **env: str) -> Iterator[AppCommand]:
-    """The command, on any free port."""
+def app_command(folder: Path, *arguments: object, port: int | None = 0, **env: str) -> ServerCommand:
+    """`charloom app` on any free port."""
     where = [] if port is None else ["--port", str(port)]
-    made = AppCommand(["--folder", str(folder), *where, *map(str, arguments)], env)
-    try:
-        yield made
-    finally:
-        made.process.kill()
-        made.ended()
+    command = ["-m", "charloom", "app", "--folder", str(folder), *where, *map(str, arguments)]
+    return ServerCommand(command, env, new_session=True)

@@ -1,10 +1,9 @@
-"""One server that most tests of a process share, and the models that it serves."""
+"""What all tests of the server share."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -12,28 +11,10 @@ import pytest
 if importlib.util.find_spec("fastapi") is None:
     collect_ignore_glob = ["test_*.py"]  # the extra `serve` is not installed
 else:
-    from servers import Served, eventually, running, save_folders, slow_down, sources
+    import fixtures
+    from servers import Served, eventually
 
-    from charloom.model import Model
-
-
-@pytest.fixture(scope="session")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The folders of the models. Tests only read them."""
-    return save_folders(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="session")
-def models(folders: dict[str, Path]) -> dict[str, Model]:
-    """The same models, alone: what they generate is what the server must send."""
-    return {name: Model.load(folder) for name, folder in folders.items()}
-
-
-@pytest.fixture(scope="session")
-def served(folders: dict[str, Path]) -> Iterator[Served]:
-    """The server that most tests share. Each leaves it idle."""
-    with running(sources(folders)) as server:
-        yield server
+    folders, models, served, slow = fixtures.folders, fixtures.models, fixtures.served, fixtures.slow
 
 
 @pytest.fixture
@@ -42,9 +23,3 @@ def http(served: Served) -> Iterator[httpx.Client]:
     with served.client() as client:
         yield client
     eventually(served.idle, "a free slot at the end of the test")
-
-
-@pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long text never ends in a test."""
-    slow_down(monkeypatch)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,3 +148,49 @@ def small_limits() -> ServerLimits:
         send_seconds=0.3,
         grace_seconds=0.3,
     )
+
+
+class ServerCommand:
+    """A command that serves, in a process of its own, with what it printed so far."""
+
+    def __init__(self, command: list[str], env: Mapping[str, str] | None = None, new_session: bool = False) -> None:
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            [sys.executable, *command],
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=new_session,
+            env={**os.environ, **(env or {})},
+        )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        self.lines.extend(self.process.stderr)
+
+    @property
+    def err(self) -> str:
+        """What it printed."""
+        return "".join(self.lines)
+
+    @property
+    def url(self) -> str:
+        """Its address, once it is ready."""
+        eventually(lambda: "(Ctrl-C stops)" in self.err or self.process.poll() is not None, "the start")
+        return self.err.partition(" at ")[2].split()[0]
+
+    def ended(self) -> tuple[int, str]:
+        """The exit status and everything that it printed."""
+        status = self.process.wait(PATIENCE)
+        self._reader.join()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        return status, self.err
+
+    def __enter__(self) -> ServerCommand:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.kill()
+        self.ended()

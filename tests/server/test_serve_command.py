@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import platform
 import resource
 import signal
@@ -12,12 +11,12 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
 import pytest
-from servers import PATIENCE, eventually
+from servers import PATIENCE, ServerCommand, eventually
 
 from charloom.errors import SettingsError
 from charloom.server.guard import Access
@@ -38,50 +37,9 @@ main()
 """The command with a shorter grace time, and texts that take longer."""
 
 
-class Command:
-    """The command in a process, with what it printed so far."""
-
-    def __init__(self, *arguments, grace="20", env=None):
-        self.lines: list[str] = []
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", QUICK, grace, "serve", *map(str, arguments), "--port", "0"],
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **(env or {})},
-        )
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self):
-        assert self.process.stderr is not None
-        self.lines.extend(self.process.stderr)
-
-    @property
-    def err(self) -> str:
-        return "".join(self.lines)
-
-    @property
-    def url(self) -> str:
-        eventually(lambda: "(Ctrl-C stops)" in self.err or self.process.poll() is not None, "the start")
-        return self.err.partition(" at ")[2].split()[0]
-
-    def ended(self) -> tuple[int, str]:
-        """The exit status and everything that it printed."""
-        status = self.process.wait(PATIENCE)
-        self._reader.join()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
-        return status, self.err
-
-
-@contextlib.contextmanager
-def command(*arguments, **options) -> Iterator[Command]:
-    made = Command(*arguments, **options)
-    try:
-        yield made
-    finally:
-        made.process.kill()
-        made.ended()
+def command(*arguments: object, grace: str = "20", env: Mapping[str, str] | None = None) -> ServerCommand:
+    """`charloom serve` on any free port, with updates of one token."""
+    return ServerCommand(["-c", QUICK, grace, "serve", *map(str, arguments), "--port", "0"], env)
 
 
 def test_a_server_from_start_to_end(folders):
