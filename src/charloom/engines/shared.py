@@ -77,8 +77,8 @@ def open_processes() -> Iterator[Processes | None]:
     try:
         yield processes
         status = 0
-    except Interrupted as error:
-        status = error.exit_status
+    except (CharloomError, KeyboardInterrupt) as error:
+        status = error.exit_status if isinstance(error, CharloomError) else Interrupted.exit_status
         raise
     finally:
         if not processes.rank:
@@ -142,7 +142,8 @@ def open_for(
         answers = [processes.receive((MESSAGE,), np.uint8, rank) for rank in range(1, processes.count)]
     for rank, answer in enumerate(answers, 1):
         if answer.any():
-            raise DeviceError(f"process {rank} cannot train: {answer.tobytes().rstrip(bytes(1)).decode()}")
+            why = answer.tobytes().rstrip(bytes(1)).decode(errors="replace")
+            raise DeviceError(f"process {rank} cannot train: {why}")
     return ProcessEngine(_Part(processes, engine), architecture, settings)
 
 

@@ -7,6 +7,9 @@ of numbers and bytes.
 from __future__ import annotations
 
 import os
+import re
+import secrets
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -17,6 +20,8 @@ import torch
 import torch.distributed as group
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from charloom.errors import ProcessLostError
 
@@ -24,6 +29,8 @@ TIMEOUT = timedelta(minutes=30)
 """The longest wait for another process. The first process reads and counts the text alone while the others wait: some
 minutes for 10 GB. A process that ends is noticed at once, so the wait only matters for a host that is cut off.
 """
+
+POLL = 0.02  # seconds between two looks for the first process
 
 Numbers = NDArray[Any]
 
@@ -37,8 +44,9 @@ class Processes:
 
     def __init__(self) -> None:
         with _lost():
-            group.init_process_group("gloo", timeout=TIMEOUT)
-        self.rank, self.count = group.get_rank(), group.get_world_size()
+            store, self.rank, self.count = next(rendezvous("env://", timeout=TIMEOUT))
+            place = PrefixStore(_meeting(store, self.rank, self.count), store)
+            group.init_process_group("gloo", store=place, rank=self.rank, world_size=self.count, timeout=TIMEOUT)
         self.local_count = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # on this machine
         self.stop_asked = False  # whether a signal asked another process to stop
         self.ready = True  # whether all others wait for a command; see `engines/shared.py`
@@ -84,6 +92,29 @@ class Processes:
         group.destroy_process_group()
 
 
+def _meeting(store: Store, rank: int, count: int) -> str:
+    """A name for this start of the group, the same in all its processes.
+
+    torchrun keeps its store when it starts processes again, and then it has the addresses of dead ones. So the first
+    process chooses a new name. The others answer under it, each with a word of its own. A name is of this start if the
+    first process repeats that word.
+    """
+    if rank == 0:
+        name = secrets.token_hex(8)
+        store.set("meeting", name)
+        words = [store.get(f"{name}/{other}").decode() for other in range(1, count)]  # waits for each
+        store.set(f"{name}/words", " ".join(words))
+        return name
+    word, deadline = secrets.token_hex(8), time.monotonic() + TIMEOUT.total_seconds()
+    while time.monotonic() < deadline:
+        name: str = store.get("meeting").decode()
+        store.set(f"{name}/{rank}", word)
+        if store.check([f"{name}/words"]) and word in store.get(f"{name}/words").decode().split():
+            return name
+        time.sleep(POLL)
+    raise ProcessLostError("every process of a run must start; the first one did not; start all of them again")
+
+
 @contextmanager
 def _lost() -> Iterator[None]:
     """Turns PyTorch's RuntimeError into an error of one line."""
@@ -91,11 +122,12 @@ def _lost() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise ProcessLostError(
-            f"every process of a run must answer; one ended or cannot be reached ({_reason(error)}); resume the run "
-            "with `resume`, which goes on from its last checkpoint"
+            f"every process of a run must answer; one ended or cannot be reached ({_reason(error)}); resume the "
+            "run, which goes on from its last checkpoint"
         ) from None
 
 
 def _reason(error: RuntimeError) -> str:
-    """The end of the message of gloo, which begins with a file of its source code."""
-    return str(error).splitlines()[0].rpartition("] ")[2].rstrip(". ")
+    """The first sentence of gloo's message, without the file of its source code and without advice."""
+    line = str(error).splitlines()[0]
+    return re.sub(r"^\[[^\]]*\.cc:\d+\] ", "", line).partition(". ")[0]
