@@ -313,3 +313,14 @@ def test_a_verdict_on_one_long_record(charloom, tmp_path):
     arguments = ["--records", "line", "--batches", "records", "--steps", "1", "--hidden", "4", "--sample-length", "0"]
     ended = charloom("train", "a.txt", *arguments, "--out", "run")
     assert ended.status == 0, ended.err
+
+
+def test_resume_auto_goes_on_in_out(charloom, corpus_file, smallest):
+    """Catches a repeated command that is refused or begins again."""
+    ended = charloom("train", corpus_file, *smallest, "--resume", "auto")
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err == "charloom: --resume auto needs the folder of the run: add --out DIR\n"
+    for begins in ("training in run:", "resuming at step"):
+        ended = charloom("train", corpus_file, *smallest, "--resume", "auto", "--out", "run")
+        assert (ended.status, ended.out) == (0, "run/best\n")
+        assert begins in ended.err

@@ -99,6 +99,7 @@ def _meeting(store: Store, rank: int, count: int) -> str:
     process chooses a new name. The others answer under it, each with a word of its own. A name is of this start if the
     first process repeats that word.
     """
+    name: str
     if rank == 0:
         name = secrets.token_hex(8)
         store.set("meeting", name)
@@ -107,7 +108,7 @@ def _meeting(store: Store, rank: int, count: int) -> str:
         return name
     word, deadline = secrets.token_hex(8), time.monotonic() + TIMEOUT.total_seconds()
     while time.monotonic() < deadline:
-        name: str = store.get("meeting").decode()
+        name = store.get("meeting").decode()
         store.set(f"{name}/{rank}", word)
         if store.check([f"{name}/words"]) and word in store.get(f"{name}/words").decode().split():
             return name
