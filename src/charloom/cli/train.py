@@ -153,7 +153,8 @@ def run(
 
 def _follow() -> int:
     """Trains as a process that is not the first one; its exit status."""
-    from charloom.engines.shared import follow, open_processes
+    from charloom.engines.follower import follow
+    from charloom.engines.shared import open_processes
 
     with asked_by_signal() as asked, open_processes() as processes:
         assert processes is not None

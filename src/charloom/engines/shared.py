@@ -1,23 +1,22 @@
 """One network, trained by several processes: each computes some rows of every batch, and their gradients are added.
 
 The first process has the corpus, the run folder and the training loop. Its engine is a `ProcessEngine`, which looks
-like an engine for the whole batch. The other processes call `follow`: they receive the settings and then commands, and
-need neither corpus nor run folder. All take the same step with the same sums, so parameters stay equal bit for bit.
+like an engine for the whole batch. The others call `follow` (`follower.py`): they receive the settings and then
+commands, and need neither corpus nor run folder. All take the same step with the same sums, so parameters stay equal
+bit for bit.
 
-A command is a header of numbers, then its data. Shapes: L layers, B sequences, T time steps, H hidden.
+Shapes: L layers, B sequences, T time steps, H hidden.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,38 +25,19 @@ from numpy.typing import NDArray
 from charloom.architecture import Architecture
 from charloom.config import TrainingSettings
 from charloom.engines.engine import SPINS, Array, Arrays, Engine, EngineChoice, State, open_engine
+from charloom.engines.process_part import MESSAGE, Command, Part, command, open_part, rows_of
 from charloom.engines.resume import checked_steps
 from charloom.engines.torchrun import process_count
 from charloom.errors import CharloomError, DeviceError, Interrupted, ProcessLostError, SettingsError, TrainingError
-from charloom.kernels import cores
 
 if TYPE_CHECKING:
     from charloom.engines.torch.processes import Processes
-
-MESSAGE = 1000
-"""Bytes of the message of a process that cannot open its engine."""
 
 SIGN_OF_LIFE = 60.0
 """Seconds between two signs of life while the first process measures: far below the time-out of `Processes`."""
 
 NO_UPDATE = math.nan
 """The learning rate in the header if the update is a command of its own."""
-
-
-class Command(IntEnum):
-    """What the first process asks of the others. `_Follower` has the method for each."""
-
-    END = 0
-    OPEN = 1
-    LOAD = 2
-    RESTORE = 3
-    GRADIENTS = 4
-    UPDATE = 5
-    STATE = 6
-    WAIT = 7
-
-
-HEADER = 5  # numbers: the command, and up to four of its own
 
 
 @contextmanager
@@ -86,19 +66,10 @@ def open_processes() -> Iterator[Processes | None]:
         processes.close()
 
 
-@contextmanager
-def _command(processes: Processes, command: Command, *numbers: float) -> Iterator[None]:
-    """Sends a header. In this context its data is sent; after an error there, the others wait for the rest of it."""
-    processes.ready = False
-    processes.broadcast(np.array([command, *numbers, *[0] * (HEADER - 1 - len(numbers))], np.float64))
-    yield
-    processes.ready = True
-
-
 def _end(processes: Processes, status: int) -> None:
     """Tells the others to end with this status, if they can be reached."""
     if processes.ready:
-        with suppress(ProcessLostError), _command(processes, Command.END, status):
+        with suppress(ProcessLostError), command(processes, Command.END, status):
             pass
 
 
@@ -136,71 +107,15 @@ def open_for(
             "fresh masks between layers for each process alone; use `dropout_mask='locked'` or `engine='native'`"
         )
     asked = {"choice": asdict(choice), "architecture": architecture.model_dump(), "settings": settings.model_dump()}
-    engine = _open(processes, asked)
-    with _command(processes, Command.OPEN):
+    engine = open_part(processes, asked)
+    with command(processes, Command.OPEN):
         processes.broadcast_bytes(json.dumps(asked).encode())
         answers = [processes.receive((MESSAGE,), np.uint8, rank) for rank in range(1, processes.count)]
     for rank, answer in enumerate(answers, 1):
         if answer.any():
             why = answer.tobytes().rstrip(bytes(1)).decode(errors="replace")
             raise DeviceError(f"process {rank} cannot train: {why}")
-    return ProcessEngine(_Part(processes, engine), architecture, settings)
-
-
-def _open(processes: Processes, asked: Mapping[str, Any]) -> Engine:
-    """The engine of one process. By default, the processes of a machine share its cores."""
-    settings = TrainingSettings(**asked["settings"])
-    if settings.threads is None:
-        settings = settings.model_copy(update={"threads": max(1, cores() // processes.local_count)})
-    return open_engine(EngineChoice(**asked["choice"]), Architecture(**asked["architecture"]), settings)
-
-
-def rows_of(rank: int, count: int, batch: int) -> slice:
-    """The rows of a batch that a process computes; there may be none."""
-    return slice(rank * batch // count, (rank + 1) * batch // count)
-
-
-class _Part:
-    """The part of one process: its engine, and the state of its rows."""
-
-    def __init__(self, processes: Processes, engine: Engine) -> None:
-        self.processes, self.engine = processes, engine
-        self._state: State = None
-
-    def rows(self, batch: int) -> slice:
-        """Its rows of a batch."""
-        return rows_of(self.processes.rank, self.processes.count, batch)
-
-    def gradients(self, inputs_BT: Array, targets_BT: Array, carried: bool, asked: bool = False) -> tuple[float, int]:
-        """Leaves the sums over all processes in the engine: (sum of nats, number of targets) of the whole batch.
-
-        carried: whether the batch continues from the state. asked: whether a signal asked this process to stop.
-        """
-        state = self._state if carried else None
-        rows = self.rows(len(inputs_BT))
-        nats, count, self._state = self.engine.gradients(inputs_BT, targets_BT, state, rows)
-        self.processes.add(self.engine.gradient_arrays.values())
-        numbers = np.array([nats, count, asked], np.float64)
-        self.processes.add([numbers])
-        self.processes.stop_asked |= bool(numbers[2])
-        return float(numbers[0]), int(numbers[1])
-
-    def snapshot(self, with_state: bool) -> Arrays:
-        """What `Engine.snapshot` returns, with the state of its rows only."""
-        return self.engine.snapshot(self._state if with_state else None)
-
-    def restore(self, arrays: Arrays, batch: int) -> None:
-        """Takes its rows of a snapshot of the whole batch, which was checked."""
-        rows = self.rows(batch)
-        mine = {name: array[:, rows] if name.startswith("state.") else array for name, array in arrays.items()}
-        self._state = self.engine.restore(mine, rows.stop - rows.start)
-
-    def digest(self) -> NDArray[np.uint8]:
-        """32 bytes that differ if the parameters do."""
-        hashed = hashlib.sha256()
-        for value in self.engine.parameters().values():
-            hashed.update(np.ascontiguousarray(value).data)
-        return np.frombuffer(hashed.digest(), np.uint8)
+    return ProcessEngine(Part(processes, engine), architecture, settings)
 
 
 @dataclass(frozen=True)
@@ -223,7 +138,7 @@ class ProcessEngine(Engine):
         ProcessLostError: if another process ended or does not answer.
     """
 
-    def __init__(self, part: _Part, architecture: Architecture, settings: TrainingSettings) -> None:
+    def __init__(self, part: Part, architecture: Architecture, settings: TrainingSettings) -> None:
         self._part, self._processes, self._engine = part, part.processes, part.engine
         self._architecture, self._settings = architecture, settings
         self._newest: SharedState | None = None
@@ -347,80 +262,7 @@ class ProcessEngine(Engine):
         return self._newest
 
     @contextmanager
-    def _command(self, command: Command, *numbers: float) -> Iterator[None]:
-        with _command(self._processes, command, *numbers):
+    def _command(self, asked: Command, *numbers: float) -> Iterator[None]:
+        with command(self._processes, asked, *numbers):
             yield
         self._called = time.monotonic()
-
-
-def follow(processes: Processes, asked: Callable[[], bool]) -> int:
-    """Does what the first process asks for, until it ends. Returns the exit status that it sends.
-
-    asked: whether a signal asked this process to stop; then the first process saves everything and ends the run.
-
-    Raises:
-        ProcessLostError: if another process ended or does not answer.
-    """
-    follower = _Follower(processes, asked)
-    while True:
-        command, *numbers = processes.broadcast(np.zeros(HEADER))
-        if command == Command.END:
-            return int(numbers[0])
-        follower.commands[Command(int(command))](*numbers)
-
-
-class _Follower:
-    """The commands of the first process, in another one. Each takes the four numbers of its header."""
-
-    def __init__(self, processes: Processes, asked: Callable[[], bool]) -> None:
-        self._processes, self._asked = processes, asked
-        self._opened: _Part | None = None
-        self.commands: Mapping[Command, Callable[..., None]] = {
-            Command.OPEN: self._open,
-            Command.LOAD: self._load,
-            Command.RESTORE: self._restore,
-            Command.GRADIENTS: self._gradients,
-            Command.UPDATE: self._update,
-            Command.STATE: self._send_state,
-            Command.WAIT: lambda *_: None,
-        }
-
-    @property
-    def _part(self) -> _Part:
-        assert self._opened is not None
-        return self._opened
-
-    def _open(self, *_: float) -> None:
-        asked = json.loads(self._processes.broadcast_bytes())
-        message = b""
-        try:
-            self._opened = _Part(self._processes, _open(self._processes, asked))
-            self._shapes = Architecture(**asked["architecture"]).shapes
-        except CharloomError as error:
-            message = str(error).encode()[:MESSAGE]
-        self._processes.send(np.frombuffer(message.ljust(MESSAGE, bytes(1)), np.uint8))
-
-    def _load(self, *_: float) -> None:
-        values = {name: self._processes.broadcast(np.empty(s, np.float32)) for name, s in self._shapes.items()}
-        self._part.engine.load(values)
-
-    def _restore(self, batch: float, *_: float) -> None:
-        sizes = json.loads(self._processes.broadcast_bytes())
-        arrays = {name: self._processes.broadcast(np.zeros(*size)) for name, size in sizes.items()}
-        self._part.restore(arrays, int(batch))
-
-    def _gradients(self, rows: float, steps: float, carried: float, learning_rate: float) -> None:
-        ids = self._processes.broadcast(np.zeros((2, int(rows), int(steps)), np.int32))
-        inputs_BT, targets_BT = ids.astype(np.int64)
-        _, count = self._part.gradients(inputs_BT, targets_BT, bool(carried), self._asked())
-        if not math.isnan(learning_rate):
-            self._part.engine.update(learning_rate, count)
-
-    def _update(self, learning_rate: float, count: float, *_: float) -> None:
-        self._part.engine.update(learning_rate, int(count))
-
-    def _send_state(self, batch: float, *_: float) -> None:
-        self._processes.send(self._part.digest())
-        for name, array in self._part.snapshot(bool(batch)).items():
-            if name.startswith("state."):
-                self._processes.send(array)

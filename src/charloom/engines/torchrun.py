@@ -8,7 +8,7 @@ import os
 def process_count() -> int:
     """The number of processes that `torchrun` started for this run; 1 without it."""
     count = os.environ.get("WORLD_SIZE", "1")
-    return int(count) if count.isdecimal() and "RANK" in os.environ else 1
+    return int(count) if count.isdecimal() and {"RANK", "MASTER_ADDR"} <= os.environ.keys() else 1
 
 
 def follows() -> bool:

@@ -7,8 +7,9 @@ import numpy as np
 from charloom.architecture import Architecture
 from charloom.config import TrainingSettings
 from charloom.engines.engine import EngineChoice, open_engine
+from charloom.engines.follower import follow
 from charloom.engines.initial import initial_parameters
-from charloom.engines.shared import follow, open_for, open_processes
+from charloom.engines.shared import open_for, open_processes
 from charloom.errors import SettingsError
 
 STEPS, ROWS, TIMES, LETTERS, RATE = 50, 21, 12, 30, 0.5
@@ -17,6 +18,7 @@ CASES = {
     "plain": {},
     "locked": {**DROPPED, "dropout_mask": "locked"},
     "fresh": {**DROPPED, "dropout_mask": "fresh"},
+    "one layer": {**DROPPED, "dropout_mask": "fresh", "layers": 1},
 }
 
 
@@ -39,12 +41,12 @@ def distance(found, expected):
     return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
-def compare(processes, engine, values):
+def compare(processes, engine, layers=2, **values):
     """The largest distances of gradients at equal parameters, and those of parameters and state at the end."""
     shape = Architecture(
         cell="lstm",
         nonlinearity="tanh",
-        layers=2,
+        layers=layers,
         hidden=40,
         input="embedding",
         embedding=9,
@@ -86,7 +88,7 @@ def measured(processes, engines):
     for engine in engines:
         for case, values in CASES.items():
             try:
-                found[f"{engine} {case}"] = compare(processes, engine, values)
+                found[f"{engine} {case}"] = compare(processes, engine, **values)
             except SettingsError as error:
                 found[f"{engine} {case}"] = str(error)
     return found
