@@ -324,3 +324,16 @@ def test_resume_auto_goes_on_in_out(charloom, corpus_file, smallest):
         ended = charloom("train", corpus_file, *smallest, "--resume", "auto", "--out", "run")
         assert (ended.status, ended.out) == (0, "run/best\n")
         assert begins in ended.err
+
+
+def test_without_torchrun_torch_is_not_imported(tmp_path, corpus_file, smallest):
+    """Catches a second of import for each run, and charloom that needs PyTorch."""
+    program = (
+        "import sys; from charloom.cli.main import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: assert 'torch' not in sys.modules"
+    )
+    command = [sys.executable, "-c", program, "train", str(corpus_file), *smallest, "--engine", "numpy"]
+    alone = {**os.environ, "WORLD_SIZE": "1", "RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    ended = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
