@@ -51,6 +51,10 @@ class TrainingError(CharloomError):
     """Training cannot continue: the loss is not finite a second time, or a checkpoint cannot be written."""
 
 
+class ProcessLostError(TrainingError):
+    """Training by several processes cannot continue: one of them ended or does not answer."""
+
+
 class QueueFullError(CharloomError):
     """The queue of a scheduler is full: too many requests wait for a model."""
 

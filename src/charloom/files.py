@@ -14,6 +14,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -21,6 +22,8 @@ from typing import BinaryIO, cast
 from charloom.errors import ModelError, SettingsError
 
 LARGEST_TEXT = 64 << 20  # bytes of a file that is read whole; a vocabulary of all of Unicode takes 15 MiB
+
+TEMPORARY = "*.new-" + 8 * "[0-9a-f]"
 
 AT_ONCE: int = getattr(os, "O_NONBLOCK", 0)  # Windows has neither flag
 NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
@@ -159,10 +162,15 @@ def refuse_link(path: Path) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Removes temporary files of killed processes from a folder. No other process may write to it at the same time."""
-    for path in folder.glob("*.new-" + 8 * "[0-9a-f]"):
+    for path in folder.glob(TEMPORARY):
         _remove(path)
     for name in ("best", "last", "run.toml"):  # of older versions
         _remove(folder / f"{name}.new")
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file has the name of a temporary one."""
+    return fnmatchcase(name, TEMPORARY)
 
 
 def _beside(path: Path) -> Path:

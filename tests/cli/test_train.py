@@ -313,3 +313,27 @@ def test_a_verdict_on_one_long_record(charloom, tmp_path):
     arguments = ["--records", "line", "--batches", "records", "--steps", "1", "--hidden", "4", "--sample-length", "0"]
     ended = charloom("train", "a.txt", *arguments, "--out", "run")
     assert ended.status == 0, ended.err
+
+
+def test_resume_auto_goes_on_in_out(charloom, corpus_file, smallest):
+    """Catches a repeated command that is refused or begins again."""
+    ended = charloom("train", corpus_file, *smallest, "--resume", "auto")
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err == "charloom: --resume auto needs the folder of the run: add --out DIR\n"
+    for begins in ("training in run:", "resuming at step"):
+        ended = charloom("train", corpus_file, *smallest, "--resume", "auto", "--out", "run")
+        assert (ended.status, ended.out) == (0, "run/best\n")
+        assert begins in ended.err
+
+
+def test_without_torchrun_torch_is_not_imported(tmp_path, corpus_file, smallest):
+    """Catches a second of import for each run, and charloom that needs PyTorch."""
+    program = (
+        "import sys; from charloom.cli.main import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: assert 'torch' not in sys.modules"
+    )
+    command = [sys.executable, "-c", program, "train", str(corpus_file), *smallest, "--engine", "numpy"]
+    alone = {**os.environ, "WORLD_SIZE": "1", "RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    ended = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr

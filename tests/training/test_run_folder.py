@@ -579,3 +579,51 @@ def test_records_without_their_separators_are_one_error(tmp_path, corpus_file, s
     (run / "run.toml").write_text(settings)
     with pytest.raises(ModelError):
         resume(run, steps=4)
+
+
+def resume_or_start(path, out, **values):
+    return start.resume_or_start([str(path)], {**CHEAP, **values}, out, None, lambda _: None, lambda: False)
+
+
+def test_a_run_starts_and_then_is_resumed(tmp_path, corpus_file):
+    """Catches a second start that refuses the folder or begins again."""
+    assert resume_or_start(corpus_file, tmp_path / "run").step == 3
+    log = (tmp_path / "run" / "log.jsonl").read_text()
+    assert resume_or_start(corpus_file, tmp_path / "run", steps=5).step == 5
+    assert (tmp_path / "run" / "log.jsonl").read_text().startswith(log.splitlines()[0])
+    (tmp_path / "run" / "last").rename(tmp_path / "run" / "last.old")
+    assert resume_or_start(corpus_file, tmp_path / "run", steps=6).step == 6
+
+
+@pytest.mark.parametrize("settings", [True, False])
+def test_a_start_that_was_killed_does_not_block_the_next(tmp_path, corpus_file, settings):
+    """Catches a folder without a checkpoint that nobody can use."""
+    run = tmp_path / "run"
+    with RunFolder.create(run, "run", Settings(), {}) as created:
+        if settings:
+            created.save_settings()
+            (run / "data" / "ids.bin").write_bytes(b"half")
+            (run / "best.new-0123abcd").mkdir()
+    assert resume_or_start(corpus_file, run).step == 3
+
+
+@pytest.mark.parametrize("name", ["mine.txt", "data/mine.txt", "kept/model", "run.toml"])
+def test_a_folder_that_is_no_run_stays(tmp_path, corpus_file, name):
+    """Catches files of the user that are removed."""
+    run = tmp_path / "run"
+    (run / "data").mkdir(parents=True)
+    (run / name).parent.mkdir(exist_ok=True)
+    (run / name).write_text("mine")
+    with pytest.raises(SettingsError, match="must be a new or empty folder"):
+        resume_or_start(corpus_file, run)
+    assert (run / name).read_text() == "mine"
+
+
+def test_a_run_that_begins_elsewhere_stays(tmp_path, corpus_file):
+    """Catches a run that is removed while another process prepares its text."""
+    run = tmp_path / "run"
+    with RunFolder.create(run, "run", Settings(), {}) as created:
+        created.save_settings()
+        with pytest.raises(TrainingError, match="one process at a time"):
+            resume_or_start(corpus_file, run)
+        assert (run / "run.toml").exists()

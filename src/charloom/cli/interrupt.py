@@ -64,6 +64,19 @@ def graceful_interrupt(report: EventHandler) -> Iterator[tuple[EventHandler, Cal
             raise _interrupted(run if training.is_set() else None) from None
 
 
+@contextmanager
+def asked_by_signal() -> Iterator[Callable[[], bool]]:
+    """In this context, the first signal of each kind only sets the flag that the yielded function returns."""
+    asked = threading.Event()
+
+    def ask(number: int, _: FrameType | None) -> None:
+        signal.signal(number, _second()[number])
+        asked.set()
+
+    with _handled_by(ask):
+        yield asked.is_set
+
+
 def _interrupted(run: Path | None) -> BaseException:
     """The error of a run that was interrupted at once; while `last/` is replaced, only `last.old/` may exist."""
     if run is None or not any(os.path.lexists(run / name) for name in ("last", "last.old")):

@@ -22,6 +22,7 @@ import click
 from charloom.cli.flags import as_flags
 from charloom.cli.interrupt import ignore_interrupts, prompt_interrupt
 from charloom.cli.screen import discard, open_closed_streams, tell, tell_line
+from charloom.engines.torchrun import follows
 from charloom.errors import CharloomError, full_memory_in_one_line
 
 TRACEBACK = "CHARLOOM_TRACEBACK"
@@ -136,11 +137,11 @@ def _run(arguments: Sequence[str] | None) -> int:
     except BrokenPipeError:  # from buffered output; `CommandGroup.invoke` handles the usual case
         return 0
     except ImportError as error:  # a package that is missing, damaged, or too large for `ulimit -v`
-        return _complain(f"every package must load; {_first(error)}; free memory, or install charloom again", 1)
+        return _complain(f"every package must load; {_first(error)}; free memory, or install charloom again", 1, True)
     except OSError as error:
-        return _complain(f"{error.filename or 'reading or writing failed'}: {error.strerror or error}", 1)
+        return _complain(f"{error.filename or 'reading or writing failed'}: {error.strerror or error}", 1, True)
     except Exception as error:
-        return _complain(_unexpected(error), 1)
+        return _complain(_unexpected(error), 1, True)
 
 
 def _accept_any_text(stdout: TextIO) -> None:
@@ -186,8 +187,12 @@ def _with_hint(error: click.ClickException) -> str:
     return message
 
 
-def _complain(message: str, status: int) -> int:
-    """Prints the last line of a process, which no signal may cut."""
+def _complain(message: str, status: int, own: bool = False) -> int:
+    """Prints the last line of a process, which no signal may cut.
+
+    own: whether the message is about this process alone. If not, only the first process of a run prints it.
+    """
     ignore_interrupts()
-    tell_line(f"charloom: {message}")
+    if own or not follows():
+        tell_line(f"charloom: {message}")
     return status

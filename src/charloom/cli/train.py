@@ -9,13 +9,17 @@ from typing import Any
 import click
 
 from charloom.cli.display import notice_only, open_display, plan_table
-from charloom.cli.interrupt import graceful_interrupt
+from charloom.cli.interrupt import asked_by_signal, graceful_interrupt
 from charloom.cli.options import SettingsCommand, given_settings, settings_options
 from charloom.cli.screen import write
 from charloom.config import BUDGETS
+from charloom.engines.torchrun import follows
 from charloom.errors import SettingsError
 from charloom.presets import NAMES, with_preset
 from charloom.training.events import EventHandler, Finished
+
+AUTO = Path("auto")
+"""What `--resume` takes for the run in `--out`."""
 
 
 @click.command(
@@ -36,7 +40,8 @@ from charloom.training.events import EventHandler, Finished
     "--resume",
     metavar="RUN",
     type=Path,
-    help="continue a run exactly where it stopped; only its budget can be changed",
+    help="continue a run exactly where it stopped; only its budget can be changed; auto: the run in --out, which is "
+    "started if it has no checkpoint",
 )
 @click.option(
     "--from", "base_model", metavar="MODEL", help="fine-tune this model on PATH; a model folder or a run folder"
@@ -75,6 +80,9 @@ def command(
     given = given_settings(values)
     if plan_only and resume is not None:
         raise SettingsError("--plan-only must be given without --resume: a run to resume has its settings already")
+    if auto := resume == AUTO:
+        _check_auto(out)
+        resume = None
     if resume is not None:
         _check_resume(paths, out, base_model, preset, given)
     elif not paths:
@@ -82,10 +90,13 @@ def command(
     if preset is not None:
         given = with_preset(preset, given)
     if plan_only:
-        _show_plan(paths, given, base_model, as_json)
+        if not follows():
+            _show_plan(paths, given, base_model, as_json)
         return
+    if follows():
+        click.get_current_context().exit(_follow())
     with open_display(quiet, as_json, tensorboard) as report:
-        finished = run(paths, given, out, resume, base_model, report)
+        finished = run(paths, given, out, AUTO if auto else resume, base_model, report)
     if not as_json:
         write(f"{Path(finished.run) / 'best'}\n")
 
@@ -95,6 +106,11 @@ def _show_plan(paths: tuple[str, ...], given: dict[str, Any], base_model: str | 
 
     planned = start.plan_only(paths, given, base_model, notice_only)
     write((json.dumps(planned.to_json()) if as_json else "\n".join(plan_table(planned))) + "\n")
+
+
+def _check_auto(out: Path | None) -> None:
+    if out is None:
+        raise SettingsError("--resume auto needs the folder of the run: add --out DIR")
 
 
 def _check_resume(
@@ -118,9 +134,28 @@ def run(
     report: EventHandler,
 ) -> Finished:
     """Starts or resumes a run with Ctrl-C handled."""
+    from charloom.engines.shared import open_processes
     from charloom.training import start  # imports PyTorch, so the arguments are checked first
 
-    with graceful_interrupt(report) as (watched, stop):
+    with graceful_interrupt(report) as (watched, asked), open_processes() as processes:
+
+        def stop() -> bool:
+            return asked() or (processes is not None and processes.stop_asked)
+
+        if resume == AUTO:
+            assert out is not None
+            return start.resume_or_start(paths, given, out, base_model, watched, stop, processes)
         if resume is not None:
-            return start.resume(resume, {name: given[name] for name in BUDGETS if name in given}, watched, stop)
-        return start.start(paths, given, out, base_model, watched, stop)
+            budgets = {name: given[name] for name in BUDGETS if name in given}
+            return start.resume(resume, budgets, watched, stop, processes)
+        return start.start(paths, given, out, base_model, watched, stop, processes=processes)
+
+
+def _follow() -> int:
+    """Trains as a process that is not the first one; its exit status."""
+    from charloom.engines.follower import follow
+    from charloom.engines.shared import open_processes
+
+    with asked_by_signal() as asked, open_processes() as processes:
+        assert processes is not None
+        return follow(processes, asked)

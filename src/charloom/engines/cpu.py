@@ -77,17 +77,27 @@ class CpuEngine(Engine):
         """The sums of the last `gradients`, which `update` reads."""
         return self._gradients
 
-    def gradients(self, inputs_BT: Array, targets_BT: Array, state: CpuState | None) -> tuple[float, int, CpuState]:
-        """The first half of a step: (sum of nats over the targets, number of targets, state after the step)."""
+    def gradients(
+        self, inputs_BT: Array, targets_BT: Array, state: CpuState | None, rows: slice | None = None
+    ) -> tuple[float, int, CpuState]:
+        """The first half of a step: (sum of nats over the targets, number of targets, state after the step).
+
+        rows: the only rows to compute; see `Engine.gradients`.
+        """
         masks = None
         random = dropout_stream(self._settings.seed, self._steps)
         dropped = weight_drop_levels(self._parameters, self._settings.weight_drop, random)
         if self._settings.dropout:
             locked = self._settings.dropout_mask == "locked"
             masks = self._network.dropout_masks(targets_BT, self._settings.dropout, random, locked)
-        batch = Rows(inputs_BT, targets_BT, state, masks)
-        nats, self._gradients, state = self._arithmetic.gradients(batch, dropped)
-        return nats, count(targets_BT), state
+        batch = Rows(inputs_BT, targets_BT, None, masks)
+        if rows is not None:
+            batch = batch.cut(rows.start, rows.stop)
+        if not len(batch.inputs_BT):
+            self._gradients = {name: np.zeros_like(value) for name, value in self._parameters.items()}
+            return 0.0, 0, self._network.zero_state(0)
+        nats, self._gradients, state = self._arithmetic.gradients(batch._replace(state=state), dropped)
+        return nats, count(batch.targets_BT), state
 
     def update(self, learning_rate: float, count: int) -> None:
         """The second half: one step of gradient descent with the clipped mean over `count` targets."""

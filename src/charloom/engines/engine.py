@@ -48,10 +48,15 @@ class Engine(Protocol):
         self.update(learning_rate, count)
         return nats, count, state
 
-    def gradients(self, inputs_BT: Array, targets_BT: Array, state: State) -> tuple[float, int, State]:
+    def gradients(
+        self, inputs_BT: Array, targets_BT: Array, state: State, rows: slice | None = None
+    ) -> tuple[float, int, State]:
         """The first half of a step: (sum of nats over the targets, number of targets, state after the step).
 
         Writes the gradients of the sum of nats to `gradient_arrays`.
+
+        rows: the only rows of the batch to compute; state and results are then theirs. Dropout does not depend on it:
+        a row has the mask that it has when the whole batch is computed. There may be no row: the gradients are zero.
         """
         ...
 

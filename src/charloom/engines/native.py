@@ -138,7 +138,8 @@ class NativeArithmetic:
         shape = (self._architecture.layers, len(batch.inputs_BT), self._architecture.hidden)
         after = tuple(np.empty(shape, np.float32) for _ in range(2 if self._architecture.cell == "lstm" else 1))
         ids_BT, asked_BT = (np.ascontiguousarray(of_BT, np.int32) for of_BT in (batch.inputs_BT, batch.targets_BT))
-        masks = [] if batch.masks is None else [*batch.masks.between, batch.masks.head]
+        drawn = [] if batch.masks is None else [*batch.masks.between, batch.masks.head]
+        masks = [np.ascontiguousarray(mask) for mask in drawn]  # those of some rows of a batch are views
         locked = batch.masks is not None and batch.masks.locked
         given = [instead.get(name, value) for name, value in self._parameters.items()]
         nats_N, correct_N = np.empty(count(asked_BT)), np.empty(count(asked_BT), np.bool_)

@@ -38,6 +38,7 @@ from charloom.errors import ModelError, SettingsError, TrainingError, in_a_file
 from charloom.files import (
     append,
     cut_lines,
+    is_leftover,
     make_folder,
     read,
     refuse_link,
@@ -50,6 +51,8 @@ from charloom.training.events import Event
 from charloom.training.new_folder import new_folder
 from charloom.validation import validated
 
+UNBEGUN = {"run.toml", "log.jsonl", "samples.txt", "data", "best", "lock"}
+"""The files of a run before its first checkpoint."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -274,6 +277,49 @@ class RunFolder:
             return os.path.samestat(self._locked, os.stat(self.folder / "lock"))
         except OSError:
             return False
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run can be resumed; while `last/` is replaced, only `last.old/` may exist."""
+    return any(os.path.lexists(folder / name) for name in ("last", "last.old"))
+
+
+def remove_unbegun(folder: Path) -> None:
+    """Removes the files of a run that was killed before its first checkpoint. A folder with other files stays as it is.
+
+    Raises:
+        TrainingError: if another process begins this run now.
+    """
+    if not _is_unbegun(folder):
+        return
+    with RunFolder(folder, Settings(), {}):  # locked, and without temporary files
+        if not _is_unbegun(folder):
+            return
+        for name in UNBEGUN - {"lock"}:
+            path = folder / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+    (folder / "lock").unlink(missing_ok=True)
+
+
+def _is_unbegun(folder: Path) -> bool:
+    """Whether a folder has all files of a run before its first checkpoint and no others, so far as they were made."""
+    try:
+        names = {path.name for path in folder.iterdir()}
+    except OSError:
+        return False
+    begun = {name for name in names if not is_leftover(name)}
+    if not begun or begun - UNBEGUN:
+        return False
+    if "run.toml" in begun:
+        with suppress(ModelError):
+            RunFolder.open(folder)
+            return True
+        return False
+    data = folder / "data"
+    return begun <= {"data", "lock"} and data.is_dir() and not any(data.iterdir())
 
 
 def _progress(data: dict[str, Any]) -> Progress:

@@ -11,23 +11,27 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from charloom.checkpoint import ModelFolder, load_model
-from charloom.config import ModelSettings, Settings
+from charloom.config import BUDGETS, ModelSettings, Settings
 from charloom.data.corpus import Corpus, open_corpus
 from charloom.data.dataset import Dataset, open_dataset, prepare
 from charloom.data.texts import Texts
 from charloom.data.vocabulary import Vocabulary
-from charloom.engines.engine import Engine, EngineChoice, choose_engine, open_engine, slower_than_asked
+from charloom.engines.engine import Engine, EngineChoice, choose_engine, slower_than_asked
+from charloom.engines.shared import check_processes, open_for
 from charloom.errors import ModelError, SettingsError
 from charloom.training.events import Event, EventHandler, Finished, Notice, Planned, Started
 from charloom.training.finetune import adapt, settings_like
 from charloom.training.first_model import first_model
 from charloom.training.layouts import Layouts, training_layout
 from charloom.training.planning import plan, why_no_plan
-from charloom.training.run_folder import RunFolder, RunState
+from charloom.training.run_folder import RunFolder, RunState, has_checkpoint, remove_unbegun
 from charloom.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from charloom.engines.torch.processes import Processes
 
 Stop = Callable[[], bool]
 TextSource = Sequence[str] | Texts
@@ -42,6 +46,7 @@ def start(
     report: EventHandler,
     stop: Stop,
     name: str | None = None,
+    processes: Processes | None = None,
 ) -> Finished:
     """Trains a new run on a text, to the end of its budget.
 
@@ -52,6 +57,7 @@ def start(
         base_model: the folder of a model to fine-tune.
         report, stop: called with every event; called after every step: true saves everything and ends the run.
         name: of the text, for the model's metadata and the default of `out`; by default that of the first path.
+        processes: the group of processes that train together, of which this is the first; None if it is alone.
 
     Raises:
         CharloomError: for every mistake that a person can make.
@@ -65,6 +71,7 @@ def start(
         report(event)
 
     request = _run_request(values, base_model, tell)
+    check_processes(processes, request.engine, request.settings.training)
     corpus = open_corpus(source, request.settings.text, lambda text: tell(Notice(text)))
     corpus = replace(corpus, name=name or corpus.name)
     about = _about(source, base_model)
@@ -73,7 +80,8 @@ def start(
             dataset, layouts, model = _prepared(run, corpus, request, tell)
             for event in events:
                 run.log(event)
-            engine, state = open_engine(request.engine, model.architecture, run.settings.training), RunState(model)
+            engine = open_for(processes, request.engine, model.architecture, run.settings.training)
+            state = RunState(model)
             trainer = Trainer(engine, layouts, run, state, report, stop)
         _report_start(run, engine, dataset, state, report)
         return trainer.train()
@@ -125,13 +133,19 @@ def plan_only(source: TextSource, values: Mapping[str, Any], base_model: str | N
         return plan(request.chosen, settings, dataset, training_layout(dataset, settings, notice))[0]
 
 
-def resume(folder: Path, budgets: Mapping[str, Any], report: EventHandler, stop: Stop) -> Finished:
+def resume(
+    folder: Path,
+    budgets: Mapping[str, Any],
+    report: EventHandler,
+    stop: Stop,
+    processes: Processes | None = None,
+) -> Finished:
     """Resumes a run, exactly as if it had never stopped.
 
     Args:
         folder: the run folder.
         budgets: minutes, epochs or steps that replace those of the run; empty: they stay.
-        report, stop: as `start` takes them.
+        report, stop, processes: as `start` takes them.
 
     Raises:
         CharloomError: if the folder is not a run, is damaged, or another process trains it.
@@ -149,12 +163,34 @@ def resume(folder: Path, budgets: Mapping[str, Any], report: EventHandler, stop:
             found = f"below {len(layouts.training)}, the batches; found {state.progress.index}"
             raise ModelError(f"resume.json: index must be {found}")
         choice = choose_engine(run.settings.training, run.settings.model.cell)
-        engine = open_engine(choice, state.model.architecture, run.settings.training)
+        check_processes(processes, choice, run.settings.training)
+        engine = open_for(processes, choice, state.model.architecture, run.settings.training)
         trainer = Trainer(engine, layouts, run, state, report, stop)
         if budgets:
             run.save_settings()  # the next resume has the same end
         _report_start(run, engine, dataset, state, report)
         return trainer.train()
+
+
+def resume_or_start(
+    source: TextSource,
+    values: Mapping[str, Any],
+    out: Path,
+    base_model: str | None,
+    report: EventHandler,
+    stop: Stop,
+    processes: Processes | None = None,
+) -> Finished:
+    """Resumes the run in the folder `out` if it has a checkpoint, else starts one there. The arguments are those of
+    `start`; a resumed run takes only the budget from `values`.
+
+    Raises:
+        CharloomError: as `start` and `resume`; also if `out` has files that are not of a run.
+    """
+    if has_checkpoint(out):
+        return resume(out, {name: values[name] for name in BUDGETS if name in values}, report, stop, processes)
+    remove_unbegun(out)
+    return start(source, values, out, base_model, report, stop, processes=processes)
 
 
 def _report_start(run: RunFolder, engine: Engine, dataset: Dataset, state: RunState, report: EventHandler) -> None:

@@ -22,7 +22,7 @@ from charloom.config import TrainingSettings
 from charloom.engines.engine import Array, Engine, EngineChoice
 from charloom.engines.masks import dropout_stream
 from charloom.engines.resume import checked_steps, state_parts
-from charloom.engines.torch.network import TorchNetwork, TorchState
+from charloom.engines.torch.network import BatchPart, TorchNetwork, TorchState
 from charloom.kernels import thread_count
 
 
@@ -77,15 +77,33 @@ class TorchEngine(Engine):
         return {name: parameter.grad for name, parameter in named if parameter.grad is not None}
 
     @_memory_errors()
-    def gradients(self, inputs_BT: Array, targets_BT: Array, state: TorchState | None) -> tuple[float, int, TorchState]:
-        """The first half of a step: (sum of nats over the targets, number of targets, state after the step)."""
+    def gradients(
+        self, inputs_BT: Array, targets_BT: Array, state: TorchState | None, rows: slice | None = None
+    ) -> tuple[float, int, TorchState]:
+        """The first half of a step: (sum of nats over the targets, number of targets, state after the step).
+
+        rows: the only rows to compute; see `Engine.gradients`. PyTorch's own dropout between layers ignores it.
+        """
         self.network.train()
         self._seed_dropout()
+        self.network.dropout.part = BatchPart.of(targets_BT, rows) if rows else None
+        if rows:
+            inputs_BT, targets_BT = inputs_BT[rows], targets_BT[rows]
+        self._optimizer.zero_grad(set_to_none=True)
+        if not len(inputs_BT):
+            return self._no_gradients()
         logits_NV, targets_N, state = self._forward(inputs_BT, targets_BT, state)
         loss = nn.functional.cross_entropy(logits_NV, targets_N, reduction="sum")
-        self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.item(), len(targets_N), state
+
+    def _no_gradients(self) -> tuple[float, int, TorchState]:
+        """What `gradients` returns without a row."""
+        for parameter in self.network.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        sizes, parts = self.network.architecture, 2 if self.network.architecture.cell == "lstm" else 1
+        empty = torch.zeros(sizes.layers, 0, sizes.hidden, dtype=self._dtype, device=self._device)
+        return 0.0, 0, (empty,) * parts
 
     @_memory_errors()
     def update(self, learning_rate: float, count: int) -> None:

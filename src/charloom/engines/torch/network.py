@@ -6,9 +6,11 @@ Shapes: B sequences, T time steps, V vocabulary size, E embedding, H hidden, L l
 from __future__ import annotations
 
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -22,23 +24,50 @@ warnings.filterwarnings("ignore", message="RNN module weights are not part of si
 TorchState = tuple[Tensor, ...]  # (h_LBH,) or, for an LSTM, (h_LBH, c_LBH)
 
 
+class BatchPart(NamedTuple):
+    """The part of a batch that one process computes: its rows and targets, and how many the whole batch has."""
+
+    rows: slice
+    batch: int
+    targets: slice
+    all_targets: int
+
+    @classmethod
+    def of(cls, targets_BT: NDArray[np.int64], rows: slice) -> BatchPart:
+        """These rows of the batch with these targets."""
+        counts_B = (targets_BT != NOTHING).sum(1)
+        before = int(counts_B[: rows.start].sum())
+        targets = slice(before, before + int(counts_B[rows].sum()))
+        return cls(rows, len(targets_BT), targets, int(counts_B.sum()))
+
+
 class TorchDropout(nn.Module):
     """Dropout before the head, and between layers if masks are locked. On a CPU `masks.py` draws the levels.
 
     Srivastava et al. 2014. The other units are scaled up, so that their mean does not change. A locked mask is the same
     for all time steps of a row (Gal & Ghahramani 2016).
+
+    part: the part of the batch that is computed, if not the whole. Masks are drawn for the whole batch, then cut.
     """
 
     def __init__(self, dropout: float, locked: bool) -> None:
         super().__init__()
         self.dropout, self.locked = dropout, locked
         self.random = dropout_stream(0, 0)
+        self.part: BatchPart | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """x with dropped units set to zero, in training only. Any shape; [B, T, H] if locked."""
         if not self.training or not self.dropout:
             return x
-        return x * self.mask((len(x), 1, x.shape[2]) if self.locked else x.shape, self.dropout, x)
+        if self.locked:
+            whole = self.part.batch if self.part else len(x)
+            mask_B1H = self.mask((whole, 1, x.shape[2]), self.dropout, x)
+            return x * (mask_B1H[self.part.rows] if self.part else mask_B1H)
+        if self.part:  # x is [N, H], or [B, T, H] if every position has a target
+            mask_NH = self.mask((self.part.all_targets, x.shape[-1]), self.dropout, x)
+            return x * mask_NH[self.part.targets].view_as(x)
+        return x * self.mask(x.shape, self.dropout, x)
 
     def mask(self, shape: tuple[int, ...], share: float, like: Tensor) -> Tensor:
         """0 for this share of the units, 1 / (1 - share) for the others."""
