@@ -19,10 +19,7 @@ from charloom.checkpoint import load_model
 from charloom.kernels import chosen
 from charloom.training import start
 
-pytestmark = [
-    pytest.mark.processor,
-    pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="no torch"),
-]
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="no torch")
 
 PROGRAMS = Path(__file__).with_name("programs")
 VALUES = {
