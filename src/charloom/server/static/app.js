@@ -87,12 +87,12 @@ export async function refresh(chosen = $("model").value) {
   draw();
 }
 
-// Until the server answers, it is asked again.
+// A server that does not answer is asked again.
 async function start() {
   try {
     await begin();
   } catch (error) {
-    setTimeout(() => attempt(start), RETRY);
+    if (error.temporary) setTimeout(() => attempt(start), RETRY);
     throw error;
   }
 }

@@ -1,4 +1,5 @@
-// Requests to the server of this page. Every problem is an Error with one line for the user.
+// Requests to the server of this page. Every problem is an Error with one line for the user. temporary: whether it may
+// help to ask again.
 
 import { $ } from "./page.js";
 
@@ -15,12 +16,21 @@ async function send(path, options) {
     answer = await fetch(path, { ...options, headers: headers(options.headers) });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Error("The server does not answer. Is it still running?");
+    throw problem("The server does not answer. Is it still running?", true);
   }
   if (answer.ok) return answer;
   if (answer.status === 401) $("key-form").hidden = false;
   const found = await answer.json().catch(() => null);
-  throw new Error(found?.error?.message ?? `The server answered with status ${answer.status}.`);
+  const text = found?.error ? line(found.error) : `The server answered with status ${answer.status}.`;
+  throw problem(text, answer.status === 503);
+}
+
+const problem = (text, temporary) => Object.assign(new Error(text), { temporary });
+
+// The line of an error. Its remedies are for programs, so the page names its own.
+function line({ message, code }) {
+  if (code !== "unknown_character") return message;
+  return `${message.split("; pass ")[0]}; change the text, or tick “leave out characters that the model does not know”`;
 }
 
 const posted = (body) => ({
@@ -53,7 +63,7 @@ export async function* stream(body, signal) {
       const data = event.replace(/^data: /, "");
       if (data === "[DONE]") return;
       const chunk = JSON.parse(data);
-      if (chunk.error) throw new Error(chunk.error.message);
+      if (chunk.error) throw new Error(line(chunk.error));
       yield chunk;
     }
   }
