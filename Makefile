@@ -105,7 +105,7 @@ ifdef KERNELS
 	@$(call TEST_ON,$(KERNELS))
 else
 	@$(PYTEST)
-	@set -e; for kernels in $$($(LESSER)); do case $$kernels in avx2|off) $(call TEST_ON,$$kernels) -m "processor and not once"; esac; done
+	@set -e; for kernels in $$($(LESSER)); do case $$kernels in avx2|off) $(call TEST_ON,$$kernels) -m "processor and not once"; break; esac; done
 	@$(MAKE) --no-print-directory browser-tests
 endif
 
