@@ -105,7 +105,7 @@ ifdef KERNELS
 	@$(call TEST_ON,$(KERNELS))
 else
 	@$(PYTEST)
-	@set -e; for kernels in $$($(LESSER)); do case $$kernels in avx2|off) $(call TEST_ON,$$kernels) -m "processor and not once"; break; esac; done
+	@set -e; for kernels in $$($(LESSER)); do case $$kernels in avx2|off) $(call TEST_ON,$$kernels) -m "processor and not once"; esac; done
 	@$(MAKE) --no-print-directory browser-tests
 endif
 
@@ -115,8 +115,9 @@ test-all: ready
 	@set -e; for kernels in $$($(LESSER)); do $(call TEST_ON,$$kernels); done
 	@$(MAKE) --no-print-directory browser-tests
 
+# Three processes, because a browser waits more than it computes.
 browser-tests: $(DEVELOPMENT) chromium
-	@if command -v chromium >/dev/null; then echo "== browser tests"; $(PYTEST) tests/browser; \
+	@if command -v chromium >/dev/null; then echo "== browser tests"; $(PYTEST) --numprocesses 3 tests/browser; \
 	else echo "the browser tests are skipped: Chromium is not installed (apt-get install chromium)"; fi
 
 check: $(DEVELOPMENT)

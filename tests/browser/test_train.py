@@ -308,7 +308,8 @@ def test_a_killed_server(opened: Callable[..., Page], problems: Problems, tmp_pa
         app.page.context.close()
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 360)])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
 def test_accessible_and_narrow(opened: Callable[..., Page], finished_app: str, width: int, scheme: str):
     """Catches colours without contrast, controls without a name, and a page that scrolls sideways."""
     app = App(opened(finished_app, viewport={"width": width, "height": 800}, color_scheme=scheme), None)
