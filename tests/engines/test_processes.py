@@ -39,6 +39,20 @@ VALUES = {
     "validate_every": 10,
 }
 KILLED = {"steps": 300, "checkpoint_every": 5, "validate_every": 300}
+PLANNED = [
+    "--minutes",
+    "0.1",
+    "--steps",
+    "3",
+    "--cell",
+    "gru",
+    "--batch-size",
+    "8",
+    "--seq-length",
+    "16",
+    "--device",
+    "cpu",
+]
 ENGINES = ["numpy", "native", "torch"] if chosen().module else ["numpy", "torch"]
 
 
@@ -58,7 +72,7 @@ def free_ports(count):
 
 def two(folder, engines, commands):
     """Two processes that compare these engines, then run these commands of charloom, with torchrun's environment."""
-    asked = {"engines": engines, "ports": free_ports(1 + len(commands)), "commands": commands}
+    asked = {"engines": engines, "ports": free_ports(2 + len(commands)), "commands": commands}
     (folder / "asked.json").write_text(json.dumps(asked))
     found = []
     for rank in range(2):
@@ -115,6 +129,7 @@ def runs(place):
         [*train, "whole", *flags(**KILLED)],
         [*train, "few", *flags(steps=5, batch_size=1)],
         [*train, "fresh", *flags(steps=5, engine="torch", dropout_mask="fresh")],
+        [*train, "planned", *PLANNED],
         [*train, "asked", *flags(steps=10**6, checkpoint_every=20)],
     ]
     processes = two(place, ENGINES, commands)
@@ -137,11 +152,24 @@ def test_gradients_are_those_of_one_process(place, runs):
         assert values["state"] < 1e-5
 
 
+def test_the_others_wait_while_the_first_process_is_busy(place, runs):
+    """Catches processes that give up the first one while it reads a large text."""
+    assert (place / "waited").read_text() == "alive"
+
+
 def test_the_loss_is_that_of_one_process(place, runs):
     """Catches a mean over processes instead of targets, and dropout that differs between processes."""
     one, both = losses(place / "alone-50"), losses(place / "two-50")
     assert one.keys() == both.keys() == {10, 20, 30, 40, 50}
     assert max(abs(one[step] - both[step]) for step in one) < 1e-3
+
+
+def test_the_plan_times_all_processes(place, runs):
+    """Catches a plan that measures the first process alone."""
+    lines = (json.loads(line) for line in (place / "planned" / "log.jsonl").read_text().splitlines())
+    planned = next(line for line in lines if line["event"] == "planned")
+    reason = next(choice["reason"] for choice in planned["choices"] if choice["setting"] == "hidden")
+    assert "as timed with 2 processes" in reason
 
 
 def test_a_resumed_run_is_exact(place, runs):
@@ -159,10 +187,12 @@ def test_the_number_of_processes_can_change(place, runs):
 def test_only_the_first_process_prints(place, runs):
     """Catches a folder, a notice or an error that is printed twice; and statuses that differ."""
     assert [json.loads((place / f"statuses-{rank}.json").read_text()) for rank in range(2)] == [
-        [0, 0, 0, 0, 0, 0, 2, 2, 130]
+        [0, 0, 0, 0, 0, 0, 2, 2, 0, 130]
     ] * 2
     (out, first), second = runs
-    assert out.split() == [f"{run}/best" for run in ("two-50", "part", "part", "straight", "first-alone", "whole")]
+    assert out.split() == [
+        f"{run}/best" for run in ("two-50", "part", "part", "straight", "first-alone", "whole", "planned")
+    ]
     assert all(line.startswith("charloom: ") for line in first.splitlines())
     assert second == ("", "")
 

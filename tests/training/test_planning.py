@@ -39,7 +39,7 @@ def machine(monkeypatch):
     timed = []
 
     def at(rate, full=2000):
-        def seconds(settings, distinct, hidden, batch, seconds):
+        def seconds(settings, distinct, hidden, batch, seconds, processes):
             if hidden >= full:
                 raise MemoryError
             timed.append(hidden)
@@ -168,7 +168,7 @@ def test_sizes_between_those_timed_follow_from_both(dataset, machine):
     settings = Settings.from_flat({"minutes": 1})
     data = dataset("abc " * 50_000)
     throughput = ThroughputEstimate(
-        settings, statistics(data), planning.TIMED, training_layout(data, settings, lambda _: None).batch(0, 0)
+        settings, statistics(data), planning.TIMED, training_layout(data, settings, lambda _: None).batch(0, 0), None
     )
     assert throughput.rate(256) == pytest.approx(100_000)
     assert throughput.rate(128) == pytest.approx(100_000 * 2**0.5)

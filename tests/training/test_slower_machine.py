@@ -60,7 +60,7 @@ def trained(tmp_path, words, monkeypatch):
     """Trains by the plan for a machine as it is at first; returns the end of the run."""
 
     def train(machine):
-        def timed(settings, distinct, hidden, batch, seconds):
+        def timed(settings, distinct, hidden, batch, seconds, processes):
             return [machine.seconds(hidden, batch[0].size)] * 2
 
         monkeypatch.setattr(planning, "_timed", timed)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from charloom.architecture import Architecture
 from charloom.config import TrainingSettings
 from charloom.engines.engine import Array, Arrays, Engine, EngineChoice, State, open_engine
+from charloom.errors import ProcessLostError
 from charloom.kernels import cores
 
 if TYPE_CHECKING:
@@ -44,11 +45,18 @@ HEADER = 5  # numbers: the command, and up to four of its own
 
 @contextmanager
 def command(processes: Processes, asked: Command, *numbers: float) -> Iterator[None]:
-    """Sends a header. In this context its data is sent; after an error there, the others wait for the rest of it."""
-    processes.ready = False
-    processes.broadcast(np.array([asked, *numbers, *[0] * (HEADER - 1 - len(numbers))], np.float64))
-    yield
-    processes.ready = True
+    """Sends a header. In this context its data is sent; after an error there, no command can follow.
+
+    Raises:
+        ProcessLostError: if an earlier command failed: the others still wait for the rest of it.
+    """
+    with processes.turn:
+        if not processes.ready:
+            raise ProcessLostError("every command of the first process must be complete; one failed; resume the run")
+        processes.ready = False
+        processes.broadcast(np.array([asked, *numbers, *[0] * (HEADER - 1 - len(numbers))], np.float64))
+        yield
+        processes.ready = True
 
 
 def open_part(processes: Processes, asked: Mapping[str, Any]) -> Engine:

@@ -13,10 +13,10 @@ from __future__ import annotations
 import json
 import math
 import os
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,8 +33,8 @@ from charloom.errors import CharloomError, DeviceError, Interrupted, ProcessLost
 if TYPE_CHECKING:
     from charloom.engines.torch.processes import Processes
 
-SIGN_OF_LIFE = 60.0
-"""Seconds between two signs of life while the first process measures: far below the time-out of `Processes`."""
+SIGN_OF_LIFE = 10.0
+"""Seconds between two signs of life of the first process: far below the time-out of `Processes`."""
 
 NO_UPDATE = math.nan
 """The learning rate in the header if the update is a command of its own."""
@@ -54,7 +54,11 @@ def open_processes() -> Iterator[Processes | None]:
     from charloom.engines.torch.processes import Processes
 
     processes, status = Processes(), 1
+    ended = Event()
+    life = Thread(target=_show_life, args=(processes, ended), daemon=True)
     try:
+        if not processes.rank:
+            life.start()
         yield processes
         status = 0
     except (CharloomError, KeyboardInterrupt) as error:
@@ -62,15 +66,19 @@ def open_processes() -> Iterator[Processes | None]:
         raise
     finally:
         if not processes.rank:
-            _end(processes, status)
+            ended.set()
+            life.join()
+            with suppress(ProcessLostError), command(processes, Command.END, status):
+                pass
         processes.close()
 
 
-def _end(processes: Processes, status: int) -> None:
-    """Tells the others to end with this status, if they can be reached."""
-    if processes.ready:
-        with suppress(ProcessLostError), command(processes, Command.END, status):
-            pass
+def _show_life(processes: Processes, ended: Event) -> None:
+    """Sends the others a header from time to time: the first process may read, measure or write for a long time."""
+    with suppress(ProcessLostError):
+        while not ended.wait(SIGN_OF_LIFE):
+            with command(processes, Command.WAIT):
+                pass
 
 
 def check_processes(processes: Processes | None, choice: EngineChoice, settings: TrainingSettings) -> None:
@@ -142,7 +150,6 @@ class ProcessEngine(Engine):
         self._part, self._processes, self._engine = part, part.processes, part.engine
         self._architecture, self._settings = architecture, settings
         self._newest: SharedState | None = None
-        self._called = time.monotonic()
 
     @property
     def description(self) -> str:
@@ -174,26 +181,20 @@ class ProcessEngine(Engine):
     ) -> tuple[float, int, SharedState]:
         assert state is None or state == self._newest, "only the newest state exists"
         carried = state is not None
-        with self._command(Command.GRADIENTS, *inputs_BT.shape, carried, learning_rate):
+        with command(self._processes, Command.GRADIENTS, *inputs_BT.shape, carried, learning_rate):
             self._processes.broadcast(np.stack([inputs_BT, targets_BT]).astype(np.int32))
             nats, count = self._part.gradients(inputs_BT, targets_BT, carried)
         return nats, count, self._new_state(len(inputs_BT))
 
     def update(self, learning_rate: float, count: int) -> None:
         """The second half: one step of gradient descent with the clipped mean over `count` targets."""
-        with self._command(Command.UPDATE, learning_rate, count):
+        with command(self._processes, Command.UPDATE, learning_rate, count):
             self._engine.update(learning_rate, count)
 
     def score(
         self, inputs_BT: Array, targets_BT: Array, state: State
     ) -> tuple[NDArray[np.floating[Any]], NDArray[np.bool_], State]:
-        """Loss without learning, in the first process alone: (nats of each target, hits, state after).
-
-        The others receive a sign of life, because measuring a large text can take longer than they wait.
-        """
-        if time.monotonic() - self._called > SIGN_OF_LIFE:
-            with self._command(Command.WAIT):
-                pass
+        """Loss without learning, in the first process alone: (nats of each target, hits, state after)."""
         return self._engine.score(inputs_BT, targets_BT, state)
 
     def parameters(self) -> dict[str, NDArray[np.float32]]:
@@ -202,7 +203,7 @@ class ProcessEngine(Engine):
 
     def load(self, parameters: Mapping[str, NDArray[Any]]) -> None:
         """Replaces the parameters of all processes."""
-        with self._command(Command.LOAD):
+        with command(self._processes, Command.LOAD):
             for name in self._architecture.shapes:
                 self._processes.broadcast(np.asarray(parameters[name], np.float32))
             self._engine.load(parameters)
@@ -215,7 +216,7 @@ class ProcessEngine(Engine):
         """
         assert state is None or state == self._newest, "only the newest state exists"
         batch, arrays = state.batch if state else 0, self._part.snapshot(state is not None)
-        with self._command(Command.STATE, batch):
+        with command(self._processes, Command.STATE, batch):
             others = [self._received(rank, batch) for rank in range(1, self._processes.count)]
         digest = self._part.digest()
         for rank, (found, _) in enumerate(others, 1):
@@ -250,7 +251,7 @@ class ProcessEngine(Engine):
         """
         checked_steps(arrays, self._architecture, self._settings, batch)
         sizes = {name: (array.shape, str(array.dtype)) for name, array in arrays.items()}
-        with self._command(Command.RESTORE, batch):
+        with command(self._processes, Command.RESTORE, batch):
             self._processes.broadcast_bytes(json.dumps(sizes).encode())
             for array in arrays.values():
                 self._processes.broadcast(array)
@@ -260,9 +261,3 @@ class ProcessEngine(Engine):
     def _new_state(self, batch: int) -> SharedState:
         self._newest = SharedState(batch, self._newest.number + 1 if self._newest else 0)
         return self._newest
-
-    @contextmanager
-    def _command(self, asked: Command, *numbers: float) -> Iterator[None]:
-        with command(self._processes, asked, *numbers):
-            yield
-        self._called = time.monotonic()

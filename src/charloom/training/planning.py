@@ -14,7 +14,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,8 +24,12 @@ from charloom.data.batches import Batch, Batches
 from charloom.data.dataset import Dataset
 from charloom.data.groups import NOTHING, GroupBatches
 from charloom.data.ids import Ids, count_separators
-from charloom.engines.engine import choose_engine, chosen_engine, open_engine
+from charloom.engines.engine import choose_engine, chosen_engine
+from charloom.engines.shared import open_for
 from charloom.training.events import Planned, PlannedChoice
+
+if TYPE_CHECKING:
+    from charloom.engines.torch.processes import Processes
 
 SIZES = (48, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024)
 TIMED = (64, 128, 256, 512, 1024)
@@ -167,7 +171,13 @@ def _able(optimizer: str) -> set[str]:
     return {name for name in PLANNED if optimizer in known.get(name, (optimizer,))}
 
 
-def plan(chosen: Collection[str], settings: Settings, dataset: Dataset, batches: Batches) -> tuple[Planned, Settings]:
+def plan(
+    chosen: Collection[str],
+    settings: Settings,
+    dataset: Dataset,
+    batches: Batches,
+    processes: Processes | None = None,
+) -> tuple[Planned, Settings]:
     """The planned choices, each with its reason, in the order of the settings; and the settings with the plan.
 
     Args:
@@ -175,13 +185,14 @@ def plan(chosen: Collection[str], settings: Settings, dataset: Dataset, batches:
         settings: these, and defaults for all others; the budget is in minutes.
         dataset: the text.
         batches: its training layout, which the plan does not change.
+        processes: those that will train together; the timed steps are theirs. None if one process trains.
     """
     minutes, text = settings.training.minutes, corpus_statistics(dataset, batches)
     assert minutes is not None
     sizes = (settings.model.hidden,) if "hidden" in chosen else TIMED
     gate = _input_gate(settings)
     settings = settings.replaced({choice.setting: choice.value for choice in gate if choice.setting not in chosen})
-    throughput = ThroughputEstimate(settings, text, sizes, _typical(batches))
+    throughput = ThroughputEstimate(settings, text, sizes, _typical(batches), processes)
     size = _size(settings, text, throughput)
     epochs = text.readings(throughput.tokens(size.value))
     choices = [size, *gate, *_dropout(text, epochs, size.value), *_rate(settings, size.value), _decay(epochs)]
@@ -200,22 +211,32 @@ def _typical(batches: Batches) -> Batch:
 
 
 class ThroughputEstimate:
-    """How many tokens this machine reads in the budget, for each H. Some sizes are timed, the others interpolated."""
+    """How many tokens this machine, or all of them, read in the budget, for each H. Some sizes are timed, the others
+    interpolated.
+    """
 
-    def __init__(self, settings: Settings, text: CorpusStatistics, sizes: Sequence[int], batch: Batch) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        text: CorpusStatistics,
+        sizes: Sequence[int],
+        batch: Batch,
+        processes: Processes | None,
+    ) -> None:
         training = settings.training
         assert training.minutes is not None
         self._seconds = 60 * training.minutes * SHARE
         a_step = int((batch[1] != NOTHING).sum())
         self._most = min((training.steps or math.inf) * a_step, (training.epochs or math.inf) * text.tokens)
         self.given = len(sizes) == 1
+        self.timed = f"with {processes.count} processes" if processes else "on this machine"
         self.too_large: float = math.inf
         self._sizes: list[int] = []
         self._rates: list[float] = []
         spent, budget = 0.0, MOST * self._seconds
         for size in sizes:
             try:
-                steps = _timed(settings, text.distinct, size, batch, min(SECONDS, budget / len(sizes)))
+                steps = _timed(settings, text.distinct, size, batch, min(SECONDS, budget / len(sizes)), processes)
             except MemoryError:
                 if not self._sizes:
                     raise
@@ -241,13 +262,15 @@ class ThroughputEstimate:
         return self.rate(hidden) * self._seconds > self._most
 
 
-def _timed(settings: Settings, distinct: int, hidden: int, batch: Batch, seconds: float) -> list[float]:
+def _timed(
+    settings: Settings, distinct: int, hidden: int, batch: Batch, seconds: float, processes: Processes | None
+) -> list[float]:
     """Seconds of each step on the batch, two steps or more; the first is slower, because the caches are cold."""
     made = Architecture.of(settings.model.model_copy(update={"hidden": hidden}), distinct)
     training = settings.training.model_copy(
         update={"dropout": TIMED_DROPS, "weight_drop": TIMED_DROPS, "dropout_mask": "locked"}
     )
-    engine = open_engine(choose_engine(training, made.cell), made, training)
+    engine = open_for(processes, choose_engine(training, made.cell), made, training)
     random = np.random.default_rng(0)
     engine.load({name: random.normal(0, 0.05, shape).astype(np.float32) for name, shape in made.shapes.items()})
     state, steps = None, list[float]()
@@ -274,7 +297,7 @@ def _size(settings: Settings, text: CorpusStatistics, throughput: ThroughputEsti
     return PlannedChoice(
         "hidden",
         hidden,
-        f"{throughput.rate(hidden):,.0f} tokens/s, as timed on this machine; {counted}, "
+        f"{throughput.rate(hidden):,.0f} tokens/s, as timed {throughput.timed}; {counted}, "
         f"{tokens / 1e6:,.1f} million tokens: {tokens / parameters:.1f} for each of {parameters:,} parameters",
     )
 

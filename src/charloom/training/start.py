@@ -77,7 +77,7 @@ def start(
     about = _about(source, base_model)
     with RunFolder.create(out, corpus.name, request.settings, about) as run, run.abandoned_on_error():
         with run.writing():
-            dataset, layouts, model = _prepared(run, corpus, request, tell)
+            dataset, layouts, model = _prepared(run, corpus, request, tell, processes)
             for event in events:
                 run.log(event)
             engine = open_for(processes, request.engine, model.architecture, run.settings.training)
@@ -94,7 +94,7 @@ def _about(source: TextSource, base_model: str | None) -> dict[str, Any]:
 
 
 def _prepared(
-    run: RunFolder, corpus: Corpus, request: RunRequest, tell: Callable[[Event], None]
+    run: RunFolder, corpus: Corpus, request: RunRequest, tell: Callable[[Event], None], processes: Processes | None
 ) -> tuple[Dataset, Layouts, ModelFolder]:
     """Reads the text into the run folder, and plans what the user did not set. The model is that of step 0."""
 
@@ -106,7 +106,7 @@ def _prepared(
     dataset = prepare(corpus, settings.text, run.data, notice, request.base_vocabulary, settings.training.seed)
     layouts = Layouts.of(dataset, settings, notice)
     if why_no_plan(request.chosen, settings) is None:
-        planned, run.settings = plan(request.chosen, settings, dataset, layouts.training)
+        planned, run.settings = plan(request.chosen, settings, dataset, layouts.training, processes)
         tell(planned)
         run.save_settings()
     model = first_model(run, corpus.name, dataset)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from charloom.checkpoint import ModelFolder
 from charloom.engines.engine import Engine, State
-from charloom.errors import Interrupted, TrainingError
+from charloom.errors import Interrupted, ProcessLostError, TrainingError
 from charloom.evaluation.static import measure
 from charloom.training import budget
 from charloom.training.events import Event, EventHandler, Finished, Notice, Sample, Step, Validation
@@ -78,6 +78,7 @@ class Trainer:
         Raises:
             Interrupted: if `stop` returned true; everything is saved.
             TrainingError: if the loss is not finite twice, the weights diverged and are useless, or the disk is full.
+            ProcessLostError: see `ProcessEngine`.
         """
         if self._progress.step == 0:
             self._run.save_best(self._trained(0, {}))
@@ -92,6 +93,9 @@ class Trainer:
                 return self._finish()
             except NotFinite:
                 self._rewind()
+            except ProcessLostError as error:
+                error.run = self._run.folder
+                raise
 
     def _turn(self) -> None:
         """One step, then the validation and the checkpoint that are due."""

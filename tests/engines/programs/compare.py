@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from datetime import timedelta
+from unittest.mock import patch
+
 import numpy as np
 
 from charloom.architecture import Architecture
 from charloom.config import TrainingSettings
+from charloom.engines import shared
 from charloom.engines.engine import EngineChoice, open_engine
 from charloom.engines.follower import follow
 from charloom.engines.initial import initial_parameters
+from charloom.engines.process_part import Command, command
 from charloom.engines.shared import open_for, open_processes
+from charloom.engines.torch import processes as torch_processes
 from charloom.errors import SettingsError
 
 STEPS, ROWS, TIMES, LETTERS, RATE = 50, 21, 12, 30, 0.5
@@ -92,6 +99,21 @@ def measured(processes, engines):
             except SettingsError as error:
                 found[f"{engine} {case}"] = str(error)
     return found
+
+
+def wait():
+    """The first process is busy for longer than the others wait: "alive" if they are still there after it."""
+    with (
+        patch.object(torch_processes, "TIMEOUT", timedelta(seconds=3)),
+        patch.object(shared, "SIGN_OF_LIFE", 0.3),
+        shared.open_processes() as group,
+    ):
+        if group.rank:
+            follow(group, lambda: False)
+            return None
+        time.sleep(4.5)
+        with command(group, Command.WAIT):
+            return "alive"
 
 
 def compare_all(engines):

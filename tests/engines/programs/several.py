@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from compare import compare_all
+from compare import compare_all, wait
 
 from charloom.cli.main import main
 
@@ -24,10 +24,13 @@ def status_of(command):
 
 if __name__ == "__main__":
     asked = json.loads(Path("asked.json").read_text())
-    first, *ports = map(str, asked["ports"])
+    first, second, *ports = map(str, asked["ports"])
     os.environ["MASTER_PORT"] = first
     found = compare_all(asked["engines"])
+    os.environ["MASTER_PORT"] = second
+    alive = wait()
     if found is not None:
+        Path("waited").write_text(alive)
         Path("measured.json").write_text(json.dumps(found))
     statuses = []
     for command, os.environ["MASTER_PORT"] in zip(asked["commands"], ports, strict=True):

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,12 @@ from torch.distributed.rendezvous import rendezvous
 
 from charloom.errors import ProcessLostError
 
-TIMEOUT = timedelta(minutes=30)
-"""The longest wait for another process. The first process reads and counts the text alone while the others wait: some
-minutes for 10 GB. A process that ends is noticed at once, so the wait only matters for a host that is cut off.
+START_TIMEOUT = timedelta(minutes=10)
+"""The longest wait for the other processes to start. They import PyTorch first, perhaps from a slow disk."""
+
+TIMEOUT = timedelta(minutes=2)
+"""The longest wait for a process that started. The first process gives signs of life while the others wait for it. A
+process that ends is noticed at once, so the wait only matters for a host that is cut off, or a process that is stopped.
 """
 
 POLL = 0.02  # seconds between two looks for the first process
@@ -44,12 +48,13 @@ class Processes:
 
     def __init__(self) -> None:
         with _lost():
-            store, self.rank, self.count = next(rendezvous("env://", timeout=TIMEOUT))
+            store, self.rank, self.count = next(rendezvous("env://", timeout=START_TIMEOUT))
             place = PrefixStore(_meeting(store, self.rank, self.count), store)
             group.init_process_group("gloo", store=place, rank=self.rank, world_size=self.count, timeout=TIMEOUT)
         self.local_count = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # on this machine
         self.stop_asked = False  # whether a signal asked another process to stop
-        self.ready = True  # whether all others wait for a command; see `engines/shared.py`
+        self.turn = Lock()  # held from the first to the last message of a command
+        self.ready = True  # whether all others wait for a command; see `process_part.command`
 
     def add(self, arrays: Iterable[Numbers | Tensor]) -> None:
         """Replaces arrays of one dtype by their sums over all processes, the same bits in each process."""
@@ -106,7 +111,7 @@ def _meeting(store: Store, rank: int, count: int) -> str:
         words = [store.get(f"{name}/{other}").decode() for other in range(1, count)]  # waits for each
         store.set(f"{name}/words", " ".join(words))
         return name
-    word, deadline = secrets.token_hex(8), time.monotonic() + TIMEOUT.total_seconds()
+    word, deadline = secrets.token_hex(8), time.monotonic() + START_TIMEOUT.total_seconds()
     while time.monotonic() < deadline:
         name = store.get("meeting").decode()
         store.set(f"{name}/{rank}", word)
@@ -123,8 +128,8 @@ def _lost() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise ProcessLostError(
-            f"every process of a run must answer; one ended or cannot be reached ({_reason(error)}); resume the "
-            "run, which goes on from its last checkpoint"
+            f"every process of a run must answer; one ended or cannot be reached ({_reason(error)}); to go on from the "
+            "last checkpoint, resume the run"
         ) from None
 
 
