@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import warnings
+from functools import cache
 
 from charloom.errors import SettingsError
 
@@ -35,5 +36,10 @@ def listed_characters(listed: str) -> str:
             "`allow` must list characters as a regular expression's [] does, such as 'a-zA-Z .\\n', with \\- for a - "
             f"and \\\\ for a \\; got {listed!r}: {error.msg}"
         ) from None
-    every = "".join(chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000)
-    return "".join(kept.findall(every))
+    return "".join(kept.findall(_every()))
+
+
+@cache
+def _every() -> str:
+    """All characters; surrogates are not characters."""
+    return "".join(chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000)

@@ -60,11 +60,17 @@ def command(processes: Processes, asked: Command, *numbers: float) -> Iterator[N
 
 
 def open_part(processes: Processes, asked: Mapping[str, Any]) -> Engine:
-    """The engine of one process. By default, the processes of a machine share its cores."""
-    settings = TrainingSettings(**asked["settings"])
+    """The engine of one process. By default, the processes of a machine share its cores.
+
+    Raises:
+        CharloomError: if it cannot be opened here.
+    """
+    settings, choice = TrainingSettings(**asked["settings"]), EngineChoice(**asked["choice"])
+    if choice.device == "cuda":
+        processes.take_gpu()
     if settings.threads is None:
         settings = settings.model_copy(update={"threads": max(1, cores() // processes.local_count)})
-    return open_engine(EngineChoice(**asked["choice"]), Architecture(**asked["architecture"]), settings)
+    return open_engine(choice, Architecture(**asked["architecture"]), settings)
 
 
 def rows_of(rank: int, count: int, batch: int) -> slice:

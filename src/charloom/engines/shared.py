@@ -86,7 +86,7 @@ def check_processes(processes: Processes | None, choice: EngineChoice, settings:
 
     Raises:
         SettingsError: if there are more processes than rows.
-        DeviceError: for a GPU.
+        DeviceError: for Apple's GPU, with which they cannot add their gradients.
     """
     if processes is None:
         return
@@ -95,8 +95,8 @@ def check_processes(processes: Processes | None, choice: EngineChoice, settings:
             f"`batch_size` must be at least the number of processes, because each computes some of its sequences; "
             f"found {settings.batch_size} for {processes.count} processes; use fewer processes or a larger `batch_size`"
         )
-    if choice.device != "cpu":
-        raise DeviceError(f"several processes train on the CPU only; found {choice.device!r}; use `device='cpu'`")
+    if choice.device == "mps":
+        raise DeviceError("several processes train on CPUs or with CUDA; found 'mps'; use `device='cpu'`")
 
 
 def open_for(

@@ -1,7 +1,7 @@
-"""The processes that train one network together: a thin layer over PyTorch's `torch.distributed` with gloo.
+"""The processes that train one network together: a thin layer over PyTorch's `torch.distributed`.
 
 `torchrun` starts the processes and says in the environment how many there are and where they meet. All data is arrays
-of numbers and bytes.
+of numbers and bytes. gloo sends them; NCCL adds tensors that are on GPUs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from charloom.errors import ProcessLostError
+from charloom.errors import DeviceError, ProcessLostError
 
 START_TIMEOUT = timedelta(minutes=10)
 """The longest wait for the other processes to start. They import PyTorch first, perhaps from a slow disk."""
@@ -50,21 +50,36 @@ class Processes:
         with _lost():
             store, self.rank, self.count = next(rendezvous("env://", timeout=START_TIMEOUT))
             place = PrefixStore(_meeting(store, self.rank, self.count), store)
-            group.init_process_group("gloo", store=place, rank=self.rank, world_size=self.count, timeout=TIMEOUT)
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            group.init_process_group(backend, store=place, rank=self.rank, world_size=self.count, timeout=TIMEOUT)
         self.local_count = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # on this machine
         self.stop_asked = False  # whether a signal asked another process to stop
         self.turn = Lock()  # held from the first to the last message of a command
         self.ready = True  # whether all others wait for a command; see `process_part.command`
 
     def add(self, arrays: Iterable[Numbers | Tensor]) -> None:
-        """Replaces arrays of one dtype by their sums over all processes, the same bits in each process."""
+        """Replaces arrays of one dtype and device by their sums over all processes, the same bits in each process."""
         tensors = [array if isinstance(array, Tensor) else torch.from_numpy(array) for array in arrays]
         with _lost():
-            flat = torch.cat([tensor.detach().reshape(-1).cpu() for tensor in tensors])
+            flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
             group.all_reduce(flat)
         parts = torch.split(flat, [tensor.numel() for tensor in tensors])
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.copy_(part.view_as(tensor))
+
+    def take_gpu(self) -> None:
+        """Makes `cuda` another GPU in each process of this machine.
+
+        Raises:
+            DeviceError: if there are fewer GPUs than processes.
+        """
+        gpus = torch.cuda.device_count()
+        if gpus < self.local_count:
+            raise DeviceError(
+                f"each process needs a GPU of its own; found {gpus} for {self.local_count} processes on this machine; "
+                "use `torchrun --nproc-per-node gpu`"
+            )
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
 
     def broadcast(self, array: Numbers) -> Numbers:
         """The first process's array, in all; the others pass one of the same shape and dtype, which is filled."""
