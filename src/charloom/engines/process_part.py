@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from charloom.architecture import Architecture
 from charloom.config import TrainingSettings
+from charloom.data.groups import NOTHING
 from charloom.engines.engine import Array, Arrays, Engine, EngineChoice, State, open_engine
 from charloom.errors import ProcessLostError
 from charloom.kernels import cores
@@ -92,16 +93,16 @@ class Part:
     def gradients(self, inputs_BT: Array, targets_BT: Array, carried: bool, asked: bool = False) -> tuple[float, int]:
         """Leaves the sums over all processes in the engine: (sum of nats, number of targets) of the whole batch.
 
+        The sum of nats is rounded to the gradients' float32.
+
         carried: whether the batch continues from the state. asked: whether a signal asked this process to stop.
         """
         state = self._state if carried else None
         rows = self.rows(len(inputs_BT))
-        nats, count, self._state = self.engine.gradients(inputs_BT, targets_BT, state, rows)
-        self.processes.add(self.engine.gradient_arrays.values())
-        numbers = np.array([nats, count, asked], np.float64)
-        self.processes.add([numbers])
-        self.processes.stop_asked |= bool(numbers[2])
-        return float(numbers[0]), int(numbers[1])
+        nats, _, self._state = self.engine.gradients(inputs_BT, targets_BT, state, rows)
+        nats, stop = self.processes.add(self.engine.gradient_arrays.values(), (nats, asked))
+        self.processes.stop_asked |= bool(stop)
+        return nats, int((targets_BT != NOTHING).sum())
 
     def snapshot(self, with_state: bool) -> Arrays:
         """What `Engine.snapshot` returns, with the state of its rows only."""
