@@ -36,7 +36,8 @@ DEVELOPMENT := $(VENV)/installed-development
 BIN := $(VENV)/bin
 # A venv for TensorFlow and onnxruntime, which need older releases of packages that charloom uses.
 PEERS := build/peers
-PIP = $(1)/bin/python -m pip install --quiet --quiet
+# Python compiles a module when it is first imported; compiling all that is installed takes as long as installing it.
+PIP = $(1)/bin/python -m pip install --no-compile --quiet --quiet
 # What mypy and ruff check; a folder that does not exist is left out.
 SOURCES := src docs $(wildcard benchmarks)
 CPP := $(shell find src/charloom/kernels -name "*.h" -o -name "*.cpp") $(wildcard tests/kernels/*.cpp benchmarks/*.c)
