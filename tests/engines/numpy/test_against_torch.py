@@ -50,7 +50,9 @@ def torch_gradients(shape, weights, inputs, targets, state):
         for name, value in network.named_parameters():
             value.copy_(torch.from_numpy(weights[name]))
     state = tuple(torch.tensor(part, requires_grad=True) for part in state)
-    logits, wanted, _ = network(torch.from_numpy(inputs), torch.from_numpy(targets), state)
+    (positions,) = np.nonzero(targets.ravel() != NOTHING)
+    logits, _ = network(torch.from_numpy(inputs), torch.from_numpy(positions), state)
+    wanted = torch.from_numpy(targets.ravel()[positions])
     torch.nn.functional.cross_entropy(logits, wanted, reduction="sum").backward()
     found = {name: value.grad.numpy() for name, value in network.named_parameters()}
     return found | {f"state.{n}": part.grad.numpy() for n, part in enumerate(state)}
@@ -111,10 +113,16 @@ def test_ten_steps_are_those_of_the_torch_engine(architecture, weights, cell, la
 
 @pytest.mark.parametrize(
     "dropped",
-    [{"dropout_mask": "locked"}, {"weight_drop": 0.4}, {"dropout_mask": "locked", "weight_drop": 0.4}],
-    ids=["locked", "weights", "both"],
+    [
+        {"dropout_mask": "fresh"},
+        {"dropout_mask": "locked"},
+        {"weight_drop": 0.4},
+        {"dropout_mask": "fresh", "weight_drop": 0.4},
+        {"dropout_mask": "locked", "weight_drop": 0.4},
+    ],
+    ids=["fresh", "locked", "weights", "fresh-weights", "locked-weights"],
 )
-def test_ten_steps_with_locked_masks_or_dropped_weights(architecture, weights, cell, layers, dropped):
+def test_ten_steps_with_dropped_units_or_weights(architecture, weights, cell, layers, dropped):
     """Catches masks in another order, a gradient of a dropped weight, and weights that stay dropped."""
     shape = architecture(cell, layers, hidden=6)
     mine, theirs = pair(shape, weights(shape), 0.3 if "dropout_mask" in dropped else 0.0, **dropped)

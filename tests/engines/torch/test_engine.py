@@ -260,6 +260,43 @@ def test_dropout_differs_by_step_and_by_seed_and_by_nothing_else():
     assert len({*first, *losses(1)}) == 6
 
 
+@pytest.mark.parametrize("mask", ["fresh", "locked"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_rows_have_the_masks_that_they_have_in_the_whole_batch(mask, masked):
+    """Catches masks of the rows alone: processes that share a batch would train another network than one process."""
+    shape = architecture(layers=2, hidden=8)
+    options = {"dropout": 0.5, "weight_drop": 0.3, "dropout_mask": mask, "dtype": torch.float64}
+    whole, first, second = (made(shape, **options) for _ in range(3))
+    inputs, targets = batch(rows=5)
+    if masked:
+        targets[:2, 1:] = targets[3, :3] = NOTHING
+    nats, count, _ = whole.gradients(inputs, targets, None)
+    parts = [one.gradients(inputs, targets, None, rows) for one, rows in ((first, slice(0, 3)), (second, slice(3, 5)))]
+    assert (sum(part[0] for part in parts), sum(part[1] for part in parts)) == (pytest.approx(nats, rel=1e-12), count)
+    for name, value in gradients(whole).items():
+        np.testing.assert_allclose(gradients(first)[name] + gradients(second)[name], value, atol=1e-12, err_msg=name)
+
+
+def test_a_step_that_fails_leaves_the_weights_whole(monkeypatch):
+    """Catches weights that stay dropped after full memory."""
+    engine = made(architecture(), weight_drop=0.5)
+    before = engine.parameters()
+    monkeypatch.setattr(engine, "_forward", lambda *_: exec("raise MemoryError"))
+    with pytest.raises(MemoryError):
+        engine.step(*batch(), None, 0.1)
+    assert_same(engine.parameters(), before)
+
+
+def test_a_state_stays_what_it_was():
+    """Catches a state that the next step overwrites: a run that goes back to it would continue from another one."""
+    engine = made(architecture(layers=2))
+    _, _, state = engine.step(*batch(), None, 0.1)
+    values = [part.clone() for part in state]
+    engine.step(*batch(1), state, 0.1)
+    for part, value in zip(state, values, strict=True):
+        torch.testing.assert_close(part, value, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_weight_decay_pulls_matrices_and_no_bias(optimizer):
     """Catches a bias that decays, and a matrix that does not, on units without a gradient."""

@@ -5,21 +5,21 @@ Shapes: B sequences, T time steps, V vocabulary size, E embedding, H hidden, L l
 
 from __future__ import annotations
 
-import warnings
-from typing import NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from charloom.architecture import Architecture
 from charloom.data.groups import NOTHING
 from charloom.engines.masks import dropout_levels, dropout_stream
 
-# With weight drop, a layer's weights are not contiguous. cuDNN copies them in each call, and PyTorch warns of it.
-warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
+PARAMETERS = ("weight_ih_l", "weight_hh_l", "bias_ih_l", "bias_hh_l")
+"""The names of a layer's parameters in PyTorch, without its number."""
 
 TorchState = tuple[Tensor, ...]  # (h_LBH,) or, for an LSTM, (h_LBH, c_LBH)
 
@@ -42,10 +42,11 @@ class BatchPart(NamedTuple):
 
 
 class TorchDropout(nn.Module):
-    """Dropout before the head, and between layers if masks are locked. On a CPU `masks.py` draws the levels.
+    """Dropout between layers and before the head. On a CPU `masks.py` draws the levels, else the device does.
 
     Srivastava et al. 2014. The other units are scaled up, so that their mean does not change. A locked mask is the same
-    for all time steps of a row (Gal & Ghahramani 2016).
+    for all time steps of a row (Gal & Ghahramani 2016). PyTorch's own dropout between layers is not used: cuDNN keeps
+    its random state, which a CUDA graph cannot set for each step.
 
     part: the part of the batch that is computed, if not the whole. Masks are drawn for the whole batch, then cut.
     """
@@ -56,18 +57,25 @@ class TorchDropout(nn.Module):
         self.random = dropout_stream(0, 0)
         self.part: BatchPart | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x with dropped units set to zero, in training only. Any shape; [B, T, H] if locked."""
+    def between_layers(self, x_BTH: Tensor) -> Tensor:
+        """x_BTH with dropped units set to zero, in training only."""
         if not self.training or not self.dropout:
-            return x
-        if self.locked:
-            whole = self.part.batch if self.part else len(x)
-            mask_B1H = self.mask((whole, 1, x.shape[2]), self.dropout, x)
-            return x * (mask_B1H[self.part.rows] if self.part else mask_B1H)
-        if self.part:  # x is [N, H], or [B, T, H] if every position has a target
-            mask_NH = self.mask((self.part.all_targets, x.shape[-1]), self.dropout, x)
-            return x * mask_NH[self.part.targets].view_as(x)
-        return x * self.mask(x.shape, self.dropout, x)
+            return x_BTH
+        rows, batch = (self.part.rows, self.part.batch) if self.part else (slice(None), len(x_BTH))
+        steps = 1 if self.locked else x_BTH.shape[1]
+        mask_TBH = self.mask((steps, batch, x_BTH.shape[2]), self.dropout, x_BTH)
+        return x_BTH * mask_TBH.transpose(0, 1)[rows]
+
+    def before_head(self, x_BTH: Tensor, positions_N: Tensor | None) -> Tensor:
+        """x_NH, the units at these positions of [B, T]; in training with dropped units set to zero.
+
+        positions_N: None for all positions.
+        """
+        if self.locked or not self.training or not self.dropout:
+            return _at(self.between_layers(x_BTH), positions_N)
+        x_NH = _at(x_BTH, positions_N)
+        targets, count = (self.part.targets, self.part.all_targets) if self.part else (slice(None), len(x_NH))
+        return x_NH * self.mask((count, x_NH.shape[1]), self.dropout, x_NH)[targets]
 
     def mask(self, shape: tuple[int, ...], share: float, like: Tensor) -> Tensor:
         """0 for this share of the units, 1 / (1 - share) for the others."""
@@ -77,15 +85,29 @@ class TorchDropout(nn.Module):
         return torch.from_numpy(dropout_levels(self.random, tuple(shape), share).mask(dtype)).to(like.dtype)
 
 
+def _at(x_BTH: Tensor, positions_N: Tensor | None) -> Tensor:
+    """x_NH at these positions of [B, T]; None for all."""
+    x_NH = x_BTH.flatten(0, 1)
+    return x_NH if positions_N is None else x_NH.index_select(0, positions_N)
+
+
 class TorchNetwork(nn.Module):
     """Input → recurrent layers → dropout → head.
 
     Dropout is between the layers and before the head (Zaremba, Sutskever and Vinyals 2014). weight_drop is the share of
     recurrent weights that a step drops (Merity, Keskar and Socher 2018).
+
+    layers: those of `rnn` one by one, with the same parameters; empty if `rnn` is called as a whole, which is faster.
     """
 
     def __init__(
-        self, architecture: Architecture, dropout: float, locked: bool = False, weight_drop: float = 0.0
+        self,
+        architecture: Architecture,
+        dropout: float,
+        locked: bool = False,
+        weight_drop: float = 0.0,
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.architecture, self.weight_drop = architecture, weight_drop
@@ -93,30 +115,39 @@ class TorchNetwork(nn.Module):
             self.embedding = nn.Embedding(architecture.vocabulary_size, architecture.embedding)
         elif architecture.input == "onehot":
             self.register_buffer("identity", torch.eye(architecture.vocabulary_size), persistent=False)
-        self.rnn = self._recurrent(architecture, dropout if architecture.layers > 1 else 0.0)
+        self.rnn = _recurrent(architecture, architecture.input_size, architecture.layers)
         self.dropout = TorchDropout(dropout, locked)
-        self._shells = [_shell(self.rnn, n) for n in range(architecture.layers)]
         self.head = nn.Linear(architecture.hidden, architecture.vocabulary_size)
+        self.to(device, dtype)
+        apart = architecture.variant == "capped" or (dropout and architecture.layers > 1)
+        self.layers = nn.ModuleList(_layer(architecture, self.rnn, n) for n in range(architecture.layers) if apart)
 
-    @staticmethod
-    def _recurrent(architecture: Architecture, dropout: float) -> nn.RNNBase:
-        sizes = (architecture.input_size, architecture.hidden, architecture.layers)
-        if architecture.cell == "rnn":
-            return nn.RNN(*sizes, nonlinearity=architecture.nonlinearity, batch_first=True, dropout=dropout)
-        kind = nn.LSTM if architecture.cell == "lstm" else nn.GRU
-        return kind(*sizes, batch_first=True, dropout=dropout)
-
-    def forward(
-        self, inputs_BT: Tensor, targets_BT: Tensor, state: TorchState | None
-    ) -> tuple[Tensor, Tensor, TorchState]:
-        """(logits_NV, targets_N, state). The head is computed only at positions that have a target."""
+    def forward(self, inputs_BT: Tensor, positions_N: Tensor | None, state: TorchState) -> tuple[Tensor, TorchState]:
+        """(logits_NV, state). The head is computed only at these positions of [B, T]; None for all."""
         out_BTH, state = self._unroll(self._features(inputs_BT), state)
-        wanted_BT = targets_BT != NOTHING
-        if bool(wanted_BT.all()):
-            return self.head(self.dropout(out_BTH)).flatten(0, 1), targets_BT.flatten(), state
-        if self.dropout.locked:
-            return self.head(self.dropout(out_BTH)[wanted_BT]), targets_BT[wanted_BT], state
-        return self.head(self.dropout(out_BTH[wanted_BT])), targets_BT[wanted_BT], state
+        return self.head(self.dropout.before_head(out_BTH, positions_N)), state
+
+    @contextmanager
+    def dropped_weights(self) -> Iterator[None]:
+        """Weight drop: in this context, the dropped recurrent weights are zero. At its end, their gradients are too.
+
+        The weights change in place, because cuDNN needs them where they are. It copies all others in each call.
+        """
+        if not self.weight_drop:
+            yield
+            return
+        weights = [getattr(self.rnn, f"weight_hh_l{n}") for n in range(self.architecture.layers)]
+        masks = [self.dropout.mask(weight_GH.shape, self.weight_drop, weight_GH) for weight_GH in weights]
+        whole = [weight_GH.detach().clone() for weight_GH in weights]
+        try:
+            for weight_GH, mask_GH in zip(weights, masks, strict=True):
+                weight_GH.detach().mul_(mask_GH)
+            yield
+        finally:
+            for weight_GH, before_GH in zip(weights, whole, strict=True):
+                weight_GH.detach().copy_(before_GH)
+        for weight_GH, mask_GH in zip(weights, masks, strict=True):
+            weight_GH.grad.mul_(mask_GH)
 
     def _features(self, inputs_BT: Tensor) -> Tensor:
         """x_BTE, the features of each token. One-hot rows are gathered for this batch only: oneDNN and cuDNN need dense
@@ -128,44 +159,35 @@ class TorchNetwork(nn.Module):
             return nn.functional.embedding(inputs_BT, self.get_buffer("identity"))
         return (inputs_BT.to(self.head.weight.dtype) / self.architecture.vocabulary_size).unsqueeze(-1)
 
-    def _unroll(self, x_BTE: Tensor, state: TorchState | None) -> tuple[Tensor, TorchState]:
-        dropped = self.training and (self.weight_drop or (self.dropout.locked and self.rnn.dropout))
-        if dropped or self.architecture.variant == "capped":
-            return self._layer_by_layer(x_BTE, state)
-        if self.architecture.cell == "lstm":
-            out_BTH, (h_LBH, c_LBH) = self.rnn(x_BTE, state)
-            return out_BTH, (h_LBH, c_LBH)
-        out_BTH, h_LBH = self.rnn(x_BTE, None if state is None else state[0])
-        return out_BTH, (h_LBH,)
-
-    def _layer_by_layer(self, x_BTX: Tensor, state: TorchState | None) -> tuple[Tensor, TorchState]:
-        """Like `_unroll`, with what PyTorch's layers lack: weight drop, masks between layers, capped input gates."""
-        layers = [_weights_of(self.rnn, n) for n in range(self.architecture.layers)]
-        for weights in layers if self.weight_drop and self.training else []:
-            past_GH = weights["weight_hh_l0"]
-            weights["weight_hh_l0"] = past_GH * self.dropout.mask(past_GH.shape, self.weight_drop, past_GH)
+    def _unroll(self, x_BTE: Tensor, state: TorchState) -> tuple[Tensor, TorchState]:
+        """(h_BTH of the top layer, state). Dropout between layers and capped gates need the layers one by one."""
+        if not self.layers:
+            return _called(self.rnn, x_BTE, state)
         states: list[TorchState] = []
-        for n, weights in enumerate(layers):
-            before = None if state is None else tuple(part_LBH[n : n + 1] for part_LBH in state)
-            if self.architecture.variant == "capped":
-                x_BTX, after = _capped_lstm(weights, x_BTX, before)
-            elif self.architecture.cell == "lstm":
-                x_BTX, after = functional_call(self._shells[n], weights, (x_BTX, before))
-            else:
-                x_BTX, h_1BH = functional_call(self._shells[n], weights, (x_BTX, None if before is None else before[0]))
-                after = (h_1BH,)
+        x_BTX = x_BTE
+        for n, layer in enumerate(self.layers):
+            before = tuple(part_LBH[n : n + 1] for part_LBH in state)
+            x_BTX = self.dropout.between_layers(x_BTX) if n else x_BTX
+            compute = _capped_lstm if self.architecture.variant == "capped" else _called
+            x_BTX, after = compute(layer, x_BTX, before)
             states.append(after)
-            if n + 1 < len(layers):
-                x_BTX = self.dropout(x_BTX)
         return x_BTX, tuple(torch.cat(parts) for parts in zip(*states, strict=True))
 
 
-def _capped_lstm(weights: dict[str, Tensor], x_BTX: Tensor, before: TorchState | None) -> tuple[Tensor, TorchState]:
+def _called(rnn: nn.Module, x_BTX: Tensor, state: TorchState) -> tuple[Tensor, TorchState]:
+    """(h_BTH, state) of PyTorch's layers, whose state is a tuple only in an LSTM."""
+    if isinstance(rnn, nn.LSTM):
+        out_BTH, (h_LBH, c_LBH) = rnn(x_BTX, state)
+        return out_BTH, (h_LBH, c_LBH)
+    out_BTH, h_LBH = rnn(x_BTX, state[0])
+    return out_BTH, (h_LBH,)
+
+
+def _capped_lstm(layer: nn.Module, x_BTX: Tensor, before: TorchState) -> tuple[Tensor, TorchState]:
     """A layer of LSTM cells with capped input gates (`charloom.cells.cap`), step by step: (h_BTH, state)."""
-    weight_GH, bias_G = weights["weight_hh_l0"], weights["bias_hh_l0"]
-    sums_BTG = nn.functional.linear(x_BTX, weights["weight_ih_l0"], weights["bias_ih_l0"])
-    start_BH = x_BTX.new_zeros(len(x_BTX), weight_GH.shape[1])
-    h_BH, c_BH = (start_BH, start_BH) if before is None else (part_1BH[0] for part_1BH in before)
+    weight_GX, weight_GH, input_bias_G, bias_G = (layer.get_parameter(f"{name}0") for name in PARAMETERS)
+    sums_BTG = nn.functional.linear(x_BTX, weight_GX, input_bias_G)
+    h_BH, c_BH = (part_1BH[0] for part_1BH in before)
     steps: list[Tensor] = []
     for sum_BG in sums_BTG.unbind(1):
         a_BG = (sum_BG + nn.functional.linear(h_BH, weight_GH, bias_G)).to(c_BH.dtype)
@@ -177,14 +199,21 @@ def _capped_lstm(weights: dict[str, Tensor], x_BTX: Tensor, before: TorchState |
     return torch.stack(steps, 1), (h_BH[None], c_BH[None])
 
 
-def _weights_of(rnn: nn.RNNBase, layer: int) -> dict[str, Tensor]:
-    """A layer's parameters, under the names that they have in a network of one layer."""
-    names = ("weight_ih_l", "weight_hh_l", "bias_ih_l", "bias_hh_l")
-    return {f"{name}0": getattr(rnn, f"{name}{layer}") for name in names}
+def _recurrent(
+    architecture: Architecture, inputs: int, layers: int, device: Literal["cpu", "meta"] = "cpu"
+) -> nn.RNNBase:
+    """PyTorch's layers of the architecture's cell."""
+    sizes = (inputs, architecture.hidden, layers)
+    if architecture.cell == "rnn":
+        return nn.RNN(*sizes, nonlinearity=architecture.nonlinearity, batch_first=True, device=device)
+    kind = nn.LSTM if architecture.cell == "lstm" else nn.GRU
+    return kind(*sizes, batch_first=True, device=device)
 
 
-def _shell(rnn: nn.RNNBase, layer: int) -> nn.RNNBase:
-    """A network of this layer alone, without its own parameters."""
-    size = rnn.input_size if layer == 0 else rnn.hidden_size
-    kind = {"nonlinearity": rnn.nonlinearity} if isinstance(rnn, nn.RNN) else {}
-    return type(rnn)(size, rnn.hidden_size, batch_first=True, device="meta", **kind)  # type: ignore[arg-type]
+def _layer(architecture: Architecture, rnn: nn.RNNBase, n: int) -> nn.RNNBase:
+    """Layer n alone, with the parameters of `rnn`. On a GPU they move to where cuDNN needs those of this layer."""
+    layer = _recurrent(architecture, architecture.hidden if n else architecture.input_size, 1, "meta")
+    for name in PARAMETERS:
+        setattr(layer, f"{name}0", getattr(rnn, f"{name}{n}"))
+    layer.flatten_parameters()
+    return layer
