@@ -192,8 +192,12 @@ def work(program: str, cell: str, *sizes: str) -> None:
     """Runs a turn for each line of stdin."""
     layers, hidden, batch, steps, embedding = map(int, sizes)
     kind, _, precision = program.partition("-")
-    make = {"kernels": kernels, "torch": pytorch, "keras": keras}[kind]
-    step = make(cell, layers, hidden, batch, steps, embedding, precision)
+    makers: dict[str, Callable[..., Callable[[], None]]] = {
+        "kernels": charloom_engine,
+        "torch": pytorch,
+        "keras": keras,
+    }
+    step = makers[kind](cell, layers, hidden, batch, steps, embedding, precision)
     step()
     for line in sys.stdin:
         times: list[float] = []
@@ -227,10 +231,20 @@ def batches(batch: int, steps: int) -> Callable[[], tuple[Any, Any]]:
     return lambda: tuple(made[next(turn) % len(made)])
 
 
-def kernels(
-    cell: str, layers: int, hidden: int, batch: int, steps: int, embedding: int, precision: str
+def charloom_engine(
+    cell: str,
+    layers: int,
+    hidden: int,
+    batch: int,
+    steps: int,
+    embedding: int,
+    precision: str,
+    *,
+    engine: str = "native",
+    device: str = "cpu",
+    dropout: float = 0.0,
 ) -> Callable[[], None]:
-    """charloom's engine `native`, called as by its trainer."""
+    """charloom's engine `native`, or another one, called as by its trainer."""
     from charloom.architecture import Architecture
     from charloom.config import TrainingSettings
     from charloom.engines.engine import choose_engine, open_engine
@@ -245,19 +259,35 @@ def kernels(
         embedding=embedding or 1,
         vocabulary_size=VOCABULARY,
     )
-    settings = TrainingSettings(steps=1, dropout=0.0, engine="native", precision=precision, clip=5.0)  # type: ignore[arg-type]
-    engine = open_engine(choose_engine(settings, cell), shape, settings)
-    engine.load(initial_parameters(shape, 1))
+    settings = TrainingSettings(
+        steps=1,
+        dropout=dropout,
+        engine=engine,  # type: ignore[arg-type]
+        device=device,  # type: ignore[arg-type]
+        precision=precision,  # type: ignore[arg-type]
+        clip=5.0,
+    )
+    opened = open_engine(choose_engine(settings, cell), shape, settings)
+    opened.load(initial_parameters(shape, 1))
     next_batch, state = batches(batch, steps), [None]
 
     def step() -> None:
-        _, _, state[0] = engine.step(*next_batch(), state[0], 1e-3)
+        _, _, state[0] = opened.step(*next_batch(), state[0], 1e-3)
 
     return step
 
 
 def pytorch(
-    cell: str, layers: int, hidden: int, batch: int, steps: int, embedding: int, precision: str
+    cell: str,
+    layers: int,
+    hidden: int,
+    batch: int,
+    steps: int,
+    embedding: int,
+    precision: str,
+    *,
+    device: str = "cpu",
+    dropout: float = 0.0,
 ) -> Callable[[], None]:
     """A plain PyTorch program."""
     import torch
@@ -266,18 +296,21 @@ def pytorch(
 
     kind = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[cell]
     table = nn.Embedding(VOCABULARY, embedding) if embedding else None
-    rnn, head = kind(embedding or VOCABULARY, hidden, layers, batch_first=True), nn.Linear(hidden, VOCABULARY)
-    parameters = [p for part in (table, rnn, head) if part is not None for p in part.parameters()]
+    rnn = kind(embedding or VOCABULARY, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
+    head = nn.Linear(hidden, VOCABULARY)
+    used = [part.to(device) for part in (table, rnn, head) if part is not None]
+    parameters = [p for part in used for p in part.parameters()]
     descent = torch.optim.AdamW(parameters, lr=1e-3, fused=True)
     next_batch = batches(batch, steps)
     state: list[Any] = [None]
 
     def step() -> None:
-        inputs, targets = (torch.from_numpy(ids) for ids in next_batch())
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        inputs, targets = (torch.from_numpy(ids).to(device) for ids in next_batch())
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
             x = table(inputs) if table is not None else functional.one_hot(inputs, VOCABULARY).float()
             hidden_, after = rnn(x, state[0])
-            loss = functional.cross_entropy(head(hidden_).flatten(0, 1).float(), targets.flatten())
+            logits = head(functional.dropout(hidden_, dropout) if dropout else hidden_)
+            loss = functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
         descent.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, 5.0)

@@ -1,8 +1,7 @@
 """Dropout levels. NumPy draws them from the seed and the step's number, so there is no random state to save.
 
-The PyTorch engine uses them on a CPU too, because PyTorch's own draw took a quarter of a training step. So locked
-masks, weight drop and the head's mask are the same in all engines. PyTorch draws only masks between two layers that are
-not locked.
+The PyTorch engine uses them on a CPU too, because PyTorch's own draw took a quarter of a training step. So all masks
+are the same in all engines there. On a GPU the device draws them.
 """
 
 from __future__ import annotations

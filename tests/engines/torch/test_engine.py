@@ -287,16 +287,6 @@ def test_a_step_that_fails_leaves_the_weights_whole(monkeypatch):
     assert_same(engine.parameters(), before)
 
 
-def test_a_state_stays_what_it_was():
-    """Catches a state that the next step overwrites: a run that goes back to it would continue from another one."""
-    engine = made(architecture(layers=2))
-    _, _, state = engine.step(*batch(), None, 0.1)
-    values = [part.clone() for part in state]
-    engine.step(*batch(1), state, 0.1)
-    for part, value in zip(state, values, strict=True):
-        torch.testing.assert_close(part, value, rtol=0, atol=0)
-
-
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_weight_decay_pulls_matrices_and_no_bias(optimizer):
     """Catches a bias that decays, and a matrix that does not, on units without a gradient."""

@@ -1,4 +1,4 @@
-"""The choice of a device and a precision."""
+"""The choice of a device and a precision, and what a device needs: transfers, and fp32 that is fp32."""
 
 from __future__ import annotations
 

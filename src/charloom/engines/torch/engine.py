@@ -126,7 +126,7 @@ class TorchEngine(Engine):
         self._seed_dropout()
         batch = self._on_device(inputs_BT, targets_BT, state)
         loss, *after = self._captured_gradients(batch, part)
-        return loss, int((targets_BT != NOTHING).sum()), tuple(after)
+        return loss, len(batch[1]), tuple(after)
 
     def _compute_gradients(
         self, inputs_BT: Tensor, targets_N: Tensor, positions_N: Tensor | None, *state: Tensor
