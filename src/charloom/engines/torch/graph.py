@@ -6,11 +6,16 @@ other tensors (parameters, gradients, the optimizer's memory) must not be replac
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from charloom.errors import DeviceError
+
+SWITCH = "CHARLOOM_CUDA_GRAPHS"  # the environment variable that is `off` to train without graphs
 
 WARM_UP = 2
 """Equal calls before the capture. The first of all calls makes what a capture cannot: the optimizer's memory, cuDNN's
@@ -22,7 +27,7 @@ Arguments = tuple[Any, ...]  # tensors, and None
 
 def captures(device: torch.device) -> bool:
     """Whether steps on this device become graphs: on NVIDIA's GPUs. PyTorch calls AMD's `cuda` too; none was tried."""
-    return device.type == "cuda" and torch.version.cuda is not None
+    return device.type == "cuda" and torch.version.cuda is not None and os.environ.get(SWITCH) != "off"
 
 
 class Captured:
@@ -63,15 +68,27 @@ class Captured:
 
 
 class _Graph:
-    """A function, captured with copies of these arguments. The capture records its kernels and runs none of them."""
+    """A function, captured with copies of these arguments. The capture records its kernels and runs none of them.
+
+    Raises:
+        DeviceError: if PyTorch or a library does in it what a graph cannot hold.
+    """
 
     def __init__(
         self, function: Callable[..., tuple[Tensor, ...]], arguments: Arguments, stream: torch.cuda.Stream
     ) -> None:
         self._arguments = [None if each is None else each.clone() for each in arguments]
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, stream=stream):
-            self._results = function(*self._arguments)
+        try:
+            with torch.cuda.graph(self._graph, stream=stream):
+                self._results = function(*self._arguments)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            raise DeviceError(
+                f"PyTorch must capture a step as a CUDA graph; it could not: {reason}; set {SWITCH}=off"
+            ) from error
 
     def __call__(self, arguments: Arguments) -> tuple[Tensor, ...]:
         """The results for other arguments of the same shapes: copies, because the next call overwrites them."""
