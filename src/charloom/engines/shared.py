@@ -109,11 +109,6 @@ def open_for(
     """
     if processes is None:
         return open_engine(choice, architecture, settings)
-    if choice.engine == "torch" and settings.dropout and settings.dropout_mask == "fresh" and architecture.layers > 1:
-        raise SettingsError(
-            "`dropout_mask` must be 'locked' if several processes train layers with `engine='torch'`: PyTorch draws "
-            "fresh masks between layers for each process alone; use `dropout_mask='locked'` or `engine='native'`"
-        )
     asked = {"choice": asdict(choice), "architecture": architecture.model_dump(), "settings": settings.model_dump()}
     engine = open_part(processes, asked)
     with command(processes, Command.OPEN):

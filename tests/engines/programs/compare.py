@@ -17,7 +17,6 @@ from charloom.engines.initial import initial_parameters
 from charloom.engines.process_part import Command, command
 from charloom.engines.shared import open_for, open_processes
 from charloom.engines.torch import processes as torch_processes
-from charloom.errors import SettingsError
 
 STEPS, ROWS, TIMES, LETTERS, RATE = 50, 21, 12, 30, 0.5
 DROPPED = {"dropout": 0.3, "weight_drop": 0.2}
@@ -94,10 +93,7 @@ def measured(processes, engines):
     found = {}
     for engine in engines:
         for case, values in CASES.items():
-            try:
-                found[f"{engine} {case}"] = compare(processes, engine, **values)
-            except SettingsError as error:
-                found[f"{engine} {case}"] = str(error)
+            found[f"{engine} {case}"] = compare(processes, engine, **values)
     return found
 
 
