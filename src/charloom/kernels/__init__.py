@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import os
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 
 from charloom.errors import DeviceError, SettingsError
+from charloom.kernels.container import cpu_limit
 
 _AVX2 = ("avx2", "fma", "f16c")
 _AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx512_bf16", "fma")
@@ -95,8 +97,9 @@ def open_variant(name: str) -> ModuleType:
 
 
 def cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The number of cores that this process may use; not more than a container's CPU limit, rounded up."""
+    able = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(able, cpu_limit())))
 
 
 def thread_count(asked: int | None) -> int:
