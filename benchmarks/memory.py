@@ -1,84 +1,171 @@
-"""A gigabyte of text: the time until training starts, and the most memory that it uses.
+"""Gigabytes of text: the time until training starts, the most memory of all processes together, and the disk space.
 
-Makes 1 GiB of text and runs `charloom train` on it for a minute, then interrupts it as Ctrl-C does. The memory is the
-kernel's count for the process (VmHWM, the peak of resident memory), PyTorch included.
+Makes a text of random words in several scripts, and trains on it for a minute: in one process, then in two processes
+under `torchrun`. The run ends by itself, so the measurements at its end count too. Linux only.
 
-    python benchmarks/memory.py [MiB of text, 1024]
+    python benchmarks/memory.py --gigabytes 10 --processes 1 2
+
+Memory is sampled ten times a second from `/proc/PID/smaps_rollup`, and added over all processes:
+
+- anonymous: what the kernel cannot drop;
+- with files: also the pages of files that are mapped (libraries, the ids), which the kernel can drop. A page that two
+  processes share counts once (PSS).
+
+"resident" is the kernel's own peak of each process (VmHWM). It misses no moment, and has the pages of files too.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import random
-import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-TRAINING_SECONDS = 60
-START_LIMIT, MEMORY_LIMIT = 30.0, 700.0  # seconds, MiB
+import numpy as np
+from numpy.typing import NDArray
+
+ALPHABETS = [  # the number of words; their characters, the frequent ones first
+    (30_000, "etaoinshrdlucmfwygpbvkxqjz"),
+    (6_000, "eaisntrléèàçäöüßñøåœ"),
+    (6_000, "оеаинтсрвлкмдпуяыьгзбчйхжшюцщэфё"),
+    (3_000, "αοιετσνηυρπκμλςγδωχθφβξζψάέήίόύώ"),
+    (3_000, "".join(map(chr, range(0x4E00, 0x4E00 + 200)))),
+]
+SENTENCE, PARAGRAPH = 12, 60  # words
+WORDS_AT_ONCE = PARAGRAPH << 14
+RESIDENT_LIMIT = 700.0  # MiB, of the first process
+START_LIMIT = 30.0  # seconds for each gigabyte
 
 
-def make_text(path: Path, mebibytes: int) -> None:
-    """Writes lines of invented words. No two megabytes are equal."""
-    draw = random.Random(0)
-    words = ["".join(draw.choices("etaoinshrdlu", k=draw.randint(1, 9))) for _ in range(5000)]
-    lines = [" ".join(draw.choices(words, k=12)) + ".\n" for _ in range(30_000)]
-    with path.open("w", encoding="utf-8") as file:
-        while file.tell() < mebibytes << 20:
-            draw.shuffle(lines)
-            file.write("".join(lines))
-        file.truncate(mebibytes << 20)
+def make_words() -> NDArray[Any]:
+    """Words of all scripts in a random order, each with a space behind it, in UTF-8."""
+    random = np.random.default_rng(0)
+    words = []
+    for count, alphabet in ALPHABETS:
+        shares = 1 / np.arange(2, len(alphabet) + 2)
+        longest = 2 if len(alphabet) > 100 else 9
+        for length in random.integers(1, longest, count, endpoint=True):
+            letters = random.choice([*alphabet], length, p=shares / shares.sum())
+            words.append(f"{''.join(letters)} ".encode())
+    return random.permutation(np.array(words, object))
 
 
-def resident(process: subprocess.Popen[str]) -> dict[str, float]:
-    """Resident memory in MiB, as the kernel counts it."""
-    status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
-    rows = (line.split() for line in status.splitlines())
-    return {row[0].rstrip(":"): int(row[1]) / 1024 for row in rows if row[0] in ("VmHWM:", "VmRSS:")}
+def make_text(path: Path, size: int) -> None:
+    """Writes about `size` bytes: sentences in lines, lines in paragraphs. The word of rank r has a frequency of 1/r."""
+    random, words = np.random.default_rng(1), make_words()
+    rest = size
+    with path.open("wb") as file:
+        while rest > 0:
+            ranks = len(words) ** random.random(WORDS_AT_ONCE)
+            text = words[ranks.astype(np.int64) - 1]
+            text[::SENTENCE], text[::PARAGRAPH] = b".\n", b".\n\n"
+            block = b"".join(text.tolist())
+            if len(block) > rest:
+                block = block[: block.rfind(b"\n", 0, rest) + 1]  # whole lines, so no character is cut
+                rest = len(block)
+            file.write(block)
+            rest -= len(block)
+
+
+class Watch:
+    """Samples the memory of a process and of all that it starts, and the disk space of a folder, in a thread.
+
+    Everything is in MiB. peaks: the highest sample of each sum; resident: the kernel's peak of each process.
+    """
+
+    def __init__(self, pid: int, folder: Path) -> None:
+        self.peaks: dict[str, float] = defaultdict(float)
+        self.resident: dict[int, float] = {}
+        self._pid, self._folder, self._ended = pid, folder, threading.Event()
+        self._thread = threading.Thread(target=self._sample)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the samples."""
+        self._ended.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while not self._ended.wait(0.1):
+            sums: dict[str, float] = defaultdict(float)
+            for pid in _with_children(self._pid):
+                with suppress(OSError):  # it ended meanwhile
+                    memory = _rows(f"/proc/{pid}/smaps_rollup") | _rows(f"/proc/{pid}/status")
+                    sums["anonymous"] += memory.get("Pss_Anon", 0)
+                    sums["with files"] += memory.get("Pss", 0)
+                    self.resident[pid] = memory.get("VmHWM", self.resident.get(pid, 0))
+            with suppress(OSError):  # a file was replaced meanwhile
+                files = self._folder.rglob("*")
+                sums["disk"] = sum(file.stat().st_blocks / 2048 for file in files)
+            for name, value in sums.items():
+                self.peaks[name] = max(self.peaks[name], value)
+
+
+def _with_children(pid: int) -> list[int]:
+    """A process and all that it started."""
+    with suppress(OSError):
+        children = Path(f"/proc/{pid}/task").glob("*/children")
+        found = [int(child) for file in children for child in file.read_text(encoding="ascii").split()]
+        return [pid, *(one for child in found for one in _with_children(child))]
+    return []
+
+
+def _rows(path: str) -> dict[str, float]:
+    """The sizes in a file of the kernel, in MiB."""
+    rows = (line.split() for line in Path(path).read_text(encoding="ascii").splitlines())
+    return {row[0].rstrip(":"): int(row[1]) / 1024 for row in rows if row[-1] == "kB"}
+
+
+def measure(text: Path, processes: int, run: Path) -> bool:
+    """Trains once and prints the figures; whether they are within the limits."""
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)] if processes > 1 else []
+    command = [sys.executable, *launcher, "-m", "charloom", "train", str(text), "--out", str(run)]
+    began, at = time.monotonic(), dict[str, float]()
+    with subprocess.Popen([*command, "--minutes", "1", "--json"], stdout=subprocess.PIPE, text=True) as process:
+        watch = Watch(process.pid, run)
+        assert process.stdout is not None
+        for line in process.stdout:
+            event = json.loads(line)
+            at.setdefault(event["event"], time.monotonic() - began)
+            seconds = event.get("seconds", 0.0)
+        watch.stop()
+    start, size = at["started"], text.stat().st_size
+    peaks, ranks = watch.peaks, sorted(watch.resident.values())
+    print(
+        f"{size / 1e9:.1f} GB of text, {processes} process{'es' * (processes > 1)}: training began after {start:.0f} s "
+        f"({size / 1e6 / start:.0f} MB/s), took {seconds:.0f} s, and all ended after {at['finished']:.0f} s; most "
+        f"memory of all processes: {peaks['anonymous']:.0f} MiB anonymous, {peaks['with files']:.0f} MiB with files; "
+        f"resident: {' + '.join(f'{value:.0f}' for value in ranks)} MiB; {peaks['disk'] * 1.048576:,.0f} MB of disk",
+        flush=True,
+    )
+    return start < START_LIMIT * size / 1e9 and max(ranks) < RESIDENT_LIMIT and process.returncode == 0
 
 
 def main() -> None:
-    """Prints the two figures and a verdict."""
-    mebibytes = int(sys.argv[1]) if len(sys.argv) > 1 else 1024
-    with tempfile.TemporaryDirectory() as folder:
+    """Prints a line for each number of processes, and a verdict."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gigabytes", type=float, default=1.0, help="size of the text; 0.1 for a quick try")
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--folder", type=Path, help="for the text and the runs; it needs three times the space")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         text = Path(folder) / "big.txt"
-        make_text(text, mebibytes)
-        command = [
-            sys.executable,
-            "-m",
-            "charloom",
-            "train",
-            str(text),
-            "--json",
-            "--minutes",
-            "5",
-            "--out",
-            f"{folder}/run",
-        ]
         began = time.monotonic()
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        started, peak, lines = 0.0, 0.0, 0
-        for line in process.stdout:
-            event, lines = json.loads(line), lines + 1
-            peak = max(peak, resident(process)["VmHWM"])
-            if event["event"] == "step" and not started:
-                started = time.monotonic() - began
-            if started and time.monotonic() - began > started + TRAINING_SECONDS:
-                process.send_signal(signal.SIGINT)
-                break
-        process.stdout.read()
-        status = process.wait()
-        ok = started < START_LIMIT and peak < MEMORY_LIMIT and status == 130
-        print(
-            f"{mebibytes} MiB of text: first report of training after {started:.1f} s (limit {START_LIMIT:.0f}), "
-            f"at most {peak:.0f} MiB resident (limit {MEMORY_LIMIT:.0f}), exit status {status} after Ctrl-C: "
-            f"{'holds' if ok else 'DOES NOT HOLD'}"
-        )
-        sys.exit(0 if ok else 1)
+        make_text(text, int(options.gigabytes * 1e9))
+        print(f"the text was made in {time.monotonic() - began:.0f} s", flush=True)
+        held = [measure(text, count, Path(folder) / f"run-{count}") for count in options.processes]
+    print(
+        f"limits ({START_LIMIT:.0f} s for each gigabyte, {RESIDENT_LIMIT:.0f} MiB resident in a process): "
+        f"{'hold' if all(held) else 'DO NOT HOLD'}"
+    )
+    sys.exit(not all(held))
 
 
 if __name__ == "__main__":

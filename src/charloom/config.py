@@ -81,7 +81,9 @@ class TextSettings(Cleaning):
         1, ge=1, description="replace characters that training has fewer than N times by one unknown token"
     )
     split: str = Field(
-        "90/10/0", description="sizes of the training, validation and test splits, as parts of the text or its records"
+        "auto",
+        description="sizes of the training, validation and test splits, as parts of the text or its records; auto: "
+        "90/10/0, with at most 5 million tokens for validation",
     )
 
     @property
@@ -91,8 +93,12 @@ class TextSettings(Cleaning):
 
     @property
     def fractions(self) -> tuple[Fraction, Fraction, Fraction]:
-        """The split as train, validation and test fractions that sum to 1. Exact: in floats 0.7 + 0.2 is below 0.9."""
-        train, validation, test = [*map(Fraction, self.split.split("/")), Fraction(0)][:3]
+        """The split as train, validation and test fractions that sum to 1. Exact: in floats 0.7 + 0.2 is below 0.9.
+
+        With `auto`, validation may get a smaller part.
+        """
+        split = "90/10/0" if self.split == "auto" else self.split
+        train, validation, test = [*map(Fraction, split.split("/")), Fraction(0)][:3]
         total = train + validation + test
         return train / total, validation / total, test / total
 
@@ -116,6 +122,8 @@ class TextSettings(Cleaning):
     @classmethod
     def _two_or_three(cls, split: str) -> str:
         number = r"\d{1,18}(\.\d{1,18})?"
+        if split == "auto":
+            return split
         if not re.fullmatch(rf"{number}(/{number}){{1,2}}", split) or Fraction(split.split("/")[0]) == 0:
             raise ValueError(f"`split` must be two or three numbers such as 80/10/10, the first above 0; got {split!r}")
         return split

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charloom.config import TextSettings, TrainingSettings
+from charloom.data import dataset as dataset_module
 from charloom.data import groups, record_shuffle
 from charloom.data import ids as module
 from charloom.data.batches import training_batches
@@ -461,3 +462,16 @@ def test_blocks_and_separators(data: bytes, block: int, draw: st.DataObject):
         assert separator_positions(Ids.of(array), token).tolist() == [
             i for i, value in enumerate(data) if value == token
         ]
+
+
+def test_a_large_text_has_a_validation_split_that_is_read_in_minutes(make: Make, monkeypatch: pytest.MonkeyPatch):
+    """Catches a run of five minutes that then measures a tenth of 10 GB for hours, and a limit on a split that the user
+    chose.
+    """
+    monkeypatch.setattr(dataset_module, "MOST_VALIDATION", 30)
+    text = "abcdefghi\n" * 100
+    assert sizes(make(text)[0]) == [970, 30, 0]
+    assert sizes(make(text, split="90/10/0")[0]) == [900, 100, 0]
+    assert sizes(make(text[:200])[0]) == [180, 20, 0]
+    records, _ = make(text, records="line", keep_order=True)  # 1001 tokens in 100 records: 2 have 20, 3 would have 30
+    assert [part.count(B) - 1 for part in parts(records)[:2]] == [98, 2]

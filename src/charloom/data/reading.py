@@ -144,10 +144,15 @@ def _unmarked(chunks: Iterable[str]) -> Iterator[str]:
 
 
 def unix_newlines(chunks: Iterable[str]) -> Iterator[str]:
-    """CRLF and CR as LF, also where two chunks share a CRLF."""
-    decoder = io.IncrementalNewlineDecoder(None, translate=True)
-    yield from filter(None, (decoder.decode(chunk) for chunk in chunks))
-    yield from filter(None, (decoder.decode("", final=True),))
+    """CRLF and CR as LF, also where two chunks share a CRLF. A chunk without CR is not copied."""
+    decoder, held = io.IncrementalNewlineDecoder(None, translate=True), False  # held: whether the decoder holds a CR
+    for chunk in filter(None, chunks):
+        plain = not held and "\r" not in chunk
+        held = chunk.endswith("\r")
+        if converted := chunk if plain else decoder.decode(chunk):
+            yield converted
+    if held:
+        yield decoder.decode("", final=True)
 
 
 def _text_codec(source: Source, settings: TextSettings, size: int, notice: Notify) -> TextEncoding:

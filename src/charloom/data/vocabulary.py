@@ -115,7 +115,7 @@ class Vocabulary:
         if text.isascii() and (quick := self._encode_ascii(text.encode("ascii"))) is not None:
             return quick
         codes = code_points(text)
-        ids = self._table[codes]
+        ids = self._table.take(codes)  # twice as fast as an index
         missing = ids < 0
         if missing.any():
             first = int(np.argmax(missing))

@@ -36,10 +36,16 @@ def _metadata(run: RunFolder, corpus: str, dataset: Dataset) -> dict[str, Any]:
         "corpus": corpus,
         "characters": dataset.characters,
         "sha256": dataset.sha256,
-        "split": run.settings.text.split,
+        "split": _split(run, dataset),
         "run": str(run.folder),
         **{name: value for name, value in run.source.items() if name == "base_model"},
     }
+
+
+def _split(run: RunFolder, dataset: Dataset) -> str:
+    """The sizes of the splits as the user gave them; else their tokens."""
+    split = run.settings.text.split
+    return split if split != "auto" else "/".join(str(stop - start) for start, stop in dataset.bounds.values())
 
 
 def _suggested_prompt(dataset: Dataset) -> str | None:
