@@ -13,7 +13,6 @@ import sys
 import threading
 from pathlib import Path
 
-import fsspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -312,36 +311,6 @@ def test_pipes_can_be_read_twice(tmp_path: Path):
     document = open_document(find_source(str(pipe)))
     thread.join()
     assert ["".join(document.chunks()) for _ in range(2)] == [TEXT, TEXT]
-
-
-def test_urls():
-    """Catches a URL that is fetched again in each epoch."""
-    with fsspec.open("memory://folder/remote.txt.gz", "wb") as file:
-        file.write(gzip.compress(TEXT.encode()))
-    document = open_document(find_source("memory://folder/remote.txt.gz"))
-    fsspec.filesystem("memory").rm("/folder/remote.txt.gz")
-    assert ["".join(document.chunks()) for _ in range(2)] == [TEXT, TEXT]
-
-
-@pytest.mark.parametrize(
-    ("url", "found"),
-    [
-        ("memory://nothing.txt", "memory://nothing.txt cannot be fetched: no such file"),
-        ("klingon://a.txt", "klingon://a.txt cannot be fetched: Protocol not known"),
-    ],
-)
-def test_urls_that_fail(url: str, found: str):
-    """Catches a traceback of fsspec."""
-    with pytest.raises(TextError, match=found) as caught:
-        find_source(url)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_missing_protocol_package(monkeypatch: pytest.MonkeyPatch):
-    """Catches an ImportError instead of the name of the package to install."""
-    monkeypatch.setitem(sys.modules, "fsspec", None)
-    with pytest.raises(TextError, match=r"s3://b/a.txt: a package for this kind of URL is missing: .*fsspec"):
-        find_source("s3://b/a.txt")
 
 
 def test_endings_of_sources(file):

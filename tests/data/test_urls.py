@@ -1,25 +1,38 @@
-"""A real web server on loopback, for the errors and the event loop of fsspec."""
+"""Files at a URL: a real web server on loopback, and fsspec's files in memory and in archives."""
 
 from __future__ import annotations
 
 import gzip
+import hashlib
+import io
 import socket
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
+import fsspec
 import pytest
 
+from charloom.config import TextSettings
+from charloom.data import urls
+from charloom.data.corpus import corpus_name, open_corpus
+from charloom.data.urls import RemoteFile, find_remote
+from charloom.errors import TextError
+
 TEXT = "over the wire, " * 50
+LONG = b"".join(b"%07d\n" % number for number in range(1_000_000))  # more than fsspec fetches in one request
 
 PROGRAM = """
 import sys
 from charloom.errors import TextError
-from charloom.data import sources
+from charloom.data import urls
 from charloom.data.corpus import open_corpus
-sources.TIMEOUT = int(sys.argv[2])
+urls.TIMEOUT, urls.PAUSES = int(sys.argv[2]), (0, 0)
 try:
     corpus = open_corpus([sys.argv[1]])
     assert corpus.text() == corpus.text()
@@ -29,8 +42,13 @@ except TextError as error:
 """
 
 
-over = threading.Event()
-"""Set when no test waits for an answer any longer."""
+class Over(threading.Event):
+    """Set when no test waits for an answer any longer. broke: whether a connection broke."""
+
+    broke = False
+
+
+over = Over()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -43,6 +61,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/forbidden.txt":
             self.send_error(403)
             return
+        if self.path.startswith("/broken"):
+            self._break()
+            return
         body = {"/a.txt": TEXT.encode(), "/a.txt.gz": gzip.compress(TEXT.encode())}.get(self.path)
         if body is None:
             self.send_error(404)
@@ -52,6 +73,26 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "GET":
             self.wfile.write(body)
+
+    def _break(self) -> None:
+        """Sends a part of `LONG`. The connection breaks once in a part that is not the first; or in each whole file."""
+        in_parts = self.path == "/broken-once.txt"
+        start, stop = 0, len(LONG)
+        if in_parts and (asked := self.headers.get("Range")):
+            first, last = asked.removeprefix("bytes=").split("-")
+            start, stop = int(first), min(int(last) + 1, stop)
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(LONG)}")
+        else:
+            self.send_response(200)
+        self.send_header("Accept-Ranges", "bytes" if in_parts else "none")
+        self.send_header("Content-Length", str(stop - start))
+        self.end_headers()
+        if self.command == "GET":
+            breaks = start > 0 and not over.broke if in_parts else True
+            over.broke = over.broke or breaks
+            self.wfile.write(LONG[start : start + (stop - start) // (1 + breaks)])
+            self.close_connection = breaks
 
     do_HEAD = do_GET
 
@@ -64,6 +105,7 @@ def address() -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     over.clear()
+    over.broke = False
     yield f"http://127.0.0.1:{server.server_port}"
     over.set()
     server.shutdown()
@@ -105,3 +147,124 @@ def test_servers_that_are_not_there():
         line = fetched(f"http://127.0.0.1:{taken.getsockname()[1]}/a.txt").stderr
     assert "Connect call failed" in line
     assert len(line.splitlines()) == 1
+
+
+def test_a_broken_connection_is_opened_again(address: str):
+    """Catches hours of copying that are lost, and a text that has a part twice or lacks one."""
+    done = fetched(f"{address}/broken-once.txt")
+    assert done.stderr == ""
+    assert hashlib.sha256(done.stdout.encode()).digest() == hashlib.sha256(LONG).digest()
+    assert over.broke
+
+
+def test_a_broken_connection_to_a_server_that_sends_whole_files(address: str):
+    """Catches a text that is cut without a word, and the error of the second try in place of the first one's."""
+    line = fetched(f"{address}/broken.txt").stderr
+    assert "cannot be fetched: " in line
+    assert "received 4000000 of 8000000 bytes" in line
+    assert len(line.splitlines()) == 1
+
+
+class Sized(io.BytesIO):
+    """A file that knows its size, as those of fsspec."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(bytes(size))
+        self.size = size
+
+
+class Breaking(Sized):
+    """A file whose connection breaks after the first read."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell() > 0:
+            raise OSError("broken")
+        return super().read(size)
+
+
+class Files:
+    """A filesystem that opens these files, one after another."""
+
+    def __init__(self, *files: Any) -> None:
+        self.files = [*files]
+
+    def open(self, path: str, mode: str) -> Any:
+        return self.files.pop(0)
+
+
+def test_a_file_that_changed_is_not_joined(monkeypatch: pytest.MonkeyPatch):
+    """Catches a text whose halves are from two versions of a file, and a server that is asked without an end."""
+    monkeypatch.setattr(urls, "PAUSES", (0.0,))
+    for files in ([Breaking(3 << 20), Sized(4 << 20)], [Breaking(3 << 20)]):
+        with pytest.raises(TextError, match=r"^s3://b/a.txt cannot be fetched: broken$"):
+            RemoteFile(Files(*files), "b/a.txt", "s3://b/a.txt").copied()
+
+
+@pytest.fixture
+def memory() -> Iterator[None]:
+    """Files in fsspec's memory."""
+    files = fsspec.filesystem("memory")
+    for name in ("part-10.txt", "part-9.txt", ".hidden", "deep/part-11.txt"):
+        files.pipe(f"/shards/{name}", f"{name}\n".encode())
+    files.pipe("/one.txt.gz", gzip.compress(TEXT.encode()))
+    yield
+    files.rm("/", recursive=True)
+
+
+def lines(url: str, **settings: Any) -> list[str]:
+    return open_corpus([url], TextSettings(**settings), pytest.fail).text().split()
+
+
+@pytest.mark.usefixtures("memory")
+def test_folders_and_globs_at_a_url():
+    """Catches a folder of shards that is read as an empty file, one without its files, and part 10 before part 9."""
+    assert lines("memory://shards/*.txt") == ["part-9.txt", "part-10.txt"]
+    assert lines("memory://shards") == lines("memory://shards/**") == ["deep/part-11.txt", "part-9.txt", "part-10.txt"]
+    assert corpus_name(["memory://shards/*.txt"]) == corpus_name(["memory://shards"]) == "shards"
+    with pytest.raises(TextError, match=r"^no file matches memory://shards/\*.csv$"):
+        lines("memory://shards/*.csv")
+
+
+@pytest.mark.usefixtures("memory")
+def test_a_url_is_fetched_once():
+    """Catches a URL that is fetched again in each epoch."""
+    corpus = open_corpus(["memory://one.txt.gz"])
+    fsspec.filesystem("memory").rm("/one.txt.gz")
+    assert [corpus.text() for _ in range(2)] == [TEXT, TEXT]
+
+
+def test_files_in_an_archive(tmp_path: Path):
+    """Catches the ending of the archive in place of the file's, and a glob whose files lose their archive."""
+    archive = tmp_path / "b.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("rows.jsonl", '{"text": "one"}\n')
+        file.writestr("a/1.txt", "first\n")
+        file.writestr("a/2.txt", "second\n")
+    assert lines(f"zip://rows.jsonl::{archive}", field="text") == ["one"]
+    assert lines(f"zip://a/*.txt::file://{archive}") == ["first", "second"]
+    found = find_remote(f"zip://a/*.txt::{archive}")
+    assert isinstance(found, list)
+    assert [file.name for file in found] == [f"zip://a/1.txt::{archive}", f"zip://a/2.txt::{archive}"]
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("memory://nothing.txt", "memory://nothing.txt cannot be fetched: no such file"),
+        ("klingon://a.txt", "klingon://a.txt cannot be fetched: Protocol not known"),
+    ],
+)
+def test_urls_that_fail(url: str, found: str):
+    """Catches a traceback of fsspec."""
+    with pytest.raises(TextError, match=found) as caught:
+        find_remote(url)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("url", "package"), [("s3://b/a.txt", "s3fs"), ("https://b/a.txt", "pip install aiohttp")])
+def test_a_missing_protocol_package(monkeypatch: pytest.MonkeyPatch, url: str, package: str):
+    """Catches an ImportError, and a line that does not name the package to install."""
+    for name in ("s3fs", "aiohttp"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(TextError, match=rf"^{url} needs a package that is not installed: .*{package}"):
+        find_remote(url)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -22,8 +22,19 @@ from charloom.data.named import TextDocument
 from charloom.data.packed import PackedText
 from charloom.data.reading import FileDocument, Notify, ignore, open_document
 from charloom.data.records import gathered, joined, lines, paragraphs, sentences, separated, tidied
-from charloom.data.sources import CHUNK, COMPRESSIONS, BinaryFile, UnreadableFile, find_source, place, share, shown_path
+from charloom.data.sources import (
+    CHUNK,
+    COMPRESSIONS,
+    BinaryFile,
+    Source,
+    UnreadableFile,
+    find_source,
+    place,
+    share,
+    shown_path,
+)
 from charloom.data.texts import Texts
+from charloom.data.urls import RemoteFile, find_remote
 from charloom.errors import SettingsError, TextError
 from charloom.files import AnyPath, checked_path
 
@@ -114,10 +125,10 @@ def open_corpus(
 ) -> Corpus:
     """Finds and checks every document that the paths name; texts in memory are documents too.
 
-    A path is `-` (stdin), a URL, a file, a folder (all its files, sorted, without hidden ones), the name of a named
-    corpus, or a glob (`**` for any depth). A file or folder with the name of a corpus is read instead of the corpus,
-    with a notice; a path with a slash, such as `./python-docs`, is never a corpus. A file that is not text is an error
-    if a path names it. In a folder or a glob it is skipped, with one notice.
+    A path is `-` (stdin), a file, a folder (all its files, sorted, without hidden ones), the name of a named corpus, a
+    glob (`**` for any depth), or a URL of a file, a folder or a glob. A file or folder with the name of a corpus is
+    read instead of the corpus, with a notice; a path with a slash, such as `./python-docs`, is never a corpus. A file
+    that is not text is an error if a path names it. In a folder or a glob it is skipped, with one notice.
 
     Args:
         source: a path, several paths, or texts.
@@ -164,7 +175,8 @@ def _name_of(path: str) -> str:
     if path == "-":
         return "stdin"
     if "://" in path:
-        return _stem(place(path))
+        within = place(path)
+        return _stem(literal_folder(within) if "*" in within else within)
     if os.path.isdir(path):
         return os.path.basename(os.path.abspath(path))
     if glob.has_magic(path) and not os.path.exists(path):
@@ -193,12 +205,14 @@ class _Opener:
             self.notice(f"reading {path} in this folder, not the named corpus {path}")
         if os.path.isdir(path):
             return self._many(path, in_folder(path), "the folder")
-        if not exists and path != "-" and "://" not in path:
+        if "://" in path:
+            return self._remote(path)
+        if not exists and path != "-":
             if glob.has_magic(path):
                 return self._glob(path)
             known = ", ".join(named.NAMES)
             raise TextError(f"{shown_path(path)}: no such file or folder; the named corpora are {known}")
-        return [self._file(path, self.notice)]
+        return [self._file(find_source(path), self.notice)]
 
     def _named(self, name: str) -> Iterable[Document]:
         if self.settings.field is not None:
@@ -211,8 +225,16 @@ class _Opener:
             raise TextError(f"no file matches {shown_path(pattern)}")
         return self._many(pattern, found, "the glob")
 
-    def _file(self, path: str, notice: Notify) -> Document:
-        source = find_source(path)
+    def _remote(self, url: str) -> Iterable[Document]:
+        found = find_remote(url)
+        if isinstance(found, RemoteFile):
+            return [self._file(found.copied(), self.notice)]
+        files = {file.name: file for file in found}
+        if not files:
+            raise TextError(f"no file matches {shown_path(url)}")
+        return self._many(url, FoundFiles([*files]), "the URL", lambda name: files[name].copied())
+
+    def _file(self, source: Source, notice: Notify) -> Document:
         if self.settings.field is not None and source.ending not in FIELD_ENDINGS:
             raise SettingsError(f"`field` is for {FIELD_FILES}; {source.shown} is none of these")
         document = open_document(source, self.settings, notice, self.size)
@@ -222,13 +244,15 @@ class _Opener:
             _hint(document, notice)
         return document
 
-    def _many(self, where: str, found: FoundFiles, kind: str) -> list[Document]:
+    def _many(
+        self, where: str, found: FoundFiles, kind: str, find: Callable[[str], Source] = find_source
+    ) -> list[Document]:
         """The documents in many files; notices report skipped files."""
         self._tell_ours(where, found, kind)
         documents, notices, unfit = [], [*found.notices], len(found.files)
         for path in self._fitting(found.files):
             try:
-                documents.append(self._file(path, notices.append))
+                documents.append(self._file(find(path), notices.append))
             except UnreadableFile as error:
                 notices.append(f"{error}; skipped")
             except PackedText as error:

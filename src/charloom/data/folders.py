@@ -74,8 +74,8 @@ def literal_folder(pattern: str) -> str:
 
 
 def _in_order(found: FoundFiles) -> FoundFiles:
-    files = sorted(filter(os.path.isfile, found.files), key=_order)
-    return FoundFiles(files, sorted({*found.ours}, key=_order), found.notices)
+    files = sorted(filter(os.path.isfile, found.files), key=order_of)
+    return FoundFiles(files, sorted({*found.ours}, key=order_of), found.notices)
 
 
 def _is_ours(names: Set[str]) -> bool:
@@ -83,7 +83,7 @@ def _is_ours(names: Set[str]) -> bool:
     return names >= MODEL or ("run.toml" in names and not names.isdisjoint({"log.jsonl", "data"}))
 
 
-def _order(path: str) -> tuple[tuple[str, str], ...]:
+def order_of(path: str) -> tuple[tuple[str, str], ...]:
     """The sort key of a path: files of a folder together, numbers by value, the same on any system and in any locale.
 
     The number of digits comes before each number, because a number with more digits is larger.

@@ -1,4 +1,4 @@
-"""Sources of bytes: a file, a compressed file, stdin or a URL. Each can be opened many times.
+"""Sources of bytes: a file, a compressed file, stdin, or a copy of a URL (`urls.py`). Each can be opened many times.
 
 Stdin, a pipe or a URL can be read only once, so it is copied to a temporary file first: training reads its corpus more
 than once. `.gz`, `.bz2` and `.xz` files are unpacked while they are read.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import importlib
 import io
 import shutil
 import stat
@@ -19,7 +18,7 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Protocol, cast
 
 from charloom.errors import TextError
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 # Bytes in one read. Their arrays stay in the processor's cache: with 4 MiB, reading takes 1.35 times as long (LOG.md).
 CHUNK = 1 << 20
 COMPRESSIONS = (".gz", ".bz2", ".xz")
-TIMEOUT = 30  # seconds without an answer from a server
 LONGEST_SHOWN = 1000  # characters of a path in a message; it may be a text that a user passed as a path
 LARGEST_COPY = 64 << 30  # bytes; more than a character-level model can use; a limit for endless input
 
@@ -108,6 +106,14 @@ class Source:
         return next(self.blocks(length, start), b"")
 
 
+class Incoming(Protocol):
+    """Bytes that can be read once."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` of the next bytes; none at the end."""
+        ...
+
+
 class Spool:
     """A temporary copy of bytes that can be read only once.
 
@@ -122,7 +128,7 @@ class Spool:
         OSError: it cannot be read, or the copy cannot be written.
     """
 
-    def __init__(self, incoming: IO[bytes], called: str) -> None:
+    def __init__(self, incoming: Incoming, called: str) -> None:
         self._file = tempfile.TemporaryFile(prefix="charloom-", buffering=0)  # noqa: SIM115 - closed with the spool
         weakref.finalize(self, self._file.close)
         self._lock = threading.Lock()
@@ -191,15 +197,13 @@ def _write_all(file: IO[bytes], block: bytes) -> None:
 
 
 def find_source(path: str) -> Source:
-    """The source of a path: `-` is stdin, a path with `://` is a URL, any other is a local file.
+    """The source of a path: `-` is stdin, any other is a local file.
 
     Raises:
-        TextError: it does not exist, is a folder, cannot be fetched, or the package for its protocol is missing.
+        TextError: it does not exist, is a folder, or cannot be opened.
     """
     if path == "-":
         return _copied(path, sys.stdin.buffer, "stdin")
-    if "://" in path:
-        return _fetched(path)
     return _local(path)
 
 
@@ -225,41 +229,6 @@ def _is_terminal(path: str) -> bool:
         return device.isatty()
 
 
-def _fetched(url: str) -> Source:
-    try:
-        fsspec = importlib.import_module("fsspec")
-        with fsspec.open(url, "rb", **_timeouts(url)) as incoming:
-            return _copied(url, incoming, url)
-    except TextError:
-        raise
-    except ImportError as error:
-        raise TextError(
-            f"{shown_path(url)}: a package for this kind of URL is missing: {reason(error)}; for http and https run: "
-            "pip install aiohttp"
-        ) from None
-    except Exception as error:  # the library of each protocol has exception classes of its own
-        raise TextError(f"{shown_path(url)} cannot be fetched: {_cause(error)}") from None
-
-
-def _timeouts(url: str) -> dict[str, Any]:
-    """fsspec's options for a server that does not answer; by default it waits for five minutes."""
-    if not url.startswith(("http://", "https://")):
-        return {}
-    aiohttp = importlib.import_module("aiohttp")
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT, sock_read=TIMEOUT)
-    return {"client_kwargs": {"timeout": timeout}}
-
-
-def _cause(error: BaseException) -> str:
-    """Why a URL cannot be fetched. fsspec's message is often only the URL; its cause says more."""
-    cause = error.__cause__ or error
-    if isinstance(cause, TimeoutError):
-        return f"no answer for {TIMEOUT} seconds"
-    if status := getattr(cause, "status", None):
-        return f"{status} {getattr(cause, 'message', '')}".strip()
-    return "no such file" if isinstance(cause, FileNotFoundError) else reason(cause)
-
-
 def _copied(path: str, incoming: IO[bytes], called: str) -> Source:
     try:
         return Source("stdin" if path == "-" else path, Spool(incoming, called))
@@ -268,8 +237,12 @@ def _copied(path: str, incoming: IO[bytes], called: str) -> Source:
 
 
 def place(name: str) -> str:
-    """A path, or a URL without protocol and query, so that its end is an ending of a path."""
-    return name.split("://", 1)[1].split("?")[0] if "://" in name else name
+    """A path, or a URL without protocol and query, so that its end is an ending of a path.
+
+    Of a file in an archive, the path in the archive: `a.txt` of `zip://a.txt::b.zip`.
+    """
+    url = next((part for part in name.split("::") if "://" in part), None)
+    return url.split("://", 1)[1].split("?")[0] if url else name
 
 
 def _ending(name: str) -> str:

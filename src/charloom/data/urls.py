@@ -1,0 +1,145 @@
+"""Files at a URL: what fsspec opens, such as `https://`, `s3://` or `zip://a.txt::b.zip`.
+
+Training reads its text more than once, so each file is copied to a temporary file first.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from charloom.data.folders import order_of
+from charloom.data.sources import Source, Spool, reason, shown_path
+from charloom.errors import TextError
+
+TIMEOUT = 30  # seconds without an answer from a server
+PAUSES = (1.0, 5.0, 25.0)  # seconds before each new try to read on, after a connection broke
+WEB = ("http", "https")
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file that fsspec can open.
+
+    filesystem, path: fsspec's; name: for messages, and for the ending.
+    """
+
+    filesystem: Any
+    path: str
+    name: str
+
+    def copied(self) -> Source:
+        """The bytes, in a temporary copy.
+
+        Raises:
+            TextError: it cannot be fetched, or the copy cannot be written.
+        """
+        with one_line(self.name), closing(_Reader(self)) as reader:
+            return Source(self.name, Spool(reader, self.name))
+
+
+def find_remote(url: str) -> RemoteFile | list[RemoteFile]:
+    """The file at a URL; for a folder, or a glob with `*`, all its files in order, without hidden ones.
+
+    Raises:
+        TextError: it does not exist, the server does not answer, or the package for its protocol is missing.
+    """
+    with one_line(url):
+        filesystem, path = importlib.import_module("fsspec.core").url_to_fs(url, **_timeouts(url))
+        if "*" in path:
+            found = [name for name, info in filesystem.glob(path, detail=True).items() if info["type"] == "file"]
+        elif filesystem.protocol[0] in WEB or filesystem.info(path)["type"] == "file":
+            return RemoteFile(filesystem, path, url)
+        else:
+            found = filesystem.find(path)
+    names = {name: _url_of(name, url) for name in found if not name.rsplit("/", 1)[-1].startswith(".")}
+    return [RemoteFile(filesystem, name, names[name]) for name in sorted(names, key=order_of)]
+
+
+def _url_of(name: str, url: str) -> str:
+    """The URL of a file that was found by the URL of a folder or a glob."""
+    if "://" in name:
+        return name
+    protocol, _, rest = url.partition("://")
+    _, chain, rest = rest.partition("::")
+    return f"{protocol}://{name}{chain}{rest}"
+
+
+@contextmanager
+def one_line(url: str) -> Iterator[None]:
+    """Turns the errors of fsspec and of the libraries that it uses into a TextError of one line."""
+    try:
+        yield
+    except TextError:
+        raise
+    except ImportError as error:
+        install = "; run: pip install aiohttp" if url.startswith(WEB) else ""
+        raise TextError(f"{shown_path(url)} needs a package that is not installed: {reason(error)}{install}") from None
+    except Exception as error:  # the library of each protocol has exception classes of its own
+        raise TextError(f"{shown_path(url)} cannot be fetched: {_cause(error)}") from None
+
+
+class _Reader:
+    """Reads a file from its start to its end. After a broken connection it opens the file again and reads on."""
+
+    def __init__(self, remote: RemoteFile) -> None:
+        self._remote, self._position = remote, 0
+        self._file = self._open()
+        self._size = getattr(self._file, "size", None)
+
+    def _open(self) -> Any:
+        return self._remote.filesystem.open(self._remote.path, "rb")
+
+    def read(self, size: int) -> bytes:
+        """The next bytes; none at the end."""
+        try:
+            block = bytes(self._file.read(size))
+        except Exception as error:
+            block = self._read_again(size, error)
+        self._position += len(block)
+        return block
+
+    def _read_again(self, size: int, error: Exception) -> bytes:
+        """The next bytes, by a new connection.
+
+        Raises:
+            Exception: `error`, if it is not possible.
+        """
+        for pause in PAUSES:
+            time.sleep(pause)
+            with suppress(Exception):
+                self._file.close()
+                self._file = self._open()
+                if getattr(self._file, "size", None) != self._size:
+                    break
+                self._file.seek(self._position)
+                return bytes(self._file.read(size))
+        raise error
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._file.close()
+
+
+def _timeouts(url: str) -> dict[str, Any]:
+    """fsspec's options for a server that does not answer; by default it waits for five minutes."""
+    used = [protocol for protocol in WEB if f"{protocol}://" in url]
+    if not used:
+        return {}
+    aiohttp = importlib.import_module("aiohttp")
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT, sock_read=TIMEOUT)
+    return {protocol: {"client_kwargs": {"timeout": timeout}} for protocol in used}
+
+
+def _cause(error: BaseException) -> str:
+    """Why a URL cannot be fetched. fsspec's message is often only the URL; its cause says more."""
+    cause = error.__cause__ or error
+    if isinstance(cause, TimeoutError):
+        return f"no answer for {TIMEOUT} seconds"
+    if status := getattr(cause, "status", None):
+        return f"{status} {getattr(cause, 'message', '')}".strip()
+    return "no such file" if isinstance(cause, FileNotFoundError) else reason(cause)
