@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charloom.config import TextSettings
+from charloom.data import corpus as corpus_module
 from charloom.data.corpus import Corpus, corpus_name, open_corpus
 from charloom.data.named import TextDocument
 from charloom.data.sources import CHUNK
@@ -546,3 +547,13 @@ def test_one_path_is_not_a_list_of_letters(folder):
     """Catches a string that is read as a list of one-letter paths, and a Path that is refused."""
     folder(ab_txt="text")
     assert open_corpus("ab.txt").text() == open_corpus(Path("ab.txt")).text() == "text"
+
+
+def test_a_large_file_is_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches minutes without a word while 10 GB are read."""
+    monkeypatch.setattr(corpus_module, "LARGE", 10)
+    (tmp_path / "a.txt").write_text("0123456789")
+    (tmp_path / "b.txt").write_text("012345678")
+    notices: list[str] = []
+    open_corpus([str(tmp_path / "a.txt"), str(tmp_path / "b.txt")], notice=notices.append)
+    assert notices == [f"reading {tmp_path / 'a.txt'}: 0.0 GB; each GB takes 15 to 60 seconds"]

@@ -64,7 +64,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.path.startswith("/broken"):
             self._break()
             return
-        body = {"/a.txt": TEXT.encode(), "/a.txt.gz": gzip.compress(TEXT.encode())}.get(self.path)
+        files = {"/a.txt": TEXT.encode(), "/a.txt.gz": gzip.compress(TEXT.encode()), "/whole.txt": LONG}
+        body = files.get(self.path)
         if body is None:
             self.send_error(404)
             return
@@ -147,6 +148,13 @@ def test_servers_that_are_not_there():
         line = fetched(f"http://127.0.0.1:{taken.getsockname()[1]}/a.txt").stderr
     assert "Connect call failed" in line
     assert len(line.splitlines()) == 1
+
+
+def test_a_web_server_that_sends_only_whole_files(address: str):
+    """Catches a file of more than 5 MiB, fsspec's block, that such a server seems not to have."""
+    done = fetched(f"{address}/whole.txt")
+    assert done.stderr == ""
+    assert hashlib.sha256(done.stdout.encode()).digest() == hashlib.sha256(LONG).digest()
 
 
 def test_a_broken_connection_is_opened_again(address: str):

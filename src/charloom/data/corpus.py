@@ -41,6 +41,7 @@ from charloom.files import AnyPath, checked_path
 Document = FileDocument | FieldDocument | TextDocument
 SPLITTERS = {"line": lines, "sentence": sentences, "paragraph": paragraphs}
 SHOWN_NOTICES = 3  # lines about single files of a folder
+LARGE = 10**9  # bytes of a file; a notice says that it takes long, because nothing else is shown until it is read
 
 
 @dataclass(frozen=True)
@@ -237,6 +238,8 @@ class _Opener:
     def _file(self, source: Source, notice: Notify) -> Document:
         if self.settings.field is not None and source.ending not in FIELD_ENDINGS:
             raise SettingsError(f"`field` is for {FIELD_FILES}; {source.shown} is none of these")
+        if (size := source.size) >= LARGE:
+            self.notice(f"reading {source.shown}: {size / 1e9:,.1f} GB; each GB takes 15 to 60 seconds")
         document = open_document(source, self.settings, notice, self.size)
         if self.settings.field is not None:
             return FieldDocument(document, self.settings.field)

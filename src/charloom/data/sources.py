@@ -62,6 +62,11 @@ class Source:
         return ending if (ending := _ending(self.name)) in COMPRESSIONS else ""
 
     @property
+    def size(self) -> int:
+        """Bytes, as stored."""
+        return self.place.size() if isinstance(self.place, Spool) else self.place.stat().st_size
+
+    @property
     def ending(self) -> str:
         """The ending in lower case, without that of the compression: `.jsonl` for `a.JSONL.gz`."""
         return _ending(place(self.name).lower().removesuffix(self.compression))

@@ -99,9 +99,19 @@ class _Reader:
         try:
             block = bytes(self._file.read(size))
         except Exception as error:
-            block = self._read_again(size, error)
+            whole = isinstance(error, ValueError) and self._remote.name.startswith(WEB)  # the server sends no parts
+            block = self._read_whole(size) if whole else self._read_again(size, error)
         self._position += len(block)
         return block
+
+    def _read_whole(self, size: int) -> bytes:
+        """The next bytes, from an answer that has the whole file. Those before are skipped."""
+        self._file.close()
+        self._file = self._remote.filesystem.open(self._remote.path, "rb", block_size=0)
+        left = self._position
+        while left and (block := self._file.read(min(left, size))):
+            left -= len(block)
+        return bytes(self._file.read(size))
 
     def _read_again(self, size: int, error: Exception) -> bytes:
         """The next bytes, by a new connection.
