@@ -556,4 +556,4 @@ def test_a_large_file_is_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "b.txt").write_text("012345678")
     notices: list[str] = []
     open_corpus([str(tmp_path / "a.txt"), str(tmp_path / "b.txt")], notice=notices.append)
-    assert notices == [f"reading {tmp_path / 'a.txt'}: 0.0 GB; each GB takes 15 to 60 seconds"]
+    assert notices == [f"reading {tmp_path / 'a.txt'}: 0.0 GB; each GB takes 15 to 70 seconds"]

@@ -239,7 +239,7 @@ class _Opener:
         if self.settings.field is not None and source.ending not in FIELD_ENDINGS:
             raise SettingsError(f"`field` is for {FIELD_FILES}; {source.shown} is none of these")
         if (size := source.size) >= LARGE:
-            self.notice(f"reading {source.shown}: {size / 1e9:,.1f} GB; each GB takes 15 to 60 seconds")
+            self.notice(f"reading {source.shown}: {size / 1e9:,.1f} GB; each GB takes 15 to 70 seconds")
         document = open_document(source, self.settings, notice, self.size)
         if self.settings.field is not None:
             return FieldDocument(document, self.settings.field)
