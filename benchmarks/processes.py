@@ -103,6 +103,7 @@ class Group:
         self._processes = []
         for rank in range(count):
             ranks = {"RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+            ranks["OMP_NUM_THREADS"] = "1"  # as torchrun sets it; the kernels have threads of their own
             environment = {**os.environ, **place, **ranks}
             self._processes.append(
                 subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -129,7 +130,8 @@ class Group:
             assert process.stdin is not None
             process.stdin.close()
         for process in self._processes:
-            process.wait()
+            with process:
+                process.wait()
 
 
 def work(layers: int, hidden: int, threads: int) -> None:

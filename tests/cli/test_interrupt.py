@@ -105,6 +105,16 @@ def test_a_polite_kill_asks_too():
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+def test_under_torchrun_a_second_kill_does_nothing(monkeypatch):
+    """Catches a run that is lost because torchrun sends SIGTERM while the first process saves."""
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "here"}.items():
+        monkeypatch.setenv(name, value)
+    with training() as (stop, _):
+        press(signal.SIGTERM)
+        assert stop()
+        press(signal.SIGTERM)
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has none")
 def test_a_terminal_that_closes_asks_too():
     """Catches a second SIGHUP that kills the process while it saves. The system and the shell both send one."""

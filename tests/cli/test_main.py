@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from charloom.cli.main import COMMANDS
+from charloom.cli.main import COMMANDS, cli, main
+from charloom.errors import ProcessLostError
 
 
 def imported(err: str) -> set[str]:
@@ -86,6 +87,28 @@ def test_an_error_that_nobody_foresaw(cold, tmp_path):
     lines = cold("corpora", env=env | {"CHARLOOM_TRACEBACK": "1"}).err.splitlines()
     assert lines[0] == "Traceback (most recent call last):"
     assert lines[-1] == f"charloom: {ended.complaint}"
+
+
+@pytest.mark.parametrize(
+    ("rank", "local_rank", "shown"),
+    [("0", "0", True), ("1", "1", False), ("1", "0", True)],
+    ids=["first", "second", "on another machine"],
+)
+def test_a_lost_process_is_told_once_on_each_machine(monkeypatch, capsys, rank, local_rank, shown):
+    """Catches a machine whose screen says nothing, and a line for each process."""
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "here", "RANK": rank, "LOCAL_RANK": local_rank}
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+
+    def lost(*_, **__):
+        raise ProcessLostError("every process must answer")
+
+    monkeypatch.setattr(cli, "main", lost)
+    monkeypatch.setattr(sys.modules[main.__module__], "ignore_interrupts", lambda: None)  # it would hold for all tests
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 1
+    assert ("every process must answer" in capsys.readouterr().err) == shown
 
 
 def test_a_part_that_does_not_load(cold, tmp_path):

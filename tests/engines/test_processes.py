@@ -133,7 +133,9 @@ def runs(place):
     ]
     processes = two(place, ENGINES, commands)
     wait_for_step(place / "asked", 20)
-    processes[1].send_signal(signal.SIGTERM)
+    for _ in range(2):  # torchrun sends it again
+        processes[1].send_signal(signal.SIGTERM)
+        time.sleep(0.01)
     written = outputs(processes)
     start.resume(place / "first-alone", {"steps": 50}, lambda _: None, lambda: False)
     return written

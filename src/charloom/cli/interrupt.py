@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from charloom.engines.torchrun import process_count
 from charloom.errors import Interrupted
 from charloom.training.events import Event, EventHandler, Finished, Started
 
@@ -122,9 +123,11 @@ def _second() -> dict[int, Any]:
     """The signals that ask a program to end, and the effect of the second one of each.
 
     A second SIGHUP always follows at once, because the system and the shell both send one; so the second does nothing.
-    Under `nohup` SIGHUP is ignored, and stays ignored. Windows has no SIGHUP.
+    `torchrun` sends SIGTERM again while the first one is obeyed, so the second does nothing there. Under `nohup` SIGHUP
+    is ignored, and stays ignored. Windows has no SIGHUP.
     """
-    found: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    ended = signal.SIG_IGN if process_count() > 1 else signal.SIG_DFL
+    found: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: ended}
     hangup = getattr(signal, "SIGHUP", None)
     if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
         found[hangup] = signal.SIG_IGN

@@ -22,8 +22,8 @@ import click
 from charloom.cli.flags import as_flags
 from charloom.cli.interrupt import ignore_interrupts, prompt_interrupt
 from charloom.cli.screen import discard, open_closed_streams, tell, tell_line
-from charloom.engines.torchrun import follows
-from charloom.errors import CharloomError, full_memory_in_one_line
+from charloom.engines.torchrun import first_here, follows
+from charloom.errors import CharloomError, ProcessLostError, full_memory_in_one_line
 
 TRACEBACK = "CHARLOOM_TRACEBACK"
 """The environment variable that shows the traceback of an unexpected error."""
@@ -132,6 +132,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         raise
     except click.ClickException as error:
         return _complain(_with_hint(error), error.exit_code)
+    except ProcessLostError as error:  # on each machine, because a person may only see this one
+        return _complain(_with_command(error), error.exit_status, first_here())
     except CharloomError as error:
         return _complain(_with_command(error), error.exit_status)
     except BrokenPipeError:  # from buffered output; `CommandGroup.invoke` handles the usual case

@@ -51,10 +51,12 @@ class Processes:
             store, self.rank, self.count = next(rendezvous("env://", timeout=START_TIMEOUT))
             place = PrefixStore(_meeting(store, self.rank, self.count), store)
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        with _lost("their machines must reach each other: see GLOO_SOCKET_IFNAME in docs/clusters.md"):
             group.init_process_group(backend, store=place, rank=self.rank, world_size=self.count, timeout=TIMEOUT)
         self.local_count = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # on this machine
         self.stop_asked = False  # whether a signal asked another process to stop
         self.turn = Lock()  # held from the first to the last message of a command
+        self._sum = torch.empty(0)  # of the last addition; new memory in each step would take as long as the sum
         self.ready = True  # whether all others wait for a command; see `process_part.command`
 
     def add(self, arrays: Iterable[Numbers | Tensor], numbers: Sequence[float] = ()) -> list[float]:
@@ -64,9 +66,10 @@ class Processes:
         """
         tensors = [array if isinstance(array, Tensor) else torch.from_numpy(array) for array in arrays]
         with _lost():
-            flat = torch.cat([*(tensor.detach().reshape(-1) for tensor in tensors), tensors[0].new_tensor(numbers)])
-            group.all_reduce(flat)
-        *parts, sums = torch.split(flat, [*(tensor.numel() for tensor in tensors), len(numbers)])
+            parts = [*(tensor.detach().reshape(-1) for tensor in tensors), tensors[0].new_tensor(numbers)]
+            self._sum = torch.cat(parts, out=self._sum.to(parts[0]).resize_(0))
+            group.all_reduce(self._sum)
+        *parts, sums = torch.split(self._sum, [*(tensor.numel() for tensor in tensors), len(numbers)])
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.copy_(part.view_as(tensor))
         return sums.tolist()
@@ -141,18 +144,17 @@ def _meeting(store: Store, rank: int, count: int) -> str:
 
 
 @contextmanager
-def _lost() -> Iterator[None]:
+def _lost(advice: str = "to go on from the last checkpoint, resume the run") -> Iterator[None]:
     """Turns PyTorch's RuntimeError into an error of one line."""
     try:
         yield
     except RuntimeError as error:
         raise ProcessLostError(
-            f"every process of a run must answer; one ended or cannot be reached ({_reason(error)}); to go on from the "
-            "last checkpoint, resume the run"
+            f"every process of a run must answer; one ended or cannot be reached ({_reason(error)}); {advice}"
         ) from None
 
 
 def _reason(error: RuntimeError) -> str:
-    """The first sentence of gloo's message, without the file of its source code and without advice."""
+    """The first sentence of gloo's message, without files of its source code and without advice."""
     line = str(error).splitlines()[0]
-    return re.sub(r"^\[[^\]]*\.cc:\d+\] ", "", line).partition(". ")[0]
+    return re.sub(r"\[[^\]]*\.cc:\d+\] ", "", line).partition(". ")[0]
