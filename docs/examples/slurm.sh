@@ -1,0 +1,31 @@
+#!/bin/bash
+# Trains with one process on each of two nodes: `sbatch slurm.sh`. docs/clusters.md explains it.
+#
+# How far it was run: Slurm 22.05 with two nodes, which were network namespaces of one machine. The job was run to its
+# end, cancelled, submitted again, ended by its time limit, and put into the queue again by itself.
+#
+#SBATCH --job-name=charloom
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=8
+#SBATCH --time=02:00:00
+#SBATCH --signal=B:USR1@180
+#SBATCH --requeue
+#SBATCH --open-mode=append
+
+# USR1 arrives 180 to 240 s before the time limit. Then the run saves everything, and the job starts again later.
+trap 'again=yes; scancel --signal=TERM "$SLURM_JOB_ID"' USR1
+
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+port=$((20000 + SLURM_JOB_ID % 10000)) # another job may share the node
+srun torchrun --nnodes "$SLURM_NNODES" --nproc-per-node 1 --max-restarts 3 \
+  --rdzv-backend c10d --rdzv-endpoint "$first:$port" --rdzv-id "$SLURM_JOB_ID" \
+  -m charloom train my.txt --out run --resume auto --steps 100000 &
+wait $!
+status=$?
+if [ "$again" ]; then # the signal ended `wait`, and the run is still saving
+  wait $!
+  status=$?
+  [ $status = 0 ] || scontrol requeue "$SLURM_JOB_ID"
+fi
+exit $status
