@@ -3,7 +3,7 @@
 The hosts are two network namespaces of this machine with a cable between them (veth). They share its disk, its memory
 and its processor. Each starts `torchrun`, as docs/clusters.md says.
 
-    python benchmarks/two_hosts.py [experiment ...] [--engine native] [--steps N] [--kills N] [--seed N]
+    python benchmarks/two_hosts.py [experiment ...] [--engine native] [--steps N] [--kills N]
 
     equal        one process, two processes on one host, and two hosts: gradients, losses and parameters
     kills        SIGKILL to one of two processes on one host at random moments, with `--max-restarts`
@@ -12,8 +12,10 @@ and its processor. Each starts `torchrun`, as docs/clusters.md says.
     lost-5       all packets are lost for 5 seconds
     down         the cable is unplugged for good
     lost         all packets are lost for good
-    off          all processes of a host are killed
-    off-down     the cable is unplugged, and all processes of a host are killed
+    off          all processes of the second host are killed
+    off-down     the cable is unplugged, and all processes of the second host are killed
+    off-first    all processes of the first host are killed, where rank 0 is and `torchrun` meets
+    back         all processes of the second host are killed, and then `torchrun` is started there again
 
 Without names, all run one after the other. Every run that ends must have the weights of a run without a failure, bit
 for bit, and `best/` must load after every kill. For the others, the output has every line that a person sees, the
@@ -46,7 +48,7 @@ from charloom.checkpoint import load_model
 HOSTS = {"charloom-a": "10.213.0.1", "charloom-b": "10.213.0.2"}
 CABLE = {"charloom-a": "charloom-va", "charloom-b": "charloom-vb"}
 PORT = 29400
-FIRST = "charloom-a"  # `torchrun` meets here; its name sorts first, so rank 0 is here
+FIRST, SECOND = HOSTS  # `torchrun` meets on the first; its name sorts first, so rank 0 is there
 COMPARE = Path(__file__).parents[1] / "tests" / "engines" / "programs" / "several.py"
 ENGINES = ("native", "torch")
 FEW = 200  # steps of the runs of `equal`
@@ -56,7 +58,9 @@ SETTINGS = (
     f"--checkpoint-every {CHECKPOINT} --validate-every 20 --sample-length 20 --device cpu --threads 1 --quiet"
 ).split()
 AGENT = ["--monitor-interval", "0.1", "--max-restarts"]
-GIVEN_UP = 200.0  # seconds to wait for the end of both sides after a failure for good
+JOIN = ["--rdzv-conf", "join_timeout=60"]  # seconds to wait for the other host; 600 without it
+# The first lets a host come back, the second keeps C++ stack traces off the screen; see docs/clusters.md.
+ENVIRONMENT = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 
 
 def main() -> int:
@@ -67,6 +71,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--restarts", type=int, default=30, help="--max-restarts of torchrun")
+    parser.add_argument("--patience", type=float, default=300, help="seconds to wait for the end after a failure")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     if unknown := [name for name in asked.experiments if name not in EXPERIMENTS]:
@@ -151,7 +156,12 @@ class Started:
         before = ["ip", "netns", "exec", host, "unshare", "--uts", "sh", "-c", inside, "sh"] if host else []
         self.name = host or "one host"
         self.process = subprocess.Popen(
-            [*before, *command], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [*before, *command],
+            cwd=folder,
+            env={**os.environ, **ENVIRONMENT},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         self.lines: list[tuple[float, str]] = []
         self.ended = 0.0
@@ -211,12 +221,12 @@ class Trial:
         command = [sys.executable, *agent, *AGENT, str(self.asked.restarts), *arguments]
         return [Started(command, self.folder)]
 
-    def two_hosts(self, arguments: Sequence[str]) -> list[Started]:
-        """Starts one process on each host."""
-        nodes = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "1"]
+    def two_hosts(self, arguments: Sequence[str], hosts: Sequence[str] = tuple(HOSTS)) -> list[Started]:
+        """Starts one process on each of these hosts."""
+        nodes = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "1", *JOIN]
         agent = ["-m", "torch.distributed.run", *nodes, "--rdzv-endpoint", f"{FIRST}:{PORT}"]
         command = [sys.executable, *agent, *AGENT, str(self.asked.restarts), *arguments]
-        return [Started(command, self.folder, host) for host in HOSTS]
+        return [Started(command, self.folder, host) for host in hosts]
 
     def whole(self) -> dict[str, Any]:
         """The end of a run on one host without a failure, with two processes."""
@@ -345,16 +355,31 @@ def interrupted(trial: Trial, name: str, begin: Callable[[], None], end: Callabl
     """A failure of the network for 5 seconds: the run must end as one without it."""
     trial.whole()
     started = begun(trial, name)
+    since = time.monotonic()
     begin()
     time.sleep(5)
     end()
+    compared(trial, name, started, since)
+
+
+def back(trial: Trial) -> None:
+    """A host that is switched off and on again: the run must end as one without a failure."""
+    trial.whole()
+    started = begun(trial, "back")
     since = time.monotonic()
+    switch_off(SECOND)
+    time.sleep(5)
+    again = trial.two_hosts(trial.train("back", trial.asked.engine, trial.asked.steps), [SECOND])
+    compared(trial, "back", [started[0], *again], since)
+
+
+def compared(trial: Trial, name: str, started: Sequence[Started], since: float) -> None:
+    """Waits for the end, and compares it with that of a run without a failure."""
     statuses = [one.wait(600) for one in started]
-    print("".join(one.said(since - 5) for one in started), end="")
-    restarts = sum("attempts left" in line for one in started for _, line in one.lines)
-    different = trial.different(trial.folder / name) if not any(statuses) else ["statuses"]
+    print("".join(one.said(since) for one in started), end="")
+    different = trial.different(trial.folder / name) if not any(statuses) else [f"exit statuses {statuses}"]
     what = f"{', '.join(different)} differ" if different else "the end is that of a run without a failure, bit for bit"
-    trial.report(name, not different, f"{what}; {restarts} restarts; {sum(len(one.lines) for one in started)} lines")
+    trial.report(name, not different, f"{what}; {sum(len(one.lines) for one in started)} lines")
 
 
 def begun(trial: Trial, name: str) -> list[Started]:
@@ -373,7 +398,7 @@ def for_good(trial: Trial, name: str, *failures: Callable[[], None]) -> None:
     for failure in failures:
         failure()
     for one in started:
-        one.wait(max(0.0, since + GIVEN_UP - time.monotonic()))
+        one.wait(max(0.0, since + trial.asked.patience - time.monotonic()))
     for one in started:
         print(one.said(since), end="")
         status = one.wait(0)
@@ -394,8 +419,10 @@ EXPERIMENTS: dict[str, Callable[[Trial], None]] = {
     "lost-5": lambda trial: interrupted(trial, "lost-5", lose_packets, lambda: lose_packets(False)),
     "down": lambda trial: for_good(trial, "down", unplug),
     "lost": lambda trial: for_good(trial, "lost", lose_packets),
-    "off": lambda trial: for_good(trial, "off", lambda: switch_off("charloom-b")),
-    "off-down": lambda trial: for_good(trial, "off-down", unplug, lambda: switch_off("charloom-b")),
+    "off": lambda trial: for_good(trial, "off", lambda: switch_off(SECOND)),
+    "off-down": lambda trial: for_good(trial, "off-down", unplug, lambda: switch_off(SECOND)),
+    "off-first": lambda trial: for_good(trial, "off-first", lambda: switch_off(FIRST)),
+    "back": back,
 }
 
 
