@@ -1,7 +1,7 @@
 """Trains with one process on each of two hosts, and kills processes, cuts the network and switches a host off.
 
 The hosts are two network namespaces of this machine with a cable between them (veth). They share its disk, its memory
-and its processor. Each starts `torchrun`, as docs/clusters.md says.
+and its processor. Each starts `torchrun`, as docs/clusters.md says (`hosts.py`).
 
     python benchmarks/two_hosts.py [experiment ...] [--engine native] [--steps N] [--kills N]
 
@@ -29,26 +29,20 @@ import json
 import os
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hosts import FIRST, HOSTS, SECOND, Started, kill, lose_packets, switch_off, two_hosts, unplug
 from kill import end_of, state_of, step_of
 
 from charloom.checkpoint import load_model
 
-HOSTS = {"charloom-a": "10.213.0.1", "charloom-b": "10.213.0.2"}
-CABLE = {"charloom-a": "charloom-va", "charloom-b": "charloom-vb"}
 PORT = 29400
-FIRST, SECOND = HOSTS  # `torchrun` meets on the first; its name sorts first, so rank 0 is there
 COMPARE = Path(__file__).parents[1] / "tests" / "engines" / "programs" / "several.py"
 ENGINES = ("native", "torch")
 FEW = 200  # steps of the runs of `equal`
@@ -59,8 +53,6 @@ SETTINGS = (
 ).split()
 AGENT = ["--monitor-interval", "0.1", "--max-restarts"]
 JOIN = ["--rdzv-conf", "join_timeout=60"]  # seconds to wait for the other host; 600 without it
-# The first lets a host come back, the second keeps C++ stack traces off the screen; see docs/clusters.md.
-ENVIRONMENT = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 
 
 def main() -> int:
@@ -86,116 +78,6 @@ def main() -> int:
     print("\n| experiment | result |\n|---|---|")
     print("\n".join(f"| {name} | {result} |" for name, result in trial.results))
     return 1 if trial.failed else 0
-
-
-@contextmanager
-def two_hosts() -> Iterator[None]:
-    """In this context the namespaces exist, with the cable and the names of both in their `/etc/hosts`."""
-    remove_hosts()
-    try:
-        for host in HOSTS:
-            ip("netns", "add", host)
-            names = Path("/etc/netns") / host / "hosts"
-            names.parent.mkdir(parents=True)
-            names.write_text("127.0.0.1 localhost\n" + "".join(f"{HOSTS[name]} {name}\n" for name in HOSTS))
-        one, other = HOSTS
-        ip("link", "add", CABLE[one], "netns", one, "type", "veth", "peer", "name", CABLE[other], "netns", other)
-        for host, address in HOSTS.items():
-            ip("-n", host, "address", "add", f"{address}/24", "dev", CABLE[host])
-            ip("-n", host, "link", "set", "lo", "up")
-            ip("-n", host, "link", "set", CABLE[host], "up")
-        yield
-    finally:
-        remove_hosts()
-
-
-def remove_hosts() -> None:
-    """Removes what a run left, also one that was killed."""
-    for host in HOSTS:
-        if Path("/run/netns", host).exists():
-            switch_off(host)
-            ip("netns", "delete", host)
-        shutil.rmtree(Path("/etc/netns") / host, ignore_errors=True)
-
-
-def ip(*words: str) -> None:
-    """Runs `ip`."""
-    subprocess.run(["ip", *words], check=True)
-
-
-def switch_off(host: str) -> None:
-    """Ends all processes of a host without a word."""
-    found = subprocess.run(["ip", "netns", "pids", host], check=True, capture_output=True, text=True).stdout
-    for pid in found.split():
-        kill(int(pid))
-
-
-def kill(pid: int) -> None:
-    """SIGKILL, if the process still exists."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-
-
-def unplug(plugged: bool = False) -> None:
-    """Takes the cable out, or puts it in again."""
-    ip("-n", FIRST, "link", "set", CABLE[FIRST], "up" if plugged else "down")
-
-
-def lose_packets(lost: bool = True) -> None:
-    """Each host sends to a wrong hardware address, so nothing arrives, and the interfaces stay up."""
-    for host, address in zip(HOSTS, reversed(HOSTS.values()), strict=True):
-        wrong = ["lladdr", "02:00:00:00:00:99", "nud", "permanent"] if lost else []
-        ip("-n", host, "neighbour", "replace" if lost else "delete", address, "dev", CABLE[host], *wrong)
-
-
-class Started:
-    """A `torchrun`, with each line that it and its processes print, and the time of the line."""
-
-    def __init__(self, command: Sequence[str], folder: Path, host: str | None = None) -> None:
-        inside = f'hostname {host}; exec "$@"'
-        before = ["ip", "netns", "exec", host, "unshare", "--uts", "sh", "-c", inside, "sh"] if host else []
-        self.name = host or "one host"
-        self.process = subprocess.Popen(
-            [*before, *command],
-            cwd=folder,
-            env={**os.environ, **ENVIRONMENT},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.lines: list[tuple[float, str]] = []
-        self.ended = 0.0
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.lines.append((time.monotonic(), line.rstrip()))
-        self.process.wait()
-        self.ended = time.monotonic()
-
-    def workers(self) -> list[int]:
-        """The processes that train."""
-        pid = self.process.pid
-        try:
-            return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-        except OSError:
-            return []
-
-    def wait(self, seconds: float) -> int | None:
-        """The exit status; None if it did not end in this time."""
-        self._thread.join(seconds)
-        return None if self._thread.is_alive() else self.process.returncode
-
-    def end(self) -> None:
-        """Kills it with its processes."""
-        for pid in (*self.workers(), self.process.pid):
-            kill(pid)
-
-    def said(self, since: float) -> str:
-        """What a person sees, with the seconds since a failure."""
-        return "".join(f"    {self.name} {moment - since:6.1f} s  {line}\n" for moment, line in self.lines)
 
 
 class Trial:
@@ -290,7 +172,7 @@ def equal(trial: Trial) -> None:
 
 def gradients(trial: Trial) -> dict[str, Any]:
     """What `tests/engines/programs/compare.py` measures, with its two processes on two hosts."""
-    asked = {"engines": ["numpy", *ENGINES], "ports": [PORT + 1], "commands": []}
+    asked = {"engines": ["numpy", *ENGINES], "ports": [PORT + 1, PORT + 2], "commands": []}
     (trial.folder / "asked.json").write_text(json.dumps(asked))
     meet = [f"MASTER_ADDR={HOSTS[FIRST]}", "LOCAL_WORLD_SIZE=1", "WORLD_SIZE=2"]
     finish(

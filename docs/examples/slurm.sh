@@ -14,7 +14,7 @@
 #SBATCH --open-mode=append
 
 # USR1 arrives 180 to 240 s before the time limit. Then the run saves everything, and the job starts again later. The
-# processes receive HUP from Slurm and from torchrun. A second TERM would end them before everything is saved.
+# processes receive HUP from Slurm and from torchrun, which has the effect of TERM.
 trap 'again=yes; scancel --signal=HUP "$SLURM_JOB_ID"' USR1
 
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 TORCH_CPP_LOG_LEVEL=ERROR # docs/clusters.md explains both
