@@ -52,7 +52,18 @@ class TrainingError(CharloomError):
 
 
 class ProcessLostError(TrainingError):
-    """Training by several processes cannot continue: one of them ended or does not answer."""
+    """Training by several processes cannot continue: one of them ended or does not answer.
+
+    reason: what was seen of it; advice: what to do.
+    """
+
+    START_AGAIN = "start all processes again"
+
+    def __init__(self, reason: str, advice: str = START_AGAIN, run: Path | None = None) -> None:
+        super().__init__(
+            f"every process of a run must answer; one ended or cannot be reached ({reason}); {advice}", run
+        )
+        self.reason = reason
 
 
 class QueueFullError(CharloomError):

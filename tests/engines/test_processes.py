@@ -226,6 +226,7 @@ def test_a_killed_process_is_replaced(place, runs):
     assert process.returncode == 0, errors
     assert (pids / "2-0").exists()
     assert "charloom: every process of a run must answer; one ended or cannot be reached" in errors
+    assert "resume the run: charloom train --resume killed" in errors
     assert weights(place / "killed") == weights(place / "whole")
     assert load_model(place / "killed" / "best").parameters
 

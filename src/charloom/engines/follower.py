@@ -57,11 +57,12 @@ class _Follower:
     def _open(self, *_: float) -> None:
         asked = json.loads(self._processes.broadcast_bytes())
         message = b""
+        self._opened = None  # its memory is needed
         try:
             self._opened = Part(self._processes, open_part(self._processes, asked))
             self._shapes = Architecture(**asked["architecture"]).shapes
-        except CharloomError as error:
-            message = str(error).encode()[:MESSAGE]
+        except (CharloomError, MemoryError) as error:
+            message = (str(error) or "the memory is full").encode()[:MESSAGE]
         self._processes.send(np.frombuffer(message.ljust(MESSAGE, bytes(1)), np.uint8))
 
     def _load(self, *_: float) -> None:

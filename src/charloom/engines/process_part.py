@@ -53,7 +53,7 @@ def command(processes: Processes, asked: Command, *numbers: float) -> Iterator[N
     """
     with processes.turn:
         if not processes.ready:
-            raise ProcessLostError("every command of the first process must be complete; one failed; resume the run")
+            raise processes.lost or ProcessLostError("a command to it was cut off")
         processes.ready = False
         processes.broadcast(np.array([asked, *numbers, *[0] * (HEADER - 1 - len(numbers))], np.float64))
         yield

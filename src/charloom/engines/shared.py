@@ -56,9 +56,9 @@ def open_processes() -> Iterator[Processes | None]:
     processes, status = Processes(), 1
     ended = Event()
     life = Thread(target=_show_life, args=(processes, ended), daemon=True)
+    if not processes.rank:
+        life.start()
     try:
-        if not processes.rank:
-            life.start()
         yield processes
         status = 0
     except (CharloomError, KeyboardInterrupt) as error:
@@ -67,18 +67,21 @@ def open_processes() -> Iterator[Processes | None]:
     finally:
         if not processes.rank:
             ended.set()
-            life.join()
-            with suppress(ProcessLostError), command(processes, Command.END, status):
-                pass
+            life.join(SIGN_OF_LIFE)
+            if not processes.turn.locked():  # an interrupt in the first moment of a command leaves it so
+                with suppress(ProcessLostError), command(processes, Command.END, status):
+                    pass
         processes.close()
 
 
 def _show_life(processes: Processes, ended: Event) -> None:
     """Sends the others a header from time to time: the first process may read, measure or write for a long time."""
-    with suppress(ProcessLostError):
+    try:
         while not ended.wait(SIGN_OF_LIFE):
             with command(processes, Command.WAIT):
                 pass
+    except ProcessLostError as error:
+        processes.lost = error  # for the next command
 
 
 def check_processes(processes: Processes | None, choice: EngineChoice, settings: TrainingSettings) -> None:

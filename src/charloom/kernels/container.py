@@ -22,7 +22,7 @@ def cpu_limit() -> float:
 def _limits() -> Iterator[float]:
     """The limits of the process's group and of those around it."""
     with suppress(OSError):
-        for line in GROUPS.read_text(encoding="utf-8").splitlines():
+        for line in GROUPS.read_text(encoding="utf-8", errors="replace").splitlines():
             _, controllers, path = line.split(":", 2)
             for group in (PurePosixPath(path), *PurePosixPath(path).parents):
                 with suppress(OSError, ValueError):  # a container sees its own group only, as the root

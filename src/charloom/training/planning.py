@@ -238,7 +238,7 @@ class ThroughputEstimate:
             try:
                 steps = _timed(settings, text.distinct, size, batch, min(SECONDS, budget / len(sizes)), processes)
             except MemoryError:
-                if not self._sizes:
+                if not self._sizes or processes:  # the others wait for the rest of the step
                     raise
                 self.too_large = size
                 break

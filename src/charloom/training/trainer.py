@@ -94,8 +94,8 @@ class Trainer:
             except NotFinite:
                 self._rewind()
             except ProcessLostError as error:
-                error.run = self._run.folder
-                raise
+                advice = "to go on from the last checkpoint, resume the run"
+                raise ProcessLostError(error.reason, advice, self._run.folder) from None
 
     def _turn(self) -> None:
         """One step, then the validation and the checkpoint that are due."""

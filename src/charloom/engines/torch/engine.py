@@ -29,7 +29,7 @@ from charloom.engines.resume import checked_steps, state_parts
 from charloom.engines.torch.device import describe_products, to_device, use_plain_fp32
 from charloom.engines.torch.graph import Captured, captures
 from charloom.engines.torch.network import BatchPart, TorchNetwork, TorchState
-from charloom.kernels import thread_count
+from charloom.kernels import cores, thread_count
 
 
 @contextmanager
@@ -57,8 +57,8 @@ class TorchEngine(Engine):
         settings: TrainingSettings,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        if settings.threads:
-            torch.set_num_threads(thread_count(settings.threads))
+        asked = settings.threads
+        torch.set_num_threads(thread_count(asked) if asked else min(torch.get_num_threads(), cores()))
         self._settings, self._dtype = settings, dtype
         self._device = torch.device(choice.device)
         self._products = torch.bfloat16 if choice.precision == "bf16" else dtype

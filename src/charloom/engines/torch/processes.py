@@ -51,13 +51,14 @@ class Processes:
             store, self.rank, self.count = next(rendezvous("env://", timeout=START_TIMEOUT))
             place = PrefixStore(_meeting(store, self.rank, self.count), store)
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        with _lost("their machines must reach each other: see GLOO_SOCKET_IFNAME in docs/clusters.md"):
+        with _lost("all machines must reach each other: see GLOO_SOCKET_IFNAME in docs/clusters.md"):
             group.init_process_group(backend, store=place, rank=self.rank, world_size=self.count, timeout=TIMEOUT)
         self.local_count = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # on this machine
         self.stop_asked = False  # whether a signal asked another process to stop
         self.turn = Lock()  # held from the first to the last message of a command
         self._sum = torch.empty(0)  # of the last addition; new memory in each step would take as long as the sum
         self.ready = True  # whether all others wait for a command; see `process_part.command`
+        self.lost: ProcessLostError | None = None  # what ended the signs of life
 
     def add(self, arrays: Iterable[Numbers | Tensor], numbers: Sequence[float] = ()) -> list[float]:
         """Replaces arrays of one dtype and device by their sums over all processes, the same bits in each process.
@@ -140,18 +141,16 @@ def _meeting(store: Store, rank: int, count: int) -> str:
         if store.check([f"{name}/words"]) and word in store.get(f"{name}/words").decode().split():
             return name
         time.sleep(POLL)
-    raise ProcessLostError("every process of a run must start; the first one did not; start all of them again")
+    raise ProcessLostError("the first one did not start")
 
 
 @contextmanager
-def _lost(advice: str = "to go on from the last checkpoint, resume the run") -> Iterator[None]:
+def _lost(advice: str = ProcessLostError.START_AGAIN) -> Iterator[None]:
     """Turns PyTorch's RuntimeError into an error of one line."""
     try:
         yield
     except RuntimeError as error:
-        raise ProcessLostError(
-            f"every process of a run must answer; one ended or cannot be reached ({_reason(error)}); {advice}"
-        ) from None
+        raise ProcessLostError(_reason(error), advice) from None
 
 
 def _reason(error: RuntimeError) -> str:
