@@ -17,7 +17,7 @@ from servers import PATIENCE, eventually, running, small_limits
 
 from charloom.server.uploads import UploadLimits
 
-LONG = 3
+LONG = 1
 """Minutes of a run that does not end by itself in a test."""
 
 
