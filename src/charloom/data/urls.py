@@ -49,7 +49,7 @@ def find_remote(url: str) -> RemoteFile | list[RemoteFile]:
         TextError: it does not exist, the server does not answer, or the package for its protocol is missing.
     """
     with one_line(url):
-        filesystem, path = importlib.import_module("fsspec.core").url_to_fs(url, **_timeouts(url))
+        filesystem, path = importlib.import_module("fsspec.core").url_to_fs(url, **_web_options(url))
         if "*" in path:
             found = [name for name, info in filesystem.glob(path, detail=True).items() if info["type"] == "file"]
         elif filesystem.protocol[0] in WEB or filesystem.info(path)["type"] == "file":
@@ -135,14 +135,18 @@ class _Reader:
         self._file.close()
 
 
-def _timeouts(url: str) -> dict[str, Any]:
-    """fsspec's options for a server that does not answer; by default it waits for five minutes."""
-    used = [protocol for protocol in WEB if f"{protocol}://" in url]
+def _web_options(url: str) -> dict[str, Any]:
+    """fsspec's options for web servers: the longest wait, five minutes by default, and files that are sent unpacked.
+
+    fsspec counts the bytes that a server sends. If those are compressed, the copy has wrong bytes.
+    """
+    used = [protocol for protocol in WEB if any(part.startswith(f"{protocol}://") for part in url.split("::"))]
     if not used:
         return {}
     aiohttp = importlib.import_module("aiohttp")
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT, sock_read=TIMEOUT)
-    return {protocol: {"client_kwargs": {"timeout": timeout}} for protocol in used}
+    client = {"timeout": timeout, "headers": {"Accept-Encoding": "identity"}}
+    return {protocol: {"client_kwargs": client} for protocol in used}
 
 
 def _cause(error: BaseException) -> str:
