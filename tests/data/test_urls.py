@@ -65,7 +65,12 @@ class Handler(BaseHTTPRequestHandler):
         if self.path.startswith("/broken"):
             self._break()
             return
-        files = {"/a.txt": TEXT.encode(), "/a.txt.gz": gzip.compress(TEXT.encode()), "/whole.txt": LONG, "/compressed.txt": 2 * LONG}
+        files = {
+            "/a.txt": TEXT.encode(),
+            "/a.txt.gz": gzip.compress(TEXT.encode()),
+            "/whole.txt": LONG,
+            "/compressed.txt": 2 * LONG,
+        }
         body = files.get(self.path, TEXT.encode() if self.path == ARCHIVED else None)
         if body is None:
             self.send_error(404)
@@ -217,6 +222,35 @@ def test_a_file_that_changed_is_not_joined(monkeypatch: pytest.MonkeyPatch):
     for files in ([Breaking(3 << 20), Sized(4 << 20)], [Breaking(3 << 20)]):
         with pytest.raises(TextError, match=r"^s3://b/a.txt cannot be fetched: broken$"):
             RemoteFile(Files(*files), "b/a.txt", "s3://b/a.txt").copied()
+
+
+@pytest.mark.parametrize("size", [(2 << 20) - 1, 4 << 20])
+def test_a_file_that_ends_elsewhere_is_refused(size: int):
+    """Catches a text that is cut without a word, because a shorter file replaced it during the copy."""
+    file = Sized(size)
+    file.size = 3 << 20
+    with pytest.raises(TextError, match=rf"a.txt cannot be fetched: .* 3,145,728 bytes and ended after {size:,}; try"):
+        RemoteFile(Files(file), "b/a.txt", "s3://b/a.txt").copied()
+
+
+class Whole(Sized):
+    """A file on a server that sends no parts: fsspec cannot read on after the first block."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell() > 0:
+            raise ValueError("block_size=0")
+        return super().read(size)
+
+
+def test_a_whole_file_that_ends_elsewhere_is_refused():
+    """Catches a text that is cut without a word, because the second answer is shorter than what the first gave."""
+
+    class Again(Files):
+        def open(self, path: str, mode: str, block_size: int = 1) -> Any:
+            return super().open(path, mode)
+
+    with pytest.raises(TextError, match="had 3,145,728 bytes and ended after 1,048,576; try again$"):
+        RemoteFile(Again(Whole(3 << 20), io.BytesIO(b"short")), "a.txt", "http://b/a.txt").copied()
 
 
 @pytest.fixture

@@ -95,13 +95,23 @@ class _Reader:
         return self._remote.filesystem.open(self._remote.path, "rb")
 
     def read(self, size: int) -> bytes:
-        """The next bytes; none at the end."""
+        """The next bytes; none at the end.
+
+        Raises:
+            OSError: the end is not where it was when the file was opened.
+            Exception: of the protocol's library, if the bytes cannot be read.
+        """
         try:
             block = bytes(self._file.read(size))
         except Exception as error:
             whole = isinstance(error, ValueError) and self._remote.name.startswith(WEB)  # the server sends no parts
             block = self._read_whole(size) if whole else self._read_again(size, error)
         self._position += len(block)
+        if not block and self._size and self._position != self._size:
+            raise OSError(
+                f"the file must stay as it is while it is copied; it had {self._size:,} bytes and ended after "
+                f"{self._position:,}; try again"
+            )
         return block
 
     def _read_whole(self, size: int) -> bytes:
