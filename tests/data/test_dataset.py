@@ -475,3 +475,7 @@ def test_a_large_text_has_a_validation_split_that_is_read_in_minutes(make: Make,
     assert sizes(make(text[:200])[0]) == [180, 20, 0]
     records, _ = make(text, records="line", keep_order=True)  # 1001 tokens in 100 records: 2 have 20, 3 would have 30
     assert [part.count(B) - 1 for part in parts(records)[:2]] == [98, 2]
+    for limit in (30, 1):  # 1: a record has more tokens than validation should have
+        monkeypatch.setattr(dataset_module, "MOST_VALIDATION", limit)
+        assert [part.count(B) for part in parts(make("only one", records="line")[0])] == [2, 0, 0]
+    assert [part.count(B) - 1 for part in parts(make(text, records="line")[0])[:2]] == [99, 1]

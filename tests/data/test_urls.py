@@ -249,7 +249,7 @@ def test_a_whole_file_that_ends_elsewhere_is_refused():
         def open(self, path: str, mode: str, block_size: int = 1) -> Any:
             return super().open(path, mode)
 
-    with pytest.raises(TextError, match="had 3,145,728 bytes and ended after 1,048,576; try again$"):
+    with pytest.raises(TextError, match=r"had 3,145,728 bytes and ended after 1,048,576; try again$"):
         RemoteFile(Again(Whole(3 << 20), io.BytesIO(b"short")), "a.txt", "http://b/a.txt").copied()
 
 

@@ -224,7 +224,7 @@ def _split(
         cuts = np.cumsum([0, *_sizes(len(ids), 2, MOST_VALIDATION, settings, notice)]).tolist()
         return {name: (cuts[i], cuts[i + 1]) for i, name in enumerate(SPLITS)}
     records = count_separators(ids, vocabulary.separator_id) - 1
-    most = MOST_VALIDATION * records // len(ids)  # records with so many tokens
+    most = max(1, MOST_VALIDATION * records // len(ids))  # records with so many tokens, about
     cuts = np.cumsum([0, *_sizes(records, 1, most, settings, notice)]).tolist()
     marks = separators_at(ids, vocabulary.separator_id, cuts)
     return {
