@@ -21,7 +21,7 @@ import pytest
 from charloom.config import TextSettings
 from charloom.data import urls
 from charloom.data.corpus import corpus_name, open_corpus
-from charloom.data.urls import RemoteFile, find_remote
+from charloom.data.urls import RemoteFile, RemoteFiles, find_remote
 from charloom.errors import TextError
 
 TEXT = "over the wire, " * 50
@@ -279,6 +279,23 @@ def test_folders_and_globs_at_a_url():
 
 
 @pytest.mark.usefixtures("memory")
+def test_hidden_folders_and_runs_at_a_url_are_left_out():
+    """Catches a model that learns the files of git, and the samples of other models."""
+    for name in (".git/x.txt", "deep/.cache/x.txt", "runs/1/run.toml", "runs/1/log.jsonl", "runs/1/kept/samples.txt"):
+        fsspec.filesystem("memory").pipe(f"/shards/{name}", b"no\n")
+    for url in ("memory://shards", "memory://shards/**/*.txt", "memory://shards/**"):
+        notices: list[str] = []
+        read = open_corpus([url], notice=notices.append).text().split()
+        assert read == ["deep/part-11.txt", "part-9.txt", "part-10.txt"]
+        assert notices == [f"{url}: skipped 1 folder with a run or a model of charloom: memory:///shards/runs/1"]
+    with pytest.raises(TextError, match=r"^the URL memory://shards/runs/1 contains only a run or a model of charloom"):
+        lines("memory://shards/runs/1")
+    assert lines("memory://shards/runs/1/*.jsonl") == ["no"]
+    fsspec.filesystem("memory").pipe("/.mine/x.txt", b"yes\n")
+    assert lines("memory://.mine") == lines("memory://.mine/*") == ["yes"]
+
+
+@pytest.mark.usefixtures("memory")
 def test_a_url_is_fetched_once():
     """Catches a URL that is fetched again in each epoch."""
     corpus = open_corpus(["memory://one.txt.gz"])
@@ -296,8 +313,8 @@ def test_files_in_an_archive(tmp_path: Path):
     assert lines(f"zip://rows.jsonl::{archive}", field="text") == ["one"]
     assert lines(f"zip://a/*.txt::file://{archive}") == ["first", "second"]
     found = find_remote(f"zip://a/*.txt::{archive}")
-    assert isinstance(found, list)
-    assert [file.name for file in found] == [f"zip://a/1.txt::{archive}", f"zip://a/2.txt::{archive}"]
+    assert isinstance(found, RemoteFiles)
+    assert [file.name for file in found.files] == [f"zip://a/1.txt::{archive}", f"zip://a/2.txt::{archive}"]
 
 
 @pytest.mark.parametrize(

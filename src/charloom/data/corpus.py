@@ -230,10 +230,10 @@ class _Opener:
         found = find_remote(url)
         if isinstance(found, RemoteFile):
             return [self._file(found.copied(), self.notice)]
-        files = {file.name: file for file in found}
-        if not files:
+        files = {file.name: file for file in found.files}
+        if not files and not found.ours:
             raise TextError(f"no file matches {shown_path(url)}")
-        return self._many(url, FoundFiles([*files]), "the URL", lambda name: files[name].copied())
+        return self._many(url, FoundFiles([*files], found.ours), "the URL", lambda name: files[name].copied())
 
     def _file(self, source: Source, notice: Notify) -> Document:
         if self.settings.field is not None and source.ending not in FIELD_ENDINGS:

@@ -45,7 +45,7 @@ def in_folder(folder: str) -> FoundFiles:
         found.notices.append(f"{line}; skipped")
 
     for parent, folders, files in os.walk(folder, onerror=unreadable):
-        if _is_ours({*folders, *files}):
+        if is_ours({*folders, *files}):
             found.ours.append(parent)
             folders.clear()
             continue
@@ -58,7 +58,7 @@ def matching(pattern: str) -> FoundFiles:
     """Every file that a glob matches (`**` for any depth), without the files of a run that only its wildcards match."""
     named = literal_folder(pattern)
     found = FoundFiles()
-    holds_ours = cache(lambda folder: _is_ours({*os.listdir(folder)}))
+    holds_ours = cache(lambda folder: is_ours({*os.listdir(folder)}))
     for path in glob.glob(pattern, recursive=True):
         parents = [str(parent) for parent in Path(path).parents if len(parent.parts) > len(Path(named).parts)]
         if ours := [parent for parent in parents if holds_ours(parent)]:
@@ -78,7 +78,7 @@ def _in_order(found: FoundFiles) -> FoundFiles:
     return FoundFiles(files, sorted({*found.ours}, key=order_of), found.notices)
 
 
-def _is_ours(names: Set[str]) -> bool:
+def is_ours(names: Set[str]) -> bool:
     """Whether a folder with these names in it is a run or a model."""
     return names >= MODEL or ("run.toml" in names and not names.isdisjoint({"log.jsonl", "data"}))
 

@@ -10,9 +10,10 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from charloom.data.folders import order_of
+from charloom.data.folders import is_ours, literal_folder, order_of
 from charloom.data.sources import Source, Spool, reason, shown_path
 from charloom.errors import TextError
 
@@ -42,8 +43,16 @@ class RemoteFile:
             return Source(self.name, Spool(reader, self.name))
 
 
-def find_remote(url: str) -> RemoteFile | list[RemoteFile]:
-    """The file at a URL; for a folder, or a glob with `*`, all its files in order, without hidden ones.
+@dataclass(frozen=True)
+class RemoteFiles:
+    """files: of a folder or a glob, in order; ours: the URLs of skipped folders with a run or a model."""
+
+    files: list[RemoteFile]
+    ours: list[str]
+
+
+def find_remote(url: str) -> RemoteFile | RemoteFiles:
+    """The file at a URL; for a folder, or a glob with `*`, the files that are read of a local one (`folders.py`).
 
     Raises:
         TextError: it does not exist, the server does not answer, or the package for its protocol is missing.
@@ -52,12 +61,31 @@ def find_remote(url: str) -> RemoteFile | list[RemoteFile]:
         filesystem, path = importlib.import_module("fsspec.core").url_to_fs(url, **_web_options(url))
         if "*" in path:
             found = [name for name, info in filesystem.glob(path, detail=True).items() if info["type"] == "file"]
-        elif filesystem.protocol[0] in WEB or filesystem.info(path)["type"] == "file":
+            return _chosen(filesystem, found, literal_folder(path), url, itself=False)
+        if filesystem.protocol[0] in WEB or filesystem.info(path)["type"] == "file":
             return RemoteFile(filesystem, path, url)
+        return _chosen(filesystem, filesystem.find(path), path, url, itself=True)
+
+
+def _chosen(filesystem: Any, found: list[str], root: str, url: str, itself: bool) -> RemoteFiles:
+    """Leaves out hidden files and folders below `root`, runs and models. itself: whether `root` may be one of these."""
+
+    @cache
+    def holds_ours(folder: str) -> bool:
+        return is_ours({name.rstrip("/").rsplit("/", 1)[-1] for name in filesystem.ls(folder, detail=False)})
+
+    files, ours = [], set()
+    for name in sorted(found, key=order_of):
+        below = name.removeprefix(root).strip("/").split("/")
+        if any(part.startswith(".") for part in below):
+            continue
+        parents = [name.rsplit("/", count)[0] for count in range(len(below) - 1, 0, -1)]
+        skipped = next((folder for folder in ([root] if itself else []) + parents if holds_ours(folder)), None)
+        if skipped is None:
+            files.append(RemoteFile(filesystem, name, _url_of(name, url)))
         else:
-            found = filesystem.find(path)
-    names = {name: _url_of(name, url) for name in found if not name.rsplit("/", 1)[-1].startswith(".")}
-    return [RemoteFile(filesystem, name, names[name]) for name in sorted(names, key=order_of)]
+            ours.add(_url_of(skipped, url))
+    return RemoteFiles(files, sorted(ours, key=order_of))
 
 
 def _url_of(name: str, url: str) -> str:
