@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import pytest
 
 from charloom.data import sources
-from charloom.data.sources import Source, Spool, find_source, share
+from charloom.data.sources import Source, Spool, find_source, share, shown_path, without_secrets
 from charloom.errors import TextError
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
@@ -149,3 +149,19 @@ def test_a_pipe_has_the_name_it_was_given(tmp_path: Path):
 def test_shares(part: int, whole: int, says: str):
     """Catches a small part that is shown as 0.00%."""
     assert share(part, whole) == says
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("http://me:secret@h/a.txt", "http://…@h/a.txt"),
+        ("https://token@h:80/a@b.txt?X-Amz-Signature=secret&u=https://h/?b", "https://…@h:80/a@b.txt?…"),
+        ("zip://a.txt::https://h/b.zip?sig=secret::x", "zip://a.txt::https://h/b.zip?…::x"),
+        ("invalid URL 'http://h/a?key=secret' of http://me:secret@h", "invalid URL 'http://h/a?…' of http://…@h"),
+        ("s3://b/shard-?.txt", "s3://b/shard-?.txt"),
+        ("me@home/what?a=b.txt", "me@home/what?a=b.txt"),
+    ],
+)
+def test_secrets_of_urls_are_not_shown(path: str, shown: str):
+    """Catches a password in a log, and a path or glob that is taken for a URL with a query."""
+    assert shown_path(path) == without_secrets(path) == shown

@@ -278,6 +278,20 @@ def test_folders_and_globs_at_a_url():
         lines("memory://shards/*.csv")
 
 
+def test_no_secret_of_a_url_is_in_an_error_or_a_name():
+    """Catches a password in the output of a run, and one in the name of its folder."""
+    secret = "http://me:secret@nowhere.invalid"
+    line = fetched(f"{secret}/a.txt?sig=secret").stderr
+    assert line.startswith("http://…@nowhere.invalid/a.txt?… cannot be fetched: ")
+    assert "secret" not in line
+    with (
+        pytest.raises(TextError, match=r"^klingon://…@b/a.txt cannot be fetched: http://…@b/c$"),
+        urls.one_line("klingon://me:secret@b/a.txt"),
+    ):
+        raise ValueError("http://me:secret@b/c")
+    assert corpus_name([secret]) == corpus_name([f"{secret}?sig=secret"]) == "nowhere"
+
+
 @pytest.mark.usefixtures("memory")
 def test_hidden_folders_and_runs_at_a_url_are_left_out():
     """Catches a model that learns the files of git, and the samples of other models."""

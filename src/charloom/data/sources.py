@@ -9,6 +9,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import re
 import shutil
 import stat
 import sys
@@ -30,6 +31,9 @@ CHUNK = 1 << 20
 COMPRESSIONS = (".gz", ".bz2", ".xz")
 LONGEST_SHOWN = 1000  # characters of a path in a message; it may be a text that a user passed as a path
 LARGEST_COPY = 64 << 30  # bytes; more than a character-level model can use; a limit for endless input
+
+USER = re.compile(r"://[^/?\s]*@")
+QUERY = re.compile(r"(https?://[^?]*\?)[^\s'\"]+?(?=::|[\s'\"]|$)")
 
 
 class BinaryFile(TextError):
@@ -242,12 +246,12 @@ def _copied(path: str, incoming: IO[bytes], called: str) -> Source:
 
 
 def place(name: str) -> str:
-    """A path, or a URL without protocol and query, so that its end is an ending of a path.
+    """A path, or a URL without protocol, user and query, so that its end is an ending of a path.
 
     Of a file in an archive, the path in the archive: `a.txt` of `zip://a.txt::b.zip`.
     """
     url = next((part for part in name.split("::") if "://" in part), None)
-    return url.split("://", 1)[1].split("?")[0] if url else name
+    return re.sub("^[^/]*@", "", url.split("://", 1)[1].split("?")[0]) if url else name
 
 
 def _ending(name: str) -> str:
@@ -255,9 +259,15 @@ def _ending(name: str) -> str:
 
 
 def shown_path(path: str) -> str:
-    """A path in one line, for messages. A long one is cut; newlines and bytes are escaped."""
+    """A path in one line, for messages. A long one is cut; newlines and bytes are escaped; URLs lose their secrets."""
+    path = without_secrets(path)
     path = f"{path[:100]}…" if len(path) > LONGEST_SHOWN else path
     return path if path and path.isprintable() else ascii(path)
+
+
+def without_secrets(text: str) -> str:
+    """A text or path whose URLs have `…` in place of users with their passwords, and queries of web addresses."""
+    return QUERY.sub(r"\1…", USER.sub("://…@", text))
 
 
 def share(part: int, whole: int) -> str:

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 from charloom.data.folders import is_ours, literal_folder, order_of
-from charloom.data.sources import Source, Spool, reason, shown_path
+from charloom.data.sources import Source, Spool, reason, shown_path, without_secrets
 from charloom.errors import TextError
 
 TIMEOUT = 30  # seconds without an answer from a server
@@ -108,7 +108,7 @@ def one_line(url: str) -> Iterator[None]:
         install = "; run: pip install aiohttp" if url.startswith(WEB) else ""
         raise TextError(f"{shown_path(url)} needs a package that is not installed: {reason(error)}{install}") from None
     except Exception as error:  # the library of each protocol has exception classes of its own
-        raise TextError(f"{shown_path(url)} cannot be fetched: {_cause(error)}") from None
+        raise TextError(f"{shown_path(url)} cannot be fetched: {without_secrets(_cause(error))}") from None
 
 
 class _Reader:
