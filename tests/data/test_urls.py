@@ -224,6 +224,24 @@ def test_a_file_that_changed_is_not_joined(monkeypatch: pytest.MonkeyPatch):
             RemoteFile(Files(*files), "b/a.txt", "s3://b/a.txt").copied()
 
 
+def test_what_a_new_connection_cannot_help_is_not_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Catches half a minute without a word before the error of a damaged archive, or of a file that was removed."""
+    monkeypatch.setattr(urls.time, "sleep", lambda _: pytest.fail("waits"))
+    archive = tmp_path / "b.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("a.txt", "first\n")
+    archive.write_bytes(archive.read_bytes().replace(b"first", b"worst"))
+    with pytest.raises(TextError, match=r"^zip://a.txt::.* cannot be fetched: Bad CRC-32"):
+        open_corpus([f"zip://a.txt::{archive}"])
+
+    class Removed(Sized):
+        def read(self, size: int | None = -1) -> bytes:
+            raise FileNotFoundError(2, "No such file")
+
+    with pytest.raises(TextError, match=r"^s3://b/a.txt cannot be fetched: no such file$"):
+        RemoteFile(Files(Removed(1)), "b/a.txt", "s3://b/a.txt").copied()
+
+
 @pytest.mark.parametrize("size", [(2 << 20) - 1, 4 << 20])
 def test_a_file_that_ends_elsewhere_is_refused(size: int):
     """Catches a text that is cut without a word, because a shorter file replaced it during the copy."""

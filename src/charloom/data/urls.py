@@ -155,8 +155,11 @@ class _Reader:
         """The next bytes, by a new connection.
 
         Raises:
-            Exception: `error`, if it is not possible.
+            Exception: `error`, if it is not possible, or if a new connection cannot help: a damaged archive, a removed
+                file.
         """
+        if "::" in self._remote.name or isinstance(error, FileNotFoundError | PermissionError):
+            raise error
         for pause in PAUSES:
             time.sleep(pause)
             with suppress(Exception):
