@@ -19,8 +19,10 @@ import fsspec
 import pytest
 
 from charloom.config import TextSettings
+from charloom.data import corpus as corpus_module
 from charloom.data import urls
 from charloom.data.corpus import corpus_name, open_corpus
+from charloom.data.sources import Spool
 from charloom.data.urls import RemoteFile, RemoteFiles, find_remote
 from charloom.errors import TextError
 
@@ -31,6 +33,7 @@ ARCHIVED = "/web/2020/https://example.org/a.txt?u=https://example.org/"
 PROGRAM = """
 import sys
 from charloom.errors import TextError
+from charloom.data import corpus as corpus_module
 from charloom.data import urls
 from charloom.data.corpus import open_corpus
 urls.TIMEOUT, urls.PAUSES = int(sys.argv[2]), (0, 0)
@@ -333,6 +336,33 @@ def test_a_url_is_fetched_once():
     corpus = open_corpus(["memory://one.txt.gz"])
     fsspec.filesystem("memory").rm("/one.txt.gz")
     assert [corpus.text() for _ in range(2)] == [TEXT, TEXT]
+
+
+@pytest.mark.usefixtures("memory")
+def test_a_large_file_has_a_notice_before_its_copy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Catches an hour of copying without a word, and a duration that ignores the compression."""
+    monkeypatch.setattr(corpus_module, "LARGE", 10)
+    seen: list[str] = []
+
+    def copy(*given: Any) -> Spool:
+        seen.append("copied")
+        return Spool(*given)
+
+    monkeypatch.setattr(urls, "Spool", copy)
+    open_corpus(["memory://shards/*-10.txt"], notice=seen.append)
+    open_corpus(["memory://one.txt.gz"], notice=seen.append)
+    (tmp_path / "a.txt").write_text(TEXT)
+    open_corpus([tmp_path], notice=seen.append)
+    assert seen == [
+        "reading memory:///shards/part-10.txt: 0.0 GB; each GB takes 15 to 70 seconds after the copy",
+        "copied",
+        "reading memory://one.txt.gz: 0.0 GB; compressed",
+        "copied",
+        f"reading {tmp_path}/a.txt: 0.0 GB; each GB takes 15 to 70 seconds",
+    ]
+    sizes: list[int] = []
+    RemoteFile(Files(io.BytesIO(b"unknown")), "b/a.txt", "s3://b/a.txt").copied(sizes.append)
+    assert sizes == [7]  # known after the copy
 
 
 def test_files_in_an_archive(tmp_path: Path):

@@ -28,6 +28,7 @@ from charloom.data.sources import (
     BinaryFile,
     Source,
     UnreadableFile,
+    compression_of,
     find_source,
     place,
     share,
@@ -213,7 +214,7 @@ class _Opener:
                 return self._glob(path)
             known = ", ".join(named.NAMES)
             raise TextError(f"{shown_path(path)}: no such file or folder; the named corpora are {known}")
-        return [self._file(find_source(path), self.notice)]
+        return [self._file(self._found(path), self.notice)]
 
     def _named(self, name: str) -> Iterable[Document]:
         if self.settings.field is not None:
@@ -229,17 +230,29 @@ class _Opener:
     def _remote(self, url: str) -> Iterable[Document]:
         found = find_remote(url)
         if isinstance(found, RemoteFile):
-            return [self._file(found.copied(), self.notice)]
+            return [self._file(self._fetched(found), self.notice)]
         files = {file.name: file for file in found.files}
         if not files and not found.ours:
             raise TextError(f"no file matches {shown_path(url)}")
-        return self._many(url, FoundFiles([*files], found.ours), "the URL", lambda name: files[name].copied())
+        return self._many(url, FoundFiles([*files], found.ours), "the URL", lambda name: self._fetched(files[name]))
+
+    def _found(self, path: str) -> Source:
+        source = find_source(path)
+        self._tell_size(source.name, source.size, "")
+        return source
+
+    def _fetched(self, file: RemoteFile) -> Source:
+        return file.copied(lambda size: self._tell_size(file.name, size, " after the copy"))
+
+    def _tell_size(self, name: str, size: int, after: str) -> None:
+        """Gives a notice about a large file. The time for a compressed one depends on its size when unpacked."""
+        if size >= LARGE:
+            takes = "compressed" if compression_of(name) else f"each GB takes 15 to 70 seconds{after}"
+            self.notice(f"reading {shown_path(name)}: {size / 1e9:,.1f} GB; {takes}")
 
     def _file(self, source: Source, notice: Notify) -> Document:
         if self.settings.field is not None and source.ending not in FIELD_ENDINGS:
             raise SettingsError(f"`field` is for {FIELD_FILES}; {source.shown} is none of these")
-        if (size := source.size) >= LARGE:
-            self.notice(f"reading {source.shown}: {size / 1e9:,.1f} GB; each GB takes 15 to 70 seconds")
         document = open_document(source, self.settings, notice, self.size)
         if self.settings.field is not None:
             return FieldDocument(document, self.settings.field)
@@ -248,14 +261,14 @@ class _Opener:
         return document
 
     def _many(
-        self, where: str, found: FoundFiles, kind: str, find: Callable[[str], Source] = find_source
+        self, where: str, found: FoundFiles, kind: str, find: Callable[[str], Source] | None = None
     ) -> list[Document]:
         """The documents in many files; notices report skipped files."""
         self._tell_ours(where, found, kind)
         documents, notices, unfit = [], [*found.notices], len(found.files)
         for path in self._fitting(found.files):
             try:
-                documents.append(self._file(find(path), notices.append))
+                documents.append(self._file((find or self._found)(path), notices.append))
             except UnreadableFile as error:
                 notices.append(f"{error}; skipped")
             except PackedText as error:

@@ -63,7 +63,7 @@ class Source:
     @property
     def compression(self) -> str:
         """`.gz`, `.bz2`, `.xz`, or empty."""
-        return ending if (ending := _ending(self.name)) in COMPRESSIONS else ""
+        return compression_of(self.name)
 
     @property
     def size(self) -> int:
@@ -252,6 +252,11 @@ def place(name: str) -> str:
     """
     url = next((part for part in name.split("::") if "://" in part), None)
     return re.sub("^[^/]*@", "", url.split("://", 1)[1].split("?")[0]) if url else name
+
+
+def compression_of(name: str) -> str:
+    """`.gz`, `.bz2`, `.xz`, or empty: how the file with this name is compressed."""
+    return ending if (ending := _ending(name)) in COMPRESSIONS else ""
 
 
 def _ending(name: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -33,14 +33,21 @@ class RemoteFile:
     path: str
     name: str
 
-    def copied(self) -> Source:
+    def copied(self, tell_size: Callable[[int], None] = lambda _: None) -> Source:
         """The bytes, in a temporary copy.
+
+        tell_size: called with the number of bytes, before they are copied if the server says it.
 
         Raises:
             TextError: it cannot be fetched, or the copy cannot be written.
         """
         with one_line(self.name), closing(_Reader(self)) as reader:
-            return Source(self.name, Spool(reader, self.name))
+            if reader.size:
+                tell_size(reader.size)
+            source = Source(self.name, Spool(reader, self.name))
+            if not reader.size:
+                tell_size(source.size)
+            return source
 
 
 @dataclass(frozen=True)
@@ -112,12 +119,15 @@ def one_line(url: str) -> Iterator[None]:
 
 
 class _Reader:
-    """Reads a file from its start to its end. After a broken connection it opens the file again and reads on."""
+    """Reads a file from its start to its end. After a broken connection it opens the file again and reads on.
+
+    size: bytes, if the server says it.
+    """
 
     def __init__(self, remote: RemoteFile) -> None:
         self._remote, self._position = remote, 0
         self._file = self._open()
-        self._size = getattr(self._file, "size", None)
+        self.size: int | None = getattr(self._file, "size", None)
 
     def _open(self) -> Any:
         return self._remote.filesystem.open(self._remote.path, "rb")
@@ -135,9 +145,9 @@ class _Reader:
             whole = isinstance(error, ValueError) and self._remote.name.startswith(WEB)  # the server sends no parts
             block = self._read_whole(size) if whole else self._read_again(size, error)
         self._position += len(block)
-        if not block and self._size and self._position != self._size:
+        if not block and self.size and self._position != self.size:
             raise OSError(
-                f"the file must stay as it is while it is copied; it had {self._size:,} bytes and ended after "
+                f"the file must stay as it is while it is copied; it had {self.size:,} bytes and ended after "
                 f"{self._position:,}; try again"
             )
         return block
@@ -165,7 +175,7 @@ class _Reader:
             with suppress(Exception):
                 self._file.close()
                 self._file = self._open()
-                if getattr(self._file, "size", None) != self._size:
+                if getattr(self._file, "size", None) != self.size:
                     break
                 self._file.seek(self._position)
                 return bytes(self._file.read(size))
