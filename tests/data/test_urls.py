@@ -365,6 +365,23 @@ def test_a_large_file_has_a_notice_before_its_copy(monkeypatch: pytest.MonkeyPat
     assert sizes == [7]  # known after the copy
 
 
+@pytest.mark.usefixtures("memory")
+def test_more_files_than_may_be_open_are_refused(monkeypatch: pytest.MonkeyPatch):
+    """Catches hours of copying before the error of the system, and a limit for files that `field` leaves out."""
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (102, 4096))
+    fsspec.filesystem("memory").pipe("/shards/rows.csv", b"text\nrow\n")
+    assert lines("memory://shards/*.txt") == ["part-9.txt", "part-10.txt"]
+    assert open_corpus(["memory://shards/*"], TextSettings(field="text")).text() == "row"
+    monkeypatch.setattr(urls, "Spool", lambda *_: pytest.fail("copied"))
+    with pytest.raises(TextError) as caught:
+        lines("memory://shards")
+    assert str(caught.value) == (
+        "the limit of open files must be at least 104 for memory://shards, because the copies of its 4 files stay "
+        "open; it is 102; run: ulimit -n 104; or name fewer and larger files"
+    )
+
+
 def test_files_in_an_archive(tmp_path: Path):
     """Catches the ending of the archive in place of the file's, and a glob whose files lose their archive."""
     archive = tmp_path / "b.zip"

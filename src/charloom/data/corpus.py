@@ -35,7 +35,7 @@ from charloom.data.sources import (
     shown_path,
 )
 from charloom.data.texts import Texts
-from charloom.data.urls import RemoteFile, find_remote
+from charloom.data.urls import RemoteFile, check_open_files, find_remote
 from charloom.errors import SettingsError, TextError
 from charloom.files import AnyPath, checked_path
 
@@ -234,6 +234,7 @@ class _Opener:
         files = {file.name: file for file in found.files}
         if not files and not found.ours:
             raise TextError(f"no file matches {shown_path(url)}")
+        check_open_files(len(self._fitting([*files])), url)
         return self._many(url, FoundFiles([*files], found.ours), "the URL", lambda name: self._fetched(files[name]))
 
     def _found(self, path: str) -> Source:

@@ -20,6 +20,7 @@ from charloom.errors import TextError
 TIMEOUT = 30  # seconds without an answer from a server
 PAUSES = (1.0, 5.0, 25.0)  # seconds before each new try to read on, after a connection broke
 WEB = ("http", "https")
+OTHER_FILES = 100  # that a process may have open beside its copies
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,24 @@ def _chosen(filesystem: Any, found: list[str], root: str, url: str, itself: bool
         else:
             ours.add(_url_of(skipped, url))
     return RemoteFiles(files, sorted(ours, key=order_of))
+
+
+def check_open_files(count: int, url: str) -> None:
+    """Checks that a process may hold so many copies open. Windows has no such limit.
+
+    Raises:
+        TextError: it may not.
+    """
+    try:
+        resource = importlib.import_module("resource")
+    except ImportError:
+        return
+    limit, needed = resource.getrlimit(resource.RLIMIT_NOFILE)[0], count + OTHER_FILES
+    if limit < needed and limit != resource.RLIM_INFINITY:
+        raise TextError(
+            f"the limit of open files must be at least {needed:,} for {shown_path(url)}, because the copies of its "
+            f"{count:,} files stay open; it is {limit:,}; run: ulimit -n {needed}; or name fewer and larger files"
+        )
 
 
 def _url_of(name: str, url: str) -> str:
