@@ -363,6 +363,10 @@ def test_a_large_file_has_a_notice_before_its_copy(monkeypatch: pytest.MonkeyPat
     sizes: list[int] = []
     RemoteFile(Files(io.BytesIO(b"unknown")), "b/a.txt", "s3://b/a.txt").copied(sizes.append)
     assert sizes == [7]  # known after the copy
+    with_method = Sized(3)
+    with_method.size = lambda: 3  # type: ignore[assignment]
+    RemoteFile(Files(with_method), "b/a.txt", "hdfs://b/a.txt").copied(sizes.append)
+    assert sizes == [7, 3]
 
 
 @pytest.mark.usefixtures("memory")

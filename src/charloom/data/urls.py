@@ -146,10 +146,14 @@ class _Reader:
     def __init__(self, remote: RemoteFile) -> None:
         self._remote, self._position = remote, 0
         self._file = self._open()
-        self.size: int | None = getattr(self._file, "size", None)
+        self.size = self._file_size()
 
     def _open(self) -> Any:
         return self._remote.filesystem.open(self._remote.path, "rb")
+
+    def _file_size(self) -> int | None:
+        size = getattr(self._file, "size", None)
+        return size if isinstance(size, int) else None  # a method in some libraries
 
     def read(self, size: int) -> bytes:
         """The next bytes; none at the end.
@@ -194,7 +198,7 @@ class _Reader:
             with suppress(Exception):
                 self._file.close()
                 self._file = self._open()
-                if getattr(self._file, "size", None) != self.size:
+                if self._file_size() != self.size:
                     break
                 self._file.seek(self._position)
                 return bytes(self._file.read(size))
