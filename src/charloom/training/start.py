@@ -17,6 +17,7 @@ from charloom.checkpoint import ModelFolder, load_model
 from charloom.config import BUDGETS, ModelSettings, Settings
 from charloom.data.corpus import Corpus, open_corpus
 from charloom.data.dataset import Dataset, open_dataset, prepare
+from charloom.data.sources import without_secrets
 from charloom.data.texts import Texts
 from charloom.data.vocabulary import Vocabulary
 from charloom.engines.engine import Engine, EngineChoice, choose_engine, slower_than_asked
@@ -89,7 +90,11 @@ def start(
 
 def _about(source: TextSource, base_model: str | None) -> dict[str, Any]:
     """What `run.toml` says about a run beside its settings; for people."""
-    text = {"texts": len(source.strings)} if isinstance(source, Texts) else {"paths": [*source]}
+    text = (
+        {"texts": len(source.strings)}
+        if isinstance(source, Texts)
+        else {"paths": [without_secrets(str(path)) for path in source]}
+    )
     return {**text, "charloom": version("charloom")} | ({"base_model": base_model} if base_model else {})
 
 
