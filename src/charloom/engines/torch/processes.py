@@ -85,7 +85,7 @@ class Processes:
         if gpus < self.local_count:
             raise DeviceError(
                 f"each process needs a GPU of its own; found {gpus} for {self.local_count} processes on this machine; "
-                "use `torchrun --nproc-per-node gpu`"
+                "start fewer of them"
             )
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
 
