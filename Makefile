@@ -63,7 +63,8 @@ KINDS :=
 # For `make bench`: the library that imitates a lesser processor.
 IMITATION = $(PROCESSOR:%=build/%_only.so)
 IMITATED = $(IMITATION:%=LD_PRELOAD="$(CURDIR)/%")
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+# Three processes on two cores, because many tests wait for processes, servers or a browser.
+PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist worksteal
 APT := apt-get -qq -o Acquire::Retries=0 -o Acquire::http::Timeout=20
 # Imitates a processor with fewer instructions: tests/conftest.py limits PyTorch to them as well.
 TEST_ON = echo "== tests on the kernels $(1)"; CHARLOOM_KERNELS=$(1) $(PYTEST)
@@ -117,9 +118,8 @@ test-all: ready
 	@set -e; for kernels in $$($(LESSER)); do $(call TEST_ON,$$kernels); done
 	@$(MAKE) --no-print-directory browser-tests
 
-# Three processes, because a browser waits more than it computes.
 browser-tests: $(DEVELOPMENT) chromium
-	@if command -v chromium >/dev/null; then echo "== browser tests"; $(PYTEST) --numprocesses 3 tests/browser; \
+	@if command -v chromium >/dev/null; then echo "== browser tests"; $(PYTEST) tests/browser; \
 	else echo "the browser tests are skipped: Chromium is not installed (apt-get install chromium)"; fi
 
 check: $(DEVELOPMENT)
